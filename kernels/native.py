@@ -1,1 +1,52 @@
-"""placeholder"""
+"""Lazy loader of the compiled libraries.
+
+Nothing is opened at import. The first failure is kept and told again, whole, whenever the backend is asked for.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import torch
+
+__all__ = ["cpu_module", "cpu_problem", "parallel_for_address"]
+
+
+@functools.cache
+def _load() -> tuple[ModuleType | None, str]:
+    try:
+        return importlib.import_module("structloss.kernels._cpu"), ""
+    except ModuleNotFoundError:
+        return None, "the compiled CPU module is missing (no working C++ compiler when structloss was installed)"
+    except ImportError as error:  # built for another Python or C++ runtime
+        return None, f"the compiled CPU module does not load here: {error}"
+
+
+def cpu_module() -> ModuleType | None:
+    """The compiled CPU module, or None where it is not installed or does not load."""
+    return _load()[0]
+
+
+def cpu_problem() -> str:
+    """Why :func:`cpu_module` is None, in one sentence; empty where it is there."""
+    return _load()[1]
+
+
+@functools.cache
+def parallel_for_address() -> int:
+    """Address of torch's own parallel-for (a C symbol of libtorch since torch 2.10), 0 where there is none.
+
+    The kernels run on torch's thread pool: there is no second OpenMP runtime, and `torch.set_num_threads` counts.
+    """
+    names = {"win32": "torch_cpu.dll", "darwin": "libtorch_cpu.dylib"}
+    library = Path(torch.__file__).parent / "lib" / names.get(sys.platform, "libtorch_cpu.so")
+    try:
+        symbol = ctypes.CDLL(str(library)).torch_parallel_for
+    except (OSError, AttributeError):
+        return 0
+    return ctypes.cast(symbol, ctypes.c_void_p).value or 0

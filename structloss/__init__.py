@@ -1,3 +1,52 @@
-"""structloss: fused structural losses for 3D human pose."""
+"""structloss: fused structural losses for 3D human pose, lifting backbones and a training harness.
+
+Importing it compiles nothing, touches no GPU and loads no native library; the heavy parts (`structloss.data`,
+`structloss.harness`, `structloss.reports`, `structloss.metrics`, `structloss.backbones`) load when first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from . import errors, functional, nn, skeletons
+from .functional import Objective, depth_ranking, mpjpe, objective, ranking_hinge
+from .ops.backend import backends, use_backend
+from .terms import TERMS
 
 __version__ = "0.1.0"
+
+__all__ = [
+    # operators
+    "Objective",
+    "depth_ranking",
+    "mpjpe",
+    "objective",
+    "ranking_hinge",
+    # term table and backends
+    "TERMS",
+    "backends",
+    "use_backend",
+    # modules
+    "backbones",
+    "data",
+    "errors",
+    "functional",
+    "harness",
+    "metrics",
+    "nn",
+    "reports",
+    "skeletons",
+]
+
+_LAZY = frozenset({"backbones", "data", "harness", "metrics", "reports"})
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | _LAZY)

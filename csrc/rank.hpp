@@ -1,0 +1,294 @@
+// The pairwise ranking hinge of one row, from ranks.
+//
+//   L = sum over (i, j) with d_i < d_j of w_i w_j max(0, p_i - p_j) = sum_i p_i g_i
+//   g_i = w_i (R_p(i) - R_{d|p}(i))
+//
+// R_p is the (weighted) mid-rank by p, R_{d|p} the mid-rank when sorted by d with ties ordered by p. Short rows count
+// the pairs, long rows take two stable radix sorts; both give the same integers (or, with weights, sums of weights).
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <utility>
+#include <vector>
+
+#define SL_INLINE inline __attribute__((always_inline))
+
+namespace structloss {
+
+// Rows up to this length are counted: measured crossover with the radix sort (bench/run.py --crossover).
+constexpr int64_t kCountUpTo = 320;
+
+template <typename T>
+struct RankTraits;
+template <>
+struct RankTraits<float> {
+  using Key = uint32_t;
+  using Count = int32_t;  // as wide as the element, so that a compare's mask is added without conversion
+};
+template <>
+struct RankTraits<double> {
+  using Key = uint64_t;
+  using Count = int64_t;
+};
+
+// Working memory for one row of at most n elements; one per thread.
+template <typename T>
+struct RankScratch {
+  using Key = typename RankTraits<T>::Key;
+  using Count = typename RankTraits<T>::Count;
+  struct Item {
+    Key key;
+    uint32_t index;
+  };
+  std::vector<T> p, d;
+  std::vector<double> w;
+  std::vector<double> g;  // the row's result, g_i
+  std::vector<Count> count_p, count_d;
+  std::vector<uint32_t> position;  // where a kept element stands in the row
+  std::vector<Item> items, spare;
+  std::vector<uint32_t> group;
+  std::vector<double> rank;
+
+  void reserve(int64_t n, bool weighted) {
+    p.resize(n);
+    d.resize(n);
+    g.resize(n);
+    if (weighted) {
+      w.resize(n);
+      position.resize(n);
+    }
+    // A masked long row may shrink to a short one, so both ways have their memory.
+    count_p.resize(n < kCountUpTo ? n : kCountUpTo);
+    count_d.resize(count_p.size());
+    if (n > kCountUpTo) {
+      items.resize(n);
+      spare.resize(n);
+      group.resize(n);
+      if (weighted) rank.resize(n);
+    }
+  }
+};
+
+// A float's bits as an unsigned integer of the same order; -0 and +0 share one key.
+SL_INLINE uint32_t ordered_key(float x) {
+  x += 0.0f;
+  uint32_t u;
+  std::memcpy(&u, &x, sizeof u);
+  return u ^ ((u >> 31) ? 0xFFFFFFFFu : 0x80000000u);
+}
+SL_INLINE uint64_t ordered_key(double x) {
+  x += 0.0;
+  uint64_t u;
+  std::memcpy(&u, &x, sizeof u);
+  return u ^ ((u >> 63) ? ~uint64_t(0) : uint64_t(1) << 63);
+}
+
+// Twice the contribution of the pair (i, j) to g_i (its negative goes to g_j): +-2 for a wrongly ordered pair, +-1 where
+// the predictions tie (half of the gradient, as torch.maximum(., 0) passes at zero), 0 for a right or undecided pair.
+template <typename T, typename Count>
+SL_INLINE Count pair_count(T pi, T pj, T di, T dj) {
+  const Count decided = Count(di < dj) - Count(dj < di);
+  const Count sign = Count(pi > pj) - Count(pi < pj);
+  return decided + (decided != 0 ? sign : Count(0));
+}
+
+template <typename T>
+SL_INLINE void count_row(const T* p, const T* d, int64_t n, RankScratch<T>& s) {
+  using Count = typename RankTraits<T>::Count;
+  // Without ties every one of the n(n-1)/2 pairs is strictly ordered, and g is a difference of two plain ranks.
+  Count* cp = s.count_p.data();
+  Count* cd = s.count_d.data();
+  int64_t sum_p = 0, sum_d = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    const T pi = p[i], di = d[i];
+    Count a = 0, b = 0;
+    for (int64_t j = 0; j < n; ++j) {
+      a += Count(p[j] < pi);
+      b += Count(d[j] < di);
+    }
+    cp[i] = a;
+    cd[i] = b;
+    sum_p += a;
+    sum_d += b;
+  }
+  double* g = s.g.data();
+  const int64_t strict = n * (n - 1) / 2;
+  if (sum_p == strict && sum_d == strict) {
+    for (int64_t i = 0; i < n; ++i) g[i] = double(cp[i] - cd[i]);
+    return;
+  }
+  for (int64_t i = 0; i < n; ++i) {
+    const T pi = p[i], di = d[i];
+    Count a = 0;
+    for (int64_t j = 0; j < n; ++j) a += pair_count<T, Count>(pi, p[j], di, d[j]);
+    g[i] = 0.5 * double(a);
+  }
+}
+
+template <typename T>
+SL_INLINE void count_row_weighted(const T* p, const T* d, const double* w, int64_t n, RankScratch<T>& s) {
+  using Count = typename RankTraits<T>::Count;
+  for (int64_t i = 0; i < n; ++i) {
+    const T pi = p[i], di = d[i];
+    double a = 0;
+    for (int64_t j = 0; j < n; ++j) a += w[j] * double(pair_count<T, Count>(pi, p[j], di, d[j]));
+    s.g[i] = 0.5 * a * w[i];
+  }
+}
+
+// Stable least-significant-digit radix sort; a digit that is the same in every key costs nothing.
+template <int kBits, typename Item>
+SL_INLINE void radix_sort(std::vector<Item>& items, std::vector<Item>& spare, int64_t n) {
+  using Key = decltype(Item::key);
+  constexpr int kDigits = (int(sizeof(Key)) * 8 + kBits - 1) / kBits;
+  constexpr uint32_t kBuckets = 1u << kBits, kMask = kBuckets - 1;
+  uint32_t histogram[kDigits][kBuckets];
+  std::memset(histogram, 0, sizeof histogram);
+  for (int64_t i = 0; i < n; ++i) {
+    const Key key = items[i].key;
+    for (int k = 0; k < kDigits; ++k) ++histogram[k][(key >> (k * kBits)) & kMask];
+  }
+  for (int k = 0; k < kDigits; ++k) {
+    uint32_t* h = histogram[k];
+    if (h[(items[0].key >> (k * kBits)) & kMask] == uint32_t(n)) continue;
+    uint32_t start = 0;
+    for (uint32_t b = 0; b < kBuckets; ++b) {
+      const uint32_t c = h[b];
+      h[b] = start;
+      start += c;
+    }
+    const Item* from = items.data();
+    Item* to = spare.data();
+    for (int64_t i = 0; i < n; ++i) to[h[(from[i].key >> (k * kBits)) & kMask]++] = from[i];
+    items.swap(spare);
+  }
+}
+
+template <typename T>
+SL_INLINE void sort_items(RankScratch<T>& s, int64_t n) {
+  if (n < 4096) {
+    radix_sort<8>(s.items, s.spare, n);
+  } else {
+    radix_sort<11>(s.items, s.spare, n);
+  }
+}
+
+// Two radix sorts. `w` is null for a row of unit weights. `group` tells which elements share a value of p.
+template <typename T>
+SL_INLINE void sort_row(const T* p, const T* d, const double* w, int64_t n, RankScratch<T>& s) {
+  double* g = s.g.data();
+  uint32_t* group = s.group.data();
+  for (int64_t i = 0; i < n; ++i) s.items[i] = {ordered_key(p[i]), uint32_t(i)};
+  sort_items(s, n);
+  double below = 0;
+  for (int64_t first = 0; first < n;) {
+    int64_t last = first;
+    double run = 0;
+    const auto key = s.items[first].key;
+    do {
+      run += w ? w[s.items[last].index] : 1.0;
+      ++last;
+    } while (last < n && s.items[last].key == key);
+    for (int64_t k = first; k < last; ++k) {
+      const uint32_t i = s.items[k].index;
+      group[i] = uint32_t(first);
+      // Without weights twice the mid-rank is first + last, so the group already says it all; kept exact in g.
+      if (w) {
+        s.rank[i] = below + 0.5 * (run - w[i]);
+      } else {
+        g[i] = 0.5 * double(first + last - 1);
+      }
+    }
+    below += run;
+    first = last;
+  }
+  // The sort is stable: sorting the p-ordered items by d leaves ties in d ordered by p.
+  for (int64_t k = 0; k < n; ++k) s.items[k].key = ordered_key(d[s.items[k].index]);
+  sort_items(s, n);
+  below = 0;
+  for (int64_t first = 0; first < n;) {
+    int64_t last = first;
+    double run = 0;
+    const auto key = s.items[first].key;
+    const uint32_t same = group[s.items[first].index];
+    do {
+      run += w ? w[s.items[last].index] : 1.0;
+      ++last;
+    } while (last < n && s.items[last].key == key && group[s.items[last].index] == same);
+    for (int64_t k = first; k < last; ++k) {
+      const uint32_t i = s.items[k].index;
+      if (w) {
+        g[i] = w[i] * (s.rank[i] - (below + 0.5 * (run - w[i])));
+      } else {
+        g[i] -= 0.5 * double(first + last - 1);
+      }
+    }
+    below += run;
+    first = last;
+  }
+}
+
+// Hinge of one row whose p, d (and, if weighted, w) lie in the scratch. Returns the unreduced loss and leaves g_i in
+// s.g[0..n). A NaN anywhere in the row makes the loss and the row's gradient NaN. Elements of weight 0 take no part,
+// whatever they hold.
+template <typename T>
+SL_INLINE double hinge_row(RankScratch<T>& s, int64_t n, bool weighted) {
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  T* p = s.p.data();
+  T* d = s.d.data();
+  double* g = s.g.data();
+  int64_t m = n;
+  bool unit = true;
+  if (weighted) {  // close the gaps: what has no weight has no rank
+    m = 0;
+    for (int64_t i = 0; i < n; ++i) {
+      const double w = s.w[i];
+      if (w == 0) continue;
+      unit = unit && w == 1;
+      p[m] = p[i];
+      d[m] = d[i];
+      s.w[m] = w;
+      s.position[m++] = uint32_t(i);
+    }
+  }
+  double mean = 0;
+  int64_t unordered = 0;
+  for (int64_t i = 0; i < m; ++i) {
+    mean += double(p[i]);
+    unordered += int64_t(d[i] != d[i]);
+  }
+  mean /= double(m > 0 ? m : 1);
+  double loss = 0;
+  if (mean != mean || unordered != 0) {
+    for (int64_t i = 0; i < m; ++i) g[i] = nan;
+    loss = nan;
+  } else {
+    if (m <= kCountUpTo) {
+      if (unit) {
+        count_row(p, d, m, s);
+      } else {
+        count_row_weighted(p, d, s.w.data(), m, s);
+      }
+    } else {
+      sort_row(p, d, unit ? nullptr : s.w.data(), m, s);
+    }
+    // The g_i sum to zero, so a shift of p changes nothing but the rounding.
+    for (int64_t i = 0; i < m; ++i) loss += (double(p[i]) - mean) * g[i];
+  }
+  if (m < n) {  // spread the result back over the row; m <= position, so from the end
+    int64_t next = n;
+    for (int64_t k = m; k-- > 0;) {
+      const int64_t at = s.position[k];
+      const double value = g[k];
+      while (--next > at) g[next] = 0;
+      g[at] = value;
+    }
+    while (--next >= 0) g[next] = 0;
+  }
+  return loss;
+}
+
+}  // namespace structloss

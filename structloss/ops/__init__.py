@@ -1,0 +1,1 @@
+"""Operators: backends, their registration with torch, and autograd. Users call `structloss.functional`."""

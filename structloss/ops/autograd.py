@@ -1,0 +1,92 @@
+"""Autograd of the operators: the gradient is computed in the forward pass and only scaled in the backward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from . import library
+
+__all__ = ["objective", "ranking_hinge"]
+
+
+def _scaled(grad: Tensor, by: Tensor, dtype: torch.dtype) -> Tensor:
+    """The saved gradient times the incoming scalar, in the input's dtype."""
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            "structloss losses are differentiable once: backward was called with create_graph=True, expected False."
+        )
+    # A scalar loss has the incoming gradient 1, and then the buffer is handed on without a copy. Asking its value would
+    # synchronise a GPU and break a compiled graph.
+    if not torch.compiler.is_compiling() and by.device.type == "cpu" and by.item() == 1:
+        return grad.to(dtype)
+    return (grad * by).to(dtype)
+
+
+class _Objective(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, pred, lam, target, weight, lambdas, terms, reduction, need_grad, backend):
+        launch = torch.ops.structloss.objective if torch.compiler.is_compiling() else library.launch_objective
+        total, values, grad = launch(pred, target, weight, lam, lambdas, terms, reduction, need_grad, backend)
+        ctx.save_for_backward(grad, values)
+        ctx.dtype = pred.dtype
+        ctx.mark_non_differentiable(values)
+        ctx.set_materialize_grads(False)
+        return total, values
+
+    @staticmethod
+    def backward(ctx, by, _):
+        grad, values = ctx.saved_tensors
+        need_pred, need_lam = ctx.needs_input_grad[:2]
+        nothing = (None,) * 7
+        if by is None:
+            return None, None, *nothing
+        pred_grad = _scaled(grad, by, ctx.dtype) if need_pred else None
+        return pred_grad, values * by if need_lam else None, *nothing
+
+
+class _RankingHinge(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, pred, target, weight, reduction, need_grad, backend):
+        launch = torch.ops.structloss.ranking_hinge if torch.compiler.is_compiling() else library.launch_ranking_hinge
+        value, grad = launch(pred, target, weight, reduction, need_grad, backend)
+        ctx.save_for_backward(grad)
+        ctx.dtype = pred.dtype
+        return value
+
+    @staticmethod
+    def backward(ctx, by):
+        (grad,) = ctx.saved_tensors
+        return _scaled(grad, by, ctx.dtype), None, None, None, None, None
+
+
+def objective(
+    pred: Tensor,  # [B, T, J, 3]
+    target: Tensor,  # [B, T, J, 3]
+    weight: Tensor | None,  # [B, T, J]
+    lam: Tensor | None,  # [K]
+    lambdas: Sequence[float],
+    terms: Sequence[str],
+    reduction: str,
+    backend: str | None,
+) -> tuple[Tensor, Tensor]:
+    """Total (0-d) and detached term values [K]."""
+    need_grad = torch.is_grad_enabled() and pred.requires_grad
+    # Under autocast the dtype policy stays ours: half inputs arrive as they are and are computed in float32.
+    with torch.autocast(pred.device.type, enabled=False):
+        return _Objective.apply(pred, lam, target, weight, lambdas, ",".join(terms), reduction, need_grad, backend)
+
+
+def ranking_hinge(
+    pred: Tensor,  # [R, N]
+    target: Tensor,  # [R, N]
+    weight: Tensor | None,  # [R, N]
+    reduction: str,
+    backend: str | None,
+) -> Tensor:
+    """Loss (0-d)."""
+    need_grad = torch.is_grad_enabled() and pred.requires_grad
+    with torch.autocast(pred.device.type, enabled=False):
+        return _RankingHinge.apply(pred, target, weight, reduction, need_grad, backend)

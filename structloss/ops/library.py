@@ -1,0 +1,99 @@
+"""Registered operators: schema, implementation and shape function of each, for torch.compile and torch.export.
+
+`launch_*` is the one way into a backend: eager autograd calls it directly (a third of the dispatcher's cost), compiled
+graphs through `torch.ops.structloss`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from . import torch_impl
+from .backend import resolve
+
+__all__ = ["compute_dtype", "launch_objective", "launch_ranking_hinge"]
+
+
+def compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    """What a pose of this dtype is computed in: half types in float32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _implementation(backend: str | None, device: torch.device, terms: Sequence[str] = ()):
+    if resolve(backend, device, terms) == "torch":
+        return torch_impl
+    from . import cpp_impl
+
+    return cpp_impl
+
+
+def _in_compute_dtype(pred: Tensor, *others: Tensor | None) -> list[Tensor | None]:
+    dtype = compute_dtype(pred.dtype)
+    return [None if x is None else x.detach().to(dtype) for x in (pred, *others)]
+
+
+def launch_objective(
+    pred: Tensor,  # [B, T, J, 3]
+    target: Tensor,  # [B, T, J, 3]
+    weight: Tensor | None,  # [B, T, J]
+    lam: Tensor | None,  # [K]; replaces `lambdas` where a weight is a tensor
+    lambdas: Sequence[float],
+    terms: str,
+    reduction: str,
+    need_grad: bool,
+    backend: str | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Total (0-d), term values [K] and gradient of the total ([B, T, J, 3], or [0] if not needed), in compute dtype."""
+    names = terms.split(",")
+    implementation = _implementation(backend, pred.device, names)
+    pred, target, weight, lam = _in_compute_dtype(pred, target, weight, lam)
+    if lam is not None:
+        lambdas = lam.tolist() if implementation is not torch_impl else lam
+    values, grad = implementation.objective(pred, target, weight, lambdas, names, reduction, need_grad)
+    weights = lam if lam is not None else torch.tensor(lambdas, dtype=values.dtype, device=values.device)
+    return torch.dot(values, weights), values, grad
+
+
+def launch_ranking_hinge(
+    pred: Tensor,  # [R, N]
+    target: Tensor,  # [R, N]
+    weight: Tensor | None,  # [R, N]
+    reduction: str,
+    need_grad: bool,
+    backend: str | None,
+) -> tuple[Tensor, Tensor]:
+    """Loss (0-d) and its gradient ([R, N], or [0] if not needed), in compute dtype."""
+    implementation = _implementation(backend, pred.device)
+    return implementation.ranking_hinge(*_in_compute_dtype(pred, target, weight), reduction, need_grad)
+
+
+_library = torch.library.Library("structloss", "DEF")
+_library.define(
+    "objective(Tensor pred, Tensor target, Tensor? weight, Tensor? lam, float[] lambdas, str terms, str reduction, "
+    "bool need_grad, str? backend) -> (Tensor, Tensor, Tensor)"
+)
+_library.define(
+    "ranking_hinge(Tensor pred, Tensor target, Tensor? weight, str reduction, bool need_grad, str? backend) "
+    "-> (Tensor, Tensor)"
+)
+_library.impl("objective", launch_objective, "CompositeExplicitAutograd")
+_library.impl("ranking_hinge", launch_ranking_hinge, "CompositeExplicitAutograd")
+
+
+def _grad_like(pred: Tensor, need_grad: bool) -> Tensor:
+    return pred.new_empty(pred.shape if need_grad else (0,), dtype=compute_dtype(pred.dtype))
+
+
+@torch.library.register_fake("structloss::objective", lib=_library)
+def _(pred, target, weight, lam, lambdas, terms, reduction, need_grad, backend):
+    dtype = compute_dtype(pred.dtype)
+    values = pred.new_empty(len(terms.split(",")), dtype=dtype)
+    return pred.new_empty((), dtype=dtype), values, _grad_like(pred, need_grad)
+
+
+@torch.library.register_fake("structloss::ranking_hinge", lib=_library)
+def _(pred, target, weight, reduction, need_grad, backend):
+    return pred.new_empty((), dtype=compute_dtype(pred.dtype)), _grad_like(pred, need_grad)
