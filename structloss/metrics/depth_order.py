@@ -1,0 +1,116 @@
+"""Share of depth pairs that a prediction orders correctly, counted in O(N log² N) for a row of N."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..errors import check_choice
+from ._checks import check_reduction, check_root, prepare, reduce
+
+__all__ = ["depth_order_accuracy"]
+
+OVER = ("joints", "frames")
+_BLOCK = 1 << 19  # entries processed at a time: bounds the working memory to some tens of megabytes
+
+
+@torch.no_grad()
+def depth_order_accuracy(
+    pred: Tensor,
+    target: Tensor,
+    *,
+    over: str = "joints",
+    weight: Tensor | None = None,
+    root: int | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """Share of the pairs with target_i < target_j in depth that `pred` orders the same way, from 0 to 1.
+
+    A pair that ties in `pred` counts half; one that ties in `target` does not count. A constant prediction scores 0.5,
+    the reversed order 0. The metric that belongs to RePOSE's depth-ranking losses.
+
+    Args:
+        pred, target: `[..., T, J, 3]`, floating point, any unit; depth is channel 2.
+        over: `"joints"` pairs the joints of a frame, `"frames"` pairs the frames of a joint.
+        weight: `[..., T, J]` (or expanding to it), >= 0; a pair weighs w_i * w_j.
+        root: subtract this joint first. It changes nothing over joints but a frame whose root has weight 0 drops out.
+        reduction: `"mean"` pools the pairs of all rows; `"none"` gives one share a row: `[..., T]` over joints,
+            `[..., J]` over frames.
+
+    Returns:
+        float64. NaN where no pair is scored, and where a scored depth is NaN. Unweighted counts are exact: as long as
+        they stay below 2^52 pairs, the value depends on no order of summation.
+
+    Raises:
+        ArgumentError: shapes that differ or are not `[..., T, J, 3]`, a negative or non-finite weight, an unknown
+            `over` or `reduction`, a root that is no joint.
+        DtypeError: poses that are not floating point.
+    """
+    check_reduction(reduction)
+    return reduce(*depth_order_sums(pred, target, weight, over=over, root=root), reduction)
+
+
+def depth_order_sums(
+    pred: Tensor, target: Tensor, weight: Tensor | None, *, over: str, root: int | None
+) -> tuple[Tensor, Tensor]:
+    """Weight of the correctly ordered pairs and of all pairs, a row."""
+    check_choice("over", over, OVER)
+    check_root(root)
+    pred, target, weight = prepare(pred, target, weight, root)
+    p, t = pred[..., 2], target[..., 2]
+    if over == "frames":
+        p, t, weight = p.mT, t.mT, weight.mT
+    rows, n = p.shape[:-1], p.shape[-1]
+    if n == 0:
+        return p.new_zeros(rows), p.new_zeros(rows)
+    p, t, weight = (x.reshape(-1, n) for x in (p, t, weight))
+    right, total = torch.empty_like(p[:, 0]), torch.empty_like(p[:, 0])
+    step = max(1, _BLOCK // n)
+    for i in range(0, len(p), step):
+        block = slice(i, i + step)
+        right[block], total[block] = _count(p[block], t[block], weight[block])
+    return right.reshape(rows), total.reshape(rows)
+
+
+def _dense_rank(x: Tensor) -> Tensor:
+    """Rank of each entry of [R, N] among the *different* values of its row: equal values, equal ranks."""
+    values, order = x.sort(dim=-1)
+    step = torch.zeros_like(order)
+    step[:, 1:] = values[:, 1:] != values[:, :-1]
+    return torch.empty_like(order).scatter_(-1, order, step.cumsum(-1))
+
+
+def _cumulate(x: Tensor) -> Tensor:
+    """Sums of the first 0, 1, ..., N entries."""
+    return torch.nn.functional.pad(x.cumsum(-1), (1, 0))
+
+
+def _count(p: Tensor, t: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+    """`depth_order_sums` of rows [R, N].
+
+    Two different target ranks agree down to some bit, where the lower has 0 and the higher has 1. So every pair is met
+    exactly once, level by level: among the entries with equal higher bits, sorted by prediction, each entry with bit 1
+    gains the weight of the entries with bit 0 before it, and half the weight of those level with it.
+    """
+    n = p.shape[-1]
+    p, t = p.contiguous(), t.contiguous()  # or the sorted ranks inherit the strides, which searchsorted copies
+    bad = ((p.isnan() | t.isnan()) & (w > 0)).any(-1)
+    p, t = _dense_rank(p), _dense_rank(t)
+
+    ranks, order = t.sort(dim=-1)
+    sorted_w = w.gather(-1, order)
+    total = (sorted_w * _cumulate(sorted_w).gather(-1, torch.searchsorted(ranks, ranks))).sum(-1)
+
+    right = torch.zeros_like(total)
+    for bit in range((n - 1).bit_length()):
+        group = (t >> (bit + 1)) * n
+        key, order = (group + p).sort(dim=-1)
+        group, level_w = group.gather(-1, order), w.gather(-1, order)
+        high = ((t >> bit) & 1).gather(-1, order).bool()
+        low = _cumulate(level_w.masked_fill(high, 0.0))
+        before = low.gather(-1, torch.searchsorted(key, key))
+        upto = low.gather(-1, torch.searchsorted(key, key, right=True))
+        outside = low.gather(-1, torch.searchsorted(key, group))
+        gain = (before + upto) * 0.5 - outside
+        right += (level_w * gain).masked_fill(~high, 0.0).sum(-1)
+    return right.masked_fill(bad, float("nan")), total
