@@ -31,18 +31,27 @@ Threads threads_of(uintptr_t parallel_for, int64_t count) {
 
 const void* pointer(uintptr_t p) { return reinterpret_cast<const void*>(p); }
 
+void store(DType dtype, uintptr_t out, size_t i, double value) {
+  if (dtype == DType::f32) {
+    reinterpret_cast<float*>(out)[i] = float(value);
+  } else {
+    reinterpret_cast<double*>(out)[i] = value;
+  }
+}
+
 std::vector<std::string> term_names() {
   std::vector<std::string> names;
   for (int k = 0; k < kTermCount; ++k) names.emplace_back(term_name(k));
   return names;
 }
 
-// `terms` are numbers as in term_names(); returns their values in the same order.
-std::vector<double> py_objective(const std::string& dtype, uintptr_t pred, std::array<int64_t, 4> pred_stride,
+// `terms` are numbers as in term_names(); `total` and `values` (in that order) are where the results go.
+void py_objective(const std::string& dtype, uintptr_t pred, std::array<int64_t, 4> pred_stride,
                                  uintptr_t target, std::array<int64_t, 4> target_stride, uintptr_t weight,
                                  std::array<int64_t, 3> weight_stride, uintptr_t grad, std::array<int64_t, 3> size,
                                  const std::vector<int>& terms, const std::vector<double>& lambdas,
-                                 const std::string& reduction, uintptr_t parallel_for, int64_t threads) {
+                                 const std::string& reduction, uintptr_t total_out, uintptr_t values_out,
+                                 uintptr_t parallel_for, int64_t threads) {
   ObjectiveParams q{};
   double values[kTermCount] = {};
   q.dtype = dtype_of(dtype);
@@ -68,15 +77,18 @@ std::vector<double> py_objective(const std::string& dtype, uintptr_t pred, std::
     py::gil_scoped_release release;
     objective(q, threads_of(parallel_for, threads));
   }
-  std::vector<double> out;
-  for (int term : terms) out.push_back(values[term]);
-  return out;
+  double total = 0;
+  for (size_t i = 0; i < terms.size(); ++i) {
+    total += lambdas[i] * values[terms[i]];
+    store(q.dtype, values_out, i, values[terms[i]]);
+  }
+  store(q.dtype, total_out, 0, total);
 }
 
-double py_ranking_hinge(const std::string& dtype, uintptr_t pred, std::array<int64_t, 2> pred_stride, uintptr_t target,
+void py_ranking_hinge(const std::string& dtype, uintptr_t pred, std::array<int64_t, 2> pred_stride, uintptr_t target,
                         std::array<int64_t, 2> target_stride, uintptr_t weight, std::array<int64_t, 2> weight_stride,
                         uintptr_t grad, std::array<int64_t, 2> size, const std::string& reduction,
-                        uintptr_t parallel_for, int64_t threads) {
+                        uintptr_t out, uintptr_t parallel_for, int64_t threads) {
   RankingParams q{};
   double value = 0;
   q.dtype = dtype_of(dtype);
@@ -95,7 +107,7 @@ double py_ranking_hinge(const std::string& dtype, uintptr_t pred, std::array<int
     py::gil_scoped_release release;
     ranking_hinge(q, threads_of(parallel_for, threads));
   }
-  return value;
+  store(q.dtype, out, 0, value);
 }
 
 }  // namespace

@@ -14,6 +14,14 @@
 #define SL_MULTIVERSION
 #endif
 
+#if defined(__clang__)
+#define SL_UNROLL _Pragma("clang loop unroll(full)")
+#elif defined(__GNUC__)
+#define SL_UNROLL _Pragma("GCC unroll 32")
+#else
+#define SL_UNROLL
+#endif
+
 namespace structloss {
 namespace {
 
@@ -61,20 +69,30 @@ SL_INLINE void frames_task(const ObjectiveParams& q, const Scales& scales, int64
     for (auto* v : {&b.px, &b.py, &b.pz, &b.dx, &b.dy, &b.dz}) std::fill(v->begin(), v->end(), T(0));
     if (weighted) std::fill(b.w.begin(), b.w.end(), 0.0);
   }
-  for (int64_t t = 0; t < frames; ++t) {
+  auto gather = [frames, J](std::vector<T>& to, const T* from, int64_t frame_stride, int64_t joint_stride) {
     for (int64_t j = 0; j < J; ++j) {
-      const int64_t o = j * kBlock + t;
-      const T* p = p0 + t * ps[1] + j * ps[2];
-      const T* d = d0 + t * ds[1] + j * ds[2];
-      b.pz[o] = p[2 * ps[3]];
-      b.dz[o] = d[2 * ds[3]];
-      if (all) {
-        b.px[o] = p[0];
-        b.py[o] = p[ps[3]];
-        b.dx[o] = d[0];
-        b.dy[o] = d[ds[3]];
+      T* row = to.data() + j * kBlock;
+      const T* x = from + j * joint_stride;
+      if (frames == kBlock) {  // a known trip count, unrolled: this copy is half of a small objective's time
+        SL_UNROLL
+        for (int t = 0; t < kBlock; ++t) row[t] = x[t * frame_stride];
+      } else {
+        for (int64_t t = 0; t < frames; ++t) row[t] = x[t * frame_stride];
       }
-      if (weighted) {
+    }
+  };
+  gather(b.pz, p0 + 2 * ps[3], ps[1], ps[2]);
+  gather(b.dz, d0 + 2 * ds[3], ds[1], ds[2]);
+  if (all) {
+    gather(b.px, p0, ps[1], ps[2]);
+    gather(b.py, p0 + ps[3], ps[1], ps[2]);
+    gather(b.dx, d0, ds[1], ds[2]);
+    gather(b.dy, d0 + ds[3], ds[1], ds[2]);
+  }
+  if (weighted) {
+    for (int64_t j = 0; j < J; ++j) {
+      for (int64_t t = 0; t < frames; ++t) {
+        const int64_t o = j * kBlock + t;
         const T w = w0[t * ws[1] + j * ws[2]];
         b.w[o] = double(w);
         if (w == T(0)) b.px[o] = b.py[o] = b.pz[o] = b.dx[o] = b.dy[o] = b.dz[o] = T(0);
@@ -89,12 +107,13 @@ SL_INLINE void frames_task(const ObjectiveParams& q, const Scales& scales, int64
         depth_ranking_joints_block(b, J, weighted, scales.grad[kDepthRankingJoints], need_grad);
   if (!need_grad) return;
   T* g = static_cast<T*>(q.grad) + (clip * q.T + t0) * J * 3;
-  for (int64_t t = 0; t < frames; ++t) {
-    for (int64_t j = 0; j < J; ++j, g += 3) {
-      const int64_t o = j * kBlock + t;
-      g[0] = b.gx[o];
-      g[1] = b.gy[o];
-      g[2] = b.gz[o];
+  for (int64_t j = 0; j < J; ++j, g += 3) {
+    const T *gx = b.gx.data() + j * kBlock, *gy = b.gy.data() + j * kBlock, *gz = b.gz.data() + j * kBlock;
+    for (int64_t t = 0; t < frames; ++t) {
+      T* to = g + t * J * 3;
+      to[0] = gx[t];
+      to[1] = gy[t];
+      to[2] = gz[t];
     }
   }
 }

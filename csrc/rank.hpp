@@ -7,6 +7,7 @@
 // the pairs, long rows take two stable radix sorts; both give the same integers (or, with weights, sums of weights).
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -27,12 +28,32 @@ template <>
 struct RankTraits<float> {
   using Key = uint32_t;
   using Count = int32_t;  // as wide as the element, so that a compare's mask is added without conversion
+  static constexpr int kLanes = 8;
+  typedef float Vec __attribute__((vector_size(32)));
+  typedef int32_t CountVec __attribute__((vector_size(32)));
 };
 template <>
 struct RankTraits<double> {
   using Key = uint64_t;
   using Count = int64_t;
+  static constexpr int kLanes = 4;
+  typedef double Vec __attribute__((vector_size(32)));
+  typedef int64_t CountVec __attribute__((vector_size(32)));
 };
+
+// Sum with independent partial sums, so that additions need not wait for each other; the order is fixed.
+constexpr int kSumLanes = 8;
+template <typename F>
+SL_INLINE double lane_sum(int64_t n, F&& f) {
+  double lane[kSumLanes] = {};
+  int64_t i = 0;
+  for (; i + kSumLanes <= n; i += kSumLanes)
+    for (int k = 0; k < kSumLanes; ++k) lane[k] += f(i + k);
+  double sum = 0;
+  for (; i < n; ++i) sum += f(i);
+  for (int k = 0; k < kSumLanes; ++k) sum += lane[k];
+  return sum;
+}
 
 // Working memory for one row of at most n elements; one per thread.
 template <typename T>
@@ -53,15 +74,16 @@ struct RankScratch {
   std::vector<double> rank;
 
   void reserve(int64_t n, bool weighted) {
-    p.resize(n);
-    d.resize(n);
+    // Room to pad the row to whole vectors.
+    p.resize(n + 4 * RankTraits<T>::kLanes);
+    d.resize(n + 4 * RankTraits<T>::kLanes);
     g.resize(n);
     if (weighted) {
-      w.resize(n);
+      w.resize(n + RankTraits<T>::kLanes);
       position.resize(n);
     }
     // A masked long row may shrink to a short one, so both ways have their memory.
-    count_p.resize(n < kCountUpTo ? n : kCountUpTo);
+    count_p.resize((n < kCountUpTo ? n : kCountUpTo) + 4 * RankTraits<T>::kLanes);
     count_d.resize(count_p.size());
     if (n > kCountUpTo) {
       items.resize(n);
@@ -86,56 +108,108 @@ SL_INLINE uint64_t ordered_key(double x) {
   return u ^ ((u >> 63) ? ~uint64_t(0) : uint64_t(1) << 63);
 }
 
+// The compiler's own vector types: they compile for any instruction set, comparisons give masks of 0 and -1.
+template <typename T>
+SL_INLINE typename RankTraits<T>::Vec load(const T* x) {
+  typename RankTraits<T>::Vec v;
+  std::memcpy(&v, x, sizeof v);
+  return v;
+}
+template <typename T>
+SL_INLINE typename RankTraits<T>::Vec splat(T x) {
+  return typename RankTraits<T>::Vec{} + x;
+}
+template <typename T>
+SL_INLINE typename RankTraits<T>::Count horizontal_sum(typename RankTraits<T>::CountVec v) {
+  typename RankTraits<T>::Count sum = 0;
+  for (int k = 0; k < RankTraits<T>::kLanes; ++k) sum += v[k];
+  return sum;
+}
+
 // Twice the contribution of the pair (i, j) to g_i (its negative goes to g_j): +-2 for a wrongly ordered pair, +-1 where
 // the predictions tie (half of the gradient, as torch.maximum(., 0) passes at zero), 0 for a right or undecided pair.
-template <typename T, typename Count>
-SL_INLINE Count pair_count(T pi, T pj, T di, T dj) {
-  const Count decided = Count(di < dj) - Count(dj < di);
-  const Count sign = Count(pi > pj) - Count(pi < pj);
-  return decided + (decided != 0 ? sign : Count(0));
+template <typename T>
+SL_INLINE typename RankTraits<T>::CountVec pair_count(typename RankTraits<T>::Vec pi, typename RankTraits<T>::Vec pj,
+                                                      typename RankTraits<T>::Vec di, typename RankTraits<T>::Vec dj) {
+  const auto below = di < dj, above = dj < di;
+  return (above - below) + (((pi < pj) - (pi > pj)) & (below | above));
+}
+
+// out[i] = how many of the n elements are smaller than x[i]. Four vectors of i against one j at a time: the counters stay
+// in registers and need no sum across lanes. x and out have room for whole groups of four vectors.
+template <typename T>
+SL_INLINE void count_smaller(const T* __restrict x, int64_t n, typename RankTraits<T>::Count* __restrict out) {
+  using V = typename RankTraits<T>::Vec;
+  using C = typename RankTraits<T>::CountVec;
+  constexpr int kLanes = RankTraits<T>::kLanes;
+  for (int64_t i = 0; i < n; i += 4 * kLanes) {
+    const V x0 = load<T>(x + i), x1 = load<T>(x + i + kLanes), x2 = load<T>(x + i + 2 * kLanes),
+            x3 = load<T>(x + i + 3 * kLanes);
+    C c0 = {}, c1 = {}, c2 = {}, c3 = {};
+    for (int64_t j = 0; j < n; ++j) {
+      const V v = splat<T>(x[j]);
+      c0 -= v < x0;
+      c1 -= v < x1;
+      c2 -= v < x2;
+      c3 -= v < x3;
+    }
+    std::memcpy(out + i, &c0, sizeof c0);
+    std::memcpy(out + i + kLanes, &c1, sizeof c1);
+    std::memcpy(out + i + 2 * kLanes, &c2, sizeof c2);
+    std::memcpy(out + i + 3 * kLanes, &c3, sizeof c3);
+  }
+}
+
+// Padding is NaN: every comparison with it is false.
+template <typename T>
+SL_INLINE void pad_row(T* x, int64_t n) {
+  for (int k = 0; k < 4 * RankTraits<T>::kLanes; ++k) x[n + k] = std::numeric_limits<T>::quiet_NaN();
 }
 
 template <typename T>
-SL_INLINE void count_row(const T* p, const T* d, int64_t n, RankScratch<T>& s) {
+SL_INLINE void count_row(const T* __restrict p, const T* __restrict d, int64_t n, RankScratch<T>& s) {
   using Count = typename RankTraits<T>::Count;
-  // Without ties every one of the n(n-1)/2 pairs is strictly ordered, and g is a difference of two plain ranks.
-  Count* cp = s.count_p.data();
-  Count* cd = s.count_d.data();
+  Count* __restrict cp = s.count_p.data();
+  Count* __restrict cd = s.count_d.data();
+  count_smaller<T>(p, n, cp);
+  count_smaller<T>(d, n, cd);
   int64_t sum_p = 0, sum_d = 0;
   for (int64_t i = 0; i < n; ++i) {
-    const T pi = p[i], di = d[i];
-    Count a = 0, b = 0;
-    for (int64_t j = 0; j < n; ++j) {
-      a += Count(p[j] < pi);
-      b += Count(d[j] < di);
-    }
-    cp[i] = a;
-    cd[i] = b;
-    sum_p += a;
-    sum_d += b;
+    sum_p += cp[i];
+    sum_d += cd[i];
   }
   double* g = s.g.data();
+  // Without ties every one of the n(n-1)/2 pairs is strictly ordered, and g is a difference of two plain ranks.
   const int64_t strict = n * (n - 1) / 2;
   if (sum_p == strict && sum_d == strict) {
     for (int64_t i = 0; i < n; ++i) g[i] = double(cp[i] - cd[i]);
     return;
   }
+  using V = typename RankTraits<T>::Vec;
+  using C = typename RankTraits<T>::CountVec;
   for (int64_t i = 0; i < n; ++i) {
-    const T pi = p[i], di = d[i];
-    Count a = 0;
-    for (int64_t j = 0; j < n; ++j) a += pair_count<T, Count>(pi, p[j], di, d[j]);
-    g[i] = 0.5 * double(a);
+    const V pi = splat<T>(p[i]), di = splat<T>(d[i]);
+    C sum = {};
+    for (int64_t j = 0; j < n; j += RankTraits<T>::kLanes)
+      sum += pair_count<T>(pi, load<T>(p + j), di, load<T>(d + j));
+    g[i] = 0.5 * double(horizontal_sum<T>(sum));
   }
 }
 
 template <typename T>
 SL_INLINE void count_row_weighted(const T* p, const T* d, const double* w, int64_t n, RankScratch<T>& s) {
-  using Count = typename RankTraits<T>::Count;
+  using V = typename RankTraits<T>::Vec;
+  constexpr int kLanes = RankTraits<T>::kLanes;
   for (int64_t i = 0; i < n; ++i) {
-    const T pi = p[i], di = d[i];
-    double a = 0;
-    for (int64_t j = 0; j < n; ++j) a += w[j] * double(pair_count<T, Count>(pi, p[j], di, d[j]));
-    s.g[i] = 0.5 * a * w[i];
+    const V pi = splat<T>(p[i]), di = splat<T>(d[i]);
+    double lane[kLanes] = {};
+    for (int64_t j = 0; j < n; j += kLanes) {
+      const auto c = pair_count<T>(pi, load<T>(p + j), di, load<T>(d + j));
+      for (int k = 0; k < kLanes; ++k) lane[k] += w[j + k] * double(c[k]);
+    }
+    double sum = 0;
+    for (int k = 0; k < kLanes; ++k) sum += lane[k];
+    s.g[i] = 0.5 * w[i] * sum;
   }
 }
 
@@ -254,19 +328,18 @@ SL_INLINE double hinge_row(RankScratch<T>& s, int64_t n, bool weighted) {
       s.position[m++] = uint32_t(i);
     }
   }
-  double mean = 0;
+  const double mean = lane_sum(m, [p](int64_t i) { return double(p[i]); }) / double(m > 0 ? m : 1);
   int64_t unordered = 0;
-  for (int64_t i = 0; i < m; ++i) {
-    mean += double(p[i]);
-    unordered += int64_t(d[i] != d[i]);
-  }
-  mean /= double(m > 0 ? m : 1);
+  for (int64_t i = 0; i < m; ++i) unordered += int64_t(d[i] != d[i]);
   double loss = 0;
   if (mean != mean || unordered != 0) {
     for (int64_t i = 0; i < m; ++i) g[i] = nan;
     loss = nan;
   } else {
     if (m <= kCountUpTo) {
+      pad_row(p, m);
+      pad_row(d, m);
+      if (!unit) std::fill_n(s.w.begin() + m, RankTraits<T>::kLanes, 0.0);
       if (unit) {
         count_row(p, d, m, s);
       } else {
@@ -276,7 +349,7 @@ SL_INLINE double hinge_row(RankScratch<T>& s, int64_t n, bool weighted) {
       sort_row(p, d, unit ? nullptr : s.w.data(), m, s);
     }
     // The g_i sum to zero, so a shift of p changes nothing but the rounding.
-    for (int64_t i = 0; i < m; ++i) loss += (double(p[i]) - mean) * g[i];
+    loss = lane_sum(m, [p, g, mean](int64_t i) { return (double(p[i]) - mean) * g[i]; });
   }
   if (m < n) {  // spread the result back over the row; m <= position, so from the end
     int64_t next = n;

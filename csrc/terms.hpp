@@ -32,97 +32,118 @@ struct Block {
   }
 };
 
+SL_INLINE double sum_lanes(const double* lane) {
+  double sum = 0;
+  for (int i = 0; i < kBlock; ++i) sum += lane[i];
+  return sum;
+}
+
 // Position error |p - d| of every joint (MPJPE). Adds scale * de/dp to the gradient; zero where the error is zero.
 template <typename T>
 SL_INLINE double mpjpe_block(Block<T>& b, int64_t J, bool weighted, double scale, bool need_grad) {
-  double sum = 0;
+  double sum[kBlock] = {};  // one a frame, so that the additions need not wait for each other
   const T s = T(scale);
   for (int64_t k = 0; k < J; ++k) {
     const int64_t o = k * kBlock;
-    T error[kBlock], factor[kBlock];
+    const T *px = b.px.data() + o, *py = b.py.data() + o, *pz = b.pz.data() + o;
+    const T *dx = b.dx.data() + o, *dy = b.dy.data() + o, *dz = b.dz.data() + o;
+    T x[kBlock], y[kBlock], z[kBlock], error[kBlock];
     for (int i = 0; i < kBlock; ++i) {
-      const T x = b.px[o + i] - b.dx[o + i], y = b.py[o + i] - b.dy[o + i], z = b.pz[o + i] - b.dz[o + i];
-      error[i] = std::sqrt(x * x + y * y + z * z);
+      x[i] = px[i] - dx[i];
+      y[i] = py[i] - dy[i];
+      z[i] = pz[i] - dz[i];
+      error[i] = std::sqrt(x[i] * x[i] + y[i] * y[i] + z[i] * z[i]);
     }
     if (weighted) {
-      for (int i = 0; i < kBlock; ++i) sum += b.w[o + i] * double(error[i]);
+      const double* w = b.w.data() + o;
+      for (int i = 0; i < kBlock; ++i) sum[i] += w[i] * double(error[i]);
     } else {
-      for (int i = 0; i < kBlock; ++i) sum += double(error[i]);
+      for (int i = 0; i < kBlock; ++i) sum[i] += double(error[i]);
     }
     if (!need_grad) continue;
-    for (int i = 0; i < kBlock; ++i) factor[i] = error[i] == T(0) ? T(0) : s / error[i];
-    if (weighted)
-      for (int i = 0; i < kBlock; ++i) factor[i] *= T(b.w[o + i]);
+    // A divisor of 1 in place of 0 leaves the zero difference zero.
+    for (int i = 0; i < kBlock; ++i) error[i] = s / (error[i] == T(0) ? T(1) : error[i]);
+    if (weighted) {
+      const double* w = b.w.data() + o;
+      for (int i = 0; i < kBlock; ++i) error[i] *= T(w[i]);
+    }
+    T *gx = b.gx.data() + o, *gy = b.gy.data() + o, *gz = b.gz.data() + o;
     for (int i = 0; i < kBlock; ++i) {
-      b.gx[o + i] += factor[i] * (b.px[o + i] - b.dx[o + i]);
-      b.gy[o + i] += factor[i] * (b.py[o + i] - b.dy[o + i]);
-      b.gz[o + i] += factor[i] * (b.pz[o + i] - b.dz[o + i]);
+      gx[i] += error[i] * x[i];
+      gy[i] += error[i] * y[i];
+      gz[i] += error[i] * z[i];
     }
   }
-  return sum;
+  return sum_lanes(sum);
 }
 
 // Depth ranking over the joints of each frame (RePOSE's L_S), all frames of the block side by side.
 template <typename T>
 SL_INLINE double depth_ranking_joints_block(Block<T>& b, int64_t J, bool weighted, double scale, bool need_grad) {
   using Count = typename RankTraits<T>::Count;
-  double mean[kBlock], total[kBlock], invalid[kBlock];
-  for (int i = 0; i < kBlock; ++i) mean[i] = total[i] = invalid[i] = 0;
+  double mean[kBlock] = {}, total[kBlock] = {}, invalid[kBlock] = {}, sum[kBlock] = {};
   for (int64_t k = 0; k < J; ++k) {
-    const int64_t o = k * kBlock;
+    const T *p = b.pz.data() + k * kBlock, *d = b.dz.data() + k * kBlock;
     for (int i = 0; i < kBlock; ++i) {
-      const double w = weighted ? double(b.w[o + i] > 0) : 1.0;
-      mean[i] += double(b.pz[o + i]);
-      total[i] += w;
-      // NaN where p or d is NaN, else 0: one NaN takes the whole frame's row with it.
-      invalid[i] += (b.pz[o + i] != b.pz[o + i] || b.dz[o + i] != b.dz[o + i])
-                        ? std::numeric_limits<double>::quiet_NaN()
-                        : 0.0;
+      mean[i] += double(p[i]);
+      // Counts the NaNs of p and d: one takes the whole frame's row with it.
+      invalid[i] += double(Count(p[i] != p[i]) + Count(d[i] != d[i]));
+    }
+    if (weighted) {
+      const double* w = b.w.data() + k * kBlock;
+      for (int i = 0; i < kBlock; ++i) total[i] += w[i] > 0 ? 1.0 : 0.0;
+    } else {
+      for (int i = 0; i < kBlock; ++i) total[i] += 1.0;
     }
   }
-  for (int i = 0; i < kBlock; ++i) mean[i] /= total[i] > 0 ? total[i] : 1;
-
-  double sum = 0;
-  if (weighted) {
-    for (auto& x : b.pairs_weighted) x = 0;
-    for (int64_t j = 0; j < J; ++j) {
-      for (int64_t k = j + 1; k < J; ++k) {
-        const int64_t oj = j * kBlock, ok = k * kBlock;
+  for (int i = 0; i < kBlock; ++i) {
+    mean[i] /= total[i] > 0 ? total[i] : 1.0;
+    invalid[i] = invalid[i] > 0 ? std::numeric_limits<double>::quiet_NaN() : 0.0;
+  }
+  std::fill(b.pairs.begin(), b.pairs.end(), Count(0));
+  if (weighted) std::fill(b.pairs_weighted.begin(), b.pairs_weighted.end(), 0.0);
+  for (int64_t j = 0; j < J; ++j) {
+    const T *pj = b.pz.data() + j * kBlock, *dj = b.dz.data() + j * kBlock;
+    for (int64_t k = j + 1; k < J; ++k) {
+      const T *pk = b.pz.data() + k * kBlock, *dk = b.dz.data() + k * kBlock;
+      Count c[kBlock];
+      for (int i = 0; i < kBlock; i += RankTraits<T>::kLanes) {
+        const auto v = pair_count<T>(load<T>(pj + i), load<T>(pk + i), load<T>(dj + i), load<T>(dk + i));
+        std::memcpy(c + i, &v, sizeof v);
+      }
+      if (weighted) {
+        const double *wj = b.w.data() + j * kBlock, *wk = b.w.data() + k * kBlock;
+        double *gj = b.pairs_weighted.data() + j * kBlock, *gk = b.pairs_weighted.data() + k * kBlock;
         for (int i = 0; i < kBlock; ++i) {
-          const double c = double(pair_count<T, Count>(b.pz[oj + i], b.pz[ok + i], b.dz[oj + i], b.dz[ok + i]));
-          b.pairs_weighted[oj + i] += c * b.w[ok + i];
-          b.pairs_weighted[ok + i] -= c * b.w[oj + i];
+          gj[i] += double(c[i]) * wk[i];
+          gk[i] -= double(c[i]) * wj[i];
+        }
+      } else {
+        Count *gj = b.pairs.data() + j * kBlock, *gk = b.pairs.data() + k * kBlock;
+        for (int i = 0; i < kBlock; ++i) {
+          gj[i] += c[i];
+          gk[i] -= c[i];
         }
       }
     }
-  } else {
-    for (auto& x : b.pairs) x = 0;
-    for (int64_t j = 0; j < J; ++j) {
-      for (int64_t k = j + 1; k < J; ++k) {
-        const int64_t oj = j * kBlock, ok = k * kBlock;
-        Count* cj = b.pairs.data() + oj;
-        Count* ck = b.pairs.data() + ok;
-        const T *pj = b.pz.data() + oj, *pk = b.pz.data() + ok, *dj = b.dz.data() + oj, *dk = b.dz.data() + ok;
-        for (int i = 0; i < kBlock; ++i) {
-          const Count c = pair_count<T, Count>(pj[i], pk[i], dj[i], dk[i]);
-          cj[i] += c;
-          ck[i] -= c;
-        }
-      }
-    }
   }
   for (int64_t k = 0; k < J; ++k) {
-    const int64_t o = k * kBlock;
-    for (int i = 0; i < kBlock; ++i) {
+    const T* p = b.pz.data() + k * kBlock;
+    double g[kBlock];
+    if (weighted) {
+      const double *w = b.w.data() + k * kBlock, *c = b.pairs_weighted.data() + k * kBlock;
       // Without weight there is no gradient, not even a NaN one from a neighbour in the row.
-      const double taint = weighted && b.w[o + i] == 0 ? 0.0 : invalid[i];
-      const double g =
-          0.5 * (weighted ? b.w[o + i] * b.pairs_weighted[o + i] : double(b.pairs[o + i])) + taint;
-      sum += (double(b.pz[o + i]) - mean[i]) * g;
-      if (need_grad) b.gz[o + i] += T(scale * g);
+      for (int i = 0; i < kBlock; ++i) g[i] = 0.5 * w[i] * c[i] + (w[i] == 0 ? 0.0 : invalid[i]);
+    } else {
+      const Count* c = b.pairs.data() + k * kBlock;
+      for (int i = 0; i < kBlock; ++i) g[i] = 0.5 * double(c[i]) + invalid[i];
     }
+    for (int i = 0; i < kBlock; ++i) sum[i] += (double(p[i]) - mean[i]) * g[i];
+    if (!need_grad) continue;
+    T* gz = b.gz.data() + k * kBlock;
+    for (int i = 0; i < kBlock; ++i) gz[i] += T(scale * g[i]);
   }
-  return sum;
+  return sum_lanes(sum);
 }
 
 }  // namespace structloss

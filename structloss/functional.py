@@ -264,7 +264,7 @@ def _lambdas(weights: Mapping[str, float | Tensor], pred: Tensor) -> tuple[Tenso
             check_floating(f"weights[{name!r}]", value)
             check_same_device(f"weights[{name!r}]", value, "pred", pred)
             tensors.append(value.reshape(()).to(dtype))
-        elif isinstance(value, Real):
+        elif isinstance(value, (int, float, Real)):
             if not 0 <= value < float("inf"):
                 raise ArgumentError(f"weights[{name!r}] is {value}, expected a finite number >= 0.")
             numbers.append(float(value))

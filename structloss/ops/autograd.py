@@ -74,9 +74,7 @@ def objective(
 ) -> tuple[Tensor, Tensor]:
     """Total (0-d) and detached term values [K]."""
     need_grad = torch.is_grad_enabled() and pred.requires_grad
-    # Under autocast the dtype policy stays ours: half inputs arrive as they are and are computed in float32.
-    with torch.autocast(pred.device.type, enabled=False):
-        return _Objective.apply(pred, lam, target, weight, lambdas, ",".join(terms), reduction, need_grad, backend)
+    return _Objective.apply(pred, lam, target, weight, lambdas, ",".join(terms), reduction, need_grad, backend)
 
 
 def ranking_hinge(
@@ -88,5 +86,4 @@ def ranking_hinge(
 ) -> Tensor:
     """Loss (0-d)."""
     need_grad = torch.is_grad_enabled() and pred.requires_grad
-    with torch.autocast(pred.device.type, enabled=False):
-        return _RankingHinge.apply(pred, target, weight, reduction, need_grad, backend)
+    return _RankingHinge.apply(pred, target, weight, reduction, need_grad, backend)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -111,20 +112,21 @@ class use_backend:
         _current = self._previous
 
 
-def _cannot_serve(name: str, device: torch.device, terms: Iterable[str]) -> str:
+@functools.cache
+def _cannot_serve(name: str, device_type: str, terms: tuple[str, ...]) -> str:
     """THE eligibility rule: empty if backend `name` can serve the call, otherwise one sentence that says why not."""
     problem = _PROBLEMS[name]()
     if problem or name in ("torch", "auto"):
         return problem
-    if device.type != "cpu":  # only "cpp" comes this far
-        return f"it works on CPU tensors, and this one is on {device}."
+    if device_type != "cpu":  # only "cpp" comes this far
+        return f"it works on CPU tensors, and these are on {device_type}."
     from .cpp_impl import TERM_NUMBERS
 
     missing = [term for term in terms if term not in TERM_NUMBERS()]
     return f"the installed native library lacks the term {missing[0]!r}; reinstall structloss." if missing else ""
 
 
-def resolve(name: str | None, device: torch.device, terms: Iterable[str] = ()) -> str:
+def resolve(name: str | None, device: torch.device, terms: tuple[str, ...] = ()) -> str:
     """The backend ("torch" or "cpp") for a call.
 
     Args:
@@ -138,10 +140,10 @@ def resolve(name: str | None, device: torch.device, terms: Iterable[str] = ()) -
     """
     name = check_name("backend", _current if name is None else name, BACKENDS)
     if name == "auto":
-        problem = _cannot_serve("cpp", device, terms)
+        problem = _cannot_serve("cpp", device.type, terms)
         _log.debug("backend auto: %s", f"torch, since cpp can't serve: {problem}" if problem else "cpp")
         return "torch" if problem else "cpp"
-    problem = _cannot_serve(name, device, terms)
+    problem = _cannot_serve(name, device.type, terms)
     if problem:
         raise BackendError(f"backend {name!r} can't serve this call: {problem}")
     return name

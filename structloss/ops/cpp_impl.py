@@ -12,6 +12,8 @@ from ..kernels import native
 
 __all__ = ["TERM_NUMBERS", "objective", "ranking_hinge"]
 
+_DTYPES = {torch.float32: "float32", torch.float64: "float64"}
+
 
 @functools.cache
 def TERM_NUMBERS() -> dict[str, int]:
@@ -19,26 +21,26 @@ def TERM_NUMBERS() -> dict[str, int]:
     return {name: number for number, name in enumerate(native.cpu_module().term_names())}
 
 
-_DTYPES = {torch.float32: "float32", torch.float64: "float64"}
-
-
-def _threads() -> tuple[int, int]:
-    return native.parallel_for_address(), torch.get_num_threads()
+@functools.cache
+def _numbers(terms: tuple[str, ...]) -> list[int]:
+    return [TERM_NUMBERS()[term] for term in terms]
 
 
 def objective(
     pred: Tensor,  # [B, T, J, 3]
     target: Tensor,  # [B, T, J, 3]
     weight: Tensor | None,  # [B, T, J]
-    lambdas: Sequence[float],
-    terms: Sequence[str],
+    lambdas: Sequence[float] | Tensor,
+    terms: tuple[str, ...],
     reduction: str,
     need_grad: bool,
-) -> tuple[Tensor, Tensor]:
-    """Values [K] of the terms and, if asked for, the gradient of their weighted sum, in one pass (float32, float64)."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Total, values [K] of the terms and, if asked for, the gradient of the total; one pass, float32 or float64."""
     grad = torch.empty(pred.shape if need_grad else (0,), dtype=pred.dtype)
-    numbers = TERM_NUMBERS()
-    values = native.cpu_module().objective(
+    # Two outputs of the registered operator must not share memory, hence no view of one tensor [1 + K].
+    total = torch.empty((), dtype=pred.dtype)
+    values = torch.empty(len(terms), dtype=pred.dtype)
+    native.cpu_module().objective(
         _DTYPES[pred.dtype],
         pred.data_ptr(),
         pred.stride(),
@@ -48,12 +50,15 @@ def objective(
         (0, 0, 0) if weight is None else weight.stride(),
         grad.data_ptr() if need_grad else 0,
         pred.shape[:3],
-        [numbers[term] for term in terms],
-        lambdas,
+        _numbers(terms),
+        lambdas.tolist() if isinstance(lambdas, Tensor) else lambdas,
         reduction,
-        *_threads(),
+        total.data_ptr(),
+        values.data_ptr(),
+        native.parallel_for_address(),
+        torch.get_num_threads(),
     )
-    return torch.tensor(values, dtype=pred.dtype), grad
+    return total, values, grad
 
 
 def ranking_hinge(
@@ -65,7 +70,8 @@ def ranking_hinge(
 ) -> tuple[Tensor, Tensor]:
     """Scalar hinge over the rows and, if asked for, its gradient. Float32 or float64."""
     grad = torch.empty(pred.shape if need_grad else (0,), dtype=pred.dtype)
-    value = native.cpu_module().ranking_hinge(
+    value = torch.empty((), dtype=pred.dtype)
+    native.cpu_module().ranking_hinge(
         _DTYPES[pred.dtype],
         pred.data_ptr(),
         pred.stride(),
@@ -76,6 +82,8 @@ def ranking_hinge(
         grad.data_ptr() if need_grad else 0,
         pred.shape,
         reduction,
-        *_threads(),
+        value.data_ptr(),
+        native.parallel_for_address(),
+        torch.get_num_threads(),
     )
-    return torch.tensor(value, dtype=pred.dtype), grad
+    return value, grad

@@ -6,6 +6,7 @@ graphs through `torch.ops.structloss`.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -22,7 +23,7 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def _implementation(backend: str | None, device: torch.device, terms: Sequence[str] = ()):
+def _implementation(backend: str | None, device: torch.device, terms: tuple[str, ...] = ()):
     if resolve(backend, device, terms) == "torch":
         return torch_impl
     from . import cpp_impl
@@ -32,9 +33,23 @@ def _implementation(backend: str | None, device: torch.device, terms: Sequence[s
 
 def _in_compute_dtype(pred: Tensor, *others: Tensor | None) -> list[Tensor | None]:
     dtype = compute_dtype(pred.dtype)
-    return [None if x is None else x.detach().to(dtype) for x in (pred, *others)]
+    return [x if x is None or x.dtype == dtype else x.to(dtype) for x in (pred, *others)]
 
 
+def _without_autocast(launch):
+    """The dtype policy is ours: under autocast half inputs arrive as they are and are computed in float32."""
+
+    @functools.wraps(launch)
+    def wrapped(pred, *args):
+        if not torch.is_autocast_enabled(pred.device.type):
+            return launch(pred, *args)
+        with torch.autocast(pred.device.type, enabled=False):
+            return launch(pred, *args)
+
+    return wrapped
+
+
+@_without_autocast
 def launch_objective(
     pred: Tensor,  # [B, T, J, 3]
     target: Tensor,  # [B, T, J, 3]
@@ -47,16 +62,13 @@ def launch_objective(
     backend: str | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Total (0-d), term values [K] and gradient of the total ([B, T, J, 3], or [0] if not needed), in compute dtype."""
-    names = terms.split(",")
+    names = tuple(terms.split(","))
     implementation = _implementation(backend, pred.device, names)
     pred, target, weight, lam = _in_compute_dtype(pred, target, weight, lam)
-    if lam is not None:
-        lambdas = lam.tolist() if implementation is not torch_impl else lam
-    values, grad = implementation.objective(pred, target, weight, lambdas, names, reduction, need_grad)
-    weights = lam if lam is not None else torch.tensor(lambdas, dtype=values.dtype, device=values.device)
-    return torch.dot(values, weights), values, grad
+    return implementation.objective(pred, target, weight, lambdas if lam is None else lam, names, reduction, need_grad)
 
 
+@_without_autocast
 def launch_ranking_hinge(
     pred: Tensor,  # [R, N]
     target: Tensor,  # [R, N]

@@ -142,18 +142,20 @@ def objective(
     terms: Sequence[str],
     reduction: str,
     need_grad: bool,
-) -> tuple[Tensor, Tensor]:
-    """Values [K] of the terms and, if asked for, the gradient [B, T, J, 3] of their weighted sum."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Total, values [K] of the terms and, if asked for, the gradient [B, T, J, 3] of the total."""
     wide = _accumulation_dtype(pred.device)
     total_grad = torch.zeros(pred.shape if need_grad else (0,), dtype=wide, device=pred.device)
+    total = torch.zeros((), dtype=wide, device=pred.device)
     values = []
     for k, term in enumerate(terms):
         value, g = _TERM_FUNCTIONS[term](pred, target, weight, reduction)
         values.append(value)
+        total = total + lambdas[k] * value
         if need_grad:
-            part = total_grad if g.dim() == pred.dim() else total_grad[..., 2]
-            part += lambdas[k] * g
-    return torch.stack(values).to(pred.dtype), total_grad.to(pred.dtype)
+            channels = total_grad if g.dim() == pred.dim() else total_grad[..., 2]
+            channels += lambdas[k] * g
+    return total.to(pred.dtype), torch.stack(values).to(pred.dtype), total_grad.to(pred.dtype)
 
 
 def ranking_hinge(
