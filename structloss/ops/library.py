@@ -41,9 +41,10 @@ def _without_autocast(launch):
 
     @functools.wraps(launch)
     def wrapped(pred, *args):
-        if not torch.is_autocast_enabled(pred.device.type):
+        device_type = pred.device.type
+        if not (torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)):
             return launch(pred, *args)
-        with torch.autocast(pred.device.type, enabled=False):
+        with torch.autocast(device_type, enabled=False):
             return launch(pred, *args)
 
     return wrapped

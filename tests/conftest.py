@@ -1,0 +1,45 @@
+"""Session-wide settings and helpers of the tests."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+sys.path.insert(0, str(Path(__file__).parent))  # tests/reference and tests/golden, without making tests a package
+
+settings.register_profile(
+    "ci", deadline=None, derandomize=True, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("ci")
+
+# Uninitialised memory holds NaN, so that a kernel that leaves an element unwritten is found out.
+torch.use_deterministic_algorithms(True, warn_only=True)
+torch.utils.deterministic.fill_uninitialized_memory = True
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+
+def pytest_collection_modifyitems(items):
+    if torch.cuda.is_available():
+        return
+    skip = pytest.mark.skip(reason="no NVIDIA GPU")
+    for item in items:
+        if "gpu" in item.keywords:
+            item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def real_mocap():
+    """The real motion clips; they are not part of the repository."""
+    path = Path(__file__).resolve().parents[2] / "shared" / "data" / "real_mocap.npz"
+    if not path.exists():
+        pytest.skip(f"real motion not found at {path}")
+    return path

@@ -1,0 +1,128 @@
+"""Choice of the backend, the environment variable, and what importing costs."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+
+import structloss
+from structloss.errors import BackendError
+from structloss.ops.backend import BACKENDS, current_backend, resolve
+
+POSES = torch.zeros(1, 4, 17, 3)
+
+
+def run(code, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        check=False,
+    )
+
+
+def test_backends_tells_why_not():
+    status = structloss.backends()
+    assert tuple(status) == BACKENDS
+    assert status["torch"] and status["auto"]
+    for name, entry in status.items():
+        assert bool(entry) == entry.available
+        assert entry.reason.endswith(".") or not entry.available, name
+        assert "\n" not in entry.reason
+
+
+def test_use_backend_nests_and_is_a_plain_call():
+    before = current_backend()
+    with structloss.use_backend("torch"):
+        assert current_backend() == "torch" == resolve(None, POSES.device)
+        with structloss.use_backend("auto"):
+            assert current_backend() == "auto"
+        assert current_backend() == "torch"
+    assert current_backend() == before
+    structloss.use_backend("torch")
+    try:
+        assert current_backend() == "torch"
+    finally:
+        structloss.use_backend(before)
+
+
+def test_use_backend_restores_after_an_exception():
+    before = current_backend()
+    with pytest.raises(ZeroDivisionError), structloss.use_backend("torch"):
+        raise ZeroDivisionError
+    assert current_backend() == before
+
+
+def test_backend_environment_variable():
+    code = "import structloss; from structloss.ops.backend import current_backend; print(current_backend())"
+    assert run(code, STRUCTLOSS_BACKEND="torch").stdout.strip() == "torch"
+    bad = run(
+        "import torch, structloss; p = torch.zeros(1, 2, 3, 3); structloss.mpjpe(p, p)", STRUCTLOSS_BACKEND="numpy"
+    )
+    assert bad.returncode != 0 and "unknown backend 'numpy'" in bad.stderr
+
+
+def test_without_the_compiled_module():
+    """Where no compiler worked, "auto" serves in PyTorch, "cpp" says why it can't, and nothing else changes."""
+    done = run(
+        """
+        import sys
+        sys.modules["structloss.kernels._cpu"] = None  # what an import of a missing module meets
+        import torch, structloss
+        status = structloss.backends()["cpp"]
+        assert not status and "compile" in status.reason, status
+        p = torch.randn(2, 9, 17, 3, requires_grad=True)
+        structloss.objective(p, p.detach() + 1, {"mpjpe": 1.0, "depth_ranking_frames": 1.0}).total.backward()
+        try:
+            structloss.mpjpe(p, p.detach(), backend="cpp")
+        except structloss.errors.BackendError as error:
+            print(error)
+        """,
+        STRUCTLOSS_BACKEND="auto",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "backend 'cpp' can't serve this call" in done.stdout
+
+
+def test_explicit_backend_on_another_device_raises():
+    pred = torch.zeros(1, 4, 17, 3, device="meta")
+    if structloss.backends()["cpp"]:
+        with pytest.raises(BackendError, match="CPU tensors"):
+            structloss.mpjpe(pred, pred, backend="cpp")
+    assert resolve("auto", pred.device) == "torch"
+
+
+def test_import_is_light():
+    done = run(
+        """
+        import sys, torch
+        before = set(sys.modules)
+        import structloss
+        loaded = {name.split(".")[0] for name in set(sys.modules) - before}
+        heavy = {"triton", "lightning", "matplotlib", "torchmetrics", "jsonargparse", "plotly", "rich", "scipy"}
+        assert not heavy & loaded, heavy & loaded
+        assert "structloss.kernels._cpu" not in sys.modules and "structloss.kernels.native" not in sys.modules
+        assert not torch.cuda.is_initialized()
+        """
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_lazy_subpackages_and_unknown_attributes():
+    assert structloss.skeletons.get("h36m").num_joints == 17
+    assert structloss.metrics.MPJPE is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = structloss.nothing
+
+
+def test_term_table():
+    for name, term in structloss.TERMS.items():
+        assert term.name == name and term.source and term.formula and term.count
+    if structloss.backends()["cpp"]:
+        from structloss.ops.cpp_impl import TERM_NUMBERS
+
+        assert set(TERM_NUMBERS()) == set(structloss.TERMS), "the native library computes exactly the table's terms"
