@@ -1,0 +1,72 @@
+"""Data: clips, cameras, synthetic motion, simulated detections, clip archives, windows and the Lightning data module.
+
+Everything is imported when first used; only :class:`MotionDataModule` needs lightning.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .archive import load_archive, save_archive
+    from .augment import flip, flip_batch
+    from .cameras import H36M_SUBJECTS, Camera, denormalize_screen, h36m_cameras, normalize_screen
+    from .clips import Clip
+    from .detections import occlusion, simulate_detections
+    from .image_space import TARGETS, to_image_space, to_millimetres
+    from .module import MotionDataModule
+    from .synthetic import ACTIONS, generate_clips
+    from .windows import PoseWindows
+
+__all__ = [
+    # motion
+    "ACTIONS",
+    "Clip",
+    "generate_clips",
+    "load_archive",
+    "save_archive",
+    # cameras and detections
+    "Camera",
+    "H36M_SUBJECTS",
+    "denormalize_screen",
+    "h36m_cameras",
+    "normalize_screen",
+    "occlusion",
+    "simulate_detections",
+    # training data
+    "MotionDataModule",
+    "PoseWindows",
+    "TARGETS",
+    "flip",
+    "flip_batch",
+    "to_image_space",
+    "to_millimetres",
+]
+
+_HOMES = {
+    "archive": ("load_archive", "save_archive"),
+    "augment": ("flip", "flip_batch"),
+    "cameras": ("Camera", "H36M_SUBJECTS", "denormalize_screen", "h36m_cameras", "normalize_screen"),
+    "clips": ("Clip",),
+    "detections": ("occlusion", "simulate_detections"),
+    "image_space": ("TARGETS", "to_image_space", "to_millimetres"),
+    "module": ("MotionDataModule",),
+    "synthetic": ("ACTIONS", "generate_clips"),
+    "windows": ("PoseWindows",),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+        globals()[name] = value  # the next access does not come here
+        return value
+    if name in _HOMES:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__) | set(_HOMES))
