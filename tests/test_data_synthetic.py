@@ -69,9 +69,11 @@ def test_motion_is_smooth_and_stays_on_the_floor_and_in_view(action):
         assert speed.max() < 12
         assert np.linalg.norm(np.diff(p, n=2, axis=0), axis=-1).max() * FPS**2 < 150
         assert speed.max() > 0.2  # something happens
-        lowest = p[:, [3, 6], 2].min(axis=1)
-        assert lowest.min() >= 0.04 and lowest.max() <= 0.09, name
-        assert p[..., 2].min() > -0.05
+        # in "random" a knee or hand may carry the body now and then
+        lowest = p[:, :, 2].min(axis=1) if name == "random" else p[:, [3, 6], 2].min(axis=1)
+        low = 0.02 if name == "random" else 0.04
+        assert lowest.min() >= low and lowest.max() <= 0.09, name
+        assert p[..., 2].min() > 0.0
         assert np.linalg.norm(p[:, 0, :2], axis=-1).max() < 2.2
 
 

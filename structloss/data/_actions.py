@@ -326,7 +326,9 @@ def random(rng: np.random.Generator, body: Body, t: np.ndarray) -> np.ndarray:
     out = _animate(body, np.zeros((len(t), 3)), pelvis, angles)
 
     ankle = out[:, [6, 3]]
-    low = softmin([ankle[:, 0, 2], ankle[:, 1, 2]], 0.02)
+    # Deep down, a knee or hand may touch the floor before a foot does.
+    clearance = [out[:, j, 2] + (0 if j in (3, 6) else body.ankle - 0.04) for j in (3, 6, 2, 5, 13, 16)]
+    low = softmin([softmin(clearance[:2], 0.02), *clearance[2:]], 0.006)
     move = np.zeros((len(t), 3))
     move[:, 2] = body.ankle - low
     if len(t) > 1:

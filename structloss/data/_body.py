@@ -85,7 +85,7 @@ def sample_body(rng: np.random.Generator, asymmetry: float) -> Body:
         neck=length(0.070),
         nose=length(0.030, spread=0.1),
         head=length(0.105),
-        ankle=float(np.clip(length(0.040, spread=0.05), 0.055, 0.075)),
+        ankle=float(np.clip(length(0.040, spread=0.05), 0.055, 0.072)),
     )
 
 

@@ -51,7 +51,7 @@ def generate_clips(
 
     Returns:
         Clips sorted by subject: float32 metres, z up, floor at z = 0, within about 2 m of the origin, the lowest ankle
-        0.04 to 0.09 m above the floor.
+        0.04 to 0.09 m above the floor (in "random" a knee or hand may touch the floor instead).
 
     Raises:
         ArgumentError: a count, seed or rate out of range.
