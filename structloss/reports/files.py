@@ -1,0 +1,45 @@
+"""Atomic writes: a file appears whole under its name, or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from ..errors import ArgumentError
+
+__all__ = ["write_bytes", "write_text"]
+
+
+def write_bytes(path: str | os.PathLike[str], data: bytes) -> Path:
+    """Write `data` to `path` under a temporary name beside it, then rename; a file already there is replaced.
+
+    Missing parent folders are made. When anything fails, the temporary file is removed and what was at `path` stays.
+
+    Returns:
+        The path written.
+
+    Raises:
+        ArgumentError: `path` is a folder.
+        OSError: the file can't be written there.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ArgumentError(f"path is {str(path)!r}, a folder, expected the name of a file to write.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return path
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> Path:
+    """Like :func:`write_bytes`, for text; written as UTF-8 with the line ends that `text` has."""
+    return write_bytes(path, text.encode("utf-8"))

@@ -1,0 +1,461 @@
+"""Reports: JSON, tables, figures and the HTML page."""
+
+import base64
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from structloss import reports, skeletons
+from structloss.errors import (
+    ArgumentError,
+    DataError,
+    MissingDependencyError,
+    MissingFileError,
+    UnknownNameError,
+)
+from structloss.reports import ArmResult, PoseSamples, RunSummary
+from structloss.reports.curves import smooth
+
+
+def make_arm(name, k=0, joints=17):
+    steps = list(range(1, 101))
+    return ArmResult(
+        name=name,
+        objective={"mpjpe": 1.0, "ranking_hinge": 0.1 * k},
+        metrics={
+            "mpjpe": 60.0 - 4 * k,
+            "pa_mpjpe": 45.0 - k,
+            "n_mpjpe": 58.0,
+            "mpjve": 8.25 - k,
+            "depth_order_joints": 0.85 + 0.03 * k,
+            "depth_order_frames": math.nan,
+        },
+        clips_per_second=1412.0 - 100 * k,
+        loss_share=0.01 + 0.02 * k,
+        curves={
+            "step": steps,
+            "train_loss": [300 / s + k for s in steps],
+            "train_mpjpe": [300 / s + 40 for s in steps],
+            "val_step": [50, 100],
+            "val_mpjpe": [70.0, 60.0 - 4 * k],
+            "val_depth_order_joints": [0.8, 0.85],
+            "val_depth_order_frames": [math.nan, 0.7],
+        },
+        per_joint_mpjpe=[50.0 + j for j in range(joints)],
+        per_action={"walk": 50.0 - k, "sit": 70.0 + k},
+    )
+
+
+def make_summary(count=2, **changes):
+    fields = {
+        "title": "Depth order & MPJPE",
+        "arms": [make_arm(f"arm {k}", k) for k in range(count)],
+        "settings": {"steps": 100, "seed": 0, "command": "structloss demo --steps 100 --seed 0"},
+        "data": {"source": "synthetic", "clips": 12},
+        "machine": {"device": "cpu", "versions": {"torch": "2.13"}},
+    }
+    return RunSummary(**{**fields, **changes})
+
+
+def make_samples(count=2, skeleton="h36m", frames=3):
+    joints = skeletons.get(skeleton).num_joints
+    rng = np.random.default_rng(0)
+    target = rng.normal(0, 300, (frames, joints, 3))
+    return PoseSamples(
+        input=target[..., :2] / 1000,
+        confidence=rng.uniform(0, 1, (frames, joints)),
+        target=target,
+        predictions={f"arm {k}": target + rng.normal(0, 60, target.shape) for k in range(count)},
+        labels=[f"frame {f}" for f in range(frames)],
+        skeleton=skeleton,
+    )
+
+
+def pixels(path):
+    from matplotlib.image import imread
+
+    assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    return (imread(path)[..., :3] * 255).round().astype(np.uint8)
+
+
+def assert_drawn(path, least=400):
+    image = pixels(path)
+    assert min(image.shape[:2]) >= least and max(image.shape[:2]) < 4000
+    assert len(np.unique(image.reshape(-1, 3), axis=0)) > 100
+    ink = (image < 250).any(axis=-1)
+    assert 0.005 < ink.mean() < 0.6
+    for edge in (ink[0], ink[-1], ink[:, 0], ink[:, -1]):  # nothing is cut off
+        assert not edge.any()
+
+
+# ---------------------------------------------------------------------------------------------------------- results
+
+
+def test_json_round_trip_keeps_everything_and_writes_nan_as_null(tmp_path):
+    summary = make_summary()
+    path = reports.write_json(summary, tmp_path / "new" / "run.json")
+    text = path.read_text(encoding="utf-8")
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    content = json.loads(text, parse_constant=refuse)
+    assert content["arms"][0]["metrics"]["depth_order_frames"] is None
+    back = reports.read_json(path)
+    assert math.isnan(back.arms[0].metrics["depth_order_frames"])
+    assert back.to_json() == summary.to_json()
+    assert RunSummary.from_json(text).to_json() == summary.to_json()
+    arm = ArmResult.from_json(json.dumps(summary.arms[1].to_json()))
+    assert arm.curves == {**summary.arms[1].curves, "val_depth_order_frames": arm.curves["val_depth_order_frames"]}
+    assert math.isnan(arm.curves["val_depth_order_frames"][0])
+
+
+def test_json_takes_tensors_numpy_and_foreign_objects(tmp_path):
+    settings = {"a": np.float32(1.5), "b": torch.tensor([1.0, math.inf]), "c": tmp_path, "d": (1, 2), "e": True}
+    content = make_summary(settings=settings).to_json()["settings"]
+    assert content == {"a": 1.5, "b": [1.0, None], "c": str(tmp_path), "d": [1, 2], "e": True}
+
+
+def test_samples_round_trip_and_take_tensors():
+    samples = make_samples()
+    samples.target[0, 3] = math.nan
+    back = PoseSamples.from_json(json.dumps(samples.to_json(), allow_nan=False))
+    np.testing.assert_allclose(back.target, samples.target, atol=0.051)
+    assert back.labels == samples.labels and list(back.predictions) == list(samples.predictions)
+    pose = torch.zeros(1, 17, 3, requires_grad=True)
+    made = PoseSamples(pose[..., :2], pose[..., 0], pose, {"a": pose + 2}, ["x"])
+    assert made.target.dtype == np.float32
+    np.testing.assert_allclose(made.errors("a"), 2 * math.sqrt(3), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "text, word",
+    [("{", "not valid JSON"), ("[]", "list"), ("{}", "format"), ('{"format": "structloss.run_summary"}', "version"),
+     ('{"format": "structloss.run_summary", "version": 1}', "title"),
+     ('{"format": "structloss.run_summary", "version": 1, "title": "", "arms": [{"name": "a", "metrics": {"x": "y"}}]}',
+      "not a number")],
+)  # fmt: skip
+def test_reading_something_else_is_a_data_error(tmp_path, text, word):
+    path = tmp_path / "x.json"
+    path.write_text(text)
+    with pytest.raises(DataError, match=word):
+        reports.read_json(path)
+
+
+def test_bad_input():
+    with pytest.raises(MissingFileError, match=r"none\.json"):
+        reports.read_json("none.json")
+    pose = np.zeros((2, 17, 3))
+    good = {"input": pose[..., :2], "confidence": pose[..., 0], "target": pose, "predictions": {}, "labels": ["a", "b"]}
+    for change, word in [
+        ({"input": pose}, "input has shape"),
+        ({"confidence": pose}, "confidence has shape"),
+        ({"target": pose[:, :5]}, "input|target"),
+        ({"target": pose[:0]}, "F >= 1"),
+        ({"predictions": {"x": pose[:1]}}, r"predictions\['x'\]"),
+        ({"labels": ["a"]}, "labels has 1"),
+    ]:
+        with pytest.raises(ArgumentError, match=word):
+            PoseSamples(**{**good, **change})
+    with pytest.raises(UnknownNameError):
+        PoseSamples(**good, skeleton="h37m")
+    for function in (reports.table, reports.plain_table):
+        with pytest.raises(ArgumentError, match="no arms"):
+            function(make_summary(0))
+
+
+# ------------------------------------------------------------------------------------------------------------ files
+
+
+def test_a_failed_write_leaves_nothing_and_keeps_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "run.json"
+    reports.write_json(make_summary(), path)
+    before = path.read_bytes()
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    for function in ("replace", "fsync"):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, function, fail)
+            with pytest.raises(OSError, match="disk full"):
+                reports.write_json(make_summary(3), path)
+            with pytest.raises(OSError, match="disk full"):
+                reports.write_html(make_summary(), {}, tmp_path / "r.html")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", fail)
+        with pytest.raises(OSError, match="disk full"):
+            reports.plot_poses(make_samples(1, frames=1), tmp_path / "c.png", dpi=30)
+    assert [p.name for p in tmp_path.iterdir()] == ["run.json"]
+    assert path.read_bytes() == before
+
+
+def test_write_bytes_refuses_a_folder_and_gives_ordinary_permissions(tmp_path):
+    with pytest.raises(ArgumentError, match="folder"):
+        reports.write_bytes(tmp_path, b"x")
+    plain = tmp_path / "plain"
+    plain.write_bytes(b"x")
+    written = reports.write_text(tmp_path / "a" / "b.txt", "é\n")
+    assert written.read_bytes() == "é\n".encode()
+    assert written.stat().st_mode == plain.stat().st_mode
+
+
+# ----------------------------------------------------------------------------------------------------------- tables
+
+
+def test_plain_table_marks_the_best_and_ends_with_the_difference():
+    lines = reports.plain_table(make_summary()).splitlines()
+    assert lines[0] == "Depth order & MPJPE"
+    header = " ".join(" ".join(lines[2:5]).split())
+    for word in ("MPJPE", "PA-MPJPE", "N-MPJPE", "MPJVE", "↓ mm/frame", "joints", "frames", "↑ %", "↑ clips/s", "↓ %"):
+        assert word in header
+    rows = {line[:10].strip(): line[10:].split() for line in lines[5:] if not line.startswith("-")}
+    assert rows["arm 0"] == ["60.0", "45.0", "58.0*", "8.25", "85.0", "–", "1,412*", "1.0*"]
+    assert rows["arm 1"] == ["56.0*", "44.0*", "58.0*", "7.25*", "88.0*", "–", "1,312", "3.0"]
+    assert rows["Difference"] == ["−4.0", "−1.0", "0.0", "−1.00", "+3.0", "–", "−100", "+2.0"]
+    ends = {line.rstrip("* ").rindex(line.rstrip("* ")[-1]) for line in lines[6:8]}
+    assert len(ends) == 1  # the last column is aligned
+
+
+def test_plain_table_of_one_and_three_arms():
+    one = reports.plain_table(make_summary(1))
+    assert "*" not in one and "Difference" not in one
+    three = reports.plain_table(make_summary(3))
+    assert "Difference (last − first)" in three and "−8.0" in three
+
+
+def test_names_can_not_break_the_tables():
+    summary = make_summary(arms=[make_arm("[bold]a\nb\x1b[31m"), make_arm("[/x]", 1)])
+    lines = reports.plain_table(summary).splitlines()
+    assert any(line.startswith("[bold]a b [31m ") for line in lines)
+    from rich.console import Console
+
+    console = Console(width=120, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    console.print(reports.table(summary))
+    text = console.export_text()
+    assert "[bold]a b" in text and "[/x]" in text
+
+
+def test_rich_table_has_bold_best_values_and_fits_80_columns():
+    from rich.console import Console
+
+    table = reports.table(make_summary())
+    assert [len(list(column.cells)) for column in table.columns] == [3] * 9
+    mpjpe = list(table.columns[1].cells)
+    assert [cell.plain for cell in mpjpe] == ["60.0", "56.0", "−4.0"]
+    assert [str(cell.style) for cell in mpjpe] == ["", "bold", "green"]
+    speed = list(table.columns[7].cells)
+    assert [str(cell.style) for cell in speed] == ["bold", "", "red"]
+    console = Console(width=80, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    console.print(table)
+    text = console.export_text()
+    assert "…" not in text
+    for cell in ("60.0", "44.0", "58.0", "8.25", "85.0", "1,412", "+2.0", "mm/frame", "Difference"):
+        assert cell in text
+
+
+# ---------------------------------------------------------------------------------------------------------- figures
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_curves(tmp_path, count):
+    assert_drawn(reports.plot_curves(make_summary(count), tmp_path / "curves.png", dpi=50), 300)
+
+
+def test_curves_with_gaps_missing_panels_and_mathematics_in_names(tmp_path):
+    arms = [make_arm("$x_"), make_arm("b$", 1)]
+    arms[0].curves = {"step": [1, 2], "train_other": [math.nan, 1.0]}
+    arms[1].curves = {}
+    assert_drawn(reports.plot_curves(make_summary(arms=arms, title="$\\frac"), tmp_path / "a.png", dpi=60), 200)
+    arms[0].curves = {}
+    pixels(reports.plot_curves(make_summary(arms=arms), tmp_path / "b.png", dpi=30))
+    arms[0].curves = {"step": [1], "train_loss": [1.0, 2.0]}
+    with pytest.raises(ArgumentError, match=r"train_loss.*has 2 values, expected 1"):
+        reports.plot_curves(make_summary(arms=arms), tmp_path / "c.png")
+    assert not (tmp_path / "c.png").exists()
+
+
+def test_smoothing_keeps_constants_and_lines_and_skips_nan():
+    line = np.arange(50.0)
+    np.testing.assert_allclose(smooth(line, 3)[10:-10], line[10:-10], atol=1e-9)
+    values = np.full(50, 7.0)
+    values[[0, 20, 21]] = math.nan
+    np.testing.assert_allclose(smooth(values, 2), 7.0)
+    assert np.isnan(smooth(np.full(9, math.nan), 2)).all()
+
+
+@pytest.mark.parametrize("count, skeleton", [(1, "h36m"), (3, "mpi_inf_3dhp"), (1, "h3wb")])
+def test_poses(tmp_path, count, skeleton):
+    path = reports.plot_poses(make_samples(count, skeleton, frames=1), tmp_path / "poses.png", dpi=50)
+    assert_drawn(path, 180)
+
+
+def test_poses_picks_frames_and_takes_missing_joints(tmp_path):
+    samples = make_samples(1, frames=9)
+    samples.target[:, 16] = math.nan
+    samples.input[:, 4] = math.nan
+    samples.confidence[:, 5] = math.nan
+    heights = [
+        pixels(reports.plot_poses(samples, tmp_path / f"{n}.png", max_frames=n, dpi=40)).shape[0] for n in (1, 2)
+    ]
+    assert heights[1] > 1.5 * heights[0]
+    with pytest.raises(ArgumentError, match="max_frames"):
+        reports.plot_poses(samples, tmp_path / "x.png", max_frames=0)
+    samples.target[0] = math.nan
+    with pytest.raises(ArgumentError, match="frame 0"):
+        reports.plot_poses(samples, tmp_path / "x.png")
+    samples.predictions = {}
+    with pytest.raises(ArgumentError, match="no predictions"):
+        reports.plot_poses(samples, tmp_path / "x.png")
+
+
+def test_poses_draw_down_as_down_and_depth_to_the_right(tmp_path, monkeypatch):
+    """The head is above the feet, the far joint right of the near one, in what reaches the axes."""
+    from structloss.reports import poses
+
+    seen = []
+    monkeypatch.setattr(poses, "_limbs", lambda axes, skeleton, points, *rest: seen.append(points.copy()))
+    samples = make_samples(1, frames=1)
+    reports.plot_poses(samples, tmp_path / "x.png", dpi=40)
+    target = samples.target[0]
+    np.testing.assert_allclose(seen[1], target[:, :2] * [1, -1], rtol=1e-6)
+    np.testing.assert_allclose(seen[3], target[:, [2, 1]] * [1, -1], rtol=1e-6)
+
+
+# ------------------------------------------------------------------------------------------------------------- page
+
+
+@pytest.fixture(scope="module")
+def figures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("figures")
+    return {"Curves": reports.plot_curves(make_summary(), folder / "c.png", dpi=50)}
+
+
+def assert_self_contained(text):
+    assert not re.search(r"<link|<iframe|@import|url\(|https?://", text, re.I)
+    for source in re.findall(r"""\b(?:src|href)\s*=\s*["']?([^"' >]+)""", text):
+        assert source.startswith("data:image/png;base64,")
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_page_is_self_contained_and_complete(tmp_path, figures, count):
+    path = reports.write_html(
+        make_summary(count), figures, tmp_path / "r.html", make_samples(count), captions={"Curves": "What they show."}
+    )
+    text = path.read_text(encoding="utf-8")
+    assert_self_contained(text)
+    (image,) = re.findall(r'src="data:image/png;base64,([^"]+)"', text)
+    assert base64.b64decode(image, validate=True) == figures["Curves"].read_bytes()
+    for part in (
+        "Depth order &amp; MPJPE",
+        "What they show.",
+        "walk",
+        "prefers-color-scheme: dark",
+        "@media print",
+        "structloss demo --steps 100 --seed 0",
+        "versions / torch",
+        "Neck/Nose",
+        "<svg",
+        "<canvas",
+    ):
+        assert part in text
+    assert ("Difference" in text) == (count > 1)
+    data = json.loads(re.search(r'id="pose-data">(.*?)</script>', text, re.S).group(1))
+    assert [pose["name"] for pose in data["poses"]] == ["true pose", *(f"arm {k}" for k in range(count))]
+    assert np.shape(data["poses"][1]["frames"]) == (3, 17, 3)
+    assert data["bones"][0] == [1, 0, "R"] and data["bones"][3] == [4, 0, "L"] and data["bones"][6] == [7, 0, ""]
+    assert {line.count("<script") for line in [text]} == {2}
+
+
+def test_page_without_extras_has_no_script(tmp_path):
+    arms = [ArmResult("only")]
+    text = reports.write_html(RunSummary("t", arms), {}, tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "<script" not in text and "<svg" not in text and "Run it again" not in text
+    assert_self_contained(text)
+
+
+def test_page_escapes_everything(tmp_path, figures):
+    evil = "</script><script>alert('x')</script>\"'&"
+    arm = make_arm(evil)
+    arm.objective = {evil: 1.0}
+    arm.per_action = {evil: 1.0}
+    summary = make_summary(
+        title=evil,
+        arms=[arm, make_arm("b", 1)],
+        settings={evil: evil, "command": evil},
+        data={evil: [evil]},
+        machine={evil: {evil: evil}},
+    )
+    samples = make_samples(1)
+    samples.predictions = {evil: samples.target}
+    samples.labels = [evil] * 3
+    text = reports.write_html(
+        summary, {evil: figures["Curves"]}, tmp_path / "r.html", samples, captions={evil: evil}
+    ).read_text(encoding="utf-8")
+    assert "<script>alert" not in text and "alert('x')\"" not in text
+    assert text.count("<script") == text.count("</script>") == 2
+    data = json.loads(re.search(r'id="pose-data">(.*?)</script>', text, re.S).group(1))
+    assert data["labels"][0] == evil
+
+
+def test_page_refuses_what_it_can_not_show(tmp_path, figures):
+    path = tmp_path / "r.html"
+    (tmp_path / "x.png").write_bytes(b"GIF")
+    with pytest.raises(ArgumentError, match="no PNG"):
+        reports.write_html(make_summary(), {"x": tmp_path / "x.png"}, path)
+    with pytest.raises(MissingFileError):
+        reports.write_html(make_summary(), {"x": tmp_path / "y.png"}, path)
+    with pytest.raises(ArgumentError, match="captions"):
+        reports.write_html(make_summary(), figures, path, captions={"Other": ""})
+    with pytest.raises(ArgumentError, match="per_joint_mpjpe"):
+        reports.write_html(make_summary(arms=[make_arm("a", joints=5)]), {}, path)
+    assert not path.exists()
+
+
+def test_page_of_another_skeleton_and_missing_values(tmp_path):
+    samples = make_samples(2, "mpi_inf_3dhp")
+    samples.predictions["arm 0"][1] = math.nan
+    summary = make_summary(skeleton="mpi_inf_3dhp")
+    summary.arms[1].per_joint_mpjpe[3] = math.nan
+    text = reports.write_html(summary, {}, tmp_path / "r.html", samples).read_text(encoding="utf-8")
+    assert "HeadTop" in text and "NaN" not in text and ">nan" not in text
+    data = json.loads(re.search(r'id="pose-data">(.*?)</script>', text, re.S).group(1))
+    assert data["poses"][1]["errors"][1] is None and data["poses"][1]["frames"][1][0] == [None] * 3
+
+
+# ---------------------------------------------------------------------------------------------------------- imports
+
+
+def test_importing_loads_no_optional_package_and_their_absence_is_explained():
+    code = """
+import sys
+before = set(sys.modules)
+import structloss.reports as reports
+from structloss.reports import ArmResult, RunSummary, plain_table, write_html, plot_curves, plot_poses
+assert not {m.split(".")[0] for m in sys.modules} & {"matplotlib", "rich", "lightning", "PIL"}, "loaded"
+assert set(reports.__all__) <= set(dir(reports))
+plain_table(RunSummary("t", [ArmResult("a")]))
+sys.modules["matplotlib"] = sys.modules["rich"] = sys.modules["rich.table"] = sys.modules["rich.box"] = None
+for call in (lambda: plot_curves(RunSummary("t", [ArmResult("a")]), "x.png"), lambda: reports.table(RunSummary("t", [ArmResult("a")]))):
+    try:
+        call()
+    except reports.results.MissingFileError.__mro__[1] as error:
+        assert type(error).__name__ == "MissingDependencyError", type(error)
+        assert 'pip install "structloss[harness]"' in str(error)
+    else:
+        raise AssertionError("no error")
+"""  # noqa: E501
+    assert issubclass(MissingDependencyError, ImportError)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_unknown_names():
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = reports.nothing
