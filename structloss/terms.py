@@ -20,6 +20,7 @@ class Term:
 
     Attributes:
         name: key in the `weights` of :func:`structloss.objective`.
+        symbol: short name in tables and figures.
         source: paper and equation.
         needs_target: whether it compares with a target (anatomical terms don't).
         formula: in words.
@@ -27,6 +28,7 @@ class Term:
     """
 
     name: str
+    symbol: str
     source: str
     needs_target: bool
     formula: str
@@ -36,6 +38,7 @@ class Term:
 _TERMS = (
     Term(
         name="mpjpe",
+        symbol="MPJPE",
         source="Human3.6M protocol 1 (Ionescu et al., TPAMI 2014)",
         needs_target=True,
         formula="Euclidean distance between predicted and target joint",
@@ -43,6 +46,7 @@ _TERMS = (
     ),
     Term(
         name="depth_ranking_joints",
+        symbol="L_S",
         source="RePOSE (Sun et al., ECCV 2024), Equation 2, Algorithm 1: L_S",
         needs_target=True,
         formula="over pairs of joints of a frame with target depth i < j: max(0, predicted depth i - that of j)",
@@ -50,6 +54,7 @@ _TERMS = (
     ),
     Term(
         name="depth_ranking_frames",
+        symbol="L_T",
         source="RePOSE (Sun et al., ECCV 2024), Equation 3, Algorithm 2: L_T",
         needs_target=True,
         formula="over pairs of frames of a joint with target depth i < j: max(0, predicted depth i - that of j)",

@@ -1,0 +1,55 @@
+"""Checkpoints that are never half-written and never execute code."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from ..errors import CheckpointError, MissingFileError
+
+__all__ = ["SafeCheckpointIO"]
+
+
+class SafeCheckpointIO(TorchCheckpointIO):
+    """Lightning's checkpoints, written to a temporary name and renamed, and read with `weights_only=True`."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike, storage_options: Any = None) -> None:
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+    def load_checkpoint(self, path: str | os.PathLike, map_location: Any = None, **kwargs: Any) -> dict[str, Any]:
+        path = Path(path)
+        if not path.exists():
+            raise MissingFileError(f"checkpoint {path} does not exist.")
+        try:
+            checkpoint = torch.load(path, map_location=map_location or "cpu", weights_only=True)
+        except Exception as error:
+            raise CheckpointError(
+                f"checkpoint {path} can't be read, expected one written by structloss fit: {_first_line(error)}"
+            ) from error
+        if not isinstance(checkpoint, dict) or "pytorch-lightning_version" not in checkpoint:
+            raise CheckpointError(
+                f"{path} is no training checkpoint, expected one written by structloss fit; weights alone are given as "
+                "--model.init_from."
+            )
+        return checkpoint
+
+
+def _first_line(error: BaseException) -> str:
+    text = (str(error) or type(error).__name__).splitlines()[0].split(". ")[0]
+    return text if text.endswith(".") else f"{text}."

@@ -1,0 +1,123 @@
+"""`structloss fit`, `validate` and `test`: the Lightning command line on our module, data and recipes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import lightning as L
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger
+
+from ..data import MotionDataModule
+from .callbacks import FiniteLoss, progress_callback
+from .checkpoint_io import SafeCheckpointIO
+from .lifting import LiftingModule
+from .recipe_files import recipe_names, recipe_path
+from .training import quiet_lightning
+
+__all__ = ["SUBCOMMANDS", "run"]
+
+SUBCOMMANDS = ("fit", "validate", "test")
+
+_EXAMPLES = {
+    "fit": """examples:
+  structloss fit --config repose-tiny
+  structloss fit --config repose-tiny --data.data motion.npz --trainer.max_epochs 20
+  structloss fit --config repose-h36m --data.data motion.npz --trainer.precision bf16-mixed
+  structloss fit --config repose-tiny --model.objective '{mpjpe: 1.0, depth_ranking_joints: 5.0}'
+  structloss fit --config repose-tiny --ckpt_path last          (resume where the last run stopped)
+""",
+    "validate": """examples:
+  structloss validate --config repose-tiny --ckpt_path runs/repose-tiny/version_0/checkpoints/last.ckpt
+""",
+    "test": """examples:
+  structloss test --config repose-tiny --ckpt_path runs/repose-tiny/version_0/checkpoints/last.ckpt
+  structloss test --config repose-h36m --data.data motion.npz --model.init_from repose_h36m.pth
+""",
+}
+
+
+class _CLI(LightningCLI):
+    """Links what data and model must agree on."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.link_arguments("data.target", "model.target")
+        parser.link_arguments("seed_everything", "data.seed")
+        parser.link_arguments("seed_everything", "model.seed")
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        ours = LightningCLI.subcommands()
+        return {name: ours[name] for name in SUBCOMMANDS}
+
+
+def _with_recipe_paths(arguments: Sequence[str]) -> list[str]:
+    """Replace `--config NAME` by the path of the packaged recipe."""
+    out = list(arguments)
+    for i, argument in enumerate(out):
+        if argument in ("--config", "-c") and i + 1 < len(out):
+            out[i + 1] = str(recipe_path(out[i + 1]))
+        elif argument.startswith("--config="):
+            out[i] = f"--config={recipe_path(argument.removeprefix('--config='))}"
+    return out
+
+
+def _run_name(arguments: Sequence[str]) -> str:
+    for flag, value in zip(arguments, [*arguments[1:], ""], strict=True):
+        if flag in ("--config", "-c"):
+            return os.path.splitext(os.path.basename(value))[0]
+        if flag.startswith("--config="):
+            return os.path.splitext(os.path.basename(flag.removeprefix("--config=")))[0]
+    return "lifting"
+
+
+def run(subcommand: str, arguments: Sequence[str]) -> None:
+    """Run one of SUBCOMMANDS with its command-line arguments.
+
+    Raises:
+        StructlossError: bad input; the parser itself exits with code 2 for arguments that it can't read.
+    """
+    arguments = _with_recipe_paths(arguments)
+    name = _run_name(arguments)
+    help_text = {
+        command: {
+            "prog": f"structloss {command}",
+            "description": f"{command} a backbone. Recipes: {', '.join(recipe_names())}; or your own YAML file.",
+            "epilog": _EXAMPLES[command],
+        }
+        for command in SUBCOMMANDS
+    }
+    defaults = {
+        "logger": CSVLogger("runs", name=name),
+        "callbacks": [
+            ModelCheckpoint(
+                monitor="val/mpjpe",
+                filename="best-{epoch}",
+                auto_insert_metric_name=True,
+                save_last=True,
+                enable_version_counter=False,
+            ),
+            FiniteLoss(),
+            progress_callback(),
+        ],
+        "plugins": [SafeCheckpointIO()],
+        "num_sanity_val_steps": 0,
+        "log_every_n_steps": 1,
+    }
+    # The module and its callbacks are ours; a recipe says what to train, not which classes may be imported.
+    with quiet_lightning():
+        _CLI(
+            LiftingModule,
+            MotionDataModule,
+            trainer_class=L.Trainer,
+            trainer_defaults=defaults,
+            seed_everything_default=0,
+            save_config_kwargs={"overwrite": True},
+            auto_configure_optimizers=False,
+            parser_kwargs=help_text,
+            args=[subcommand, *arguments],
+        )
+    sys.stdout.flush()

@@ -1,0 +1,34 @@
+"""Recipes: the training configurations that come with the package, one YAML file each."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+from ..errors import MissingFileError, check_name
+
+__all__ = ["recipe_names", "recipe_path"]
+
+
+def _folder() -> Path:
+    return Path(str(files("structloss") / "harness" / "recipes"))
+
+
+def recipe_names() -> tuple[str, ...]:
+    """Names of the recipes in the package, sorted."""
+    return tuple(sorted(path.stem for path in _folder().glob("*.yaml")))
+
+
+def recipe_path(name_or_path: str) -> Path:
+    """The file of a recipe: a path as it is, a bare name from the package.
+
+    Raises:
+        MissingFileError: a path that does not exist.
+        UnknownNameError: a name that the package doesn't have.
+    """
+    path = Path(name_or_path)
+    if path.suffix in (".yaml", ".yml") or path.parent != Path():
+        if not path.exists():
+            raise MissingFileError(f"recipe {path} does not exist.")
+        return path
+    return _folder() / f"{check_name('recipe', name_or_path, recipe_names())}.yaml"

@@ -1,0 +1,99 @@
+"""Train one model and score it: the piece that `demo` and comparisons repeat."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import lightning as L
+
+from .callbacks import FiniteLoss, History, StepTimer, progress_callback
+from .lifting import LiftingModule
+
+__all__ = ["TrainedModel", "quiet_lightning", "train"]
+
+
+@dataclass
+class TrainedModel:
+    """What :func:`train` returns.
+
+    Attributes:
+        module: the trained module, in evaluation mode.
+        metrics: name -> value on the held-out subjects, as in `LiftingModule` (mm, and shares for the depth order).
+        curves: see `callbacks.History`.
+        clips_per_second: of the training step.
+        loss_share: share of the training step spent in the loss.
+    """
+
+    module: LiftingModule
+    metrics: dict[str, float]
+    curves: dict[str, list[float]] = field(default_factory=dict)
+    clips_per_second: float = float("nan")
+    loss_share: float = float("nan")
+
+
+@contextmanager
+def quiet_lightning():
+    """Keep Lightning's banners and advice out of a command's output; its errors stay."""
+    loggers = [logging.getLogger(name) for name in ("lightning", "lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning")
+            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def train(
+    module: LiftingModule,
+    data: L.LightningDataModule,
+    *,
+    steps: int,
+    validations: int = 4,
+    label: str = "",
+    seed: int = 0,
+) -> TrainedModel:
+    """Train for a number of optimizer steps, then score on the held-out subjects.
+
+    Args:
+        module: a fresh module; trained in place.
+        data: the data module; its order depends on its own seed alone.
+        steps: optimizer steps, > 0.
+        validations: how often to look at the held-out subjects on the way.
+        label: shown with the progress.
+        seed: of everything random in training (dropout, mirroring has its own).
+    """
+    L.seed_everything(seed, verbose=False)
+    history, timer = History(), StepTimer(warm_up=min(3, steps - 1))
+    with TemporaryDirectory() as scratch, quiet_lightning():
+        trainer = L.Trainer(
+            max_steps=steps,
+            max_epochs=-1,
+            val_check_interval=max(1, steps // max(1, validations)),
+            check_val_every_n_epoch=None,
+            num_sanity_val_steps=0,
+            log_every_n_steps=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            callbacks=[history, timer, FiniteLoss(), progress_callback(label)],
+            default_root_dir=Path(scratch),
+        )
+        trainer.fit(module, datamodule=data)
+        (metrics,) = trainer.test(module, datamodule=data, verbose=False)
+    return TrainedModel(
+        module=module.eval(),
+        metrics={name.removeprefix("test/"): value for name, value in metrics.items()},
+        curves=history.curves,
+        clips_per_second=timer.clips_per_second,
+        loss_share=timer.loss_share,
+    )
