@@ -1,0 +1,271 @@
+"""Checkpoints: published weights in without executing code, safetensors out.
+
+Published files are pickles. They are read by PyTorch's restricted unpickler, which builds tensors and plain containers
+only; the NumPy objects that training scripts leave in them (random states, scalar losses) become :class:`_Inert`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ..errors import ArgumentError, CheckpointError, MissingFileError
+from .registry import create
+
+__all__ = ["LoadReport", "convert", "load_published", "save_checkpoint"]
+
+
+class _Inert:
+    """Stands for a NumPy object of a pickle: takes any arguments and state, keeps and runs nothing."""
+
+    def __new__(cls, *args: object) -> _Inert:
+        return object.__new__(cls)
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+# No name of this list resolves to NumPy while a file is read: all of them make an _Inert.
+_NUMPY_GLOBALS = (
+    "numpy.ndarray",
+    "numpy.dtype",
+    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
+    "numpy.random.RandomState",
+    "numpy.random.mtrand.RandomState",
+    "numpy.random.__RandomState_ctor",
+    "numpy.random._pickle.__randomstate_ctor",
+    "numpy.random._pickle.__bit_generator_ctor",
+    "numpy.random._pickle.__generator_ctor",
+    "numpy.random._mt19937.MT19937",
+    "numpy.random._pcg64.PCG64",
+)
+
+_CONTAINERS = ("model_pos", "state_dict")  # MotionBERT and its relatives; Lightning, SimpleBaseline, SemGCN
+_PREFIXES = ("module.", "model.", "backbone.", "_orig_mod.")  # DataParallel, Lightning, Lightning, torch.compile
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What :func:`load_published` found.
+
+    Attributes:
+        source: the file, or `"state_dict"`.
+        loaded: number of tensors copied into the model.
+        missing: keys of the model that the checkpoint lacks.
+        unexpected: keys of the checkpoint that the model lacks.
+        mismatched: (key, shape found, shape expected) of tensors that don't fit.
+        prefix: what was stripped from the checkpoint's keys, such as `"module."`.
+        ignored: number of entries without that prefix, which belong to something else (a Lightning module's losses).
+    """
+
+    source: str
+    loaded: int
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    mismatched: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...] = ()
+    prefix: str = ""
+    ignored: int = 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether every key matched."""
+        return not (self.missing or self.unexpected or self.mismatched)
+
+    def __str__(self) -> str:
+        lines = [f"loaded {self.loaded} tensors from {self.source}"]
+        if self.prefix:
+            lines[0] += f" (keys under {self.prefix!r})"
+        for title, entries in (
+            ("missing from the checkpoint", self.missing),
+            ("not in the model", self.unexpected),
+            (
+                "of another shape",
+                [f"{key} {list(found)}, expected {list(want)}" for key, found, want in self.mismatched],
+            ),
+        ):
+            if entries:
+                more = f", and {len(entries) - 5} more" if len(entries) > 5 else ""
+                lines.append(f"{len(entries)} {title}: {', '.join(entries[:5])}{more}")
+        if self.ignored:
+            lines.append(f"{self.ignored} entries outside {self.prefix!r} ignored")
+        return "\n".join(lines)
+
+
+def load_published(
+    model: nn.Module, state_dict_or_path: Mapping[str, Any] | str | os.PathLike[str], *, strict: bool = True
+) -> LoadReport:
+    """Copy published weights into `model`, all of them or none.
+
+    Takes the official keys bare or under `module.` (DataParallel), `model.` or `backbone.` (Lightning) and
+    `_orig_mod.` (torch.compile), in the dictionary itself or in its `model_pos` or `state_dict`. Files are safetensors
+    (by the suffix) or anything that `torch.load` reads; a pickle never gets to execute code.
+
+    Args:
+        model: a module whose state-dict keys are the official ones, such as every backbone of this package.
+        state_dict_or_path: a file, or the dictionary already loaded.
+        strict: refuse a checkpoint with missing, unexpected or misshapen entries. Otherwise what fits is copied, which
+            must be at least one tensor.
+
+    Returns:
+        A report of what was loaded and what was not. `str()` of it is readable.
+
+    Raises:
+        MissingFileError: there is no such file.
+        CheckpointError: the file is unreadable or wants to run code, or belongs to another model. The model is then as
+            it was before.
+    """
+    if isinstance(state_dict_or_path, Mapping):
+        source, content = "state_dict", state_dict_or_path
+    else:
+        path = Path(state_dict_or_path)
+        source, content = str(path), _read(path)
+    expected = model.state_dict()
+    prefix, found, ignored = _best_view(content, expected, source)
+
+    fitting, mismatched = {}, []
+    for key, value in found.items():
+        want = expected.get(key)
+        if want is None:
+            continue
+        if value.shape == want.shape and value.is_floating_point() == want.is_floating_point():
+            fitting[key] = value
+        else:
+            mismatched.append((key, tuple(value.shape), tuple(want.shape)))
+    # Files older than PyTorch 0.4.1 have no such counter, and nothing at inference reads it.
+    missing = [key for key in expected if key not in found and not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in found if key not in expected]
+    report = LoadReport(
+        source, len(fitting), tuple(missing), tuple(unexpected), tuple(mismatched), prefix=prefix, ignored=ignored
+    )
+    if not fitting or (strict and not report.complete):
+        raise CheckpointError(_misfit(report, type(model).__name__, len(expected)))
+    model.load_state_dict(fitting, strict=False)
+    return report
+
+
+def _misfit(report: LoadReport, model: str, total: int) -> str:
+    if report.mismatched:
+        key, found, want = report.mismatched[0]
+        example = f"{key} has shape {list(found)}, expected {list(want)}"
+    else:
+        parts = [f"{report.missing[0]} is missing"] if report.missing else []
+        parts += [f"{report.unexpected[0]} is not in the model"] if report.unexpected else []
+        example = " and ".join(parts) or "it has no weights"
+    return (
+        f"{report.source} is not a checkpoint of this {model}: {report.loaded} of {total} keys match, for example "
+        f"{example}."
+    )
+
+
+def _views(content: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Tensor], int]]:
+    """Every reading of a checkpoint: (prefix, tensors by the rest of their keys, number of other tensors)."""
+    nested = [content[name] for name in _CONTAINERS if isinstance(content.get(name), Mapping)]
+    for entries in [*nested, content]:
+        tensors = {key: value for key, value in entries.items() if isinstance(key, str) and isinstance(value, Tensor)}
+        prefixes = {""}
+        for key in tensors:
+            rest = key
+            while step := next((p for p in _PREFIXES if rest.startswith(p)), None):
+                rest = rest[len(step) :]
+                prefixes.add(key[: len(key) - len(rest)])
+        for prefix in sorted(prefixes, key=len):
+            under = {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
+            yield prefix, under, len(tensors) - len(under)
+
+
+def _best_view(content: object, expected: Mapping[str, Tensor], source: str) -> tuple[str, dict[str, Tensor], int]:
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{source} holds a {type(content).__name__}, expected a dictionary of weights.")
+
+    def matches(view: tuple[str, dict[str, Tensor], int]) -> tuple[int, int]:
+        shaped = sum(key in expected and value.shape == expected[key].shape for key, value in view[1].items())
+        return shaped, sum(key in expected for key in view[1])
+
+    best = max(_views(content), key=matches)
+    if not best[1]:
+        raise CheckpointError(f"{source} holds no tensors, expected a dictionary of weights.")
+    return best
+
+
+def _read(path: Path) -> object:
+    if not path.exists():
+        raise MissingFileError(f"{path} does not exist, expected a checkpoint file.")
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a directory, expected a checkpoint file.")
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError, ValueError) as error:
+            raise CheckpointError(f"{path} is not a readable safetensors file: {_first_line(error)}.") from error
+    try:
+        with torch.serialization.safe_globals([(_Inert, name) for name in _NUMPY_GLOBALS]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle can raise nearly anything
+        refused = re.search(r"GLOBAL (\S+)", str(error))
+        if refused:
+            raise CheckpointError(
+                f"{path} refers to {refused[1]}, expected tensors and plain containers only; it was not loaded, since "
+                "running code from a checkpoint is unsafe."
+            ) from None
+        raise CheckpointError(f"{path} is damaged, truncated or no PyTorch file: {_first_line(error)}.") from error
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return re.split(r"\n|\. ", text)[0].rstrip(".")[:160]
+
+
+def save_checkpoint(
+    model: nn.Module, path: str | os.PathLike[str], metadata: Mapping[str, object] | None = None
+) -> Path:
+    """Write the state dict of `model` as safetensors, to a temporary name first: `path` is never half written.
+
+    Args:
+        model: any module.
+        path: a name that ends in `.safetensors`, in an existing directory; an existing file is replaced.
+        metadata: what to keep in the file's header; values are stored as strings.
+
+    Returns:
+        The path.
+
+    Raises:
+        ArgumentError: another suffix.
+        MissingFileError: the directory does not exist.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ArgumentError(f"path is {str(path)!r}, expected a name that ends in .safetensors.")
+    if not path.parent.is_dir():
+        raise MissingFileError(f"{path.parent} does not exist, expected the directory to write {path.name} to.")
+    # safetensors refuses tensors that share memory, so tied weights are written twice.
+    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        save_file(tensors, temporary, metadata={str(key): str(value) for key, value in (metadata or {}).items()})
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def convert(official_path: str | os.PathLike[str], out_path: str | os.PathLike[str], name: str) -> LoadReport:
+    """Turn an official checkpoint of the backbone `name` into safetensors with our metadata.
+
+    Raises:
+        UnknownNameError: no such backbone.
+        MissingFileError, CheckpointError, ArgumentError: as `load_published` and `save_checkpoint`.
+    """
+    model = create(name)
+    report = load_published(model, official_path)
+    save_checkpoint(model, out_path, {"backbone": name, "source": Path(official_path).name, "format": "pt"})
+    return report

@@ -1,0 +1,143 @@
+"""The registry of backbones: a family's module declares its variants, `create` and `info` look them up by name.
+
+Adding a family is adding one module to this package: every module here is imported when a name is first looked up, and
+its :func:`family` decorators register what it serves.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from torch import nn
+
+from ..errors import ArgumentError, check_name
+
+__all__ = ["BackboneInfo", "create", "family", "info", "names"]
+
+Builder = TypeVar("Builder", bound=Callable[..., nn.Module])
+
+
+@dataclass(frozen=True)
+class BackboneInfo:
+    """What is known about one variant.
+
+    Attributes:
+        name: registry name, the name of its golden file.
+        family: name of the family; the bare family name stands for its flagship variant.
+        paper: authors, title, venue.
+        kind: `"sequence"` (any T up to `frames` in, T poses out), `"centre"` (`frames` in, one pose out) or `"frame"`
+            (every frame by itself, any T).
+        frames: longest clip, or receptive field.
+        channels: input channels of the published network.
+        joints_in, joints_out: numbers of joints; the first of `joints_in` is the usual one.
+        skeleton: name in `structloss.skeletons` of the joint order of input and output.
+        params: number of parameters.
+        macs: multiply-accumulates of a clip of `frames` frames, matrix products of linear layers and attention.
+        published: figures of the paper or repository, names carry the units; empty for our own variants.
+        recipe: name of the training recipe in `structloss.harness`.
+        arguments: constructor arguments of this variant; `create` takes others as overrides.
+    """
+
+    name: str
+    family: str
+    paper: str
+    kind: str
+    frames: int
+    channels: tuple[str, ...]
+    joints_in: tuple[int, ...]
+    joints_out: int
+    params: int
+    macs: int
+    skeleton: str = "h36m"
+    published: Mapping[str, float] = field(default_factory=dict, hash=False)
+    recipe: str = ""
+    arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+
+_variants: dict[str, tuple[BackboneInfo, Callable[..., nn.Module]]] = {}
+_flagships: dict[str, str] = {}
+
+
+def family(
+    name: str, variants: Mapping[str, Mapping[str, Any]], *, flagship: str, **common: Any
+) -> Callable[[Builder], Builder]:
+    """Decorator: register the class or function it decorates as the builder of a family.
+
+    Args:
+        name: family name.
+        variants: suffix -> fields of :class:`BackboneInfo`; the variant's name is `<name>-<suffix>`, its recipe has the
+            same name unless it says otherwise.
+        flagship: the suffix that the bare family name stands for.
+        **common: fields that all variants share.
+    """
+
+    def register(builder: Builder) -> Builder:
+        for suffix, own in variants.items():
+            entry = BackboneInfo(
+                **{"name": f"{name}-{suffix}", "family": name, "recipe": f"{name}-{suffix}"} | common | own
+            )
+            frozen = {key: MappingProxyType(dict(getattr(entry, key))) for key in ("published", "arguments")}
+            _variants[entry.name] = (replace(entry, **frozen), builder)
+        _flagships[name] = f"{name}-{flagship}"
+        return builder
+
+    return register
+
+
+@functools.cache
+def _import_families() -> None:
+    package = importlib.import_module(__package__)
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{__package__}.{module.name}")
+
+
+def _entry(name: str) -> tuple[BackboneInfo, Callable[..., nn.Module]]:
+    _import_families()
+    check_name("backbone", name, [*_variants, *_flagships])
+    return _variants[_flagships.get(name, name)]
+
+
+def names() -> tuple[str, ...]:
+    """Names of all variants, sorted; the bare family names (`"motionbert"`, ...) are accepted beside them."""
+    _import_families()
+    return tuple(sorted(_variants))
+
+
+def info(name: str) -> BackboneInfo:
+    """Facts about a variant, or about the flagship of a bare family name.
+
+    Raises:
+        UnknownNameError: the name is not registered.
+    """
+    return _entry(name)[0]
+
+
+def create(name: str, **overrides: Any) -> nn.Module:
+    """Build a backbone with fresh weights.
+
+    Args:
+        name: a variant (`"motionbert-lite"`) or a family (`"motionbert"`, its flagship).
+        **overrides: constructor arguments to use instead of the variant's.
+
+    Returns:
+        A module, in training mode: `[B, T, J, C]` (C = 2 or 3: x, y, maybe confidence) to `[B, T_out, J_out, 3]`.
+
+    Raises:
+        UnknownNameError: the name is not registered.
+        ArgumentError: an override that the family doesn't have, or that has an impossible value.
+    """
+    entry, builder = _entry(name)
+    accepted = [p for p in inspect.signature(builder).parameters if p not in ("args", "kwargs")]
+    for override in overrides:
+        if override not in accepted:
+            raise ArgumentError(
+                f"{override} is not an override of {entry.name}, expected one of {', '.join(accepted)}."
+            )
+    return builder(**{**entry.arguments, **overrides})
