@@ -288,8 +288,8 @@ def _viewer(samples: PoseSamples) -> str:
         f'<div class="controls"><label for="pose-frame">Frame</label><input id="pose-frame" type="range" min="0" '
         f'max="{len(samples.labels) - 1}" value="0" step="1"><button type="button" id="pose-play">Play</button>\n'
         f'{buttons}</div>\n<p class="note" id="pose-label"></p>\n</div>\n'
-        '<p class="note screen">Drag to rotate, scroll to zoom. Right limbs are solid, left limbs dashed. Poses are '
-        "relative to the pelvis; the grid is the height of the lowest joint, a square 250 mm.</p>\n"
+        '<p class="note screen">Drag rotates; once clicked, the wheel zooms. Right limbs are solid, left limbs dashed. '
+        "Poses are relative to the pelvis; the grid is the height of the lowest joint, a square 250 mm.</p>\n"
         f'<script type="application/json" id="pose-data">{text}</script>',
     )
 

@@ -1,5 +1,5 @@
 "use strict";
-// Orthographic viewer of a few poses: drag or arrow keys rotate, the wheel zooms. Data: see _viewer() in page.py.
+// Orthographic viewer of a few poses: drag or arrow keys rotate, the wheel zooms after a click. Data: see _viewer() in page.py.
 (function () {
   const data = JSON.parse(document.getElementById("pose-data").textContent);
   const canvas = document.getElementById("pose-canvas");
@@ -93,6 +93,7 @@
     if (canvas.hasPointerCapture(e.pointerId)) turn(e.movementX, e.movementY);
   });
   canvas.addEventListener("wheel", (e) => {
+    if (document.activeElement !== canvas) return;  // until it is clicked, the wheel scrolls the page
     e.preventDefault(); zoom = Math.max(0.3, Math.min(6, zoom * Math.exp(-e.deltaY * 0.001))); draw();
   }, { passive: false });
   canvas.addEventListener("keydown", (e) => {
