@@ -169,12 +169,13 @@ def test_float64(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["repose-tiny", "simplebaseline-16j"])
-def test_compiles_fullgraph(name):
+@pytest.mark.parametrize(("name", "backend"), [("repose-tiny", "aot_eager"), ("simplebaseline-16j", "inductor")])
+def test_compiles_fullgraph(name, backend):
+    """One graph forward and one backward; code generation for attention alone would take a minute."""
     overrides = {"depth": 1} if name == "repose-tiny" else {}
     model, x = filled(name, **overrides), clip(name, frames=5)
     want = torch.autograd.grad(model(x).square().mean(), list(model.parameters()))
-    compiled = torch.compile(model, fullgraph=True)
+    compiled = torch.compile(model, fullgraph=True, backend=backend)
     got = torch.autograd.grad(compiled(x).square().mean(), list(model.parameters()))
     for g, w in zip(got, want, strict=True):
         torch.testing.assert_close(g, w, rtol=1e-3, atol=1e-5)
