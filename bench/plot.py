@@ -68,8 +68,7 @@ def plot(rows: Iterable[Mapping[str, object]], path: str | Path) -> None:
             axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center")
     first = measured[0]
     figure.suptitle(
-        f"L_S + L_T of B = {batch} clips of J = {joints} joints, {first['dtype']} — "
-        f"{first['device']}, {first['threads']} threads",
+        f"B = {batch}, J = {joints}, {first['dtype']}; {first['device']}, threads: {first['threads']}",
         fontsize=10,
     )
     figure.savefig(path, dpi=150)
