@@ -83,7 +83,7 @@ def _add_demo(commands: argparse._SubParsersAction) -> None:
         "  structloss demo --data motion.npz --seed 2\n"
         "  structloss demo --backbone repose-h36m --window 243 --steps 20000\n",
     )
-    parser.add_argument("--steps", type=_positive, default=None, help="training steps of each model (default: 300)")
+    parser.add_argument("--steps", type=_positive, default=300, help="training steps of each model (default: 300)")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights, data and order (default: 0)")
     parser.add_argument("--data", metavar="FILE.npz", help="clip archive with real motion (default: synthetic motion)")
     parser.add_argument(

@@ -41,7 +41,7 @@ class BackboneInfo:
         params: number of parameters.
         macs: multiply-accumulates of a clip of `frames` frames, matrix products of linear layers and attention.
         published: figures of the paper or repository, names carry the units; empty for our own variants.
-        recipe: name of the training recipe in `structloss.harness`.
+        recipe: name of the training recipe in `structloss.harness`; empty if there is none.
         arguments: constructor arguments of this variant; `create` takes others as overrides.
     """
 

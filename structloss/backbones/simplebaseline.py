@@ -49,6 +49,7 @@ class _Stage(nn.Module):
             "arguments": {"neck": True},
         },
         "semgcn": {
+            "recipe": "",
             "joints_out": 16,
             "params": 4_288_557,
             "macs": 4_273_152,

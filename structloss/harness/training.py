@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 import lightning as L
 
 from .callbacks import FiniteLoss, History, StepTimer, progress_callback
+from .evaluation import Evaluation, evaluate
 from .lifting import LiftingModule
 
 __all__ = ["TrainedModel", "quiet_lightning", "train"]
@@ -23,14 +24,14 @@ class TrainedModel:
 
     Attributes:
         module: the trained module, in evaluation mode.
-        metrics: name -> value on the held-out subjects, as in `LiftingModule` (mm, and shares for the depth order).
+        evaluation: scores on the held-out subjects.
         curves: see `callbacks.History`.
         clips_per_second: of the training step.
         loss_share: share of the training step spent in the loss.
     """
 
     module: LiftingModule
-    metrics: dict[str, float]
+    evaluation: Evaluation
     curves: dict[str, list[float]] = field(default_factory=dict)
     clips_per_second: float = float("nan")
     loss_share: float = float("nan")
@@ -89,10 +90,9 @@ def train(
             default_root_dir=Path(scratch),
         )
         trainer.fit(module, datamodule=data)
-        (metrics,) = trainer.test(module, datamodule=data, verbose=False)
     return TrainedModel(
         module=module.eval(),
-        metrics={name.removeprefix("test/"): value for name, value in metrics.items()},
+        evaluation=evaluate(module, data.test_dataloader(), data.actions),
         curves=history.curves,
         clips_per_second=timer.clips_per_second,
         loss_share=timer.loss_share,
