@@ -91,7 +91,7 @@ def _add_demo(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--out", default="structloss-demo", help="folder to write (default: structloss-demo)")
     parser.add_argument("--window", type=_positive, default=81, help="frames of a clip (default: 81)")
-    parser.add_argument("--batch-size", type=_positive, default=16, help="clips of a step (default: 16)")
+    parser.add_argument("--batch-size", type=_positive, default=8, help="clips of a step (default: 8)")
     parser.add_argument("--lr", type=_nonnegative, default=2e-3, help="peak learning rate (default: 2e-3)")
     parser.add_argument("--lambda-s", type=_nonnegative, default=1.0, help="weight of L_S (default: 1)")
     parser.add_argument("--lambda-t", type=_nonnegative, default=1.0, help="weight of L_T (default: 1)")

@@ -7,7 +7,7 @@ any :class:`StructlossError` on one line without a traceback, so library code ra
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor
@@ -71,9 +71,8 @@ class MissingDependencyError(StructlossError, ImportError):
     """An optional package is not installed."""
 
 
-def check_name(kind: str, name: object, known: Iterable[str]) -> str:
+def check_name(kind: str, name: object, known: Collection[str]) -> str:
     """Return `name` if it is one of `known`; otherwise raise :class:`UnknownNameError` with the nearest names."""
-    known = list(known)
     if isinstance(name, str) and name in known:
         return name
     near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)

@@ -146,7 +146,7 @@ def test_what_exceeds_the_memory_limit_is_skipped(capsys):
         (["--shapes", "0,1,1"], "argument --shapes: '0,1,1' is not a shape, expected B,T,J such as 8,243,17"),
         (["--rounds", "0"], "argument --rounds: '0' is not a positive integer"),
         (["--budget", "nan"], "argument --budget: 'nan' is not a positive number"),
-        (["--providers", "cpu"], "unknown provider 'cpu', expected some of algorithm12, compiled"),
+        (["--providers", "cpu"], "unknown provider 'cpu', expected some of algorithm12, broadcast"),
         (["--crossover", "--sweep"], "--crossover has its own shapes"),
         (["--csv", "no/such/directory/x.csv"], "--csv: the directory no/such/directory doesn't exist"),
         (["--nonsense"], "unrecognized arguments: --nonsense"),

@@ -111,7 +111,14 @@ _COMMON = {
             "paper": "structloss: our own small DSTformer, sized to train on two CPU cores",
             "params": 223_623,
             "macs": 1_382_728_320,
-            "arguments": {"dim_feat": 64, "mlp_ratio": 1, "depth": 2, "num_heads": 2, "dim_rep": 64},
+            "arguments": {
+                "dim_feat": 64,
+                "mlp_ratio": 1,
+                "depth": 2,
+                "num_heads": 2,
+                "dim_rep": 64,
+                "predict_offset": True,
+            },
         },
     },
     flagship="h36m",
@@ -135,6 +142,8 @@ class DSTformer(nn.Module):
         attn_drop_rate: dropout on the attention weights.
         drop_path_rate: stochastic depth of the last level, from 0 at the first; drops single frames. All published
             models have the three rates 0.
+        predict_offset: add the input's x and y to the output, so that the head predicts their correction; False in all
+            published models.
 
     Raises:
         ArgumentError: an impossible size or rate.
@@ -153,6 +162,7 @@ class DSTformer(nn.Module):
         drop_rate: float = 0.0,
         attn_drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
+        predict_offset: bool = False,
     ) -> None:
         super().__init__()
         sizes = {"dim_rep": dim_rep, "depth": depth, "num_heads": num_heads, "maxlen": maxlen, "num_joints": num_joints}
@@ -166,6 +176,7 @@ class DSTformer(nn.Module):
             raise ArgumentError(f"mlp_ratio is {mlp_ratio!r}, expected a number with mlp_ratio * dim_feat >= 1.")
         self.maxlen = maxlen
         self.num_joints = num_joints
+        self.predict_offset = predict_offset
 
         hidden = int(dim_feat * mlp_ratio)
         paths = [drop_path_rate * level / max(depth - 1, 1) for level in range(depth)]
@@ -211,7 +222,10 @@ class DSTformer(nn.Module):
             ArgumentError: a wrong shape or device.
             DtypeError: not floating point, or not the weights' dtype outside autocast.
         """
-        return self.head(self.represent(x))
+        pose = self.head(self.represent(x))
+        if self.predict_offset:  # the image position is all but known: only depth starts from nothing
+            pose = pose + F.pad(x[..., :2], (0, 1)).to(pose.dtype)
+        return pose
 
     def represent(self, x: Tensor) -> Tensor:
         """The motion representation `[B, T, J, dim_rep]`, in (-1, 1); takes and raises what `forward` does."""

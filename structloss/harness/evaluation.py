@@ -44,14 +44,15 @@ def evaluate(module: LiftingModule, batches: Iterable[dict[str, Tensor]], action
         actions: names of the batches' action numbers.
     """
     module.eval()
-    module.test_metrics.reset()
+    scores = module.test_metrics, module.test_order
+    for metrics in scores:
+        metrics.reset()
     joints, root = module.skeleton.num_joints, module.skeleton.root
     errors = torch.zeros(len(actions), joints, dtype=torch.float64)
     weights = torch.zeros_like(errors)
     for batch in batches:
         batch = {key: value.to(module.device) for key, value in batch.items()}
-        prediction = poses_of(module, batch)
-        module.test_metrics.update(prediction, batch["camera_pose"], batch["weight"])
+        prediction = module.score(batch, *scores)
         found, true = (x - x[..., root : root + 1, :] for x in (prediction, batch["camera_pose"]))
         error = torch.linalg.vector_norm((found - true).double(), dim=-1)
         error, weight = ((x * batch["weight"]).sum(1).cpu().double() for x in (error, torch.ones_like(error)))
@@ -59,7 +60,7 @@ def evaluate(module: LiftingModule, batches: Iterable[dict[str, Tensor]], action
         weights.index_add_(0, batch["action"].cpu(), weight)
     per_action = errors.sum(1) / weights.sum(1)
     return Evaluation(
-        metrics={name.removeprefix("test/"): float(v) for name, v in module.test_metrics.compute().items()},
+        metrics={name.removeprefix("test/"): float(v) for metrics in scores for name, v in metrics.compute().items()},
         per_joint=(errors.sum(0) / weights.sum(0)).tolist(),
         per_action={name: float(v) for name, v in zip(actions, per_action, strict=True) if v == v},
     )

@@ -31,7 +31,7 @@ class LiftingModule(L.LightningModule):
     """Train a 2D-to-3D lifting backbone.
 
     Batches are those of :class:`structloss.data.PoseWindows`. The loss acts on the backbone's output in normalised
-    image space; metrics are in millimetres, root-relative, without augmentation.
+    image space; metrics are in millimetres and root-relative (see :meth:`score` for the depth order).
 
     Args:
         backbone: name in `structloss.backbones`.
@@ -84,18 +84,20 @@ class LiftingModule(L.LightningModule):
         if init_from is not None:
             backbones.load_published(self.model, init_from)
         self.loss = losses.Objective(objective or REPOSE_OBJECTIVE, skeleton=skeleton)
-        # With root-relative targets the true root stands in for the predicted one, so its depth must not be scored.
-        root = None if target == "global" else self.skeleton.root
-        metrics = {
-            "mpjpe": MPJPE(root=self.skeleton.root),
+        root = self.skeleton.root
+        positions = {
+            "mpjpe": MPJPE(root=root),
             "pa_mpjpe": PAMPJPE(),
-            "n_mpjpe": NMPJPE(root=self.skeleton.root),
-            "mpjve": MPJVE(root=self.skeleton.root),
-            "depth_order_joints": DepthOrderAccuracy(over="joints"),
-            "depth_order_frames": DepthOrderAccuracy(over="frames", root=root),
+            "n_mpjpe": NMPJPE(root=root),
+            "mpjve": MPJVE(root=root),
         }
-        self.val_metrics = MetricCollection(metrics, prefix="val/", compute_groups=False)
-        self.test_metrics = self.val_metrics.clone(prefix="test/")
+        order = {f"depth_order_{over}": DepthOrderAccuracy(over=over) for over in ("joints", "frames")}
+        self.val_metrics, self.val_order = (
+            MetricCollection(metrics, prefix="val/", compute_groups=False) for metrics in (positions, order)
+        )
+        self.test_metrics, self.test_order = (
+            metrics.clone(prefix="test/") for metrics in (self.val_metrics, self.val_order)
+        )
         #: seconds spent in the loss's forward pass, where its gradient is computed too; see callbacks.StepTimer
         self.loss_seconds = 0.0
 
@@ -117,10 +119,10 @@ class LiftingModule(L.LightningModule):
         return total
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        self._score(batch, self.val_metrics)
+        self._score(batch, self.val_metrics, self.val_order)
 
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        self._score(batch, self.test_metrics)
+        self._score(batch, self.test_metrics, self.test_order)
 
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Camera-space poses in mm, `[B, T, J, 3]`."""
@@ -159,10 +161,22 @@ class LiftingModule(L.LightningModule):
         mask = torch.rand(len(batch["input"]), generator=generator) < self.hparams.flip_probability
         return flip_batch(batch, mask, self.skeleton)
 
-    def _score(self, batch: dict[str, Tensor], metrics: MetricCollection) -> None:
-        prediction = to_millimetres(self.predict_image_space(batch["input"]), batch, self.hparams.target)
-        metrics.update(prediction, batch["camera_pose"], batch["weight"])
-        self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=len(batch["input"]))
+    def score(self, batch: dict[str, Tensor], positions: MetricCollection, order: MetricCollection) -> Tensor:
+        """Update the metrics with a batch; returns the predicted camera-space poses `[B, T, J, 3]`, mm.
+
+        Positions are scored in mm. The depth order is scored in normalised image space, as predicted: the conversion to
+        mm multiplies each frame by its true scale, and the order over frames would come from that.
+        """
+        prediction = self.predict_image_space(batch["input"])
+        poses = to_millimetres(prediction, batch, self.hparams.target)
+        positions.update(poses, batch["camera_pose"], batch["weight"])
+        order.update(prediction, batch["target"], batch["weight"])
+        return poses
+
+    def _score(self, batch: dict[str, Tensor], positions: MetricCollection, order: MetricCollection) -> None:
+        self.score(batch, positions, order)
+        for metrics in (positions, order):
+            self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=len(batch["input"]))
 
     def _synchronise(self) -> None:
         # Only to tell the loss's share of the step; a GPU queue must not be drained for it unless someone asks.

@@ -59,7 +59,7 @@ def train(
     data: L.LightningDataModule,
     *,
     steps: int,
-    validations: int = 4,
+    validations: int = 3,
     label: str = "",
     seed: int = 0,
 ) -> TrainedModel:

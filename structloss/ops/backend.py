@@ -141,7 +141,8 @@ def resolve(name: str | None, device: torch.device, terms: tuple[str, ...] = ())
     name = check_name("backend", _current if name is None else name, BACKENDS)
     if name == "auto":
         problem = _cannot_serve("cpp", device.type, terms)
-        _log.debug("backend auto: %s", f"torch, since cpp can't serve: {problem}" if problem else "cpp")
+        if problem and _log.isEnabledFor(logging.DEBUG):  # this is on the path of every call
+            _log.debug("backend auto: torch, since cpp can't serve: %s", problem)
         return "torch" if problem else "cpp"
     problem = _cannot_serve(name, device.type, terms)
     if problem:

@@ -23,7 +23,7 @@ _SPAN = 3.0  # largest over smallest value from which on an axis is logarithmic
 
 _TITLES = {
     "train_loss": ("Training loss", "objective (each arm its own)"),
-    "train_mpjpe": ("Training MPJPE", "mm"),
+    "train_mpjpe": ("Training MPJPE", "normalised image units"),
     "val_mpjpe": ("Held-out MPJPE (lower is better)", "mm"),
     "val_depth_order": ("Held-out depth order (higher is better)", "% of pairs in the right order"),
 }

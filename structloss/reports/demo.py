@@ -45,7 +45,7 @@ class DemoSettings:
     backbone: str = "repose-tiny"
     out: str = "structloss-demo"
     window: int = 81
-    batch_size: int = 16
+    batch_size: int = 8
     lr: float = 2e-3
     lambda_s: float = 1.0
     lambda_t: float = 1.0
@@ -87,7 +87,7 @@ def run_demo(settings: DemoSettings) -> RunSummary:
         ) from error
 
     info = backbones.info(settings.backbone)
-    sizes = {} if settings.data else {"num_subjects": 20, "frames": 3 * settings.window}
+    sizes = {} if settings.data else {"num_subjects": 20, "frames": 2 * settings.window}
     data = MotionDataModule(
         data=settings.data,
         window=settings.window,

@@ -1,0 +1,154 @@
+"""The structloss command: help, exit codes, one-line errors, and the demo's folder."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+import structloss
+from structloss.cli import main
+from structloss.reports.demo import FILES, DemoSettings
+
+QUICK = ["--steps", "2", "--window", "9", "--batch-size", "4"]
+
+
+def command(*arguments, cwd=None):
+    return subprocess.run(
+        [sys.executable, "-m", "structloss.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+        timeout=300,
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments", [(), ("demo",), ("backbones",), ("backbones", "convert"), ("backends",)], ids=" ".join
+)
+def test_help(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([*arguments, "--help"])
+    assert stopped.value.code == 0
+    text = capsys.readouterr().out
+    assert "usage: structloss" in text
+    if len(arguments) < 2:
+        assert "examples:" in text
+
+
+@pytest.mark.parametrize("name", ["fit", "test"])
+def test_help_of_the_lightning_commands(name):
+    done = command(name, "--help")
+    assert done.returncode == 0, done.stderr
+    assert "examples:" in done.stdout and f"structloss {name}" in done.stdout
+    assert "repose-tiny" in done.stdout
+
+
+def test_version_and_no_command(capsys):
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert structloss.__version__ in capsys.readouterr().out
+    assert main([]) == 2
+    assert "COMMAND" in capsys.readouterr().out
+
+
+def test_backbones_and_backends(capsys):
+    assert main(["backbones", "list"]) == 0
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in structloss.backbones.names())
+    assert main(["backbones", "info", "repose"]) == 0
+    assert "repose-h36m" in capsys.readouterr().out
+    assert main(["backends"]) == 0
+    assert "torch   yes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["demo", "--backbone", "repose-tin"], "unknown backbone 'repose-tin': did you mean 'repose-tiny'?"),
+        (["demo", "--data", "nowhere.npz"], "data file nowhere.npz does not exist."),
+        (["demo", "--lambda-s", "0", "--lambda-t", "0"], "lambda_s and lambda_t are both 0"),
+        (["demo", "--steps", "1"], "steps is 1, expected at least 2."),
+        (["backbones", "info", "motionbrt"], "unknown backbone 'motionbrt': did you mean"),
+        (["backbones", "convert", "nowhere.pth", "x.safetensors", "--model", "motionbert-lite"], "nowhere.pth"),
+        (["fit", "--config", "repose-tyny"], "unknown recipe 'repose-tyny': did you mean 'repose-tiny'?"),
+    ],
+)
+def test_errors_take_one_line(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("structloss: error: ") and message in error
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == [], "nothing is written"
+    with pytest.raises(structloss.errors.StructlossError):
+        main([*arguments, "--debug"])
+
+
+@pytest.mark.parametrize("arguments", [["demo", "--steps", "0"], ["demo", "--lambda-s", "-1"], ["nothing"]])
+def test_unreadable_arguments_exit_with_2(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04" + b"\x00" * 50])
+def test_demo_refuses_a_corrupt_archive_and_leaves_nothing(content, tmp_path, capsys):
+    bad = tmp_path / "bad.npz"
+    bad.write_bytes(content)
+    assert main(["demo", *QUICK, "--data", str(bad), "--out", str(tmp_path / "out")]) == 1
+    error = capsys.readouterr().err
+    assert "bad.npz" in error and error.count("\n") == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["bad.npz"]
+
+
+def test_demo_refuses_clips_shorter_than_the_window(tmp_path, capsys):
+    from structloss.data import generate_clips, save_archive
+
+    archive = tmp_path / "short.npz"
+    save_archive(archive, generate_clips(4, 1, 20))
+    assert main(["demo", "--steps", "2", "--data", str(archive), "--out", str(tmp_path / "out")]) == 1
+    error = capsys.readouterr().err
+    assert "20" in error and "81" in error and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_demo_does_not_touch_a_folder_with_other_content(tmp_path, capsys):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    assert main(["demo", *QUICK, "--out", str(tmp_path)]) == 1
+    assert "other content" in capsys.readouterr().err
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+@pytest.mark.slow
+def test_demo_writes_the_folder_and_repeats_itself(tmp_path):
+    """Two runs with one seed give the same figures, on an archive as a user would bring."""
+    from structloss.data import generate_clips, save_archive
+
+    archive = tmp_path / "motion.npz"
+    save_archive(archive, generate_clips(4, 1, 30))
+    results = []
+    for out in ("a", "b"):
+        done = command("demo", *QUICK, "--data", archive, "--out", out, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "MPJPE + L_S + L_T" in done.stdout and "Depth order" in done.stdout
+        assert sorted(p.name for p in (tmp_path / out).iterdir()) == sorted(FILES)
+        results.append(json.loads((tmp_path / out / "metrics.json").read_text()))
+    arms = [[arm["metrics"] for arm in result["arms"]] for result in results]
+    assert arms[0] == arms[1]
+    first, second = results[0]["arms"]
+    assert first["curves"]["train_mpjpe"][0] == second["curves"]["train_mpjpe"][0], "same weights, same first batch"
+    assert first["objective"] == {"mpjpe": 1.0} and len(second["objective"]) == 3
+    page = (tmp_path / "a" / "report.html").read_text()
+    assert "data:image/png;base64," in page and "structloss demo --steps 2" in page
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b", "motion.npz"], "no scratch is left"
+    again = command("demo", *QUICK, "--data", archive, "--out", "a", cwd=tmp_path)
+    assert again.returncode == 0, "an earlier demo's folder may be written again"
+
+
+def test_settings_name_the_command_that_repeats_them():
+    settings = DemoSettings(data="my clips.npz", seed=4)
+    assert "--data 'my clips.npz'" in settings.command() and "--seed 4" in settings.command()
