@@ -196,10 +196,10 @@ def _dispatch(arguments: Sequence[str]) -> int:
         from .harness import commands
 
         at = list(arguments).index(command)
-        commands.run(command, [a for a in arguments[at + 1 :] if a != "--debug"])
+        commands.run(command, [a for a in [*arguments[:at], *arguments[at + 1 :]] if a != "--debug"])
         return 0
     parser = _parser()
-    namespace = parser.parse_args(arguments)
+    namespace = parser.parse_args([a for a in arguments if a != "--debug"])  # main() looks at it itself
     run: Callable[[argparse.Namespace], None] | None = getattr(namespace, "run", None)
     if run is None:
         parser.print_help()

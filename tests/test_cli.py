@@ -68,13 +68,13 @@ def test_backbones_and_backends(capsys):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["demo", "--backbone", "repose-tin"], "unknown backbone 'repose-tin': did you mean 'repose-tiny'?"),
+        (["demo", "--backbone", "repose-tin"], "unknown backbone 'repose-tin': did you mean 'repose-tiny'"),
         (["demo", "--data", "nowhere.npz"], "data file nowhere.npz does not exist."),
         (["demo", "--lambda-s", "0", "--lambda-t", "0"], "lambda_s and lambda_t are both 0"),
         (["demo", "--steps", "1"], "steps is 1, expected at least 2."),
         (["backbones", "info", "motionbrt"], "unknown backbone 'motionbrt': did you mean"),
         (["backbones", "convert", "nowhere.pth", "x.safetensors", "--model", "motionbert-lite"], "nowhere.pth"),
-        (["fit", "--config", "repose-tyny"], "unknown recipe 'repose-tyny': did you mean 'repose-tiny'?"),
+        (["fit", "--config", "repose-tyny"], "unknown recipe 'repose-tyny': did you mean 'repose-tiny'"),
     ],
 )
 def test_errors_take_one_line(arguments, message, capsys, tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ from structloss.harness.lifting import LiftingModule, describe
 from structloss.harness.recipe_files import recipe_names, recipe_path
 from structloss.harness.training import train
 
-TINY = {"dim_feat": 16, "depth": 1, "num_heads": 2, "dim_rep": 16}
+TINY = {"dim_feat": 16, "depth": 1, "num_heads": 2, "dim_rep": 16, "predict_offset": False}
 SMALL_DATA = {"num_subjects": 4, "clips_per_subject": 2, "frames": 27, "window": 9, "views": 1, "batch_size": 4}
 DATA_ARGUMENTS = [f"--data.{key}={value}" for key, value in SMALL_DATA.items()]
 

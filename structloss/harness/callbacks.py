@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from typing import Any, TextIO
+from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback, RichProgressBar
@@ -103,10 +103,13 @@ class FiniteLoss(Callback):
 
 
 class PlainProgress(Callback):
-    """One line a validation instead of a bar, for logs and pipes."""
+    """One line a validation instead of a bar, for logs and pipes.
 
-    def __init__(self, stream: TextIO | None = None, label: str = "") -> None:
-        self._stream = stream
+    Args:
+        label: put in front of every line.
+    """
+
+    def __init__(self, label: str = "") -> None:
         self._label = f"{label}: " if label else ""
         self._started = time.perf_counter()
 
@@ -123,7 +126,7 @@ class PlainProgress(Callback):
             if name in trainer.callback_metrics:
                 parts.append(f"{name} {float(trainer.callback_metrics[name]):.4g}")
         parts.append(f"{time.perf_counter() - self._started:.0f} s")
-        print(", ".join(parts), file=self._stream or sys.stdout, flush=True)
+        print(", ".join(parts), flush=True)
 
 
 def progress_callback(label: str = "") -> Callback:

@@ -48,6 +48,10 @@ class _CLI(LightningCLI):
         parser.link_arguments("seed_everything", "data.seed")
         parser.link_arguments("seed_everything", "model.seed")
 
+    def _parse_ckpt_path(self) -> None:
+        """Lightning would let the checkpoint's arguments win over the command line's without a word; ours are compared
+        when the checkpoint is loaded, and a difference is an error."""
+
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         ours = LightningCLI.subcommands()
@@ -74,6 +78,11 @@ def _run_name(arguments: Sequence[str]) -> str:
     return "lifting"
 
 
+def _configured(cls: type, **arguments: object) -> dict[str, object]:
+    """A default in the form the command line's configuration files use, so that they can change it."""
+    return {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": arguments}
+
+
 def run(subcommand: str, arguments: Sequence[str]) -> None:
     """Run one of SUBCOMMANDS with its command-line arguments.
 
@@ -91,23 +100,17 @@ def run(subcommand: str, arguments: Sequence[str]) -> None:
         for command in SUBCOMMANDS
     }
     defaults = {
-        "logger": CSVLogger("runs", name=name),
+        "logger": _configured(CSVLogger, save_dir="runs", name=name),
         "callbacks": [
-            ModelCheckpoint(
-                monitor="val/mpjpe",
-                filename="best-{epoch}",
-                auto_insert_metric_name=True,
-                save_last=True,
-                enable_version_counter=False,
-            ),
+            ModelCheckpoint(monitor="val/mpjpe", filename="best-{epoch}", save_last=True, enable_version_counter=False),
             FiniteLoss(),
             progress_callback(),
         ],
-        "plugins": [SafeCheckpointIO()],
+        "plugins": [_configured(SafeCheckpointIO)],
         "num_sanity_val_steps": 0,
+        "enable_progress_bar": sys.stdout.isatty(),  # PlainProgress prints lines instead
         "log_every_n_steps": 1,
     }
-    # The module and its callbacks are ours; a recipe says what to train, not which classes may be imported.
     with quiet_lightning():
         _CLI(
             LiftingModule,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -142,7 +144,8 @@ class LiftingModule(L.LightningModule):
             schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma=self.hparams.lr_decay)
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
         steps = max(2, int(self.trainer.estimated_stepping_batches))
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.hparams.lr, total_steps=steps, pct_start=0.1)
+        # A function of the step alone, so that a resumed run may be given more steps.
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, functools.partial(_one_cycle, steps=steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -182,6 +185,14 @@ class LiftingModule(L.LightningModule):
         # Only to tell the loss's share of the step; a GPU queue must not be drained for it unless someone asks.
         if getattr(self, "time_loss", False) and self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+
+
+def _one_cycle(step: int, steps: int) -> float:
+    """Share of the peak learning rate: a line up over the first tenth, then half a cosine down."""
+    rise = max(1, steps // 10)
+    if step < rise:
+        return (step + 1) / (rise + 1)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rise) / max(1, steps - rise))))
 
 
 def describe(objective: Mapping[str, float]) -> str:

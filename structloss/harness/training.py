@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -86,6 +87,7 @@ def train(
             logger=False,
             enable_checkpointing=False,
             enable_model_summary=False,
+            enable_progress_bar=sys.stdout.isatty(),  # PlainProgress prints lines instead
             callbacks=[history, timer, FiniteLoss(), progress_callback(label)],
             default_root_dir=Path(scratch),
         )
