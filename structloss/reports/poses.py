@@ -137,7 +137,7 @@ def plot_poses(samples: PoseSamples, path: str | os.PathLike[str], *, max_frames
     columns = 2 + len(names)
     tall = 2.75  # inches of one row
     widths = np.array([front_box[0], front_box[0], *[side_box[0]] * len(names)]) / extent[1] * tall
-    margin, gap, top, bottom, title = 0.42, 0.16, 0.95, 0.5, 0.36
+    margin, gap, top, bottom, title = 0.46, 0.16, 0.95, 0.5, 0.36
     figure_width = float(widths.sum() + gap * (columns - 1) + margin + 0.15)
     figure_height = (tall + title) * len(frames) + top + bottom
     figure_width = max(figure_width, 7.6)
@@ -164,12 +164,11 @@ def plot_poses(samples: PoseSamples, path: str | os.PathLike[str], *, max_frames
         figure.text(
             0.13 / figure_width,
             (y + tall / 2) / figure_height,
-            one_line(samples.labels[frame]),
+            _wrapped(one_line(samples.labels[frame]), tall),
             rotation=90,
             va="center",
             ha="center",
-            fontsize=10,
-            fontweight="bold",
+            fontsize=8,
             parse_math=False,
         )
         _input(axes_row[0], skeleton, samples.input[frame], samples.confidence[frame], (shown[0], tall))
