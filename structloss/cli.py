@@ -83,15 +83,15 @@ def _add_demo(commands: argparse._SubParsersAction) -> None:
         "  structloss demo --data motion.npz --seed 2\n"
         "  structloss demo --backbone repose-h36m --window 243 --steps 20000\n",
     )
-    parser.add_argument("--steps", type=_positive, default=300, help="training steps of each model (default: 300)")
+    parser.add_argument("--steps", type=_positive, default=500, help="training steps of each model (default: 500)")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights, data and order (default: 0)")
     parser.add_argument("--data", metavar="FILE.npz", help="clip archive with real motion (default: synthetic motion)")
     parser.add_argument(
         "--backbone", default="repose-tiny", help="see structloss backbones list (default: repose-tiny)"
     )
     parser.add_argument("--out", default="structloss-demo", help="folder to write (default: structloss-demo)")
-    parser.add_argument("--window", type=_positive, default=81, help="frames of a clip (default: 81)")
-    parser.add_argument("--batch-size", type=_positive, default=8, help="clips of a step (default: 8)")
+    parser.add_argument("--window", type=_positive, default=27, help="frames of a clip (default: 27)")
+    parser.add_argument("--batch-size", type=_positive, default=16, help="clips of a step (default: 16)")
     parser.add_argument("--lr", type=_nonnegative, default=2e-3, help="peak learning rate (default: 2e-3)")
     parser.add_argument("--lambda-s", type=_nonnegative, default=1.0, help="weight of L_S (default: 1)")
     parser.add_argument("--lambda-t", type=_nonnegative, default=1.0, help="weight of L_T (default: 1)")

@@ -112,7 +112,7 @@ def test_demo_refuses_clips_shorter_than_the_window(tmp_path, capsys):
     save_archive(archive, generate_clips(4, 1, 20))
     assert main(["demo", "--steps", "2", "--data", str(archive), "--out", str(tmp_path / "out")]) == 1
     error = capsys.readouterr().err
-    assert "20" in error and "81" in error and error.count("\n") == 1
+    assert "20" in error and "27" in error and error.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
 

@@ -39,13 +39,13 @@ class DemoSettings:
         lambda_s, lambda_t: weights of L_S and L_T in the second model.
     """
 
-    steps: int = 300
+    steps: int = 500
     seed: int = 0
     data: str | None = None
     backbone: str = "repose-tiny"
     out: str = "structloss-demo"
-    window: int = 81
-    batch_size: int = 8
+    window: int = 27
+    batch_size: int = 16
     lr: float = 2e-3
     lambda_s: float = 1.0
     lambda_t: float = 1.0
@@ -87,7 +87,7 @@ def run_demo(settings: DemoSettings) -> RunSummary:
         ) from error
 
     info = backbones.info(settings.backbone)
-    sizes = {} if settings.data else {"num_subjects": 20, "frames": 2 * settings.window}
+    sizes = {} if settings.data else {"num_subjects": 20, "frames": 4 * settings.window}
     data = MotionDataModule(
         data=settings.data,
         window=settings.window,
