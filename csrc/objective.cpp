@@ -50,6 +50,9 @@ void run(const Threads& threads, int64_t tasks, int64_t grain, F&& body) {
   if (error != 0 || context.failed) throw std::runtime_error("a worker of the CPU kernel failed (out of memory?)");
 }
 
+// Depths (predicted or target) that a thread keeps of a clip: 128 kB in float32, well within the second-level cache.
+constexpr int64_t kKeptDepths = 32768;
+
 struct Scales {
   double value[kTermCount];  // 1 / denominator, 0 where there is nothing to average
   double grad[kTermCount];   // lambda / denominator
@@ -66,12 +69,16 @@ SL_INLINE void frames_task(const ObjectiveParams& q, const Scales& scales, int64
   const T* w0 = weighted ? static_cast<const T*>(q.weight) + clip * ws[0] + t0 * ws[1] : nullptr;
   const bool all = q.active[kMpjpe];  // the ranking reads nothing but depth
   if (frames < kBlock) {
-    for (auto* v : {&b.px, &b.py, &b.pz, &b.dx, &b.dy, &b.dz}) std::fill(v->begin(), v->end(), T(0));
+    for (auto* v : {&b.px, &b.py, &b.dx, &b.dy}) std::fill(v->begin(), v->end(), T(0));
+    for (int64_t j = 0; j < J; ++j) {
+      std::fill_n(b.pz + j * b.z_stride, kBlock, T(0));
+      std::fill_n(b.dz + j * b.z_stride, kBlock, T(0));
+    }
     if (weighted) std::fill(b.w.begin(), b.w.end(), 0.0);
   }
-  auto gather = [frames, J](std::vector<T>& to, const T* from, int64_t frame_stride, int64_t joint_stride) {
+  auto gather = [frames, J](T* to, int64_t to_stride, const T* from, int64_t frame_stride, int64_t joint_stride) {
     for (int64_t j = 0; j < J; ++j) {
-      T* row = to.data() + j * kBlock;
+      T* row = to + j * to_stride;
       const T* x = from + j * joint_stride;
       if (frames == kBlock) {  // a known trip count, unrolled: this copy is half of a small objective's time
         SL_UNROLL
@@ -81,13 +88,13 @@ SL_INLINE void frames_task(const ObjectiveParams& q, const Scales& scales, int64
       }
     }
   };
-  gather(b.pz, p0 + 2 * ps[3], ps[1], ps[2]);
-  gather(b.dz, d0 + 2 * ds[3], ds[1], ds[2]);
+  gather(b.pz, b.z_stride, p0 + 2 * ps[3], ps[1], ps[2]);
+  gather(b.dz, b.z_stride, d0 + 2 * ds[3], ds[1], ds[2]);
   if (all) {
-    gather(b.px, p0, ps[1], ps[2]);
-    gather(b.py, p0 + ps[3], ps[1], ps[2]);
-    gather(b.dx, d0, ds[1], ds[2]);
-    gather(b.dy, d0 + ds[3], ds[1], ds[2]);
+    gather(b.px.data(), kBlock, p0, ps[1], ps[2]);
+    gather(b.py.data(), kBlock, p0 + ps[3], ps[1], ps[2]);
+    gather(b.dx.data(), kBlock, d0, ds[1], ds[2]);
+    gather(b.dy.data(), kBlock, d0 + ds[3], ds[1], ds[2]);
   }
   if (weighted) {
     for (int64_t j = 0; j < J; ++j) {
@@ -95,7 +102,10 @@ SL_INLINE void frames_task(const ObjectiveParams& q, const Scales& scales, int64
         const int64_t o = j * kBlock + t;
         const T w = w0[t * ws[1] + j * ws[2]];
         b.w[o] = double(w);
-        if (w == T(0)) b.px[o] = b.py[o] = b.pz[o] = b.dx[o] = b.dy[o] = b.dz[o] = T(0);
+        if (w == T(0)) {
+          b.px[o] = b.py[o] = b.dx[o] = b.dy[o] = T(0);
+          b.pz[j * b.z_stride + t] = b.dz[j * b.z_stride + t] = T(0);
+        }
       }
     }
   }
@@ -119,16 +129,21 @@ SL_INLINE void frames_task(const ObjectiveParams& q, const Scales& scales, int64
 }
 
 template <typename T>
-SL_INLINE void row_task(const ObjectiveParams& q, const Scales& scales, int64_t clip, int64_t joint, RankScratch<T>& s,
-                        double* partial) {
+SL_INLINE void row_task(const ObjectiveParams& q, const Scales& scales, int64_t clip, int64_t joint, const T* pz,
+                        const T* dz, RankScratch<T>& s, double* partial) {
   const int64_t T_ = q.T;
   const bool weighted = q.weight != nullptr;
   const int64_t *ps = q.pred_stride, *ds = q.target_stride, *ws = q.weight_stride;
-  const T* p = static_cast<const T*>(q.pred) + clip * ps[0] + joint * ps[2] + 2 * ps[3];
-  const T* d = static_cast<const T*>(q.target) + clip * ds[0] + joint * ds[2] + 2 * ds[3];
-  for (int64_t t = 0; t < T_; ++t) {
-    s.p[t] = p[t * ps[1]];
-    s.d[t] = d[t * ds[1]];
+  if (pz != nullptr) {  // gathered already
+    std::memcpy(s.p.data(), pz, size_t(T_) * sizeof(T));
+    std::memcpy(s.d.data(), dz, size_t(T_) * sizeof(T));
+  } else {
+    const T* p = static_cast<const T*>(q.pred) + clip * ps[0] + joint * ps[2] + 2 * ps[3];
+    const T* d = static_cast<const T*>(q.target) + clip * ds[0] + joint * ds[2] + 2 * ds[3];
+    for (int64_t t = 0; t < T_; ++t) {
+      s.p[t] = p[t * ps[1]];
+      s.d[t] = d[t * ds[1]];
+    }
   }
   if (weighted) {
     const T* w = static_cast<const T*>(q.weight) + clip * ws[0] + joint * ws[2];
@@ -169,8 +184,8 @@ SL_INLINE void rows_task(const RankingParams& q, double scale, int64_t row, Rank
     frames_task<TYPE>(q, s, clip, block, b, partial);                                                                 \
   }                                                                                                                   \
   SL_MULTIVERSION void row_##NAME(const ObjectiveParams& q, const Scales& s, int64_t clip, int64_t joint,             \
-                                  RankScratch<TYPE>& scratch, double* partial) {                                      \
-    row_task<TYPE>(q, s, clip, joint, scratch, partial);                                                              \
+                                  const TYPE* pz, const TYPE* dz, RankScratch<TYPE>& scratch, double* partial) {      \
+    row_task<TYPE>(q, s, clip, joint, pz, dz, scratch, partial);                                                      \
   }                                                                                                                   \
   SL_MULTIVERSION void rows_##NAME(const RankingParams& q, double scale, int64_t row, RankScratch<TYPE>& scratch,     \
                                    double* partial) {                                                                 \
@@ -188,11 +203,13 @@ void frames(const ObjectiveParams& q, const Scales& s, int64_t clip, int64_t blo
 void frames(const ObjectiveParams& q, const Scales& s, int64_t clip, int64_t block, Block<double>& b, double* o) {
   frames_f64(q, s, clip, block, b, o);
 }
-void row(const ObjectiveParams& q, const Scales& s, int64_t clip, int64_t joint, RankScratch<float>& r, double* o) {
-  row_f32(q, s, clip, joint, r, o);
+void row(const ObjectiveParams& q, const Scales& s, int64_t clip, int64_t joint, const float* pz, const float* dz,
+         RankScratch<float>& r, double* o) {
+  row_f32(q, s, clip, joint, pz, dz, r, o);
 }
-void row(const ObjectiveParams& q, const Scales& s, int64_t clip, int64_t joint, RankScratch<double>& r, double* o) {
-  row_f64(q, s, clip, joint, r, o);
+void row(const ObjectiveParams& q, const Scales& s, int64_t clip, int64_t joint, const double* pz, const double* dz,
+         RankScratch<double>& r, double* o) {
+  row_f64(q, s, clip, joint, pz, dz, r, o);
 }
 void rows(const RankingParams& q, double scale, int64_t i, RankScratch<float>& r, double* o) {
   rows_f32(q, scale, i, r, o);
@@ -262,18 +279,31 @@ void objective_typed(const ObjectiveParams& q, const Threads& threads) {
     for (int64_t i = begin; i < end; ++i)
       frames(q, scales, i / blocks, i % blocks, b, frame_sums.data() + i * kTermCount);
   };
-  auto do_rows = [&](int64_t begin, int64_t end, RankScratch<T>& s) {
-    for (int64_t i = begin; i < end; ++i) row(q, scales, i / q.J, i % q.J, s, row_sums.data() + i);
-  };
+  const T* nothing = nullptr;
   if (q.B >= 2 * threads.count) {  // a clip at a time: it stays in the cache between its two passes
     run(threads, q.B, 1, [&](int64_t begin, int64_t end) {
       Block<T> b;
       RankScratch<T> s;
       b.reserve(q.J, weighted);
       if (temporal) s.reserve(q.T, weighted);
+      // The depths of a clip, joint after joint, for both passes; long clips are gathered twice rather than kept twice.
+      const int64_t length = blocks * kBlock;
+      const bool keep = temporal && q.J * length <= kKeptDepths;
+      std::vector<T> depths(keep ? size_t(2 * q.J * length) : 0);
+      T *pz = depths.data(), *dz = pz + q.J * length;
+      if (keep) b.z_stride = length;
       for (int64_t clip = begin; clip < end; ++clip) {
-        do_frames(clip * blocks, (clip + 1) * blocks, b);
-        if (temporal) do_rows(clip * q.J, (clip + 1) * q.J, s);
+        for (int64_t k = 0; k < blocks; ++k) {
+          if (keep) {
+            b.pz = pz + k * kBlock;
+            b.dz = dz + k * kBlock;
+          }
+          do_frames(clip * blocks + k, clip * blocks + k + 1, b);
+        }
+        if (!temporal) continue;
+        for (int64_t j = 0; j < q.J; ++j)
+          row(q, scales, clip, j, keep ? pz + j * length : nothing, keep ? dz + j * length : nothing, s,
+              row_sums.data() + clip * q.J + j);
       }
     });
   } else {  // few clips: spread each over the threads
@@ -286,7 +316,8 @@ void objective_typed(const ObjectiveParams& q, const Threads& threads) {
       run(threads, q.B * q.J, 4, [&](int64_t begin, int64_t end) {
         RankScratch<T> s;
         s.reserve(q.T, weighted);
-        do_rows(begin, end, s);
+        for (int64_t i = begin; i < end; ++i)
+          row(q, scales, i / q.J, i % q.J, nothing, nothing, s, row_sums.data() + i);
       });
   }
   double sums[kTermCount] = {};

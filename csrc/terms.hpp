@@ -12,10 +12,14 @@ namespace structloss {
 constexpr int kBlock = 32;
 
 // One block of `kBlock` frames (fewer at the end of a clip; the rest is padded with zeros), gathered from any strides.
-// Arrays are [J][kBlock].
+// Arrays are [J][kBlock], but for the depths: those may be columns of a whole clip's, so that the temporal rows need no
+// second gather.
 template <typename T>
 struct Block {
-  std::vector<T> px, py, pz, dx, dy, dz;  // dx, dy, dz: the target
+  T *pz, *dz;        // depths of joint 0, predicted and target
+  int64_t z_stride;  // from one joint's depths to the next one's
+  std::vector<T> px, py, dx, dy;          // dx, dy: the target
+  std::vector<T> own_pz, own_dz;          // where pz and dz point without a clip's memory
   std::vector<T> gx, gy, gz;              // gradient of the weighted total
   std::vector<double> w;
   std::vector<typename RankTraits<T>::Count> pairs;  // spatial hinge: twice g
@@ -23,7 +27,10 @@ struct Block {
 
   void reserve(int64_t J, bool weighted) {
     const size_t n = size_t(J) * kBlock;
-    for (auto* v : {&px, &py, &pz, &dx, &dy, &dz, &gx, &gy, &gz}) v->resize(n);
+    for (auto* v : {&px, &py, &dx, &dy, &own_pz, &own_dz, &gx, &gy, &gz}) v->resize(n);
+    pz = own_pz.data();
+    dz = own_dz.data();
+    z_stride = kBlock;
     pairs.resize(n);
     if (weighted) {
       w.resize(n);
@@ -45,8 +52,8 @@ SL_INLINE double mpjpe_block(Block<T>& b, int64_t J, bool weighted, double scale
   const T s = T(scale);
   for (int64_t k = 0; k < J; ++k) {
     const int64_t o = k * kBlock;
-    const T *px = b.px.data() + o, *py = b.py.data() + o, *pz = b.pz.data() + o;
-    const T *dx = b.dx.data() + o, *dy = b.dy.data() + o, *dz = b.dz.data() + o;
+    const T *px = b.px.data() + o, *py = b.py.data() + o, *pz = b.pz + k * b.z_stride;
+    const T *dx = b.dx.data() + o, *dy = b.dy.data() + o, *dz = b.dz + k * b.z_stride;
     T x[kBlock], y[kBlock], z[kBlock], error[kBlock];
     for (int i = 0; i < kBlock; ++i) {
       x[i] = px[i] - dx[i];
@@ -83,7 +90,7 @@ SL_INLINE double depth_ranking_joints_block(Block<T>& b, int64_t J, bool weighte
   using Count = typename RankTraits<T>::Count;
   double mean[kBlock] = {}, total[kBlock] = {}, invalid[kBlock] = {}, sum[kBlock] = {};
   for (int64_t k = 0; k < J; ++k) {
-    const T *p = b.pz.data() + k * kBlock, *d = b.dz.data() + k * kBlock;
+    const T *p = b.pz + k * b.z_stride, *d = b.dz + k * b.z_stride;
     for (int i = 0; i < kBlock; ++i) {
       mean[i] += double(p[i]);
       // Counts the NaNs of p and d: one takes the whole frame's row with it.
@@ -103,9 +110,9 @@ SL_INLINE double depth_ranking_joints_block(Block<T>& b, int64_t J, bool weighte
   std::fill(b.pairs.begin(), b.pairs.end(), Count(0));
   if (weighted) std::fill(b.pairs_weighted.begin(), b.pairs_weighted.end(), 0.0);
   for (int64_t j = 0; j < J; ++j) {
-    const T *pj = b.pz.data() + j * kBlock, *dj = b.dz.data() + j * kBlock;
+    const T *pj = b.pz + j * b.z_stride, *dj = b.dz + j * b.z_stride;
     for (int64_t k = j + 1; k < J; ++k) {
-      const T *pk = b.pz.data() + k * kBlock, *dk = b.dz.data() + k * kBlock;
+      const T *pk = b.pz + k * b.z_stride, *dk = b.dz + k * b.z_stride;
       Count c[kBlock];
       for (int i = 0; i < kBlock; i += RankTraits<T>::kLanes) {
         const auto v = pair_count<T>(load<T>(pj + i), load<T>(pk + i), load<T>(dj + i), load<T>(dk + i));
@@ -128,7 +135,7 @@ SL_INLINE double depth_ranking_joints_block(Block<T>& b, int64_t J, bool weighte
     }
   }
   for (int64_t k = 0; k < J; ++k) {
-    const T* p = b.pz.data() + k * kBlock;
+    const T* p = b.pz + k * b.z_stride;
     double g[kBlock];
     if (weighted) {
       const double *w = b.w.data() + k * kBlock, *c = b.pairs_weighted.data() + k * kBlock;
