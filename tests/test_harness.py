@@ -207,7 +207,7 @@ def test_fit_resume_and_test_from_the_command_line(tmp_path):
         assert any(row.get("val/mpjpe") for row in csv.DictReader(file))
     last = version / "checkpoints" / "last.ckpt"
     saved = torch.load(last, weights_only=True)
-    resumed = run(*fit, "--trainer.max_epochs", "2", "--ckpt_path", str(last), cwd=tmp_path)
+    resumed = run(*fit, "--trainer.max_epochs", "2", "--ckpt_path", "last", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     after = torch.load(tmp_path / "runs/repose-tiny/version_1/checkpoints/last.ckpt", weights_only=True)
     assert (saved["epoch"], after["epoch"]) == (0, 1) and after["global_step"] == 2 * saved["global_step"]
@@ -216,6 +216,8 @@ def test_fit_resume_and_test_from_the_command_line(tmp_path):
     scored = run(*test, *model, cwd=tmp_path)
     assert scored.returncode == 0, scored.stderr
     assert "test/pa_mpjpe" in scored.stdout
+    nothing = run("fit", "--config", "repose-h36m", *DATA_ARGUMENTS, "--ckpt_path=last", cwd=tmp_path)
+    assert nothing.returncode == 1 and "no earlier run has a checkpoint under runs/repose-h36m" in nothing.stderr
     other = run(*test, "--model.backbone", "simplebaseline-16j", cwd=tmp_path)
     assert other.returncode == 1
     assert "of a model with backbone 'repose-tiny', expected 'simplebaseline-16j'" in other.stderr

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import lightning as L
+from jsonargparse import DefaultHelpFormatter
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 
 from ..data import MotionDataModule
+from ..errors import MissingFileError
 from .callbacks import FiniteLoss, progress_callback
 from .checkpoint_io import SafeCheckpointIO
 from .lifting import LiftingModule
@@ -20,6 +23,8 @@ from .training import quiet_lightning
 
 __all__ = ["SUBCOMMANDS", "run"]
 
+#: Where runs are logged and checkpoints kept, relative to the working directory.
+RUNS = "runs"
 SUBCOMMANDS = ("fit", "validate", "test")
 
 _EXAMPLES = {
@@ -38,6 +43,13 @@ _EXAMPLES = {
   structloss test --config repose-h36m --data.data motion.npz --model.init_from repose_h36m.pth
 """,
 }
+
+
+class _Help(DefaultHelpFormatter):
+    """Keeps the line ends of the examples."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "".join(f"{indent}{line}" for line in text.splitlines(keepends=True))
 
 
 class _CLI(LightningCLI):
@@ -78,6 +90,24 @@ def _run_name(arguments: Sequence[str]) -> str:
     return "lifting"
 
 
+def _with_last_checkpoint(arguments: Sequence[str], runs: Path) -> list[str]:
+    """Replace `--ckpt_path last` by the newest checkpoint of the recipe's earlier runs.
+
+    Lightning looks in the folder of the run that is just beginning, finds nothing and starts anew.
+    """
+    out = list(arguments)
+    for i, argument in enumerate(out):
+        if argument == "--ckpt_path=last" or (argument == "--ckpt_path" and out[i + 1 : i + 2] == ["last"]):
+            found = sorted(runs.glob("version_*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
+            if not found:
+                raise MissingFileError(
+                    f"no earlier run has a checkpoint under {runs}, expected one for --ckpt_path last."
+                )
+            out[i : i + (1 if "=" in argument else 2)] = [f"--ckpt_path={found[-1]}"]
+            break
+    return out
+
+
 def _configured(cls: type, **arguments: object) -> dict[str, object]:
     """A default in the form the command line's configuration files use, so that they can change it."""
     return {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": arguments}
@@ -91,16 +121,19 @@ def run(subcommand: str, arguments: Sequence[str]) -> None:
     """
     arguments = _with_recipe_paths(arguments)
     name = _run_name(arguments)
+    arguments = _with_last_checkpoint(arguments, Path(RUNS) / name)
     help_text = {
         command: {
             "prog": f"structloss {command}",
+            "usage": f"structloss {command} --config RECIPE [--{{trainer,model,data}}.KEY VALUE ...] [--ckpt_path PATH]",
+            "formatter_class": _Help,
             "description": f"{command} a backbone. Recipes: {', '.join(recipe_names())}; or your own YAML file.",
             "epilog": _EXAMPLES[command],
         }
         for command in SUBCOMMANDS
     }
     defaults = {
-        "logger": _configured(CSVLogger, save_dir="runs", name=name),
+        "logger": _configured(CSVLogger, save_dir=RUNS, name=name),
         "callbacks": [
             ModelCheckpoint(monitor="val/mpjpe", filename="best-{epoch}", save_last=True, enable_version_counter=False),
             FiniteLoss(),
