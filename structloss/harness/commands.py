@@ -125,8 +125,7 @@ def run(subcommand: str, arguments: Sequence[str]) -> None:
     help_text = {
         command: {
             "prog": f"structloss {command}",
-            "usage": f"structloss {command} --config RECIPE [--{{trainer,model,data}}.KEY VALUE ...] [--ckpt_path PATH]",
-            "formatter_class": _Help,
+            "usage": f"structloss {command} --config RECIPE [--{{trainer,model,data}}.KEY VALUE] [--ckpt_path PATH]",
             "description": f"{command} a backbone. Recipes: {', '.join(recipe_names())}; or your own YAML file.",
             "epilog": _EXAMPLES[command],
         }
@@ -153,7 +152,7 @@ def run(subcommand: str, arguments: Sequence[str]) -> None:
             seed_everything_default=0,
             save_config_kwargs={"overwrite": True},
             auto_configure_optimizers=False,
-            parser_kwargs=help_text,
+            parser_kwargs={"formatter_class": _Help, **help_text},  # subcommands take the main parser's formatter
             args=[subcommand, *arguments],
         )
     sys.stdout.flush()
