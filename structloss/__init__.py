@@ -10,7 +10,24 @@ import importlib
 from typing import Any
 
 from . import errors, functional, nn, skeletons
-from .functional import Objective, depth_ranking, mpjpe, objective, ranking_hinge
+from .functional import (
+    Objective,
+    bone_angle,
+    bone_angle_velocity,
+    bone_ratio,
+    bone_symmetry,
+    depth_ranking,
+    illegal_angle,
+    limb_length,
+    limb_variance,
+    mpjpe,
+    n_mpjpe,
+    objective,
+    ranking_hinge,
+    temporal_consistency,
+    velocity,
+    weighted_mpjpe,
+)
 from .ops.backend import backends, use_backend
 from .terms import TERMS
 
@@ -19,10 +36,21 @@ __version__ = "0.1.0"
 __all__ = [
     # operators
     "Objective",
+    "bone_angle",
+    "bone_angle_velocity",
+    "bone_ratio",
+    "bone_symmetry",
     "depth_ranking",
+    "illegal_angle",
+    "limb_length",
+    "limb_variance",
     "mpjpe",
+    "n_mpjpe",
     "objective",
     "ranking_hinge",
+    "temporal_consistency",
+    "velocity",
+    "weighted_mpjpe",
     # term table and backends
     "TERMS",
     "backends",

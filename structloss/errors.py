@@ -29,6 +29,7 @@ __all__ = [
     "check_same_device",
     "check_same_shape",
     "check_weight",
+    "shown",
 ]
 
 
@@ -80,11 +81,17 @@ def check_name(kind: str, name: object, known: Collection[str]) -> str:
     raise UnknownNameError(f"unknown {kind} {name!r}: {hint}")
 
 
+def shown(value: object) -> str:
+    """A value as it stands in a message: its repr if that is short and on one line, else its type."""
+    text = repr(value)
+    return text if len(text) <= 60 and "\n" not in text else f"a {type(value).__name__}"
+
+
 def check_choice(argument: str, value: object, choices: Sequence[str]) -> str:
     """Return `value` if it is one of the fixed `choices` of `argument`; otherwise raise :class:`ArgumentError`."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         expected = ", ".join(map(repr, choices))
-        raise ArgumentError(f"{argument} is {value!r}, expected one of {expected}.")
+        raise ArgumentError(f"{argument} is {shown(value)}, expected one of {expected}.")
     return value
 
 
@@ -124,7 +131,9 @@ def check_weight(weight: Tensor | None, pred: Tensor, shape: Sequence[int]) -> T
     check_same_device("weight", weight, "pred", pred)
     if weight.requires_grad:
         raise ArgumentError("weight requires grad, expected one that doesn't, since no gradient flows to it.")
-    if weight.dim() > len(shape) or any(w not in (1, s) for w, s in zip(weight.shape[::-1], shape[::-1], strict=False)):
+    sizes = zip(weight.shape[::-1], shape[::-1], strict=False)
+    # Not `w not in (1, s)`: under torch.compile that is false for a symbolic size that a guard has made a number.
+    if weight.dim() > len(shape) or any(w != 1 and w != s for w, s in sizes):
         raise ArgumentError(
             f"weight has shape {list(weight.shape)}, expected {list(shape)}, the shape of pred without xyz."
             if len(shape) != pred.dim()

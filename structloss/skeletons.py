@@ -75,6 +75,7 @@ class Skeleton:
         hinges: right elbow, left elbow, right knee, left knee, in this order.
         bone_groups: (group name, bones) pairs; bones of a group keep their length ratios from person to person:
             "legs" and "arms" (four each), "hips" and "shoulders" (two each, where there is a pelvis or thorax joint).
+        angle_pairs_left_out: of `angle_pairs`, those that the published angle losses don't have.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Skeleton:
     symmetric_groups: tuple[tuple[str, tuple[tuple[Bone, Bone], ...]], ...] = ()
     hinges: tuple[Hinge, ...] = ()
     bone_groups: tuple[tuple[str, tuple[Bone, ...]], ...] = ()
+    angle_pairs_left_out: tuple[tuple[int, int], ...] = ()
 
     @property
     def num_joints(self) -> int:
@@ -109,6 +111,19 @@ class Skeleton:
         return tuple(pair for _, pairs in self.symmetric_groups for pair in pairs)
 
     @property
+    def bone_group_lengths(self) -> tuple[tuple[float, ...], ...]:
+        """Canonical lengths in millimetres of the bones in `bone_groups`, in the same order."""
+        return tuple(tuple(_CANONICAL_MM[name]) for name, _ in self.bone_groups)
+
+    @property
+    def angle_pairs(self) -> tuple[tuple[int, int], ...]:
+        """(i, j), i < j, of every two bones that meet in a joint: indices into `bones`."""
+        bones = self.bones
+        return tuple(
+            (i, j) for i in range(len(bones)) for j in range(i + 1, len(bones)) if set(bones[i]) & set(bones[j])
+        )
+
+    @property
     def mirror(self) -> tuple[int, ...]:
         """Permutation that swaps the sides: `pose[..., mirror, :]`, together with x -> -x, is the mirrored pose."""
         swap = {**dict(zip(self.left, self.right, strict=True)), **dict(zip(self.right, self.left, strict=True))}
@@ -121,6 +136,15 @@ class Skeleton:
         for parent in found:  # grows while it is walked: breadth first
             found.extend(child for child, p in enumerate(self.parents) if p == parent)
         return tuple(found)
+
+
+# Mean bone lengths that bone ratios are taken to (Zhou et al., ICCV 2017), in the order of the groups' bones.
+_CANONICAL_MM = {
+    "legs": (456.008604234, 452.125519758) * 2,
+    "arms": (284.125346475, 249.772589249) * 2,
+    "hips": (134.201602044,) * 2,
+    "shoulders": (180.776851782,) * 2,
+}
 
 
 def _hinges(*chains: tuple[int, int, int, int]) -> tuple[Hinge, ...]:
@@ -143,6 +167,7 @@ def _person(
     root: int = 0,
     bones: tuple[Bone, ...] = (),
     extra_symmetry: tuple[tuple[str, tuple[tuple[Bone, Bone], ...]], ...] = (),
+    angle_pairs_left_out: tuple[tuple[int, int], ...] = (),
 ) -> Skeleton:
     """A skeleton from its chains (hip, knee, ankle) and (shoulder, elbow, wrist), left and right."""
     (lh, lk, la), (rh, rk, ra) = legs
@@ -172,6 +197,7 @@ def _person(
         symmetric_groups=symmetric + extra_symmetry,
         hinges=_hinges(*chains),
         bone_groups=groups,
+        angle_pairs_left_out=angle_pairs_left_out,
     )
 
 
@@ -185,6 +211,7 @@ _H36M = _person(
     arms=((11, 12, 13), (14, 15, 16)),
     pelvis=(0,),
     thorax=8,
+    angle_pairs_left_out=((8, 10),),  # neck-nose with left clavicle; MotionBERT's list has the right one only
 )
 
 # Head top hangs on the head centre (chain pelvis, spine, neck, head, head top); the data set's own table hangs it on

@@ -27,9 +27,11 @@ def _scaled(grad: Tensor, by: Tensor, dtype: torch.dtype) -> Tensor:
 
 class _Objective(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, pred, lam, target, weight, lambdas, terms, reduction, need_grad, backend):
+    def forward(ctx, pred, lam, target, weight, lambdas, terms, skeleton, options, reduction, need_grad, backend):
         launch = torch.ops.structloss.objective if torch.compiler.is_compiling() else library.launch_objective
-        total, values, grad = launch(pred, target, weight, lam, lambdas, terms, reduction, need_grad, backend)
+        total, values, grad = launch(
+            pred, target, weight, lam, lambdas, terms, skeleton, options, reduction, need_grad, backend
+        )
         ctx.save_for_backward(grad, values)
         ctx.dtype = pred.dtype
         ctx.mark_non_differentiable(values)
@@ -40,7 +42,7 @@ class _Objective(torch.autograd.Function):
     def backward(ctx, by, _):
         grad, values = ctx.saved_tensors
         need_pred, need_lam = ctx.needs_input_grad[:2]
-        nothing = (None,) * 7
+        nothing = (None,) * 9
         if by is None:
             return None, None, *nothing
         pred_grad = _scaled(grad, by, ctx.dtype) if need_pred else None
@@ -64,17 +66,20 @@ class _RankingHinge(torch.autograd.Function):
 
 def objective(
     pred: Tensor,  # [B, T, J, 3]
-    target: Tensor,  # [B, T, J, 3]
+    target: Tensor | None,  # [B, T, J, 3]
     weight: Tensor | None,  # [B, T, J]
     lam: Tensor | None,  # [K]
     lambdas: Sequence[float],
     terms: Sequence[str],
+    skeleton: str,
+    options: str,
     reduction: str,
     backend: str | None,
 ) -> tuple[Tensor, Tensor]:
     """Total (0-d) and detached term values [K]."""
     need_grad = torch.is_grad_enabled() and pred.requires_grad
-    return _Objective.apply(pred, lam, target, weight, lambdas, ",".join(terms), reduction, need_grad, backend)
+    names = ",".join(terms)
+    return _Objective.apply(pred, lam, target, weight, lambdas, names, skeleton, options, reduction, need_grad, backend)
 
 
 def ranking_hinge(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..kernels import native
+from .structure import structure_of
 
 __all__ = ["TERM_NUMBERS", "objective", "ranking_hinge"]
 
@@ -26,12 +28,20 @@ def _numbers(terms: tuple[str, ...]) -> list[int]:
     return [TERM_NUMBERS()[term] for term in terms]
 
 
+@functools.lru_cache(maxsize=256)
+def _structure(terms: tuple[str, ...], skeleton: str, options: str) -> object:
+    """The native form of the structure."""
+    return native.cpu_module().Structure(*dataclasses.astuple(structure_of(terms, skeleton, options)))
+
+
 def objective(
     pred: Tensor,  # [B, T, J, 3]
-    target: Tensor,  # [B, T, J, 3]
+    target: Tensor | None,  # [B, T, J, 3]
     weight: Tensor | None,  # [B, T, J]
     lambdas: Sequence[float] | Tensor,
     terms: tuple[str, ...],
+    skeleton: str,
+    options: str,
     reduction: str,
     need_grad: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -44,14 +54,15 @@ def objective(
         _DTYPES[pred.dtype],
         pred.data_ptr(),
         pred.stride(),
-        target.data_ptr(),
-        target.stride(),
+        0 if target is None else target.data_ptr(),
+        (0, 0, 0, 0) if target is None else target.stride(),
         0 if weight is None else weight.data_ptr(),
         (0, 0, 0) if weight is None else weight.stride(),
         grad.data_ptr() if need_grad else 0,
         pred.shape[:3],
         _numbers(terms),
         lambdas.tolist() if isinstance(lambdas, Tensor) else lambdas,
+        _structure(terms, skeleton, options),
         reduction,
         total.data_ptr(),
         values.data_ptr(),

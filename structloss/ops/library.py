@@ -53,11 +53,13 @@ def _without_autocast(launch):
 @_without_autocast
 def launch_objective(
     pred: Tensor,  # [B, T, J, 3]
-    target: Tensor,  # [B, T, J, 3]
+    target: Tensor | None,  # [B, T, J, 3]
     weight: Tensor | None,  # [B, T, J]
     lam: Tensor | None,  # [K]; replaces `lambdas` where a weight is a tensor
     lambdas: Sequence[float],
-    terms: str,
+    terms: str,  # names, separated by commas
+    skeleton: str,
+    options: str,  # from structure.encode_options
     reduction: str,
     need_grad: bool,
     backend: str | None,
@@ -66,7 +68,8 @@ def launch_objective(
     names = tuple(terms.split(","))
     implementation = _implementation(backend, pred.device, names)
     pred, target, weight, lam = _in_compute_dtype(pred, target, weight, lam)
-    return implementation.objective(pred, target, weight, lambdas if lam is None else lam, names, reduction, need_grad)
+    lambdas = lambdas if lam is None else lam
+    return implementation.objective(pred, target, weight, lambdas, names, skeleton, options, reduction, need_grad)
 
 
 @_without_autocast
@@ -85,8 +88,8 @@ def launch_ranking_hinge(
 
 _library = torch.library.Library("structloss", "DEF")
 _library.define(
-    "objective(Tensor pred, Tensor target, Tensor? weight, Tensor? lam, float[] lambdas, str terms, str reduction, "
-    "bool need_grad, str? backend) -> (Tensor, Tensor, Tensor)"
+    "objective(Tensor pred, Tensor? target, Tensor? weight, Tensor? lam, float[] lambdas, str terms, str skeleton, "
+    "str options, str reduction, bool need_grad, str? backend) -> (Tensor, Tensor, Tensor)"
 )
 _library.define(
     "ranking_hinge(Tensor pred, Tensor target, Tensor? weight, str reduction, bool need_grad, str? backend) "
@@ -101,7 +104,7 @@ def _grad_like(pred: Tensor, need_grad: bool) -> Tensor:
 
 
 @torch.library.register_fake("structloss::objective", lib=_library)
-def _(pred, target, weight, lam, lambdas, terms, reduction, need_grad, backend):
+def _(pred, target, weight, lam, lambdas, terms, skeleton, options, reduction, need_grad, backend):
     dtype = compute_dtype(pred.dtype)
     values = pred.new_empty(len(terms.split(",")), dtype=dtype)
     return pred.new_empty((), dtype=dtype), values, _grad_like(pred, need_grad)

@@ -1,0 +1,47 @@
+"""The losses as functions. Poses are [..., T, J, 3]: frames, joints, xyz; depth is channel 2.
+
+Common to all:
+
+* any number of leading batch dimensions, any strides; float64, float32, float16 or bfloat16 (half types are computed
+  in float32); metres or millimetres, root-relative or not;
+* the result is a 0-d tensor of the compute dtype; the gradient with respect to `pred` has the dtype of `pred`;
+* no clips, no joints or no weight give 0, never NaN; a NaN in `pred` or `target` gives NaN;
+* `weight` [..., T, J] >= 0 is visibility, confidence or a padding mask; what has weight 0 takes no part, whatever it
+  holds. A bone, an angle or a step between frames weighs the product of its joints' weights;
+* `reduction` is "mean" (`structloss.TERMS[name].count` says over what) or "sum";
+* `check_finite=True` raises for NaN or infinite input instead of returning NaN; it synchronises a GPU;
+* `backend` chooses the implementation, see :func:`structloss.use_backend`;
+* differentiable in `pred`, once; works under torch.compile(fullgraph=True), autocast and no_grad;
+* where a length has no slope (joints without error, bones of no length) the gradient is 0, as is that of |x| at 0.
+
+They raise ArgumentError (a ValueError) for shapes, devices, reductions, options and negative weights, DtypeError (also
+a TypeError) for dtypes, UnknownNameError for names, BackendError for a backend that can't serve the call.
+"""
+
+from ._call import REDUCTIONS
+from .anatomy import bone_ratio, bone_symmetry, illegal_angle
+from .fused import Objective, objective
+from .limbs import bone_angle, bone_angle_velocity, limb_length, limb_variance
+from .motion import temporal_consistency, velocity
+from .position import mpjpe, n_mpjpe, weighted_mpjpe
+from .ranking import depth_ranking, ranking_hinge
+
+__all__ = [
+    "REDUCTIONS",
+    "Objective",
+    "bone_angle",
+    "bone_angle_velocity",
+    "bone_ratio",
+    "bone_symmetry",
+    "depth_ranking",
+    "illegal_angle",
+    "limb_length",
+    "limb_variance",
+    "mpjpe",
+    "n_mpjpe",
+    "objective",
+    "ranking_hinge",
+    "temporal_consistency",
+    "velocity",
+    "weighted_mpjpe",
+]

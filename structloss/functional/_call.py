@@ -1,0 +1,203 @@
+"""From a public function's arguments to one call of the operator: the checks and the shape [B, T, J, 3]."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from numbers import Real
+
+import torch
+from torch import Tensor
+
+from .. import skeletons
+from ..errors import (
+    ArgumentError,
+    check_choice,
+    check_finite_tensors,
+    check_floating,
+    check_same_device,
+    check_same_shape,
+    check_weight,
+)
+from ..ops import autograd
+from ..ops.library import compute_dtype
+from ..ops.structure import encode_options
+from ..terms import TERMS, check_options, check_term
+
+__all__ = [
+    "REDUCTIONS",
+    "check_joint_weight",
+    "check_pair",
+    "check_poses",
+    "check_weights",
+    "encode",
+    "lambdas_of",
+    "run",
+    "single",
+]
+
+REDUCTIONS = ("mean", "sum")
+
+
+def check_poses(pred: Tensor, minimum_dim: int = 3, expected: str = "[..., T, J, 3]") -> None:
+    """Raise unless `pred` is a floating-point tensor of poses (or of rows, with `minimum_dim=1`)."""
+    check_floating("pred", pred)
+    if pred.dim() < minimum_dim or (minimum_dim == 3 and pred.shape[-1] != 3):
+        raise ArgumentError(f"pred has shape {list(pred.shape)}, expected {expected}.")
+
+
+def check_pair(pred: Tensor, target: Tensor, minimum_dim: int = 3, expected: str = "[..., T, J, 3]") -> None:
+    """Raise unless `pred` and `target` are poses (or rows) of one shape, on one device."""
+    check_poses(pred, minimum_dim, expected)
+    check_floating("target", target)
+    check_same_shape("target", target, "pred", pred)
+    check_same_device("target", target, "pred", pred)
+    if target.requires_grad:
+        raise ArgumentError(
+            "target requires grad, expected one that doesn't (target.detach()), since no gradient flows to it."
+        )
+
+
+def check_weights(weights: object) -> None:
+    """Raise unless `weights` maps names of terms to something."""
+    if not isinstance(weights, Mapping):
+        raise ArgumentError(f"weights is a {type(weights).__name__}, expected a mapping from term names to numbers.")
+    if not weights:
+        raise ArgumentError("weights is empty, expected at least one term and its weight.")
+    for name in weights:
+        check_term(name)
+
+
+@torch.compiler.assume_constant_result
+def encode(terms: tuple[str, ...], options: Mapping[str, Mapping[str, object]] | None) -> str:
+    """The options of the objective, checked, as text."""
+    if options is None:
+        return ""
+    if not isinstance(options, Mapping):
+        raise ArgumentError(f"options is a {type(options).__name__}, expected a mapping from term names to mappings.")
+    checked = {}
+    for name, given in options.items():
+        term = check_term(name)
+        if name not in terms:
+            raise ArgumentError(
+                f"options has the key {name!r}, expected one of the terms in weights: {', '.join(terms)}."
+            )
+        checked[name] = check_options(term, given, f"options[{name!r}]")
+    return encode_options(checked)
+
+
+@torch.compiler.assume_constant_result
+def _encode_single(name: str, keys: tuple[str, ...], values: tuple[object, ...]) -> str:
+    return encode_options({name: check_options(TERMS[name], dict(zip(keys, values, strict=True)))})
+
+
+def check_joint_weight(argument: str, given: Mapping[str, object], joints: int) -> None:
+    """Raise unless the factors among a term's options, if any, are one a joint."""
+    # Not part of the constant functions above: the number of joints may be symbolic in a compiled graph.
+    factors = given.get("joint_weight")
+    if factors is None:
+        return
+    if isinstance(factors, Tensor) and torch.compiler.is_compiling():
+        raise ArgumentError(
+            f"{argument} is a Tensor, expected numbers in a compiled function, such as .tolist() of it."
+        )
+    if hasattr(factors, "__len__") and not isinstance(factors, str) and len(factors) != joints:
+        raise ArgumentError(f"{argument} has {len(factors)} numbers, expected {joints}, one a joint.")
+
+
+def single(
+    name: str,
+    pred: Tensor,
+    target: Tensor | None,
+    weight: Tensor | None,
+    reduction: str,
+    check_finite: bool,
+    backend: str | None,
+    skeleton: str = "",
+    **options: object,
+) -> Tensor:
+    """One term by itself."""
+    given = {key: value for key, value in options.items() if value is not TERMS[name].options[key].default}
+    if TERMS[name].needs_target:
+        check_pair(pred, target)
+    else:
+        check_poses(pred)
+    check_joint_weight("joint_weight", given, pred.shape[-2])
+    text = _encode_single(name, tuple(given), tuple(given.values())) if given else ""
+    return run((name,), None, [1.0], pred, target, weight, skeleton, text, reduction, check_finite, backend)[0]
+
+
+def run(
+    terms: tuple[str, ...],
+    lam: Tensor | None,
+    lambdas: list[float],
+    pred: Tensor,
+    target: Tensor | None,
+    weight: Tensor | None,
+    skeleton: str,
+    options: str,
+    reduction: str,
+    check_finite: bool,
+    backend: str | None,
+) -> tuple[Tensor, Tensor]:
+    """Total (0-d) and detached term values [K] of checked poses."""
+    check_choice("reduction", reduction, REDUCTIONS)
+    if skeleton:
+        _check_skeleton(terms, skeleton, pred)
+    weight = check_weight(weight, pred, pred.shape[:-1])
+    if check_finite:
+        check_finite_tensors(pred=pred, target=target, weight=weight)
+    clips = (
+        _clip_view(pred, 3),
+        None if target is None else _clip_view(target, 3),
+        None if weight is None else _clip_view(weight, 2),
+    )
+    return autograd.objective(*clips, lam, lambdas, terms, skeleton, options, reduction, backend)
+
+
+def _check_skeleton(terms: tuple[str, ...], skeleton: str, pred: Tensor) -> None:
+    joints = skeletons.get(skeleton).num_joints
+    if pred.shape[-2] == joints:
+        return
+    for name in terms:
+        if TERMS[name].needs_skeleton:
+            raise ArgumentError(
+                f"pred has shape {list(pred.shape)}, expected {joints} joints, those of the skeleton {skeleton!r}, "
+                f"for the term {name!r}."
+            )
+
+
+def _clip_view(x: Tensor, keep: int) -> Tensor:
+    """[..., *last `keep` sizes] -> [B, ...], a view where the strides allow one."""
+    if x.dim() == keep + 1:
+        return x
+    if x.dim() == keep:
+        return x.unsqueeze(0)
+    # A zero size leaves -1 undetermined, and an empty batch has no clips to keep apart.
+    return x.flatten(0, -keep - 1)
+
+
+def lambdas_of(weights: Mapping[str, float | Tensor], pred: Tensor) -> tuple[Tensor | None, list[float]]:
+    """The weights as a tensor [K] if any of them is one, else as numbers."""
+    dtype = compute_dtype(pred.dtype)
+    numbers, tensors = [], []
+    for name, value in weights.items():
+        if isinstance(value, Tensor):
+            if value.numel() != 1:
+                raise ArgumentError(f"weights[{name!r}] has shape {list(value.shape)}, expected a 0-d tensor.")
+            check_floating(f"weights[{name!r}]", value)
+            check_same_device(f"weights[{name!r}]", value, "pred", pred)
+            tensors.append(value.reshape(()).to(dtype))
+        elif isinstance(value, (int, float, Real)):
+            if not 0 <= value < float("inf"):
+                raise ArgumentError(f"weights[{name!r}] is {value}, expected a finite number >= 0.")
+            numbers.append(float(value))
+            tensors.append(None)
+        else:
+            raise ArgumentError(f"weights[{name!r}] is a {type(value).__name__}, expected a number or a 0-d tensor.")
+    if len(numbers) == len(tensors):
+        return None, numbers
+    rest = iter(numbers)
+    stacked = [
+        torch.full((), next(rest), dtype=dtype, device=pred.device) if value is None else value for value in tensors
+    ]
+    return torch.stack(stacked), [0.0] * len(tensors)

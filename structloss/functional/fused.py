@@ -1,0 +1,83 @@
+"""The objective: any weighted subset of the terms in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from torch import Tensor
+
+from .. import skeletons
+from ..errors import ArgumentError
+from ..terms import TERMS
+from ._call import check_joint_weight, check_pair, check_poses, check_weights, encode, lambdas_of, run
+
+__all__ = ["Objective", "objective"]
+
+
+class Objective(NamedTuple):
+    """Result of :func:`objective`.
+
+    Attributes:
+        total: the weighted sum, 0-d; call backward on this one.
+        terms: name -> unweighted value, 0-d and detached, for logging.
+    """
+
+    total: Tensor
+    terms: dict[str, Tensor]
+
+
+def objective(
+    pred: Tensor,
+    target: Tensor | None,
+    weights: Mapping[str, float | Tensor],
+    *,
+    skeleton: str = "h36m",
+    weight: Tensor | None = None,
+    options: Mapping[str, Mapping[str, object]] | None = None,
+    reduction: str = "mean",
+    check_finite: bool = False,
+    backend: str | None = None,
+) -> Objective:
+    """Any weighted subset of the loss terms in one pass over the poses.
+
+    Args:
+        pred, target: poses [..., T, J, 3]; `target` may be None if no term needs one.
+        weights: term name (see `structloss.TERMS`) -> lambda >= 0, a number or a 0-d tensor; a tensor that requires
+            grad receives its gradient, which is the term's value.
+        skeleton: name of the skeleton, for terms that need one.
+        weight: [..., T, J], >= 0: visibility, confidence or padding, applied in every term.
+        options: term name -> the keywords of its own function, e.g. {"illegal_angle": {"tolerance": 0.005}}.
+        reduction: "mean" or "sum", as in each term's own function.
+        check_finite, backend: as everywhere in :mod:`structloss.functional`.
+
+    Returns:
+        `Objective(total, terms)`.
+
+    Source: RePOSE (Sun et al., ECCV 2024), Equation 4.
+
+    Example:
+        >>> import torch, structloss
+        >>> pred, target = torch.zeros(2, 81, 17, 3, requires_grad=True), torch.randn(2, 81, 17, 3)
+        >>> weights = {"mpjpe": 1.0, "depth_ranking_joints": 1.0, "depth_ranking_frames": 1.0, "bone_symmetry": 0.05}
+        >>> structloss.objective(pred, target, weights).total.backward()
+    """
+    check_weights(weights)
+    if target is None:
+        for name in weights:
+            if TERMS[name].needs_target:
+                raise ArgumentError(f"target is None, expected poses, since the term {name!r} compares with them.")
+        check_poses(pred)
+    else:
+        check_pair(pred, target)
+    skeletons.get(skeleton)
+    names = tuple(weights)
+    text = ""
+    if options is not None:
+        text = encode(names, options)
+        for name, given in options.items():
+            check_joint_weight(f"options[{name!r}]['joint_weight']", given, pred.shape[-2])
+    total, values = run(
+        names, *lambdas_of(weights, pred), pred, target, weight, skeleton, text, reduction, check_finite, backend
+    )
+    return Objective(total, dict(zip(weights, values.unbind(0), strict=True)))
