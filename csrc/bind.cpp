@@ -2,8 +2,10 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <array>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "params.h"
@@ -45,12 +47,96 @@ std::vector<std::string> term_names() {
   return names;
 }
 
+// The arrays behind a Structure; made once for a skeleton and its options.
+class PyStructure {
+ public:
+  using Pair = std::array<int32_t, 2>;
+  PyStructure(const std::vector<Pair>& bones, const std::vector<Pair>& angles, const std::vector<Pair>& angles_velocity,
+              const std::vector<std::array<Pair, 2>>& symmetric, bool symmetric_squared,
+              const std::vector<std::pair<std::array<int32_t, 4>, double>>& hinges, double hinge_scale,
+              double hinge_tolerance, bool hinge_unit_bones,
+              const std::vector<std::vector<std::pair<Pair, double>>>& groups,
+              const std::vector<double>& weighted_mpjpe_joints, const std::vector<double>& temporal_consistency_joints)
+      : weighted_mpjpe_joints_(weighted_mpjpe_joints), temporal_consistency_joints_(temporal_consistency_joints) {
+    for (const Pair& b : bones) bones_.push_back(bone(b));
+    for (const Pair& k : angles) angles_.push_back(angle(k));
+    for (const Pair& k : angles_velocity) angles_velocity_.push_back(angle(k));
+    for (const auto& [right, left] : symmetric) symmetric_.push_back({bone(right), bone(left)});
+    for (const auto& [joints, sign] : hinges) {
+      for (int32_t j : joints) use(j);
+      hinges_.push_back({joints[0], joints[1], joints[2], joints[3], sign});
+    }
+    for (const auto& group : groups) {
+      for (const auto& [b, factor] : group) ratio_bones_.push_back({bone(b), factor});
+      group_end_.push_back(int32_t(ratio_bones_.size()));
+    }
+    symmetric_squared_ = symmetric_squared;
+    hinge_scale_ = hinge_scale;
+    hinge_tolerance_ = hinge_tolerance;
+    hinge_unit_bones_ = hinge_unit_bones;
+  }
+
+  Structure get(int64_t J) const {
+    if (highest_ >= J) throw py::value_error("the structure has a joint beyond the poses' last one.");
+    for (const auto* factors : {&weighted_mpjpe_joints_, &temporal_consistency_joints_})
+      if (!factors->empty() && int64_t(factors->size()) != J) throw py::value_error("joint factors are not J numbers.");
+    Structure s;
+    s.bones = bones_.data();
+    s.n_bones = int32_t(bones_.size());
+    s.angles = angles_.data();
+    s.n_angles = int32_t(angles_.size());
+    s.angles_velocity = angles_velocity_.data();
+    s.n_angles_velocity = int32_t(angles_velocity_.size());
+    s.symmetric = symmetric_.data();
+    s.n_symmetric = int32_t(symmetric_.size());
+    s.symmetric_squared = symmetric_squared_;
+    s.hinges = hinges_.data();
+    s.n_hinges = int32_t(hinges_.size());
+    s.hinge_scale = hinge_scale_;
+    s.hinge_tolerance = hinge_tolerance_;
+    s.hinge_unit_bones = hinge_unit_bones_;
+    s.ratio_bones = ratio_bones_.data();
+    s.group_end = group_end_.data();
+    s.n_groups = int32_t(group_end_.size());
+    s.weighted_mpjpe_joints = weighted_mpjpe_joints_.empty() ? nullptr : weighted_mpjpe_joints_.data();
+    s.temporal_consistency_joints = temporal_consistency_joints_.empty() ? nullptr : temporal_consistency_joints_.data();
+    return s;
+  }
+
+ private:
+  void use(int32_t joint) {
+    if (joint < 0) throw py::value_error("a joint's index is negative.");
+    highest_ = std::max<int64_t>(highest_, joint);
+  }
+  Bone bone(const Pair& b) {
+    use(b[0]);
+    use(b[1]);
+    return {b[0], b[1]};
+  }
+  Angle angle(const Pair& k) {
+    const Bone first = bones_.at(size_t(k[0])), second = bones_.at(size_t(k[1]));
+    const bool child_is_shared = second.child == first.child || second.child == first.parent;
+    return {first, second, child_is_shared ? second.parent : second.child};
+  }
+
+  std::vector<Bone> bones_;
+  std::vector<Angle> angles_, angles_velocity_;
+  std::vector<Mirrored> symmetric_;
+  std::vector<HingeChain> hinges_;
+  std::vector<RatioBone> ratio_bones_;
+  std::vector<int32_t> group_end_;
+  std::vector<double> weighted_mpjpe_joints_, temporal_consistency_joints_;
+  bool symmetric_squared_ = false, hinge_unit_bones_ = false;
+  double hinge_scale_ = 1, hinge_tolerance_ = 0;
+  int64_t highest_ = -1;
+};
+
 // `terms` are numbers as in term_names(); `total` and `values` (in that order) are where the results go.
 void py_objective(const std::string& dtype, uintptr_t pred, std::array<int64_t, 4> pred_stride,
                                  uintptr_t target, std::array<int64_t, 4> target_stride, uintptr_t weight,
                                  std::array<int64_t, 3> weight_stride, uintptr_t grad, std::array<int64_t, 3> size,
                                  const std::vector<int>& terms, const std::vector<double>& lambdas,
-                                 const std::string& reduction, uintptr_t total_out, uintptr_t values_out,
+                                 const PyStructure& structure, const std::string& reduction, uintptr_t total_out, uintptr_t values_out,
                                  uintptr_t parallel_for, int64_t threads) {
   ObjectiveParams q{};
   double values[kTermCount] = {};
@@ -66,6 +152,7 @@ void py_objective(const std::string& dtype, uintptr_t pred, std::array<int64_t, 
   std::copy(pred_stride.begin(), pred_stride.end(), q.pred_stride);
   std::copy(target_stride.begin(), target_stride.end(), q.target_stride);
   std::copy(weight_stride.begin(), weight_stride.end(), q.weight_stride);
+  q.structure = structure.get(q.J);
   q.reduction = reduction_of(reduction);
   if (terms.size() != lambdas.size()) throw py::value_error("terms and lambdas differ in length.");
   for (size_t i = 0; i < terms.size(); ++i) {
@@ -114,6 +201,12 @@ void py_ranking_hinge(const std::string& dtype, uintptr_t pred, std::array<int64
 
 PYBIND11_MODULE(_cpu, m) {
   m.doc() = "CPU kernels of structloss; called through structloss.ops, which checks everything first.";
+  py::class_<PyStructure>(m, "Structure")
+      .def(py::init<const std::vector<PyStructure::Pair>&, const std::vector<PyStructure::Pair>&,
+                    const std::vector<PyStructure::Pair>&, const std::vector<std::array<PyStructure::Pair, 2>>&, bool,
+                    const std::vector<std::pair<std::array<int32_t, 4>, double>>&, double, double, bool,
+                    const std::vector<std::vector<std::pair<PyStructure::Pair, double>>>&, const std::vector<double>&,
+                    const std::vector<double>&>());
   m.def("term_names", &term_names);
   m.def("objective", &py_objective);
   m.def("ranking_hinge", &py_ranking_hinge);

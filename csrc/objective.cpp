@@ -1,25 +1,17 @@
 // The fused objective on the CPU: blocks of frames for the local terms and the spatial ranking, then one row a joint for
-// the temporal ranking. Partial sums have one slot a block and a row and are added in index order, so the result does
-// not depend on the number of threads, bit for bit.
+// the temporal ranking. Partial sums have one slot a chunk of blocks and a row and are added in index order, so the
+// result does not depend on the number of threads, bit for bit.
 #include <algorithm>
 #include <stdexcept>
 
-#include "params.h"
-#include "terms.hpp"
+#include "block.hpp"
+#include "denominators.hpp"
 
 // One binary for every x86-64 machine: the compiler makes a version per instruction set and the loader picks.
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) && defined(__GLIBC__)
 #define SL_MULTIVERSION __attribute__((target_clones("avx512f", "avx2", "default")))
 #else
 #define SL_MULTIVERSION
-#endif
-
-#if defined(__clang__)
-#define SL_UNROLL _Pragma("clang loop unroll(full)")
-#elif defined(__GNUC__)
-#define SL_UNROLL _Pragma("GCC unroll 32")
-#else
-#define SL_UNROLL
 #endif
 
 namespace structloss {
@@ -50,110 +42,154 @@ void run(const Threads& threads, int64_t tasks, int64_t grain, F&& body) {
   if (error != 0 || context.failed) throw std::runtime_error("a worker of the CPU kernel failed (out of memory?)");
 }
 
-// Depths (predicted or target) that a thread keeps of a clip: 128 kB in float32, well within the second-level cache.
-constexpr int64_t kKeptDepths = 32768;
+// A clip's blocks are added up in at most twice this many chunks, so that partial sums of long clips need no memory.
+constexpr int64_t kChunks = 64;
 
 struct Scales {
   double value[kTermCount];  // 1 / denominator, 0 where there is nothing to average
   double grad[kTermCount];   // lambda / denominator
 };
 
+// Mean length of each bone over a clip and 1 / degrees of freedom of its variance.
+struct LimbStatistics {
+  std::vector<double> mean, freedom;
+};
+
+// The depths of a clip on their way to the temporal ranking and back, a block after the other: [2J][frames] of depths
+// (pred and target of each joint), then the first row of each pair is the gradient of L_T. With a gradient this memory is
+// the clip's part of its buffer, which has three rows a joint; a block is read before it is overwritten.
 template <typename T>
-SL_INLINE void frames_task(const ObjectiveParams& q, const Scales& scales, int64_t clip, int64_t block, Block<T>& b,
-                           double* partial) {
-  const int64_t J = q.J, t0 = block * kBlock, frames = std::min<int64_t>(kBlock, q.T - t0);
-  const bool weighted = q.weight != nullptr, need_grad = q.grad != nullptr;
-  const int64_t *ps = q.pred_stride, *ds = q.target_stride, *ws = q.weight_stride;
-  const T* p0 = static_cast<const T*>(q.pred) + clip * ps[0] + t0 * ps[1];
-  const T* d0 = static_cast<const T*>(q.target) + clip * ds[0] + t0 * ds[1];
-  const T* w0 = weighted ? static_cast<const T*>(q.weight) + clip * ws[0] + t0 * ws[1] : nullptr;
-  const bool all = q.active[kMpjpe];  // the ranking reads nothing but depth
-  if (frames < kBlock) {
-    for (auto* v : {&b.px, &b.py, &b.dx, &b.dy}) std::fill(v->begin(), v->end(), T(0));
-    for (int64_t j = 0; j < J; ++j) {
-      std::fill_n(b.pz + j * b.z_stride, kBlock, T(0));
-      std::fill_n(b.dz + j * b.z_stride, kBlock, T(0));
-    }
-    if (weighted) std::fill(b.w.begin(), b.w.end(), 0.0);
+struct Stage {
+  T* memory;         // of one clip
+  int64_t per_block; // elements from one block to the next
+  int64_t frames;    // of the clip
+
+  SL_INLINE T* row(int64_t block, int64_t row) const {
+    return memory + block * per_block + row * std::min<int64_t>(kBlock, frames - block * kBlock);
   }
-  auto gather = [frames, J](T* to, int64_t to_stride, const T* from, int64_t frame_stride, int64_t joint_stride) {
-    for (int64_t j = 0; j < J; ++j) {
-      T* row = to + j * to_stride;
-      const T* x = from + j * joint_stride;
-      if (frames == kBlock) {  // a known trip count, unrolled: this copy is half of a small objective's time
-        SL_UNROLL
-        for (int t = 0; t < kBlock; ++t) row[t] = x[t * frame_stride];
-      } else {
-        for (int64_t t = 0; t < frames; ++t) row[t] = x[t * frame_stride];
+};
+
+Need need_of(const ObjectiveParams& q) {
+  const bool* on = q.active;
+  const bool targets = on[kMpjpe] || on[kWeightedMpjpe] || on[kNMpjpe] || on[kVelocity] || on[kLimbLength] ||
+                       on[kBoneAngle] || on[kBoneAngleVelocity];
+  Need need;
+  need.target_xy = targets;
+  need.target_z = targets || on[kDepthRankingJoints] || on[kDepthRankingFrames];
+  need.pred_xy = targets || on[kTemporalConsistency] || on[kBoneSymmetry] || on[kIllegalAngle] || on[kBoneRatio] ||
+                 on[kLimbVariance];
+  need.neighbours = on[kVelocity] || on[kTemporalConsistency] || on[kBoneAngleVelocity];
+  return need;
+}
+
+// Adds the values of a block's terms to `sums` and writes its gradient, that of L_T on the stage included.
+template <typename T>
+SL_INLINE void frames_task(const ObjectiveParams& q, const Scales& scales, const Need& need, int64_t clip,
+                           int64_t block, const LimbStatistics& limbs, const Stage<T>& stage, Block<T>& b,
+                           double* sums) {
+  const bool need_grad = q.grad != nullptr;
+  const bool* on = q.active;
+  const Structure& s = q.structure;
+  read_block(q, need, clip, block, b);
+  if (need_grad) {
+    std::fill(b.g.begin(), b.g.end(), 0.0);
+    if (on[kDepthRankingFrames])
+      for (int64_t j = 0; j < q.J; ++j) {
+        const T* g = stage.row(block, 2 * j);
+        for (int t = 0; t < b.frames; ++t) b.g[size_t((3 * j + 2) * kBlock + t)] = double(g[t]);
       }
-    }
-  };
-  gather(b.pz, b.z_stride, p0 + 2 * ps[3], ps[1], ps[2]);
-  gather(b.dz, b.z_stride, d0 + 2 * ds[3], ds[1], ds[2]);
-  if (all) {
-    gather(b.px.data(), kBlock, p0, ps[1], ps[2]);
-    gather(b.py.data(), kBlock, p0 + ps[3], ps[1], ps[2]);
-    gather(b.dx.data(), kBlock, d0, ds[1], ds[2]);
-    gather(b.dy.data(), kBlock, d0 + ds[3], ds[1], ds[2]);
   }
-  if (weighted) {
-    for (int64_t j = 0; j < J; ++j) {
-      for (int64_t t = 0; t < frames; ++t) {
-        const int64_t o = j * kBlock + t;
-        const T w = w0[t * ws[1] + j * ws[2]];
-        b.w[o] = double(w);
-        if (w == T(0)) {
-          b.px[o] = b.py[o] = b.dx[o] = b.dy[o] = T(0);
-          b.pz[j * b.z_stride + t] = b.dz[j * b.z_stride + t] = T(0);
-        }
-      }
+  const double* scale = scales.grad;
+  if (on[kMpjpe])
+    sums[kMpjpe] += over_frames(
+        b, [&](PackAccess<T>& a) SL_INLINED { return position_error(a, q.J, nullptr, scale[kMpjpe], need_grad); });
+  if (on[kWeightedMpjpe])
+    sums[kWeightedMpjpe] += over_frames(b, [&](PackAccess<T>& a) SL_INLINED {
+      return position_error(a, q.J, s.weighted_mpjpe_joints, scale[kWeightedMpjpe], need_grad);
+    });
+  if (on[kNMpjpe])
+    sums[kNMpjpe] += over_frames(b, [&](PackAccess<T>& a) SL_INLINED { return n_mpjpe(a, q.J, scale[kNMpjpe], need_grad); });
+  if (on[kVelocity]) sums[kVelocity] += velocity_block(b, scale[kVelocity], need_grad);
+  if (on[kTemporalConsistency])
+    sums[kTemporalConsistency] +=
+        temporal_consistency_block(b, s.temporal_consistency_joints, scale[kTemporalConsistency], need_grad);
+  if (on[kDepthRankingJoints])
+    sums[kDepthRankingJoints] += depth_ranking_joints_block(b, scale[kDepthRankingJoints], need_grad);
+  if (on[kBoneSymmetry])
+    sums[kBoneSymmetry] +=
+        over_frames(b, [&](PackAccess<T>& a) SL_INLINED { return bone_symmetry(a, s, scale[kBoneSymmetry], need_grad); });
+  if (on[kIllegalAngle])
+    sums[kIllegalAngle] +=
+        over_frames(b, [&](PackAccess<T>& a) SL_INLINED { return illegal_angle(a, s, scale[kIllegalAngle], need_grad); });
+  if (on[kBoneRatio])
+    sums[kBoneRatio] +=
+        over_frames(b, [&](PackAccess<T>& a) SL_INLINED { return bone_ratio(a, s, scale[kBoneRatio], need_grad); });
+  if (on[kLimbLength])
+    sums[kLimbLength] +=
+        over_frames(b, [&](PackAccess<T>& a) SL_INLINED { return limb_length(a, s, scale[kLimbLength], need_grad); });
+  if (on[kLimbVariance])
+    sums[kLimbVariance] += over_frames(b, [&](PackAccess<T>& a) SL_INLINED {
+      return limb_variance(a, s, limbs.mean.data(), limbs.freedom.data(), scale[kLimbVariance], need_grad);
+    });
+  if (on[kBoneAngle])
+    sums[kBoneAngle] +=
+        over_frames(b, [&](PackAccess<T>& a) SL_INLINED { return bone_angle(a, s, scale[kBoneAngle], need_grad); });
+  if (on[kBoneAngleVelocity])
+    sums[kBoneAngleVelocity] += bone_angle_velocity_block(b, s, scale[kBoneAngleVelocity], need_grad);
+  if (need_grad) write_gradient(q, clip, block, b);
+}
+
+// Adds a block's sums of weight, squared weight and weighted length of each bone to `sums` [3][bones].
+template <typename T>
+SL_INLINE void limbs_task(const ObjectiveParams& q, int64_t clip, int64_t block, Block<T>& b, double* sums) {
+  const Structure& s = q.structure;
+  read_block(q, Need{true, false, false, false}, clip, block, b);
+  for (int32_t k = 0; k < s.n_bones; ++k) {
+    Pack total = {}, squares = {}, lengths = {};
+    for (int f = 0; f < b.frames; f += kPack) {
+      const PackAccess<T> a{b, f};
+      const Pack weight = a.valid() * bone_weight(a, s.bones[k]);
+      total += weight;
+      squares += weight * weight;
+      lengths += weight * length(bone_vector(a, s.bones[k]));
     }
-  }
-  if (need_grad)
-    for (auto* v : {&b.gx, &b.gy, &b.gz}) std::fill(v->begin(), v->end(), T(0));
-  if (q.active[kMpjpe]) partial[kMpjpe] = mpjpe_block(b, J, weighted, scales.grad[kMpjpe], need_grad);
-  if (q.active[kDepthRankingJoints])
-    partial[kDepthRankingJoints] =
-        depth_ranking_joints_block(b, J, weighted, scales.grad[kDepthRankingJoints], need_grad);
-  if (!need_grad) return;
-  T* g = static_cast<T*>(q.grad) + (clip * q.T + t0) * J * 3;
-  for (int64_t j = 0; j < J; ++j, g += 3) {
-    const T *gx = b.gx.data() + j * kBlock, *gy = b.gy.data() + j * kBlock, *gz = b.gz.data() + j * kBlock;
-    for (int64_t t = 0; t < frames; ++t) {
-      T* to = g + t * J * 3;
-      to[0] = gx[t];
-      to[1] = gy[t];
-      to[2] = gz[t];
-    }
+    sums[k] += lane_total(total);
+    sums[s.n_bones + k] += lane_total(squares);
+    sums[2 * s.n_bones + k] += lane_total(lengths);
   }
 }
 
+// Puts the depths of a block on the stage.
 template <typename T>
-SL_INLINE void row_task(const ObjectiveParams& q, const Scales& scales, int64_t clip, int64_t joint, const T* pz,
-                        const T* dz, RankScratch<T>& s, double* partial) {
-  const int64_t T_ = q.T;
+SL_INLINE void stage_task(const ObjectiveParams& q, const Stage<T>& stage, int64_t clip, int64_t block) {
+  const int64_t *ps = q.pred_stride, *ds = q.target_stride;
+  const int frames = int(std::min<int64_t>(kBlock, q.T - block * kBlock));
+  const T* p = static_cast<const T*>(q.pred) + clip * ps[0] + block * kBlock * ps[1] + 2 * ps[3];
+  const T* d = static_cast<const T*>(q.target) + clip * ds[0] + block * kBlock * ds[1] + 2 * ds[3];
+  gather(stage.row(block, 0), 2 * frames, q.J, p, ps[1], ps[2], 0, frames);
+  gather(stage.row(block, 1), 2 * frames, q.J, d, ds[1], ds[2], 0, frames);
+}
+
+// One joint's row: its depths from the stage, the scaled gradient back to it.
+template <typename T>
+SL_INLINE void row_task(const ObjectiveParams& q, const Scales& scales, const Stage<T>& stage, int64_t clip,
+                        int64_t joint, RankScratch<T>& s, double* partial) {
   const bool weighted = q.weight != nullptr;
-  const int64_t *ps = q.pred_stride, *ds = q.target_stride, *ws = q.weight_stride;
-  if (pz != nullptr) {  // gathered already
-    std::memcpy(s.p.data(), pz, size_t(T_) * sizeof(T));
-    std::memcpy(s.d.data(), dz, size_t(T_) * sizeof(T));
-  } else {
-    const T* p = static_cast<const T*>(q.pred) + clip * ps[0] + joint * ps[2] + 2 * ps[3];
-    const T* d = static_cast<const T*>(q.target) + clip * ds[0] + joint * ds[2] + 2 * ds[3];
-    for (int64_t t = 0; t < T_; ++t) {
-      s.p[t] = p[t * ps[1]];
-      s.d[t] = d[t * ds[1]];
-    }
-  }
   if (weighted) {
+    const int64_t* ws = q.weight_stride;
     const T* w = static_cast<const T*>(q.weight) + clip * ws[0] + joint * ws[2];
-    for (int64_t t = 0; t < T_; ++t) s.w[t] = double(w[t * ws[1]]);
+    for (int64_t t = 0; t < q.T; ++t) s.w[t] = double(w[t * ws[1]]);
   }
-  *partial = hinge_row(s, T_, weighted);
-  if (q.grad == nullptr) return;
-  const double scale = scales.grad[kDepthRankingFrames];
-  T* g = static_cast<T*>(q.grad) + clip * T_ * q.J * 3 + joint * 3 + 2;
-  for (int64_t t = 0; t < T_; ++t) g[t * q.J * 3] += T(scale * s.g[t]);
+  const int64_t blocks = (q.T + kBlock - 1) / kBlock;
+  auto part = [&](int64_t block) SL_INLINED { return size_t(std::min<int64_t>(kBlock, q.T - block * kBlock)) * sizeof(T); };
+  *partial = hinge_row(
+      s, q.T, weighted, scales.grad[kDepthRankingFrames],
+      [&](int which, T* to) SL_INLINED {
+        for (int64_t k = 0; k < blocks; ++k) std::memcpy(to + k * kBlock, stage.row(k, 2 * joint + which), part(k));
+      },
+      [&](const T* from) SL_INLINED {
+        for (int64_t k = 0; k < blocks; ++k) std::memcpy(stage.row(k, 2 * joint), from + k * kBlock, part(k));
+      });
 }
 
 template <typename T>
@@ -161,31 +197,43 @@ SL_INLINE void rows_task(const RankingParams& q, double scale, int64_t row, Rank
   const bool weighted = q.weight != nullptr;
   const T* p = static_cast<const T*>(q.pred) + row * q.pred_stride[0];
   const T* d = static_cast<const T*>(q.target) + row * q.target_stride[0];
-  for (int64_t i = 0; i < q.N; ++i) {
-    s.p[i] = p[i * q.pred_stride[1]];
-    s.d[i] = d[i * q.target_stride[1]];
-  }
+  T* grad = q.grad == nullptr ? nullptr : static_cast<T*>(q.grad) + row * q.N;
   if (weighted) {
     const T* w = static_cast<const T*>(q.weight) + row * q.weight_stride[0];
     for (int64_t i = 0; i < q.N; ++i) s.w[i] = double(w[i * q.weight_stride[1]]);
   }
-  *partial += hinge_row(s, q.N, weighted);
-  if (q.grad == nullptr) return;
-  T* g = static_cast<T*>(q.grad) + row * q.N;
-  for (int64_t i = 0; i < q.N; ++i) g[i] = T(scale * s.g[i]);
+  *partial += hinge_row(
+      s, q.N, weighted, scale,
+      [&](int which, T* to) SL_INLINED {
+        const T* from = which == 0 ? p : d;
+        const int64_t stride = which == 0 ? q.pred_stride[1] : q.target_stride[1];
+        for (int64_t i = 0; i < q.N; ++i) to[i] = from[i * stride];
+      },
+      [&](const T* from) SL_INLINED {
+        if (grad != nullptr) std::memcpy(grad, from, size_t(q.N) * sizeof(T));
+      });
 }
 
 }  // namespace
 
 // Concrete functions, since function multiversioning wants no templates; everything above is inlined into them.
 #define SL_DEFINE_TASKS(NAME, TYPE)                                                                                  \
-  SL_MULTIVERSION void frames_##NAME(const ObjectiveParams& q, const Scales& s, int64_t clip, int64_t block,          \
-                                     Block<TYPE>& b, double* partial) {                                               \
-    frames_task<TYPE>(q, s, clip, block, b, partial);                                                                 \
+  SL_MULTIVERSION void frames_##NAME(const ObjectiveParams& q, const Scales& s, const Need& need, int64_t clip,       \
+                                     int64_t block, const LimbStatistics& limbs, const Stage<TYPE>& stage,            \
+                                     Block<TYPE>& b, double* sums) {                                                  \
+    frames_task<TYPE>(q, s, need, clip, block, limbs, stage, b, sums);                                                \
   }                                                                                                                   \
-  SL_MULTIVERSION void row_##NAME(const ObjectiveParams& q, const Scales& s, int64_t clip, int64_t joint,             \
-                                  const TYPE* pz, const TYPE* dz, RankScratch<TYPE>& scratch, double* partial) {      \
-    row_task<TYPE>(q, s, clip, joint, pz, dz, scratch, partial);                                                      \
+  SL_MULTIVERSION void limbs_##NAME(const ObjectiveParams& q, int64_t clip, int64_t block, Block<TYPE>& b,            \
+                                    double* sums) {                                                                   \
+    limbs_task<TYPE>(q, clip, block, b, sums);                                                                        \
+  }                                                                                                                   \
+  SL_MULTIVERSION void stage_##NAME(const ObjectiveParams& q, const Stage<TYPE>& stage, int64_t clip,                 \
+                                    int64_t block) {                                                                  \
+    stage_task<TYPE>(q, stage, clip, block);                                                                          \
+  }                                                                                                                   \
+  SL_MULTIVERSION void row_##NAME(const ObjectiveParams& q, const Scales& s, const Stage<TYPE>& stage, int64_t clip,  \
+                                  int64_t joint, RankScratch<TYPE>& scratch, double* partial) {                       \
+    row_task<TYPE>(q, s, stage, clip, joint, scratch, partial);                                                       \
   }                                                                                                                   \
   SL_MULTIVERSION void rows_##NAME(const RankingParams& q, double scale, int64_t row, RankScratch<TYPE>& scratch,     \
                                    double* partial) {                                                                 \
@@ -197,131 +245,203 @@ SL_DEFINE_TASKS(f64, double)
 
 namespace {
 
-void frames(const ObjectiveParams& q, const Scales& s, int64_t clip, int64_t block, Block<float>& b, double* o) {
-  frames_f32(q, s, clip, block, b, o);
-}
-void frames(const ObjectiveParams& q, const Scales& s, int64_t clip, int64_t block, Block<double>& b, double* o) {
-  frames_f64(q, s, clip, block, b, o);
-}
-void row(const ObjectiveParams& q, const Scales& s, int64_t clip, int64_t joint, const float* pz, const float* dz,
-         RankScratch<float>& r, double* o) {
-  row_f32(q, s, clip, joint, pz, dz, r, o);
-}
-void row(const ObjectiveParams& q, const Scales& s, int64_t clip, int64_t joint, const double* pz, const double* dz,
-         RankScratch<double>& r, double* o) {
-  row_f64(q, s, clip, joint, pz, dz, r, o);
-}
-void rows(const RankingParams& q, double scale, int64_t i, RankScratch<float>& r, double* o) {
-  rows_f32(q, scale, i, r, o);
-}
-void rows(const RankingParams& q, double scale, int64_t i, RankScratch<double>& r, double* o) {
-  rows_f64(q, scale, i, r, o);
+template <typename T>
+struct Tasks;
+template <>
+struct Tasks<float> {
+  static constexpr auto frames = frames_f32;
+  static constexpr auto limbs = limbs_f32;
+  static constexpr auto stage = stage_f32;
+  static constexpr auto row = row_f32;
+  static constexpr auto rows = rows_f32;
+};
+template <>
+struct Tasks<double> {
+  static constexpr auto frames = frames_f64;
+  static constexpr auto limbs = limbs_f64;
+  static constexpr auto stage = stage_f64;
+  static constexpr auto row = row_f64;
+  static constexpr auto rows = rows_f64;
+};
+
+template <typename T>
+Counts denominators(const ObjectiveParams& q, const Threads& threads) {
+  if (q.weight == nullptr) return counts_without_weights(q);
+  std::vector<Counts> clips{size_t(q.B)};
+  run(threads, q.B, std::max<int64_t>(1, 32768 / std::max<int64_t>(1, q.T * q.J)), [&](int64_t begin, int64_t end) {
+    for (int64_t clip = begin; clip < end; ++clip) clips[size_t(clip)] = counts_of_clip<T>(q, clip);
+  });
+  Counts all;
+  for (const Counts& c : clips)
+    for (int k = 0; k < kTermCount; ++k) all.of[k] += c.of[k];
+  return all;
 }
 
-// What each term's sum is divided by under "mean": joints for MPJPE, ordered pairs (diagonal included) for the hinges.
-template <typename T>
-void denominators(const ObjectiveParams& q, const Threads& threads, double* out) {
-  for (int k = 0; k < kTermCount; ++k) out[k] = 1;
-  if (q.reduction == Reduction::sum) return;
-  if (q.weight == nullptr) {
-    const double n = double(q.B) * double(q.T) * double(q.J);
-    out[kMpjpe] = n;
-    out[kDepthRankingJoints] = n * double(q.J);
-    out[kDepthRankingFrames] = n * double(q.T);
-    return;
+// How a clip's blocks are cut: the same for any number of threads, so that the sums are.
+struct Chunks {
+  int64_t blocks, length, count;  // a chunk is `length` blocks
+  explicit Chunks(int64_t T) {
+    blocks = (T + kBlock - 1) / kBlock;
+    length = std::max<int64_t>(1, blocks / kChunks);
+    count = blocks == 0 ? 0 : (blocks + length - 1) / length;
   }
-  std::vector<double> partial(size_t(q.B) * 3, 0.0);
-  run(threads, q.B, std::max<int64_t>(1, 32768 / std::max<int64_t>(1, q.T * q.J)), [&](int64_t begin, int64_t end) {
-    std::vector<double> column(size_t(q.J));
+  int64_t begin(int64_t chunk) const { return chunk * length; }
+  int64_t end(int64_t chunk) const { return std::min(blocks, (chunk + 1) * length); }
+};
+
+// Adds `count` rows of partial sums [count][width] to `out` [width], in order.
+void add_rows(const double* rows, int64_t count, int64_t width, double* out) {
+  for (int64_t i = 0; i < count; ++i)
+    for (int64_t k = 0; k < width; ++k) out[k] += rows[i * width + k];
+}
+
+LimbStatistics limb_statistics(const Structure& s, const double* sums) {
+  LimbStatistics limbs;
+  limbs.mean.resize(size_t(s.n_bones));
+  limbs.freedom.resize(size_t(s.n_bones));
+  for (int32_t k = 0; k < s.n_bones; ++k) {
+    const double total = sums[k];
+    limbs.mean[size_t(k)] = total > 0 ? sums[2 * s.n_bones + k] / total : 0;
+    limbs.freedom[size_t(k)] = inverse_freedom(total, sums[s.n_bones + k]);
+  }
+  return limbs;
+}
+
+// Where the temporal ranking of a call takes place: in the gradient's memory or, without one, in its own.
+template <typename T>
+struct Stages {
+  std::vector<T> own;
+  T* memory = nullptr;
+  int64_t per_frame, frames;
+
+  // `clips` are on the stage at a time, if it has its own memory.
+  Stages(const ObjectiveParams& q, int64_t clips) : per_frame((q.grad != nullptr ? 3 : 2) * q.J), frames(q.T) {
+    if (!q.active[kDepthRankingFrames]) return;
+    if (q.grad == nullptr) own.resize(size_t(clips * q.T * per_frame));
+    memory = q.grad != nullptr ? static_cast<T*>(q.grad) : own.data();
+  }
+  Stage<T> of(int64_t clip) const {
+    return {memory == nullptr ? nullptr : memory + clip * frames * per_frame, kBlock * per_frame, frames};
+  }
+};
+
+// One clip after the other, a thread each: a clip stays in the cache between its passes.
+template <typename T>
+void clips_apart(const ObjectiveParams& q, const Scales& scales, const Need& need, const Threads& threads,
+                 double* clip_sums, double* row_sums) {
+  const Chunks chunks(q.T);
+  const Structure& s = q.structure;
+  const bool weighted = q.weight != nullptr, temporal = q.active[kDepthRankingFrames];
+  run(threads, q.B, 1, [&](int64_t begin, int64_t end) {
+    Block<T> b;
+    RankScratch<T> scratch;
+    b.reserve(q.J, weighted);
+    if (temporal) scratch.reserve(q.T, weighted);
+    const Stages<T> stages(q, 1);
+    LimbStatistics limbs;
+    std::vector<double> chunk_sums;
+    // Runs task(block, sums) over a clip's blocks and adds its sums [width] to `out`.
+    auto over_chunks = [&](int64_t width, auto task, double* out) {
+      chunk_sums.assign(size_t(chunks.count * width), 0.0);
+      for (int64_t c = 0; c < chunks.count; ++c)
+        for (int64_t k = chunks.begin(c); k < chunks.end(c); ++k) task(k, chunk_sums.data() + c * width);
+      add_rows(chunk_sums.data(), chunks.count, width, out);
+    };
     for (int64_t clip = begin; clip < end; ++clip) {
-      const T* w = static_cast<const T*>(q.weight) + clip * q.weight_stride[0];
-      std::fill(column.begin(), column.end(), 0.0);
-      double all = 0, joints = 0, frames = 0;
-      for (int64_t t = 0; t < q.T; ++t) {
-        double sum = 0;
-        for (int64_t j = 0; j < q.J; ++j) {
-          const double x = double(w[t * q.weight_stride[1] + j * q.weight_stride[2]]);
-          sum += x;
-          column[size_t(j)] += x;
-        }
-        all += sum;
-        joints += sum * sum;
+      const Stage<T> stage = stages.of(q.grad != nullptr ? clip : 0);
+      if (temporal) {
+        for (int64_t k = 0; k < chunks.blocks; ++k) Tasks<T>::stage(q, stage, clip, k);
+        for (int64_t j = 0; j < q.J; ++j)
+          Tasks<T>::row(q, scales, stage, clip, j, scratch, row_sums + clip * q.J + j);
       }
-      for (double c : column) frames += c * c;
-      partial[size_t(clip) * 3] = all;
-      partial[size_t(clip) * 3 + 1] = joints;
-      partial[size_t(clip) * 3 + 2] = frames;
+      if (q.active[kLimbVariance]) {
+        std::vector<double> sums(size_t(3 * s.n_bones), 0.0);
+        over_chunks(
+            3 * s.n_bones, [&](int64_t k, double* to) { Tasks<T>::limbs(q, clip, k, b, to); }, sums.data());
+        limbs = limb_statistics(s, sums.data());
+      }
+      over_chunks(
+          kTermCount,
+          [&](int64_t k, double* to) { Tasks<T>::frames(q, scales, need, clip, k, limbs, stage, b, to); },
+          clip_sums + clip * kTermCount);
     }
   });
-  double sums[3] = {0, 0, 0};
-  for (size_t i = 0; i < partial.size(); ++i) sums[i % 3] += partial[i];
-  out[kMpjpe] = sums[0];
-  out[kDepthRankingJoints] = sums[1];
-  out[kDepthRankingFrames] = sums[2];
+}
+
+// Few clips: the threads share each of them.
+template <typename T>
+void clips_together(const ObjectiveParams& q, const Scales& scales, const Need& need, const Threads& threads,
+                    double* clip_sums, double* row_sums) {
+  const Chunks chunks(q.T);
+  const Structure& s = q.structure;
+  const bool weighted = q.weight != nullptr;
+  const int64_t grain = chunks.length == 1 ? 2 : 1;
+  const Stages<T> stages(q, q.B);
+  std::vector<LimbStatistics> limbs(static_cast<size_t>(q.B));
+  // Runs task(clip, block, block memory, sums) over all blocks; sums are added up to [clips][width].
+  auto over_chunks = [&](int64_t width, auto task, double* out) {
+    std::vector<double> sums(size_t(q.B * chunks.count * width), 0.0);
+    run(threads, q.B * chunks.count, grain, [&](int64_t begin, int64_t end) {
+      Block<T> b;
+      b.reserve(q.J, weighted);
+      for (int64_t i = begin; i < end; ++i)
+        for (int64_t k = chunks.begin(i % chunks.count); k < chunks.end(i % chunks.count); ++k)
+          task(i / chunks.count, k, b, sums.data() + i * width);
+    });
+    for (int64_t clip = 0; clip < q.B; ++clip)
+      add_rows(sums.data() + clip * chunks.count * width, chunks.count, width, out + clip * width);
+  };
+  if (q.active[kDepthRankingFrames]) {
+    run(threads, q.B * chunks.blocks, 8, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i)
+        Tasks<T>::stage(q, stages.of(i / chunks.blocks), i / chunks.blocks, i % chunks.blocks);
+    });
+    run(threads, q.B * q.J, q.T < 1024 ? 4 : 1, [&](int64_t begin, int64_t end) {
+      RankScratch<T> scratch;
+      scratch.reserve(q.T, weighted);
+      for (int64_t i = begin; i < end; ++i)
+        Tasks<T>::row(q, scales, stages.of(i / q.J), i / q.J, i % q.J, scratch, row_sums + i);
+    });
+  }
+  if (q.active[kLimbVariance]) {
+    const int64_t width = 3 * s.n_bones;
+    std::vector<double> sums(size_t(q.B * width), 0.0);
+    over_chunks(
+        width, [&](int64_t clip, int64_t k, Block<T>& b, double* to) { Tasks<T>::limbs(q, clip, k, b, to); },
+        sums.data());
+    for (int64_t clip = 0; clip < q.B; ++clip) limbs[size_t(clip)] = limb_statistics(s, sums.data() + clip * width);
+  }
+  over_chunks(
+      kTermCount,
+      [&](int64_t clip, int64_t k, Block<T>& b, double* to) {
+        Tasks<T>::frames(q, scales, need, clip, k, limbs[size_t(clip)], stages.of(clip), b, to);
+      },
+      clip_sums);
 }
 
 template <typename T>
 void objective_typed(const ObjectiveParams& q, const Threads& threads) {
   Scales scales;
-  double denominator[kTermCount];
-  denominators<T>(q, threads, denominator);
+  Counts counts;
+  if (q.reduction == Reduction::mean) {
+    counts = denominators<T>(q, threads);
+  } else {
+    std::fill_n(counts.of, int(kTermCount), 1.0);
+  }
   for (int k = 0; k < kTermCount; ++k) {
-    scales.value[k] = denominator[k] == 0 ? 0 : 1 / denominator[k];
+    scales.value[k] = counts.of[k] > 0 ? 1 / counts.of[k] : 0;
     scales.grad[k] = q.lambda[k] * scales.value[k];
   }
-  const bool weighted = q.weight != nullptr;
-  const bool temporal = q.active[kDepthRankingFrames];
-  const int64_t blocks = (q.T + kBlock - 1) / kBlock;
-  std::vector<double> frame_sums(size_t(q.B * blocks * kTermCount), 0.0);
-  std::vector<double> row_sums(temporal ? size_t(q.B * q.J) : 0, 0.0);
-
-  auto do_frames = [&](int64_t begin, int64_t end, Block<T>& b) {
-    for (int64_t i = begin; i < end; ++i)
-      frames(q, scales, i / blocks, i % blocks, b, frame_sums.data() + i * kTermCount);
-  };
-  const T* nothing = nullptr;
-  if (q.B >= 2 * threads.count) {  // a clip at a time: it stays in the cache between its two passes
-    run(threads, q.B, 1, [&](int64_t begin, int64_t end) {
-      Block<T> b;
-      RankScratch<T> s;
-      b.reserve(q.J, weighted);
-      if (temporal) s.reserve(q.T, weighted);
-      // The depths of a clip, joint after joint, for both passes; long clips are gathered twice rather than kept twice.
-      const int64_t length = blocks * kBlock;
-      const bool keep = temporal && q.J * length <= kKeptDepths;
-      std::vector<T> depths(keep ? size_t(2 * q.J * length) : 0);
-      T *pz = depths.data(), *dz = pz + q.J * length;
-      if (keep) b.z_stride = length;
-      for (int64_t clip = begin; clip < end; ++clip) {
-        for (int64_t k = 0; k < blocks; ++k) {
-          if (keep) {
-            b.pz = pz + k * kBlock;
-            b.dz = dz + k * kBlock;
-          }
-          do_frames(clip * blocks + k, clip * blocks + k + 1, b);
-        }
-        if (!temporal) continue;
-        for (int64_t j = 0; j < q.J; ++j)
-          row(q, scales, clip, j, keep ? pz + j * length : nothing, keep ? dz + j * length : nothing, s,
-              row_sums.data() + clip * q.J + j);
-      }
-    });
-  } else {  // few clips: spread each over the threads
-    run(threads, q.B * blocks, 2, [&](int64_t begin, int64_t end) {
-      Block<T> b;
-      b.reserve(q.J, weighted);
-      do_frames(begin, end, b);
-    });
-    if (temporal)
-      run(threads, q.B * q.J, 4, [&](int64_t begin, int64_t end) {
-        RankScratch<T> s;
-        s.reserve(q.T, weighted);
-        for (int64_t i = begin; i < end; ++i)
-          row(q, scales, i / q.J, i % q.J, nothing, nothing, s, row_sums.data() + i);
-      });
+  const Need need = need_of(q);
+  std::vector<double> clip_sums(size_t(q.B * kTermCount), 0.0);
+  std::vector<double> row_sums(q.active[kDepthRankingFrames] ? size_t(q.B * q.J) : 0, 0.0);
+  if (q.B >= 2 * threads.count) {
+    clips_apart<T>(q, scales, need, threads, clip_sums.data(), row_sums.data());
+  } else {
+    clips_together<T>(q, scales, need, threads, clip_sums.data(), row_sums.data());
   }
   double sums[kTermCount] = {};
-  for (size_t i = 0; i < frame_sums.size(); ++i) sums[i % kTermCount] += frame_sums[i];
+  add_rows(clip_sums.data(), q.B, kTermCount, sums);
   for (double x : row_sums) sums[kDepthRankingFrames] += x;
   for (int k = 0; k < kTermCount; ++k) q.values[k] = sums[k] * scales.value[k];
 }
@@ -351,7 +471,8 @@ void ranking_typed(const RankingParams& q, const Threads& threads) {
     RankScratch<T> s;
     s.reserve(q.N, weighted);
     for (int64_t c = begin; c < end; ++c)
-      for (int64_t r = c * kRows; r < std::min(q.R, (c + 1) * kRows); ++r) rows(q, scale, r, s, &partial[size_t(c)]);
+      for (int64_t r = c * kRows; r < std::min(q.R, (c + 1) * kRows); ++r)
+        Tasks<T>::rows(q, scale, r, s, &partial[size_t(c)]);
   });
   double sum = 0;
   for (double x : partial) sum += x;

@@ -4,7 +4,7 @@
 //   g_i = w_i (R_p(i) - R_{d|p}(i))
 //
 // R_p is the (weighted) mid-rank by p, R_{d|p} the mid-rank when sorted by d with ties ordered by p. Short rows count
-// the pairs, long rows take two stable radix sorts; both give the same integers (or, with weights, sums of weights).
+// the pairs, long rows are sorted twice (long_rows.hpp); both give the same integers (or, with weights, sums of weights).
 #pragma once
 
 #include <algorithm>
@@ -15,35 +15,15 @@
 #include <utility>
 #include <vector>
 
-#define SL_INLINE inline __attribute__((always_inline))
+#include "long_rows.hpp"
+#include "simd.hpp"
 
 namespace structloss {
 
-// Rows up to this length are counted: measured crossover with the radix sort (bench/run.py --crossover).
+// Rows up to this length are counted: measured crossover with sorting (bench/run.py --crossover).
 constexpr int64_t kCountUpTo = 320;
 // Rows from this length on are counted in 16-bit codes first.
 constexpr int64_t kCodesFrom = 48;
-
-template <typename T>
-struct RankTraits;
-template <>
-struct RankTraits<float> {
-  using Key = uint32_t;
-  using Count = int32_t;  // as wide as the element, so that a compare's mask is added without conversion
-  static constexpr int kLanes = 8;
-  static constexpr bool kHasCodes = true;  // see CodeVec
-  typedef float Vec __attribute__((vector_size(32)));
-  typedef int32_t CountVec __attribute__((vector_size(32)));
-};
-template <>
-struct RankTraits<double> {
-  using Key = uint64_t;
-  using Count = int64_t;
-  static constexpr int kLanes = 4;
-  static constexpr bool kHasCodes = false;
-  typedef double Vec __attribute__((vector_size(32)));
-  typedef int64_t CountVec __attribute__((vector_size(32)));
-};
 
 // Sum with independent partial sums, so that additions need not wait for each other; the order is fixed.
 constexpr int kSumLanes = 8;
@@ -66,76 +46,43 @@ struct CodeScratch {
   int16_t codes[kCountUpTo + 4 * kCodeLanes], latest[kCountUpTo], previous[kCountUpTo];
 };
 
-// Working memory for one row of at most n elements; one per thread.
+// Working memory for one row of at most n elements; one per thread. Long rows take 12 bytes an element in float32 (and
+// 20 more with weights).
 template <typename T>
 struct RankScratch {
-  using Key = typename RankTraits<T>::Key;
   using Count = typename RankTraits<T>::Count;
-  struct Item {
-    Key key;
-    uint32_t index;
-  };
+  // Short rows: all of them. Long rows: `d` is not used, `p` holds what is being sorted.
   std::vector<T> p, d;
   std::vector<double> w;
-  std::vector<double> g;  // the row's result, g_i
+  std::vector<double> g;  // the row's result g_i, short rows
   std::vector<Count> count_p, count_d;
   std::vector<int16_t> rank_p, rank_d;  // of the 16-bit path
   CodeScratch codes;
   std::vector<uint32_t> position;  // where a kept element stands in the row
-  std::vector<Item> items, spare;
-  std::vector<uint32_t> group;
-  std::vector<double> rank;
+  LongRow sorting;
 
   void reserve(int64_t n, bool weighted) {
     // Room to pad the row to whole vectors.
-    p.resize(n + 4 * RankTraits<T>::kLanes);
-    d.resize(n + 4 * RankTraits<T>::kLanes);
-    g.resize(n);
+    const int64_t counted = n < kCountUpTo ? n : kCountUpTo, padding = 4 * RankTraits<T>::kLanes;
+    p.resize(n + padding);
+    // A row that its mask shortens is read whole first.
+    d.resize((weighted ? n : counted) + padding);
+    g.resize(counted);
     if (weighted) {
       w.resize(n + RankTraits<T>::kLanes);
       position.resize(n);
     }
     // A masked long row may shrink to a short one, so both ways have their memory.
-    count_p.resize((n < kCountUpTo ? n : kCountUpTo) + 4 * RankTraits<T>::kLanes);
-    count_d.resize(count_p.size());
+    count_p.resize(counted + padding);
+    count_d.resize(counted + padding);
     if (RankTraits<T>::kHasCodes) {
       rank_p.resize(kCountUpTo + 4 * kCodeLanes);
       rank_d.resize(kCountUpTo + 4 * kCodeLanes);
     }
-    if (n > kCountUpTo) {
-      items.resize(n);
-      spare.resize(n);
-      group.resize(n);
-      if (weighted) rank.resize(n);
-    }
+    if (n > kCountUpTo) sorting.reserve(n, weighted);
   }
 };
 
-// A float's bits as an unsigned integer of the same order; -0 and +0 share one key.
-SL_INLINE uint32_t ordered_key(float x) {
-  x += 0.0f;
-  uint32_t u;
-  std::memcpy(&u, &x, sizeof u);
-  return u ^ ((u >> 31) ? 0xFFFFFFFFu : 0x80000000u);
-}
-SL_INLINE uint64_t ordered_key(double x) {
-  x += 0.0;
-  uint64_t u;
-  std::memcpy(&u, &x, sizeof u);
-  return u ^ ((u >> 63) ? ~uint64_t(0) : uint64_t(1) << 63);
-}
-
-// The compiler's own vector types: they compile for any instruction set, comparisons give masks of 0 and -1.
-template <typename T>
-SL_INLINE typename RankTraits<T>::Vec load(const T* x) {
-  typename RankTraits<T>::Vec v;
-  std::memcpy(&v, x, sizeof v);
-  return v;
-}
-template <typename T>
-SL_INLINE typename RankTraits<T>::Vec splat(T x) {
-  return typename RankTraits<T>::Vec{} + x;
-}
 template <typename T>
 SL_INLINE typename RankTraits<T>::Count horizontal_sum(typename RankTraits<T>::CountVec v) {
   typename RankTraits<T>::Count sum = 0;
@@ -311,155 +258,99 @@ SL_INLINE void count_row_weighted(const T* p, const T* d, const double* w, int64
   }
 }
 
-// Stable least-significant-digit radix sort; a digit that is the same in every key costs nothing.
-template <int kBits, typename Item>
-SL_INLINE void radix_sort(std::vector<Item>& items, std::vector<Item>& spare, int64_t n) {
-  using Key = decltype(Item::key);
-  constexpr int kDigits = (int(sizeof(Key)) * 8 + kBits - 1) / kBits;
-  constexpr uint32_t kBuckets = 1u << kBits, kMask = kBuckets - 1;
-  uint32_t histogram[kDigits][kBuckets];
-  std::memset(histogram, 0, sizeof histogram);
-  for (int64_t i = 0; i < n; ++i) {
-    const Key key = items[i].key;
-    for (int k = 0; k < kDigits; ++k) ++histogram[k][(key >> (k * kBits)) & kMask];
+// Moves the kept elements of a row to its beginning, and back to where they belong among zeros.
+template <typename T>
+SL_INLINE void close_gaps(T* x, const uint32_t* position, int64_t kept) {
+  for (int64_t k = 0; k < kept; ++k) x[k] = x[position[k]];
+}
+template <typename T>
+SL_INLINE void open_gaps(T* x, const uint32_t* position, int64_t kept, int64_t n) {
+  int64_t next = n;
+  for (int64_t k = kept; k-- > 0;) {  // k <= position[k], so from the end
+    const int64_t at = position[k];
+    const T value = x[k];
+    while (--next > at) x[next] = T(0);
+    x[at] = value;
   }
-  for (int k = 0; k < kDigits; ++k) {
-    uint32_t* h = histogram[k];
-    if (h[(items[0].key >> (k * kBits)) & kMask] == uint32_t(n)) continue;
-    uint32_t start = 0;
-    for (uint32_t b = 0; b < kBuckets; ++b) {
-      const uint32_t c = h[b];
-      h[b] = start;
-      start += c;
-    }
-    const Item* from = items.data();
-    Item* to = spare.data();
-    for (int64_t i = 0; i < n; ++i) to[h[(from[i].key >> (k * kBits)) & kMask]++] = from[i];
-    items.swap(spare);
-  }
+  while (--next >= 0) x[next] = T(0);
 }
 
 template <typename T>
-SL_INLINE void sort_items(RankScratch<T>& s, int64_t n) {
-  if (n < 4096) {
-    radix_sort<8>(s.items, s.spare, n);
-  } else {
-    radix_sort<11>(s.items, s.spare, n);
-  }
+SL_INLINE bool has_nan(const T* x, int64_t n) {
+  int64_t unordered = 0;
+  for (int64_t i = 0; i < n; ++i) unordered += int64_t(x[i] != x[i]);
+  return unordered != 0;
 }
 
-// Two radix sorts. `w` is null for a row of unit weights. `group` tells which elements share a value of p.
-template <typename T>
-SL_INLINE void sort_row(const T* p, const T* d, const double* w, int64_t n, RankScratch<T>& s) {
-  double* g = s.g.data();
-  uint32_t* group = s.group.data();
-  for (int64_t i = 0; i < n; ++i) s.items[i] = {ordered_key(p[i]), uint32_t(i)};
-  sort_items(s, n);
-  double below = 0;
-  for (int64_t first = 0; first < n;) {
-    int64_t last = first;
-    double run = 0;
-    const auto key = s.items[first].key;
-    do {
-      run += w ? w[s.items[last].index] : 1.0;
-      ++last;
-    } while (last < n && s.items[last].key == key);
-    for (int64_t k = first; k < last; ++k) {
-      const uint32_t i = s.items[k].index;
-      group[i] = uint32_t(first);
-      // Without weights twice the mid-rank is first + last, so the group already says it all; kept exact in g.
-      if (w) {
-        s.rank[i] = below + 0.5 * (run - w[i]);
-      } else {
-        g[i] = 0.5 * double(first + last - 1);
-      }
-    }
-    below += run;
-    first = last;
-  }
-  // The sort is stable: sorting the p-ordered items by d leaves ties in d ordered by p.
-  for (int64_t k = 0; k < n; ++k) s.items[k].key = ordered_key(d[s.items[k].index]);
-  sort_items(s, n);
-  below = 0;
-  for (int64_t first = 0; first < n;) {
-    int64_t last = first;
-    double run = 0;
-    const auto key = s.items[first].key;
-    const uint32_t same = group[s.items[first].index];
-    do {
-      run += w ? w[s.items[last].index] : 1.0;
-      ++last;
-    } while (last < n && s.items[last].key == key && group[s.items[last].index] == same);
-    for (int64_t k = first; k < last; ++k) {
-      const uint32_t i = s.items[k].index;
-      if (w) {
-        g[i] = w[i] * (s.rank[i] - (below + 0.5 * (run - w[i])));
-      } else {
-        g[i] -= 0.5 * double(first + last - 1);
-      }
-    }
-    below += run;
-    first = last;
-  }
-}
-
-// Hinge of one row whose p, d (and, if weighted, w) lie in the scratch. Returns the unreduced loss and leaves g_i in
-// s.g[0..n). A NaN anywhere in the row makes the loss and the row's gradient NaN. Elements of weight 0 take no part,
-// whatever they hold.
-template <typename T>
-SL_INLINE double hinge_row(RankScratch<T>& s, int64_t n, bool weighted) {
+// Hinge of one row of n elements, and scale * g, its gradient. Returns the unreduced loss. A NaN anywhere in the row
+// makes the loss and the row's gradient NaN. Elements of weight 0 take no part, whatever they hold.
+//
+// `fill(which, to)` copies p (0) or d (1) to memory of n elements; `store(from)` takes the gradient from there. The
+// weights, if any, lie in s.w[0..n).
+template <typename T, typename Fill, typename Store>
+SL_INLINE double hinge_row(RankScratch<T>& s, int64_t n, bool weighted, double scale, Fill&& fill, Store&& store) {
   const double nan = std::numeric_limits<double>::quiet_NaN();
-  T* p = s.p.data();
-  T* d = s.d.data();
-  double* g = s.g.data();
   int64_t m = n;
   bool unit = true;
-  if (weighted) {  // close the gaps: what has no weight has no rank
+  if (weighted) {  // what has no weight has no rank
     m = 0;
     for (int64_t i = 0; i < n; ++i) {
       const double w = s.w[i];
       if (w == 0) continue;
       unit = unit && w == 1;
-      p[m] = p[i];
-      d[m] = d[i];
       s.w[m] = w;
       s.position[m++] = uint32_t(i);
     }
   }
-  const double mean = lane_sum(m, [p](int64_t i) { return double(p[i]); }) / double(m > 0 ? m : 1);
-  int64_t unordered = 0;
-  for (int64_t i = 0; i < m; ++i) unordered += int64_t(d[i] != d[i]);
-  double loss = 0;
-  if (mean != mean || unordered != 0) {
-    for (int64_t i = 0; i < m; ++i) g[i] = nan;
-    loss = nan;
+  const uint32_t* position = s.position.data();
+  auto read = [&](int which, T* to) SL_INLINED {
+    fill(which, to);
+    if (m < n) close_gaps(to, position, m);
+    return !has_nan(to, m);
+  };
+  T* p = s.p.data();
+  double loss = nan;
+  bool valid = read(0, p);
+  if (m > kCountUpTo) {
+    if (valid) {
+      const double* w = unit ? nullptr : s.w.data();
+      rank_by_buckets(p, m, w, false, s.sorting);
+      valid = read(1, p);
+      if (valid) rank_by_buckets(p, m, w, true, s.sorting);
+      read(0, p);
+    }
+    const int32_t* twice = s.sorting.rank.data();
+    const double* g = s.sorting.weighted_rank.data();
+    if (valid) {
+      // The g_i sum to zero, so a shift of p changes nothing but the rounding.
+      const double shift = double(p[0]);
+      loss = unit ? lane_sum(m, [=](int64_t i) SL_INLINED { return (double(p[i]) - shift) * (0.5 * double(twice[i])); })
+                  : lane_sum(m, [=](int64_t i) SL_INLINED { return (double(p[i]) - shift) * g[i]; });
+    }
+    for (int64_t k = 0; k < m; ++k) p[k] = T(!valid ? nan : scale * (unit ? 0.5 * double(twice[k]) : g[k]));
   } else {
-    if (m <= kCountUpTo) {
+    T* d = s.d.data();
+    double* g = s.g.data();
+    valid = read(1, d) && valid;
+    if (!valid) {
+      std::fill_n(g, m, nan);
+    } else {
       pad_row(p, m);
       pad_row(d, m);
-      if (!unit) std::fill_n(s.w.begin() + m, RankTraits<T>::kLanes, 0.0);
       if (unit) {
         count_row(p, d, m, s);
       } else {
+        std::fill_n(s.w.begin() + m, RankTraits<T>::kLanes, 0.0);
         count_row_weighted(p, d, s.w.data(), m, s);
       }
-    } else {
-      sort_row(p, d, unit ? nullptr : s.w.data(), m, s);
+      const double shift = double(p[0]);
+      loss = lane_sum(m, [=](int64_t i) SL_INLINED { return (double(p[i]) - shift) * g[i]; });
     }
-    // The g_i sum to zero, so a shift of p changes nothing but the rounding.
-    loss = lane_sum(m, [p, g, mean](int64_t i) { return (double(p[i]) - mean) * g[i]; });
+    for (int64_t k = 0; k < m; ++k) p[k] = T(scale * g[k]);
   }
-  if (m < n) {  // spread the result back over the row; m <= position, so from the end
-    int64_t next = n;
-    for (int64_t k = m; k-- > 0;) {
-      const int64_t at = s.position[k];
-      const double value = g[k];
-      while (--next > at) g[next] = 0;
-      g[at] = value;
-    }
-    while (--next >= 0) g[next] = 0;
-  }
-  return loss;
+  if (m < n) open_gaps(p, position, m, n);
+  store(p);
+  return m > 0 ? loss : 0;
 }
 
 }  // namespace structloss

@@ -1,156 +1,340 @@
-// Terms that need one frame or its neighbour, and their gradients, on a block of frames in structure-of-arrays form.
+// The local terms: what a frame (or a step between two) adds to each loss, and its gradient.
+//
+// One source for every processor. `A` gives access to a frame, or to several side by side:
+//
+//   A::V                    a number, or a vector of numbers, one a frame; root(), exponential() and arc_cosine() of it
+//                           are declared before this file is included
+//   a.pred(j), a.target(j)  joint j; what has no weight is 0
+//   a.weight(j)             its weight
+//   a.valid()               1 for a frame of the clip, 0 for padding
+//   a.add(j, g)             adds to the gradient of joint j
+//   a.any(x)                whether x is not 0, in any of the frames
+//
+// Every function returns the sum's unscaled share of the frame and adds scale * d(share)/d(pred). Lengths have no slope
+// at 0: there, and for |x| at 0, the gradient is 0.
 #pragma once
 
 #include <cmath>
 #include <cstdint>
 
-#include "rank.hpp"
+#include "params.h"
+
+#if defined(__CUDACC__)
+#define SL_FUNCTION __host__ __device__ __forceinline__
+#else
+#define SL_FUNCTION inline __attribute__((always_inline))
+#endif
 
 namespace structloss {
 
-// Frames per block: the arrays of a 17-joint block fit the first-level cache together.
-constexpr int kBlock = 32;
+// Beyond this, u exp(u) goes on as its tangent: poses in millimetres would overflow it.
+constexpr double kLinearFrom = 20.0;
+// As published: shorter bones count as this long in a cosine, and cosines stay this far from 1.
+constexpr double kShortest = 1e-8;
+constexpr double kCosineMargin = 1e-7;
+// The degrees of freedom of a bone's variance that are more than rounding, as a share of its weight.
+constexpr double kLeastFreedom = 1e-12;
 
-// One block of `kBlock` frames (fewer at the end of a clip; the rest is padded with zeros), gathered from any strides.
-// Arrays are [J][kBlock], but for the depths: those may be columns of a whole clip's, so that the temporal rows need no
-// second gather.
-template <typename T>
-struct Block {
-  T *pz, *dz;        // depths of joint 0, predicted and target
-  int64_t z_stride;  // from one joint's depths to the next one's
-  std::vector<T> px, py, dx, dy;          // dx, dy: the target
-  std::vector<T> own_pz, own_dz;          // where pz and dz point without a clip's memory
-  std::vector<T> gx, gy, gz;              // gradient of the weighted total
-  std::vector<double> w;
-  std::vector<typename RankTraits<T>::Count> pairs;  // spatial hinge: twice g
-  std::vector<double> pairs_weighted;
-
-  void reserve(int64_t J, bool weighted) {
-    const size_t n = size_t(J) * kBlock;
-    for (auto* v : {&px, &py, &dx, &dy, &own_pz, &own_dz, &gx, &gy, &gz}) v->resize(n);
-    pz = own_pz.data();
-    dz = own_dz.data();
-    z_stride = kBlock;
-    pairs.resize(n);
-    if (weighted) {
-      w.resize(n);
-      pairs_weighted.resize(n);
-    }
-  }
+template <class V>
+struct Vec3 {
+  V x, y, z;
 };
+template <class V>
+SL_FUNCTION Vec3<V> operator-(const Vec3<V>& a, const Vec3<V>& b) {
+  return {a.x - b.x, a.y - b.y, a.z - b.z};
+}
+template <class V>
+SL_FUNCTION Vec3<V> operator+(const Vec3<V>& a, const Vec3<V>& b) {
+  return {a.x + b.x, a.y + b.y, a.z + b.z};
+}
+template <class V>
+SL_FUNCTION Vec3<V> operator*(const V& s, const Vec3<V>& a) {
+  return {s * a.x, s * a.y, s * a.z};
+}
+template <class V>
+SL_FUNCTION Vec3<V> operator-(const Vec3<V>& a) {
+  return {-a.x, -a.y, -a.z};
+}
+template <class V>
+SL_FUNCTION V dot(const Vec3<V>& a, const Vec3<V>& b) {
+  return a.x * b.x + a.y * b.y + a.z * b.z;
+}
+template <class V>
+SL_FUNCTION Vec3<V> cross(const Vec3<V>& a, const Vec3<V>& b) {
+  return {a.y * b.z - a.z * b.y, a.z * b.x - a.x * b.z, a.x * b.y - a.y * b.x};
+}
+template <class V>
+SL_FUNCTION V constant(double c) {
+  return V{} + c;
+}
+template <class V>
+SL_FUNCTION V length(const Vec3<V>& a) {
+  return root(dot(a, a));
+}
+// 1 / x, and 0 for 0.
+template <class V>
+SL_FUNCTION V inverse(const V& x) {
+  const V zero = constant<V>(0), one = constant<V>(1);
+  return x == zero ? zero : one / (x == zero ? one : x);
+}
+template <class V>
+SL_FUNCTION V absolute(const V& x) {
+  return x < constant<V>(0) ? -x : x;
+}
+// -1, 0 or 1
+template <class V>
+SL_FUNCTION V sign(const V& x) {
+  const V zero = constant<V>(0);
+  return x > zero ? constant<V>(1) : (x < zero ? constant<V>(-1) : zero);
+}
 
-SL_INLINE double sum_lanes(const double* lane) {
-  double sum = 0;
-  for (int i = 0; i < kBlock; ++i) sum += lane[i];
+template <class A>
+SL_FUNCTION Vec3<typename A::V> bone_vector(const A& a, const Bone& b) {
+  return a.pred(b.child) - a.pred(b.parent);
+}
+template <class A>
+SL_FUNCTION Vec3<typename A::V> target_bone_vector(const A& a, const Bone& b) {
+  return a.target(b.child) - a.target(b.parent);
+}
+template <class A>
+SL_FUNCTION typename A::V bone_weight(const A& a, const Bone& b) {
+  return a.weight(b.child) * a.weight(b.parent);
+}
+template <class A>
+SL_FUNCTION void add_to_bone(A& a, const Bone& b, const Vec3<typename A::V>& g) {
+  a.add(b.child, g);
+  a.add(b.parent, -g);
+}
+
+// ---- positions ----------------------------------------------------------------------------------------------------
+
+// MPJPE, and weighted MPJPE with `factors` [J].
+template <class A>
+SL_FUNCTION typename A::V position_error(A& a, int64_t J, const double* factors, double scale, bool need_grad) {
+  using V = typename A::V;
+  V sum = constant<V>(0);
+  for (int64_t j = 0; j < J; ++j) {
+    const Vec3<V> difference = a.pred(j) - a.target(j);
+    const V error = length(difference);
+    V weight = a.weight(j);
+    if (factors != nullptr) weight = weight * factors[j];
+    sum += weight * error;
+    if (need_grad) a.add(j, (scale * weight * inverse(error)) * difference);
+  }
   return sum;
 }
 
-// Position error |p - d| of every joint (MPJPE). Adds scale * de/dp to the gradient; zero where the error is zero.
-template <typename T>
-SL_INLINE double mpjpe_block(Block<T>& b, int64_t J, bool weighted, double scale, bool need_grad) {
-  double sum[kBlock] = {};  // one a frame, so that the additions need not wait for each other
-  const T s = T(scale);
-  for (int64_t k = 0; k < J; ++k) {
-    const int64_t o = k * kBlock;
-    const T *px = b.px.data() + o, *py = b.py.data() + o, *pz = b.pz + k * b.z_stride;
-    const T *dx = b.dx.data() + o, *dy = b.dy.data() + o, *dz = b.dz + k * b.z_stride;
-    T x[kBlock], y[kBlock], z[kBlock], error[kBlock];
-    for (int i = 0; i < kBlock; ++i) {
-      x[i] = px[i] - dx[i];
-      y[i] = py[i] - dy[i];
-      z[i] = pz[i] - dz[i];
-      error[i] = std::sqrt(x[i] * x[i] + y[i] * y[i] + z[i] * z[i]);
-    }
-    if (weighted) {
-      const double* w = b.w.data() + o;
-      for (int i = 0; i < kBlock; ++i) sum[i] += w[i] * double(error[i]);
-    } else {
-      for (int i = 0; i < kBlock; ++i) sum[i] += double(error[i]);
-    }
-    if (!need_grad) continue;
-    // A divisor of 1 in place of 0 leaves the zero difference zero.
-    for (int i = 0; i < kBlock; ++i) error[i] = s / (error[i] == T(0) ? T(1) : error[i]);
-    if (weighted) {
-      const double* w = b.w.data() + o;
-      for (int i = 0; i < kBlock; ++i) error[i] *= T(w[i]);
-    }
-    T *gx = b.gx.data() + o, *gy = b.gy.data() + o, *gz = b.gz.data() + o;
-    for (int i = 0; i < kBlock; ++i) {
-      gx[i] += error[i] * x[i];
-      gy[i] += error[i] * y[i];
-      gz[i] += error[i] * z[i];
-    }
+template <class A>
+SL_FUNCTION typename A::V n_mpjpe(A& a, int64_t J, double scale, bool need_grad) {
+  using V = typename A::V;
+  V square = constant<V>(0), product = constant<V>(0), sum = constant<V>(0), by_scale = constant<V>(0);
+  for (int64_t j = 0; j < J; ++j) {
+    const Vec3<V> p = a.pred(j);
+    const V weight = a.weight(j);
+    square += weight * dot(p, p);
+    product += weight * dot(p, a.target(j));
   }
-  return sum_lanes(sum);
+  const V zero = constant<V>(0), one = constant<V>(1);
+  // Divided rather than multiplied by the inverse: the scale of a perfect prediction is exactly 1.
+  const V inv = inverse(square), s = square == zero ? zero : product / (square == zero ? one : square);
+  for (int64_t j = 0; j < J; ++j) {
+    const Vec3<V> p = a.pred(j), difference = s * p - a.target(j);
+    const V error = length(difference), weight = a.weight(j);
+    sum += weight * error;
+    by_scale += weight * inverse(error) * dot(difference, p);
+  }
+  if (!need_grad) return sum;
+  for (int64_t j = 0; j < J; ++j) {
+    const Vec3<V> p = a.pred(j), g = a.target(j), difference = s * p - g;
+    const V weight = a.weight(j), direct = s * weight * inverse(length(difference));
+    // The scale depends on every joint of the frame.
+    a.add(j, (scale * direct) * difference + (scale * by_scale * inv * weight) * (g - (2.0 * s) * p));
+  }
+  return sum;
 }
 
-// Depth ranking over the joints of each frame (RePOSE's L_S), all frames of the block side by side.
-template <typename T>
-SL_INLINE double depth_ranking_joints_block(Block<T>& b, int64_t J, bool weighted, double scale, bool need_grad) {
-  using Count = typename RankTraits<T>::Count;
-  double mean[kBlock] = {}, total[kBlock] = {}, invalid[kBlock] = {}, sum[kBlock] = {};
-  for (int64_t k = 0; k < J; ++k) {
-    const T *p = b.pz + k * b.z_stride, *d = b.dz + k * b.z_stride;
-    for (int i = 0; i < kBlock; ++i) {
-      mean[i] += double(p[i]);
-      // Counts the NaNs of p and d: one takes the whole frame's row with it.
-      invalid[i] += double(Count(p[i] != p[i]) + Count(d[i] != d[i]));
-    }
-    if (weighted) {
-      const double* w = b.w.data() + k * kBlock;
-      for (int i = 0; i < kBlock; ++i) total[i] += w[i] > 0 ? 1.0 : 0.0;
+// ---- anatomy ------------------------------------------------------------------------------------------------------
+
+template <class A>
+SL_FUNCTION typename A::V bone_symmetry(A& a, const Structure& s, double scale, bool need_grad) {
+  using V = typename A::V;
+  V sum = constant<V>(0);
+  for (int32_t k = 0; k < s.n_symmetric; ++k) {
+    const Mirrored& m = s.symmetric[k];
+    const Vec3<V> right = bone_vector(a, m.right), left = bone_vector(a, m.left);
+    const V right_length = length(right), left_length = length(left), difference = right_length - left_length;
+    const V weight = bone_weight(a, m.right) * bone_weight(a, m.left);
+    V slope;
+    if (s.symmetric_squared) {
+      sum += weight * difference * difference;
+      slope = 2.0 * weight * difference;
     } else {
-      for (int i = 0; i < kBlock; ++i) total[i] += 1.0;
+      sum += weight * absolute(difference);
+      slope = weight * sign(difference);
     }
-  }
-  for (int i = 0; i < kBlock; ++i) {
-    mean[i] /= total[i] > 0 ? total[i] : 1.0;
-    invalid[i] = invalid[i] > 0 ? std::numeric_limits<double>::quiet_NaN() : 0.0;
-  }
-  std::fill(b.pairs.begin(), b.pairs.end(), Count(0));
-  if (weighted) std::fill(b.pairs_weighted.begin(), b.pairs_weighted.end(), 0.0);
-  for (int64_t j = 0; j < J; ++j) {
-    const T *pj = b.pz + j * b.z_stride, *dj = b.dz + j * b.z_stride;
-    for (int64_t k = j + 1; k < J; ++k) {
-      const T *pk = b.pz + k * b.z_stride, *dk = b.dz + k * b.z_stride;
-      Count c[kBlock];
-      for (int i = 0; i < kBlock; i += RankTraits<T>::kLanes) {
-        const auto v = pair_count<T>(load<T>(pj + i), load<T>(pk + i), load<T>(dj + i), load<T>(dk + i));
-        std::memcpy(c + i, &v, sizeof v);
-      }
-      if (weighted) {
-        const double *wj = b.w.data() + j * kBlock, *wk = b.w.data() + k * kBlock;
-        double *gj = b.pairs_weighted.data() + j * kBlock, *gk = b.pairs_weighted.data() + k * kBlock;
-        for (int i = 0; i < kBlock; ++i) {
-          gj[i] += double(c[i]) * wk[i];
-          gk[i] -= double(c[i]) * wj[i];
-        }
-      } else {
-        Count *gj = b.pairs.data() + j * kBlock, *gk = b.pairs.data() + k * kBlock;
-        for (int i = 0; i < kBlock; ++i) {
-          gj[i] += c[i];
-          gk[i] -= c[i];
-        }
-      }
-    }
-  }
-  for (int64_t k = 0; k < J; ++k) {
-    const T* p = b.pz + k * b.z_stride;
-    double g[kBlock];
-    if (weighted) {
-      const double *w = b.w.data() + k * kBlock, *c = b.pairs_weighted.data() + k * kBlock;
-      // Without weight there is no gradient, not even a NaN one from a neighbour in the row.
-      for (int i = 0; i < kBlock; ++i) g[i] = 0.5 * w[i] * c[i] + (w[i] == 0 ? 0.0 : invalid[i]);
-    } else {
-      const Count* c = b.pairs.data() + k * kBlock;
-      for (int i = 0; i < kBlock; ++i) g[i] = 0.5 * double(c[i]) + invalid[i];
-    }
-    for (int i = 0; i < kBlock; ++i) sum[i] += (double(p[i]) - mean[i]) * g[i];
     if (!need_grad) continue;
-    T* gz = b.gz.data() + k * kBlock;
-    for (int i = 0; i < kBlock; ++i) gz[i] += T(scale * g[i]);
+    slope = scale * slope;
+    add_to_bone(a, m.right, (slope * inverse(right_length)) * right);
+    add_to_bone(a, m.left, (-slope * inverse(left_length)) * left);
   }
-  return sum_lanes(sum);
+  return sum;
+}
+
+template <class A>
+SL_FUNCTION typename A::V illegal_angle(A& a, const Structure& s, double scale, bool need_grad) {
+  using V = typename A::V;
+  const V zero = constant<V>(0), most = constant<V>(kLinearFrom);
+  V sum = zero;
+  for (int32_t k = 0; k < s.n_hinges; ++k) {
+    const HingeChain& h = s.hinges[k];
+    const Vec3<V> A0 = a.pred(h.a), B = a.pred(h.b), C = a.pred(h.c), D = a.pred(h.d);
+    Vec3<V> v1 = B - A0, v2 = C - B, v3 = D - C;
+    V i1 = zero, i2 = zero, i3 = zero;
+    if (s.hinge_unit_bones) {
+      i1 = inverse(length(v1));
+      i2 = inverse(length(v2));
+      i3 = inverse(length(v3));
+      v1 = i1 * v1;
+      v2 = i2 * v2;
+      v3 = i3 * v3;
+    }
+    const double factor = h.sign * s.hinge_scale;
+    const Vec3<V> normal = cross(v1, v2);
+    const V over = factor * dot(normal, v3) - s.hinge_tolerance;
+    const V u = over <= zero ? zero : over;  // keeps a NaN
+    if (!a.any(u)) continue;
+    const V weight = a.weight(h.a) * a.weight(h.b) * a.weight(h.c) * a.weight(h.d);
+    const V bounded = u > most ? most : u, power = exponential(bounded);
+    const V slope = (1.0 + bounded) * power;
+    sum += weight * (bounded * power + (u - bounded) * slope);
+    if (!need_grad) continue;
+    const V g = scale * factor * weight * (u == zero ? zero : slope);
+    Vec3<V> g1 = g * cross(v2, v3), g2 = g * cross(v3, v1), g3 = g * normal;
+    if (s.hinge_unit_bones) {  // only what turns a bone counts, and a bone of no length turns nowhere
+      g1 = i1 * (g1 - dot(g1, v1) * v1);
+      g2 = i2 * (g2 - dot(g2, v2) * v2);
+      g3 = i3 * (g3 - dot(g3, v3) * v3);
+    }
+    a.add(h.a, -g1);
+    a.add(h.b, g1 - g2);
+    a.add(h.c, g2 - g3);
+    a.add(h.d, g3);
+  }
+  return sum;
+}
+
+template <class A>
+SL_FUNCTION typename A::V bone_ratio(A& a, const Structure& s, double scale, bool need_grad) {
+  using V = typename A::V;
+  V sum = constant<V>(0);
+  int32_t begin = 0;
+  for (int32_t group = 0; group < s.n_groups; begin = s.group_end[group++]) {
+    V count = constant<V>(0), total = constant<V>(0), squares = constant<V>(0);
+    for (int32_t k = begin; k < s.group_end[group]; ++k) {
+      const V weight = bone_weight(a, s.ratio_bones[k].bone);
+      count += weight;
+      total += weight * s.ratio_bones[k].factor * length(bone_vector(a, s.ratio_bones[k].bone));
+    }
+    const V inv = inverse(count), mean = total * inv;
+    for (int32_t k = begin; k < s.group_end[group]; ++k) {
+      const RatioBone& r = s.ratio_bones[k];
+      const Vec3<V> vector = bone_vector(a, r.bone);
+      const V len = length(vector), weight = bone_weight(a, r.bone), deviation = r.factor * len - mean;
+      squares += weight * deviation * deviation;
+      // The slope through the mean cancels.
+      if (need_grad) add_to_bone(a, r.bone, (2.0 * scale * r.factor * weight * deviation * inv * inverse(len)) * vector);
+    }
+    sum += squares * inv;
+  }
+  return sum;
+}
+
+// ---- bones and angles ---------------------------------------------------------------------------------------------
+
+template <class A>
+SL_FUNCTION typename A::V limb_length(A& a, const Structure& s, double scale, bool need_grad) {
+  using V = typename A::V;
+  V sum = constant<V>(0);
+  for (int32_t k = 0; k < s.n_bones; ++k) {
+    const Vec3<V> vector = bone_vector(a, s.bones[k]);
+    const V len = length(vector), difference = len - length(target_bone_vector(a, s.bones[k]));
+    const V weight = bone_weight(a, s.bones[k]);
+    sum += weight * absolute(difference);
+    if (need_grad) add_to_bone(a, s.bones[k], (scale * weight * sign(difference) * inverse(len)) * vector);
+  }
+  return sum;
+}
+
+// `mean` and `freedom` [bones] are those of the clip: mean length, 1 / degrees of freedom (0: no variance).
+template <class A>
+SL_FUNCTION typename A::V limb_variance(A& a, const Structure& s, const double* mean, const double* freedom,
+                                        double scale, bool need_grad) {
+  using V = typename A::V;
+  V sum = constant<V>(0);
+  for (int32_t k = 0; k < s.n_bones; ++k) {
+    const Vec3<V> vector = bone_vector(a, s.bones[k]);
+    const V len = length(vector), deviation = len - mean[k];
+    const V weight = a.valid() * bone_weight(a, s.bones[k]) * freedom[k];
+    sum += weight * deviation * deviation;
+    if (need_grad) add_to_bone(a, s.bones[k], (2.0 * scale * weight * deviation * inverse(len)) * vector);
+  }
+  return sum;
+}
+
+// Angle between two bones and what its gradient needs.
+template <class V>
+struct AngleValue {
+  Vec3<V> u, v;  // unit vectors
+  V inv_u, inv_v, cosine, angle, slope;  // slope of the angle over the cosine, 0 where it has none
+};
+template <class V>
+SL_FUNCTION AngleValue<V> angle_between(const Vec3<V>& first, const Vec3<V>& second) {
+  AngleValue<V> r;
+  const V zero = constant<V>(0), one = constant<V>(1), shortest = constant<V>(kShortest);
+  const V limit = constant<V>(1 - kCosineMargin);
+  const V lu = length(first), lv = length(second);
+  r.inv_u = one / (lu < shortest ? shortest : lu);
+  r.inv_v = one / (lv < shortest ? shortest : lv);
+  r.u = r.inv_u * first;
+  r.v = r.inv_v * second;
+  r.cosine = dot(r.u, r.v);
+  const V clamped = r.cosine > limit ? limit : (r.cosine < -limit ? -limit : r.cosine);
+  r.angle = arc_cosine(clamped);
+  const auto flat = (absolute(r.cosine) > limit) | (lu <= shortest) | (lv <= shortest);
+  r.slope = flat ? zero : -one / root(one - clamped * clamped);
+  return r;
+}
+template <class A>
+SL_FUNCTION AngleValue<typename A::V> predicted_angle(const A& a, const Angle& k) {
+  return angle_between(bone_vector(a, k.first), bone_vector(a, k.second));
+}
+template <class A>
+SL_FUNCTION typename A::V target_angle(const A& a, const Angle& k) {
+  return angle_between(target_bone_vector(a, k.first), target_bone_vector(a, k.second)).angle;
+}
+template <class A>
+SL_FUNCTION typename A::V angle_weight(const A& a, const Angle& k) {
+  return bone_weight(a, k.first) * a.weight(k.other);
+}
+// Adds `g`, the gradient of an angle, to that of its joints.
+template <class A>
+SL_FUNCTION void add_to_angle(A& a, const Angle& k, const AngleValue<typename A::V>& at, const typename A::V& g) {
+  const auto slope = g * at.slope;
+  add_to_bone(a, k.first, (slope * at.inv_u) * (at.v - at.cosine * at.u));
+  add_to_bone(a, k.second, (slope * at.inv_v) * (at.u - at.cosine * at.v));
+}
+
+template <class A>
+SL_FUNCTION typename A::V bone_angle(A& a, const Structure& s, double scale, bool need_grad) {
+  using V = typename A::V;
+  V sum = constant<V>(0);
+  for (int32_t k = 0; k < s.n_angles; ++k) {
+    const AngleValue<V> at = predicted_angle(a, s.angles[k]);
+    const V difference = at.angle - target_angle(a, s.angles[k]), weight = angle_weight(a, s.angles[k]);
+    sum += weight * absolute(difference);
+    if (need_grad) add_to_angle(a, s.angles[k], at, scale * weight * sign(difference));
+  }
+  return sum;
 }
 
 }  // namespace structloss

@@ -1,0 +1,42 @@
+// Vectors of the compiler's own: they compile for any instruction set, comparisons give masks of 0 and -1.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#define SL_INLINE inline __attribute__((always_inline))
+// For lambdas: one that is not inlined would be compiled for the oldest instruction set.
+#define SL_INLINED __attribute__((always_inline))
+
+namespace structloss {
+
+template <typename T>
+struct RankTraits;
+template <>
+struct RankTraits<float> {
+  using Count = int32_t;  // as wide as the element, so that a compare's mask is added without conversion
+  static constexpr int kLanes = 8;
+  static constexpr bool kHasCodes = true;  // see CodeVec
+  typedef float Vec __attribute__((vector_size(32)));
+  typedef int32_t CountVec __attribute__((vector_size(32)));
+};
+template <>
+struct RankTraits<double> {
+  using Count = int64_t;
+  static constexpr int kLanes = 4;
+  static constexpr bool kHasCodes = false;
+  typedef double Vec __attribute__((vector_size(32)));
+  typedef int64_t CountVec __attribute__((vector_size(32)));
+};
+
+template <typename T>
+SL_INLINE typename RankTraits<T>::Vec load(const T* x) {
+  typename RankTraits<T>::Vec v;
+  std::memcpy(&v, x, sizeof v);
+  return v;
+}
+template <typename T>
+SL_INLINE typename RankTraits<T>::Vec splat(T x) {
+  return typename RankTraits<T>::Vec{} + x;
+}
+}  // namespace structloss
