@@ -1,15 +1,17 @@
-# Everything from a fresh clone: `make demo`, `make test`, `make lint`, `make bench`.
+# Everything from a fresh clone: `make demo`, `make test`, `make lint`, `make bench`, `make bench-step`,
+# `make bench-micro`.
 # Choose another torch with TORCH=..., e.g.  make test TORCH="torch==2.10.0"
 PYTHON ?= python3
 TORCH  ?= torch==2.13.0
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+BENCH_STAMP := $(VENV)/.installed-bench
 TORCH_STAMP := $(VENV)/.torch-$(subst /,_,$(subst $(eval ) ,_,$(TORCH)))
 # What the native module and the package's metadata are made from; pure-Python edits need no reinstall.
 BUILD_INPUTS := pyproject.toml $(wildcard csrc/*) $(wildcard kernels/*)
 
-.PHONY: install test lint demo bench clean
+.PHONY: install test lint demo bench bench-step bench-micro clean
 
 install: $(STAMP)
 
@@ -33,8 +35,19 @@ test: $(STAMP) lint
 demo: $(STAMP)
 	$(BIN)/structloss demo $(ARGS)
 
-bench: $(STAMP)
+# KeOps, one of the ways that are compared, is not needed for anything else.
+$(BENCH_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet -e ".[test,bench]"
+	touch $@
+
+bench: $(BENCH_STAMP)
 	$(BIN)/python bench/run.py $(ARGS)
+
+bench-step: $(STAMP)
+	$(BIN)/python bench/step.py $(ARGS)
+
+bench-micro: $(STAMP)
+	$(BIN)/python -m pytest bench/test_micro.py --benchmark-only $(ARGS)
 
 clean:
 	rm -rf build dist $(VENV)

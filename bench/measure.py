@@ -219,15 +219,16 @@ def peak_in_fresh_process(request: Mapping[str, object], script: str = __file__,
 
 def _answer(request: dict) -> int:
     import providers
+    from inputs import Shape, make_input
 
     torch.set_num_threads(request["threads"])
     provider, dtype, mode = providers.PROVIDERS[request["provider"]], getattr(torch, request["dtype"]), request["mode"]
-    shape = providers.Shape(*request["shape"])
-    loss = provider.build("cpu")
-    # Two frames and joints: enough to load libraries, too few to leave scratch memory behind.
-    first = shape if provider.name == "compiled" else providers.Shape(1, 2, 2)
-    providers.bind(loss, *providers.make_input(first, dtype), mode)()
-    return peak_of_call(providers.bind(loss, *providers.make_input(shape, dtype), mode), "cpu")
+    shape = Shape(*request["shape"])
+    loss = provider.build("cpu", shape.joints)
+    # One clip of two frames: enough to load libraries, too few to leave scratch memory behind.
+    first = shape if provider.name.endswith("compiled") else Shape(1, 2, shape.joints)
+    providers.bind(loss, *make_input(first, dtype), mode)()
+    return peak_of_call(providers.bind(loss, *make_input(shape, dtype), mode), "cpu")
 
 
 if __name__ == "__main__":

@@ -9,19 +9,62 @@ import argparse
 import csv
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 __all__ = ["plot"]
 
 # Okabe and Ito's palette, told apart by colour-blind readers; markers and labels carry the same information.
-COLOURS = ("#000000", "#E69F00", "#CC79A7", "#56B4E9", "#D55E00", "#009E73", "#0072B2", "#999999", "#B8A800")
-MARKERS = "os^vD*PXh"
-PANELS = (("time", "time of forward + backward [ms]"), ("peak_extra_memory", "peak extra memory [MB]"))
+COLOURS = ("#000000", "#E69F00", "#CC79A7", "#56B4E9", "#D55E00", "#009E73", "#0072B2", "#999999", "#B8A800", "#882255")
+MARKERS = "os^vD*PXh<"
+TIMES = {"time": "forward + backward [ms]", "time_per_frame": "forward + backward, a frame [ns]"}
+MEMORY = "peak extra memory [MB]"
+# A logarithmic axis has no 0, and less than this can't be told from nothing.
+LEAST_MEMORY = 1e-2
+
+Curves = dict[str, dict[int, tuple[float, float, float]]]
+
+
+def _curves(rows: Iterable[Mapping[str, object]], metric: str) -> Curves:
+    """provider -> T -> p20, p50, p80."""
+    curves: Curves = defaultdict(dict)
+    for row in rows:
+        if row["metric"] == metric:
+            low, middle, high = (float(row[key] or row["p50"]) for key in ("p20", "p50", "p80"))
+            if metric == "peak_extra_memory":
+                low, middle, high = (max(x, LEAST_MEMORY) for x in (low, middle, high))
+            curves[str(row["provider"])][int(row["T"])] = (low, middle, high)
+    return curves
+
+
+def _draw(axes: object, curves: Curves, names: Sequence[str], label: str) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator
+
+    for name, points in curves.items():
+        style = names.index(name)
+        frames = sorted(points)
+        low, middle, high = zip(*(points[t] for t in frames), strict=True)
+        colour = COLOURS[style % len(COLOURS)]
+        axes.plot(frames, middle, color=colour, marker=MARKERS[style % len(MARKERS)], markersize=5, lw=1.5, label=name)
+        axes.fill_between(frames, low, high, color=colour, alpha=0.2, lw=0)
+    axes.set(xscale="log", yscale="log", xlabel="frames T of a clip", ylabel=label)
+    ticks = sorted({t for points in curves.values() for t in points})
+    axes.set_xticks(ticks, [str(t) for t in ticks], rotation=45, ha="right", rotation_mode="anchor")
+    bottom, top = axes.get_ylim()
+    subdivided = (1.0, 2.0, 5.0) if top / bottom < 1000 else (1.0,)  # so that several labels are seen
+    axes.yaxis.set_major_locator(LogLocator(subs=subdivided, numticks=20))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    if not curves:
+        axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center")
 
 
 def plot(rows: Iterable[Mapping[str, object]], path: str | Path) -> None:
     """Draw forward + backward time and memory over T, for the B and J with the most clip lengths.
+
+    Rows of a time a frame (run.py --per-frame) are drawn for their first J, whatever B is.
 
     Args:
         rows: rows of run.py's CSV, numbers as numbers or text.
@@ -32,45 +75,35 @@ def plot(rows: Iterable[Mapping[str, object]], path: str | Path) -> None:
     """
     from matplotlib.figure import Figure
 
-    measured = [row for row in rows if row["mode"] == "forward+backward" and row["p50"] not in ("", None)]
-    lengths = Counter((int(b), int(j)) for b, _, j in {(row["B"], row["T"], row["J"]) for row in measured})
-    if not lengths:
+    measured = [
+        row
+        for row in rows
+        if row["mode"] == "forward+backward"
+        and row["p50"] not in ("", None)
+        and row["metric"] in (*TIMES, "peak_extra_memory")
+    ]
+    if not measured:
         raise ValueError("there is no row of a measured forward + backward pass to plot.")
-    batch, joints = max(lengths, key=lambda key: (lengths[key], key))
-    names = list(dict.fromkeys(str(row["provider"]) for row in measured))
+    a_frame = any(row["metric"] == "time_per_frame" for row in measured)
+    if a_frame:
+        joints = int(measured[0]["J"])
+        kept = [row for row in measured if int(row["J"]) == joints]
+        title = f"J = {joints}, B·T nearly the same for every T"
+    else:
+        lengths = Counter((int(b), int(j)) for b, _, j in {(row["B"], row["T"], row["J"]) for row in measured})
+        batch, joints = max(lengths, key=lambda key: (lengths[key], key))
+        kept = [row for row in measured if (int(row["B"]), int(row["J"])) == (batch, joints)]
+        title = f"B = {batch}, J = {joints}"
+    names = list(dict.fromkeys(str(row["provider"]) for row in kept))
+    time = "time_per_frame" if a_frame else "time"
 
     figure = Figure(figsize=(11, 4.6), layout="constrained")
-    for axes, (metric, label) in zip(figure.subplots(1, 2), PANELS, strict=True):
-        curves: dict[str, dict[int, tuple[float, float, float]]] = defaultdict(dict)
-        for row in measured:
-            if row["metric"] == metric and (int(row["B"]), int(row["J"])) == (batch, joints):
-                low, middle, high = (float(row[key] or row["p50"]) for key in ("p20", "p50", "p80"))
-                # A logarithmic axis has no 0; less than 10 kB can't be told from nothing.
-                curves[str(row["provider"])][int(row["T"])] = tuple(max(x, 1e-2) for x in (low, middle, high))
-        for name, points in curves.items():
-            style = names.index(name)
-            frames = sorted(points)
-            low, middle, high = zip(*(points[t] for t in frames), strict=True)
-            colour = COLOURS[style % len(COLOURS)]
-            axes.plot(
-                frames, middle, color=colour, marker=MARKERS[style % len(MARKERS)], markersize=5, lw=1.5, label=name
-            )
-            axes.fill_between(frames, low, high, color=colour, alpha=0.2, lw=0)
-        axes.set(xscale="log", yscale="log", xlabel="frames T of a clip", ylabel=label)
-        ticks = sorted({t for points in curves.values() for t in points})
-        axes.set_xticks(ticks, [str(t) for t in ticks])
-        axes.minorticks_off()
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
-        if curves and metric == PANELS[0][0]:
-            figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", frameon=False)
-        elif not curves:
-            axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center")
-    first = measured[0]
-    figure.suptitle(
-        f"B = {batch}, J = {joints}, {first['dtype']}; {first['device']}, threads: {first['threads']}",
-        fontsize=10,
-    )
+    left, right = figure.subplots(1, 2)
+    _draw(left, _curves(kept, time), names, TIMES[time])
+    _draw(right, _curves(kept, "peak_extra_memory"), names, MEMORY)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside right center", frameon=False)
+    first = kept[0]
+    figure.suptitle(f"{title}, {first['dtype']}; {first['device']}, threads: {first['threads']}", fontsize=10)
     figure.savefig(path, dpi=150)
 
 

@@ -1,64 +1,67 @@
-"""Benchmark of the depth-ranking losses L_S + L_T against other ways to compute them.
+"""Benchmark of the depth-ranking losses L_S + L_T, and of a seven-term objective, against other ways to compute them.
 
 Every way is compared with the float64 definition before it is timed, and the operators' tests run first; a wrong one is
 not timed and makes the exit code 1. How time and memory are measured: bench/measure.py; what is measured:
-bench/providers.py.
+bench/providers.py; the comparison: bench/definition.py.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import datetime
-import importlib.metadata
 import importlib.util
-import io
 import json
 import os
-import platform
 import re
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import definition
 import measure
 import providers
+import tables
 import torch
-from providers import MODES, Shape, WrongError
+from definition import WrongError
+from inputs import Shape, make_input
+from providers import MODES, OPS, Provider
+from tables import common_columns, conditions, note_progress
 
 import structloss
 
-COLUMNS = (
-    *("op", "provider", "mode", "metric", "unit", "B", "T", "J", "dtype", "p20", "p50", "p80", "ratio"),
-    *("threads", "device", "versions", "date", "note"),
-)
-BASELINE = "algorithm12"
-DEFAULT_SHAPES = (Shape(8, 243, 17),)
 SWEEP = (
-    *(Shape(1, frames, 17) for frames in (27, 81, 243, 1024, 4096)),
-    *(Shape(batch, 243, 17) for batch in (8, 32)),
+    *(Shape(1, frames, 17) for frames in (27, 81, 243, 1024, 4096, 16384, 65536)),
+    *(Shape(batch, 243, 17) for batch in (8, 32, 128)),
+    *(Shape(1, 243, joints) for joints in (8, 32, 68, 133)),
     Shape(1, 27, 133),
 )
+# The same number of frames at every length, so that the cost of a call is spread over as many.
+PER_FRAME = tuple(Shape(round(65536 / frames), frames, 17) for frames in (243, 1024, 4096, 16384, 65536))
 CROSSOVER_LENGTHS = (16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096)
 CROSSOVER_ELEMENTS = 1 << 17
-ROOT = Path(__file__).resolve().parents[1]
+# So many pairs take any provider a second or so.
+QUICK_PAIRS = 20_000_000
+TESTS = Path(__file__).resolve().parents[1] / "tests"
 
 EPILOG = """\
-columns of the CSV: one row an op, provider, mode, metric and shape. metric is time (ms), peak_extra_memory (MB) or
-time_per_element (ns); ratio says how many times less than algorithm12's it is, time ratios being medians over the
-rounds; a row without figures has the reason in note. For op ranking_hinge, B is the number of rows and T their length.
+columns of the CSV: one row an op, provider, mode, metric and shape. metric is time (ms), peak_extra_memory (MB), error
+(largest relative error against the float64 definition, of the loss for mode forward, of loss and gradient for
+forward+backward), time_per_frame (ns) or time_per_element (ns). ratio says how many times less than the baseline's it
+is, time ratios being medians over the rounds; of time_per_frame, how many times that of the first shape it is. The
+baseline is algorithm12, or mpjpe-eager for --op objective. A row without figures has the reason in note. For op
+ranking_hinge, B is the number of rows and T their length.
 
 examples:
-  python bench/run.py                                          # 8 clips of 243 frames, all providers
-  python bench/run.py --sweep --csv sweep.csv --plot sweep.png # over clips, frames and joints
-  python bench/run.py --shapes 1,243,17 1,65536,17 --providers torch cpp
-  python bench/run.py --crossover --providers cpp              # time per element of one row, over its length
-  python bench/run.py --device cuda --shapes 2048,243,17
-  python bench/run.py --quick --no-tests                       # a minute's look
-"""
+  {command}                                          # L_S + L_T of 8 clips of 243 frames, all providers
+  {command} --op objective                           # seven terms, against MPJPE alone
+  {command} --sweep --csv sweep.csv --plot sweep.png # over clips, frames and joints
+  {command} --op objective --per-frame               # time a frame, T = 243 to 65536
+  {command} --shapes 1,243,17 1,65536,17 --providers torch cpp
+  {command} --crossover --providers cpp              # time an element of one row, over its length
+  {command} --device cuda --shapes 2048,243,17
+  {command} --quick --no-tests                       # a minute's look
+{step}"""
 
 
 class Parser(argparse.ArgumentParser):
@@ -70,11 +73,12 @@ class Parser(argparse.ArgumentParser):
 
 @dataclass
 class Result:
-    """What came out for one provider and shape: seconds by mode and round, megabytes by mode, or why not."""
+    """What came out for one provider and shape, or why not: by mode seconds of each round, megabytes, error, note."""
 
     times: dict[str, dict[int, float]] = field(default_factory=dict)
     memory: dict[str, float] = field(default_factory=dict)
-    notes: dict[str, str] = field(default_factory=dict)  # by mode
+    errors: dict[str, float] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
     wrong: bool = False
 
 
@@ -104,20 +108,32 @@ def positive(kind: type) -> object:
     return parse
 
 
-def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+def parse_arguments(argv: Sequence[str] | None, prog: str = "run.py") -> argparse.Namespace:
     parser = Parser(
-        prog="run.py",
+        prog=prog,
         description=__doc__,
-        epilog=EPILOG,
+        epilog=EPILOG.format(
+            command="python bench/run.py" if prog == "run.py" else prog,
+            step=""
+            if prog == "run.py"
+            else f"  {prog} step --help                              # within a training step\n",
+        ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     what = parser.add_argument_group("what")
-    what.add_argument("--shapes", nargs="+", type=shape_argument, metavar="B,T,J", help="default: 8,243,17")
-    what.add_argument("--sweep", action="store_true", help="preset of shapes: B 1 to 32, T 27 to 4096, J 17 and 133")
+    what.add_argument("--op", choices=OPS, default="depth_ranking", help="default: depth_ranking, that is L_S + L_T")
+    defaults = ", ".join(f"{','.join(map(str, op.default_shape))} for {name}" for name, op in OPS.items())
+    what.add_argument("--shapes", nargs="+", type=shape_argument, metavar="B,T,J", help=f"default: {defaults}")
+    what.add_argument("--sweep", action="store_true", help="preset of shapes: B 1 to 128, T 27 to 65536, J 8 to 133")
+    what.add_argument(
+        "--per-frame",
+        action="store_true",
+        help="time a frame over T, all lengths interleaved; default: T 243 to 65536, with 65536 frames each",
+    )
     what.add_argument("--crossover", action="store_true", help="ranking_hinge of single rows over their length instead")
     what.add_argument(
-        "--providers", nargs="+", metavar="NAME", help=f"some of {', '.join(providers.PROVIDERS)}; default: all"
+        "--providers", nargs="+", metavar="NAME", help=f"some of {', '.join(providers.PROVIDERS)}; default: the op's"
     )
     what.add_argument("--modes", nargs="+", choices=MODES, help="default: both")
     what.add_argument("--dtype", choices=("float32", "float64"), default="float32")
@@ -126,9 +142,12 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     how.add_argument("--threads", type=positive(int), metavar="N", help="default: torch's")
     how.add_argument("--rounds", type=positive(int), metavar="N", help="turns of each provider, default 30")
     how.add_argument("--budget", type=positive(float), metavar="S", help="seconds a provider and mode, default 20")
+    how.add_argument(
+        "--time-limit", type=positive(float), default=10.0, metavar="S", help="skip slower calls, default 10"
+    )
     how.add_argument("--memory-limit", type=positive(float), metavar="GB", help="default: half of the free memory")
     how.add_argument("--no-memory", action="store_true", help="don't measure peak memory")
-    how.add_argument("--no-tests", dest="run_tests", action="store_false", help="skip tests/test_objective.py")
+    how.add_argument("--no-tests", dest="run_tests", action="store_false", help="skip the operators' tests (minutes)")
     how.add_argument("--run-tests", dest="run_tests", action="store_true", default=True, help="the default")
     how.add_argument(
         "--quick", action="store_true", help="3 rounds, forward + backward only, no memory: not for figures"
@@ -142,18 +161,29 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     for name in args.providers or ():
         if name not in providers.PROVIDERS:
             parser.error(f"unknown provider {name!r}, expected some of {', '.join(providers.PROVIDERS)}")
-    if args.crossover and (args.shapes or args.sweep or args.plot):
-        parser.error("--crossover has its own shapes and no plot, so it excludes --shapes, --sweep and --plot")
+    if args.crossover and (args.shapes or args.sweep or args.plot or args.per_frame):
+        parser.error(
+            "--crossover has its own shapes and no plot, so it excludes --shapes, --sweep, --per-frame and --plot"
+        )
+    if args.per_frame and args.sweep:
+        parser.error("--per-frame has shapes of its own, so it excludes --sweep")
     if args.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch finds no GPU")
     for option in ("csv", "json", "plot"):
         path = getattr(args, option)
         if path is not None and not path.resolve().parent.is_dir():
             parser.error(f"--{option}: the directory {path.parent} doesn't exist")
-    for module, needed in (("pytest", args.run_tests), ("matplotlib", args.plot is not None)):
+    args.tests = [TESTS / name for name in OPS[args.op].tests if args.run_tests and (TESTS / name).exists()]
+    for module, needed in (("pytest", args.tests), ("matplotlib", args.plot is not None)):
         if needed and importlib.util.find_spec(module) is None:
             parser.error(f"{module} is not installed" + ("; --no-tests does without" if module == "pytest" else ""))
-    args.shapes = tuple(dict.fromkeys((*(args.shapes or ()), *(SWEEP if args.sweep else ())))) or DEFAULT_SHAPES
+    shapes = (*(args.shapes or ()), *(SWEEP if args.sweep else ()))
+    args.shapes = tuple(dict.fromkeys(shapes)) or (PER_FRAME if args.per_frame else (OPS[args.op].default_shape,))
+    if args.providers is None:
+        names = OPS[args.op].providers
+        if args.per_frame:  # what grows with the square has no time a frame
+            names = tuple(name for name in names if not providers.PROVIDERS[name].quadratic)
+        args.providers = providers.BACKENDS if args.crossover else names
     args.modes = tuple(args.modes or (MODES[:1] if args.quick else MODES))
     args.rounds = args.rounds or (3 if args.quick else 30)
     args.budget = args.budget or (2.0 if args.quick else 20.0)
@@ -162,81 +192,78 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-# ---- conditions --------------------------------------------------------------------------------------------------
-
-
-def device_name(device: str) -> str:
-    """The model of the CPU or GPU."""
-    if device == "cuda":
-        return torch.cuda.get_device_name()
-    info = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*:\s*(.+)", info.read_text()) if info.exists() else None
-    return found[1].strip() if found else platform.processor() or platform.machine()
-
-
-def versions() -> str:
-    """Versions of what takes part, on one line."""
-    parts = [f"structloss {structloss.__version__}", f"torch {torch.__version__}"]
-    for package in ("pykeops", "triton"):
-        try:
-            parts.append(f"{package} {importlib.metadata.version(package)}")
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return ", ".join([*parts, f"Python {platform.python_version()}"])
-
-
-def conditions(args: argparse.Namespace) -> str:
-    """The line under every table."""
-    threads = f"{args.threads} thread{'s' if args.threads > 1 else ''}"
-    today = datetime.date.today().isoformat()
-    return f"{device_name(args.device)}, {threads}, {versions()}, {args.rounds} interleaved rounds, {today}"
-
-
-def note_progress(line: str) -> None:
-    """Show a line on a terminal, over the one before."""
-    if sys.stderr.isatty():
-        print(f"\r\033[K{line[:110]}", end="", file=sys.stderr, flush=True)
-
-
 # ---- measuring ---------------------------------------------------------------------------------------------------
+
+
+def prepare(provider: Provider, shape: Shape, args: argparse.Namespace) -> tuple[Result, dict[str, object]]:
+    """Check one provider at one shape: its error or why it is left out, and the calls to be timed, by mode."""
+    dtype, result = getattr(torch, args.dtype), Result()
+    limit = args.memory_limit * 1e9 if args.memory_limit else measure.available_memory(args.device) / 2
+    runnable = []
+    for mode in args.modes:
+        need = provider.memory_estimate(shape, mode, dtype.itemsize)
+        if problem := provider.why_not(args.device, shape.joints):
+            result.notes[mode] = f"skipped: {problem}"
+        elif need > limit:
+            result.notes[mode] = f"skipped: needs up to {need / 1e9:.3g} GB, the limit is {limit / 1e9:.3g} GB"
+        else:
+            runnable.append(mode)
+    if not runnable:
+        return result, {}
+    try:
+        loss = provider.build(args.device, shape.joints)
+        for mode in tuple(runnable):
+            seconds = predicted_seconds(provider, loss, shape, mode, dtype, args.device)
+            if seconds > args.time_limit:
+                runnable.remove(mode)
+                result.notes[mode] = f"skipped: a call takes about {seconds:.0f} s, the limit is {args.time_limit:g} s"
+        if not runnable:
+            return result, {}
+        # The check needs float64 and a backward pass, so it shortens clips that only a forward pass can take.
+        checked = shape if "forward+backward" in runnable else shape._replace(frames=min(shape.frames, 256))
+        errors = definition.check(loss, provider.terms, checked, dtype, args.device)
+    except WrongError as error:
+        result.wrong = True
+        result.notes.update(dict.fromkeys(runnable, f"wrong: {error}"))
+        return result, {}
+    except Exception as error:  # whatever a provider raises, the others go on
+        result.notes.update(dict.fromkeys(runnable, f"skipped: it failed with {measure.one_line(error)}"))
+        return result, {}
+    result.errors = {mode: errors[mode] for mode in runnable}
+    pred, target = make_input(shape, dtype, args.device)
+    return result, {mode: providers.bind(loss, pred, target, mode) for mode in runnable}
+
+
+def predicted_seconds(
+    provider: Provider, loss: providers.Loss, shape: Shape, mode: str, dtype: torch.dtype, device: str
+) -> float:
+    """Seconds of a call at `shape`, told from one with shorter clips; 0 if `shape` is small itself."""
+    short = definition.shortened(shape, QUICK_PAIRS)
+    if short == shape:
+        return 0.0
+    call = providers.bind(loss, *make_input(short, dtype, device), mode)
+    call()  # the first may compile
+    seconds = measure.seconds_of(call, 1, device)
+    return seconds * (shape.pairs / short.pairs if provider.quadratic else shape.elements / short.elements)
+
+
+def weigh(name: str, shape: Shape, mode: str, call: object, args: argparse.Namespace) -> float:
+    """Peak extra megabytes of a call."""
+    if args.device == "cuda":
+        return measure.peak_of_call(call, "cuda") / measure.MEGABYTE
+    request = {"provider": name, "mode": mode, "shape": shape, "dtype": args.dtype, "threads": args.threads}
+    return measure.peak_in_fresh_process(request)
 
 
 def measure_shape(shape: Shape, args: argparse.Namespace) -> dict[str, Result]:
     """Check, then time and weigh, the chosen providers at one shape."""
-    dtype = getattr(torch, args.dtype)
-    limit = args.memory_limit * 1e9 if args.memory_limit else measure.available_memory(args.device) / 2
     results: dict[str, Result] = {}
     calls: dict[str, dict[str, object]] = {mode: {} for mode in args.modes}
-    pred, target = providers.make_input(shape, dtype, args.device)
-    for name in args.providers or providers.PROVIDERS:
-        provider, result = providers.PROVIDERS[name], Result()
-        results[name] = result
+    for name in args.providers:
         note_progress(f"{shape}: checking {name}")
-        runnable = []
-        for mode in args.modes:
-            need = provider.memory_estimate(shape, mode, dtype.itemsize)
-            if problem := provider.problem(args.device):
-                result.notes[mode] = f"skipped: {problem}"
-            elif need > limit:
-                result.notes[mode] = f"skipped: needs up to {need / 1e9:.3g} GB, the limit is {limit / 1e9:.3g} GB"
-            else:
-                runnable.append(mode)
-        if not runnable:
-            continue
-        try:
-            loss = provider.build(args.device)
-            # The check needs float64 and a backward pass, so it shortens clips that only a forward pass can take.
-            checked = shape if "forward+backward" in runnable else shape._replace(frames=min(shape.frames, 256))
-            providers.check(provider, loss, checked, dtype, args.device)
-        except WrongError as error:
-            result.wrong = True
-            result.notes.update(dict.fromkeys(runnable, f"wrong: {error}"))
-            continue
-        except Exception as error:  # whatever a provider raises, the others go on
-            result.notes.update(dict.fromkeys(runnable, f"skipped: it failed with {measure.one_line(error)}"))
-            continue
-        for mode in runnable:
-            calls[mode][name] = providers.bind(loss, pred, target, mode)
+        results[name], found = prepare(providers.PROVIDERS[name], shape, args)
+        for mode, call in found.items():
+            calls[mode][name] = call
     for mode in args.modes:
         times, failures = measure.interleave(
             calls[mode],
@@ -249,16 +276,10 @@ def measure_shape(shape: Shape, args: argparse.Namespace) -> dict[str, Result]:
             results[name].times[mode] = found
         for name, reason in failures.items():
             results[name].notes[mode] = f"skipped: it failed with {reason}"
-        if args.no_memory:
-            continue
-        for name in times:
+        for name in () if args.no_memory else times:
             note_progress(f"{shape}, {mode}: memory of {name}")
-            request = {"provider": name, "mode": mode, "shape": shape, "dtype": args.dtype, "threads": args.threads}
             try:
-                if args.device == "cuda":
-                    results[name].memory[mode] = measure.peak_of_call(calls[mode][name], "cuda") / measure.MEGABYTE
-                else:
-                    results[name].memory[mode] = measure.peak_in_fresh_process(request)
+                results[name].memory[mode] = weigh(name, shape, mode, calls[mode][name], args)
             except Exception as error:
                 results[name].notes[mode] = f"memory not measured: {measure.one_line(error)}"
     note_progress("")
@@ -268,33 +289,34 @@ def measure_shape(shape: Shape, args: argparse.Namespace) -> dict[str, Result]:
 def rows_of(shape: Shape, results: Mapping[str, Result], args: argparse.Namespace) -> list[dict[str, object]]:
     """Tidy rows of one shape."""
     rows = []
-    baseline = results.get(BASELINE, Result())
+    baseline = results.get(OPS[args.op].baseline, Result())
     for name, result in results.items():
         for mode in args.modes:
             common = common_columns(providers.PROVIDERS[name].op, name, mode, shape, args)
             note = result.notes.get(mode, "")
             times, memory = result.times.get(mode), result.memory.get(mode)
-            if not times:
+            if times:
+                p20, p50, p80 = (1e3 * x for x in measure.percentiles(times))
+                ratio = measure.median_ratio(baseline.times.get(mode), times)
+                rows.append(
+                    common
+                    | {"metric": "time", "unit": "ms", "p20": p20, "p50": p50, "p80": p80, "ratio": _or_empty(ratio)}
+                    | {"note": f"{len(times)} rounds"}
+                )
+            else:
                 rows.append(common | {"metric": "time", "unit": "ms", "note": note})
-                continue
-            p20, p50, p80 = (1e3 * x for x in measure.percentiles(times))
-            ratio = measure.median_ratio(baseline.times.get(mode), times)
-            rows.append(
-                common
-                | {"metric": "time", "unit": "ms", "p20": p20, "p50": p50, "p80": p80, "ratio": _or_empty(ratio)}
-                | {"note": f"{len(times)} rounds"}
-            )
-            if memory is None:
-                if note:
-                    rows.append(common | {"metric": "peak_extra_memory", "unit": "MB", "note": note})
-                continue
-            most = baseline.memory.get(mode)
-            ratio = most / memory if most and memory else None
-            rows.append(
-                common
-                | {"metric": "peak_extra_memory", "unit": "MB", "p50": memory, "ratio": _or_empty(ratio)}
-                | {"note": note}
-            )
+            if memory is not None:
+                most = baseline.memory.get(mode)
+                ratio = most / memory if most and memory else None
+                rows.append(
+                    common
+                    | {"metric": "peak_extra_memory", "unit": "MB", "p50": memory, "ratio": _or_empty(ratio)}
+                    | {"note": note}
+                )
+            elif times and note:
+                rows.append(common | {"metric": "peak_extra_memory", "unit": "MB", "note": note})
+            if mode in result.errors:
+                rows.append(common | {"metric": "error", "unit": "relative", "p50": result.errors[mode]})
     return rows
 
 
@@ -302,35 +324,69 @@ def _or_empty(value: float | None) -> float | str:
     return "" if value is None else value
 
 
-def common_columns(op: str, provider: str, mode: str, shape: Shape, args: argparse.Namespace) -> dict[str, object]:
-    return dict.fromkeys(COLUMNS, "") | {
-        "op": op,
-        "provider": provider,
-        "mode": mode,
-        "B": shape.batch,
-        "T": shape.frames,
-        "J": shape.joints,
-        "dtype": args.dtype,
-        "threads": args.threads,
-        "device": device_name(args.device),
-        "versions": versions(),
-        "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-    }
+def per_frame(args: argparse.Namespace) -> tuple[list[dict[str, object]], bool]:
+    """Time a frame and memory over the length of the clips, the shapes interleaved; and whether all was right."""
+    results: dict[tuple[str, Shape], Result] = {}
+    calls: dict[str, dict[tuple[str, Shape], object]] = {mode: {} for mode in args.modes}
+    for name in args.providers:
+        for shape in args.shapes:
+            note_progress(f"{shape}: checking {name}")
+            results[name, shape], found = prepare(providers.PROVIDERS[name], shape, args)
+            for mode, call in found.items():
+                calls[mode][name, shape] = call
+    rows = []
+    for mode in args.modes:
+        named = {f"{name} at {shape}": (name, shape) for name, shape in calls[mode]}
+        times, failures = measure.interleave(
+            {label: calls[mode][key] for label, key in named.items()},
+            args.rounds,
+            args.budget,
+            args.device,
+            lambda line, mode=mode: note_progress(f"{mode}: {line}"),
+        )
+        by_key = {named[label]: found for label, found in times.items()}
+        for label, reason in failures.items():
+            results[named[label]].notes[mode] = f"skipped: it failed with {reason}"
+        for (name, shape), result in results.items():
+            common = common_columns(providers.PROVIDERS[name].op, name, mode, shape, args)
+            row = common | {"metric": "time_per_frame", "unit": "ns", "note": result.notes.get(mode, "")}
+            if (name, shape) not in by_key:
+                rows.append(row)
+                continue
+            a_frame = {
+                s: {r: 1e9 * x / (s.batch * s.frames) for r, x in by_key.get((name, s), {}).items()}
+                for s in (args.shapes[0], shape)
+            }
+            row |= dict(zip(("p20", "p50", "p80"), measure.percentiles(a_frame[shape]), strict=True))
+            row["ratio"] = _or_empty(measure.median_ratio(a_frame[shape], a_frame[args.shapes[0]]))
+            row["note"] = f"{len(a_frame[shape])} rounds"
+            rows.append(row)
+            if not args.no_memory:
+                note_progress(f"{shape}, {mode}: memory of {name}")
+                row = common | {"metric": "peak_extra_memory", "unit": "MB"}
+                try:
+                    row["p50"] = weigh(name, shape, mode, calls[mode][name, shape], args)
+                except Exception as error:
+                    row["note"] = f"memory not measured: {measure.one_line(error)}"
+                rows.append(row)
+            rows.append(common | {"metric": "error", "unit": "relative", "p50": result.errors[mode]})
+    note_progress("")
+    return rows, not any(result.wrong for result in results.values())
 
 
 def crossover(args: argparse.Namespace) -> tuple[list[dict[str, object]], bool]:
     """Time per element of ranking_hinge over the length of its rows, and whether all was right."""
     dtype, rows, right = getattr(torch, args.dtype), [], True
-    names = args.providers or ("torch", "cpp", "triton", "cuda")
+    names = args.providers
     for length in CROSSOVER_LENGTHS:
         shape = Shape(CROSSOVER_ELEMENTS // length, length, 1)
         note_progress(f"rows of {length}: checking")
-        p, d = (x[..., 0, 2].contiguous() for x in providers.make_input(shape, dtype, args.device))  # [rows, length]
+        p, d = (x[..., 0, 2].contiguous() for x in make_input(shape, dtype, args.device))  # [rows, length]
         few = slice(0, 4)
-        expected, expected_gradient = providers.definition_rows(p[few].cpu().double(), d[few].cpu().double())
+        expected, expected_gradient = definition.hinge_rows(p[few].cpu().double(), d[few].cpu().double())
         notes, calls = {}, {mode: {} for mode in args.modes}
         for name in names:
-            if name not in ("torch", "cpp", "triton", "cuda"):
+            if name not in providers.BACKENDS:
                 notes[name] = "skipped: it isn't a backend of structloss.ranking_hinge"
                 continue
             if problem := providers.PROVIDERS[name].problem(args.device):
@@ -344,8 +400,8 @@ def crossover(args: argparse.Namespace) -> tuple[list[dict[str, object]], bool]:
                 leaf = p[few].clone().requires_grad_()
                 value = loss(leaf, d[few])
                 (gradient,) = torch.autograd.grad(value, leaf)
-                providers.compare("loss", f"rows of {length}", value, expected)
-                providers.compare("gradient", f"rows of {length}", gradient, expected_gradient)
+                definition.compare("loss", f"rows of {length}", value, expected)
+                definition.compare("gradient", f"rows of {length}", gradient, expected_gradient)
             except WrongError as error:
                 right, notes[name] = False, f"wrong: {error}"
                 continue
@@ -370,152 +426,74 @@ def crossover(args: argparse.Namespace) -> tuple[list[dict[str, object]], bool]:
     return rows, right
 
 
-# ---- output ------------------------------------------------------------------------------------------------------
+# ---- the command -------------------------------------------------------------------------------------------------
 
 
-def figure(value: object) -> str:
-    """Three significant digits, no exponent."""
-    if value in ("", None):
-        return "–"
-    value = float(value)
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def markdown(rows: Sequence[Mapping[str, object]], modes: Sequence[str], memory: bool, line: str) -> str:
-    """One table a shape, with the conditions under it."""
-    if rows and rows[0]["op"] == "ranking_hinge":
-        return _crossover_markdown(rows, modes, line)
-    out = io.StringIO()
-    titles = {"forward+backward": "forward + backward", "forward": "forward"}
-    by_key = {(row["B"], row["T"], row["J"], row["provider"], row["mode"], row["metric"]): row for row in rows}
-    for shape in dict.fromkeys(Shape(row["B"], row["T"], row["J"]) for row in rows):
-        heads = ["provider"]
-        for mode in modes:
-            heads += [f"{titles[mode]}, ms (p20–p80)", "× faster than Algorithms 1 + 2"]
-            heads += ["peak extra memory, MB"] if memory else []
-        names = dict.fromkeys(row["provider"] for row in rows if Shape(row["B"], row["T"], row["J"]) == shape)
-        print(f"\n### {shape}, {rows[0]['dtype']}\n", file=out)
-        print("| " + " | ".join(heads) + " |", file=out)
-        print("|---" + "|---:" * (len(heads) - 1) + "|", file=out)
-        left_out = []
-        for name in names:
-            cells = [f"{providers.PROVIDERS[name].summary} (`{name}`)"]
-            for mode in modes:
-                time = by_key.get((*shape, name, mode, "time"))
-                weight = by_key.get((*shape, name, mode, "peak_extra_memory"))
-                if time is None or time["p50"] == "":
-                    reason = str(time["note"] if time else "skipped")
-                    cells += [reason.partition(":")[0], "–"] + (["–"] if memory else [])
-                    left_out.append((name, titles[mode], reason))
-                    continue
-                spread = f"{figure(time['p20'])}–{figure(time['p80'])}"
-                cells += [f"{figure(time['p50'])} ({spread})", figure(time["ratio"])]
-                cells += [figure(weight["p50"] if weight else "")] if memory else []
-                if weight and weight["p50"] == "":
-                    left_out.append((name, titles[mode], str(weight["note"])))
-            print("| " + " | ".join(cells) + " |", file=out)
-        print(f"\n{line}.", file=out)
-        reasons: dict[tuple[str, str], list[str]] = {}
-        for name, mode, reason in left_out:
-            reasons.setdefault((name, reason), []).append(mode)
-        for (name, reason), which in reasons.items():
-            print(f"- `{name}`, {' and '.join(which)}: {reason}", file=out)
-    return out.getvalue()
-
-
-def _crossover_markdown(rows: Sequence[Mapping[str, object]], modes: Sequence[str], line: str) -> str:
-    out = io.StringIO()
-    names = list(dict.fromkeys(row["provider"] for row in rows))
-    by_key = {(row["T"], row["provider"], row["mode"]): row for row in rows}
-    columns = [
-        (name, mode) for name in names for mode in modes if any(by_key[t, name, mode]["p50"] != "" for t in _t(rows))
-    ]
-    print(f"\n### ranking_hinge, ns per element over the length N of a row, {rows[0]['dtype']}\n", file=out)
-    print("| N |" + "".join(f" `{name}`, {mode} |" for name, mode in columns), file=out)
-    print("|---:" * (len(columns) + 1) + "|", file=out)
-    for length in _t(rows):
-        print(f"| {length} |" + "".join(f" {figure(by_key[(length, *key)]['p50'])} |" for key in columns), file=out)
-    print(f"\n{line}.", file=out)
-    for name, note in dict.fromkeys((row["provider"], row["note"]) for row in rows if row["note"]):
-        print(f"- `{name}`: {note}", file=out)
-    return out.getvalue()
-
-
-def _t(rows: Sequence[Mapping[str, object]]) -> list[object]:
-    return list(dict.fromkeys(row["T"] for row in rows))
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file that is either whole or not there."""
-    with tempfile.NamedTemporaryFile("w", dir=path.resolve().parent, delete=False, newline="") as file:
-        try:
-            file.write(text)
-            file.close()
-            Path(file.name).chmod(0o644)  # temporary files are private
-            os.replace(file.name, path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
-
-
-def csv_text(rows: Iterable[Mapping[str, object]]) -> str:
-    """Rows as CSV, floats to six significant digits."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()})
-    return out.getvalue()
-
-
-def operator_tests_pass() -> bool:
+def operator_tests_pass(files: Sequence[Path]) -> bool:
     """Run the operators' tests; their output goes to stderr."""
-    note_progress("running tests/test_objective.py")
-    command = [sys.executable, "-m", "pytest", "tests/test_objective.py"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    note_progress(f"running {', '.join(path.name for path in files)}")
+    command = [sys.executable, "-m", "pytest", "-x", *map(str, files)]
+    done = subprocess.run(command, cwd=TESTS.parent, capture_output=True, text=True)
     note_progress("")
     if done.returncode:
         print(done.stdout + done.stderr, file=sys.stderr)
     return done.returncode == 0
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    args = parse_arguments(argv)
+def run(args: argparse.Namespace) -> tuple[list[dict[str, object]], bool]:
+    """Measure, print tables and write the CSV; the rows, and whether all was right."""
+    op, memory = OPS[args.op], not args.no_memory
+    rows: list[dict[str, object]] = []
+    if args.crossover:
+        rows, right = crossover(args)
+        print(tables.crossover_markdown(rows, args.modes, conditions(args)))
+    elif args.per_frame:
+        rows, right = per_frame(args)
+        print(tables.per_frame_markdown(rows, op, args.modes, memory, conditions(args)))
+    else:
+        right = True
+        for shape in args.shapes:
+            results = measure_shape(shape, args)
+            right &= not any(result.wrong for result in results.values())
+            new = rows_of(shape, results, args)
+            rows += new
+            print(tables.markdown(new, op, args.modes, memory, conditions(args)), flush=True)
+            if args.csv:  # after every shape: a long sweep that is interrupted keeps what it has
+                tables.write_atomically(args.csv, tables.csv_text(rows))
+    if args.csv:
+        tables.write_atomically(args.csv, tables.csv_text(rows))
+    return rows, right
+
+
+def main(argv: Sequence[str] | None = None, prog: str = "run.py") -> int:
+    args = parse_arguments(argv, prog)
     # KeOps brings an OpenMP runtime of its own, which reads this when it is loaded.
     os.environ["OMP_NUM_THREADS"] = str(args.threads)
     torch.set_num_threads(args.threads)
-    if args.run_tests and not operator_tests_pass():
-        print("run.py: error: tests/test_objective.py fails, so nothing was timed.", file=sys.stderr)
+    if args.tests and not operator_tests_pass(args.tests):
+        names = ", ".join(f"tests/{path.name}" for path in args.tests)
+        print(f"{prog}: error: {names}: tests fail, so nothing was timed.", file=sys.stderr)
         return 1
-    rows: list[dict[str, object]] = []
-    right = True
-    if args.crossover:
-        rows, right = crossover(args)
-    for shape in () if args.crossover else args.shapes:
-        results = measure_shape(shape, args)
-        right &= not any(result.wrong for result in results.values())
-        new = rows_of(shape, results, args)
-        rows += new
-        print(markdown(new, args.modes, not args.no_memory, conditions(args)), flush=True)
-        if args.csv:  # after every shape: a long sweep that is interrupted keeps what it has
-            write_atomically(args.csv, csv_text(rows))
-    if args.crossover:
-        print(markdown(rows, args.modes, False, conditions(args)))
-        if args.csv:
-            write_atomically(args.csv, csv_text(rows))
+    if args.run_tests and not args.tests:
+        print(
+            f"{prog}: the tests are not installed here: only the check against the float64 definition runs.",
+            file=sys.stderr,
+        )
+    rows, right = run(args)
     if args.json:
-        write_atomically(args.json, json.dumps({"conditions": conditions(args), "rows": rows}, indent=1) + "\n")
+        text = json.dumps({"conditions": conditions(args), "rows": rows}, indent=1)
+        tables.write_atomically(args.json, text + "\n")
     if args.plot:
         import plot
 
         try:
             plot.plot(rows, args.plot)
         except (ValueError, OSError) as error:
-            print(f"run.py: error: no plot: {error}", file=sys.stderr)
+            print(f"{prog}: error: no plot: {error}", file=sys.stderr)
             return 1
     if not right:
         wrong = dict.fromkeys(str(row["provider"]) for row in rows if str(row["note"]).startswith("wrong"))
-        print(f"run.py: error: wrong and therefore not timed: {', '.join(wrong)}.", file=sys.stderr)
+        print(f"{prog}: error: wrong and therefore not timed: {', '.join(wrong)}.", file=sys.stderr)
         return 1
     return 0
 

@@ -1,8 +1,9 @@
-"""What the loss costs in a training step: a backbone trained with MPJPE + L_S + L_T, by eager PyTorch and fused.
+"""What the loss costs in a training step of a backbone: MPJPE + L_S + L_T by eager PyTorch and fused, and others.
 
-A step is zero_grad, forward, loss, backward and AdamW's update on random 2D input. Shown are clips per second, the
-loss's share of the step (its forward + backward on the network's output, timed by itself) and the peak memory of a step
-beyond what stays between steps. Both losses are compared with the float64 definition first.
+A step is zero_grad, forward, loss, backward and AdamW's update on random 2D input. Shown are clips a second, the loss's
+share of the step (its forward + backward on poses of the output's shape, timed by itself) and the peak memory of a step
+beyond what stays between steps. Every loss is compared with the float64 definition first. All train the same weights,
+by turns: what they hold makes no step faster.
 """
 
 from __future__ import annotations
@@ -10,33 +11,30 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import definition
 import measure
 import providers
 import run
+import tables
 import torch
-from providers import Provider, Shape, WrongError
-from torch import Tensor, nn
+from definition import WrongError
+from inputs import Shape, make_input
+from torch import nn
 
 from structloss.errors import StructlossError
 
-LOSSES = {
-    "eager": Provider(
-        "eager",
-        "MPJPE + Algorithms 1 and 2, eager PyTorch",
-        ("mpjpe", *providers.RANKING),
-        lambda _: lambda pred, target: providers.eager_mpjpe(pred, target) + providers.algorithm12(pred, target),
-        pair_tensors=providers.PROVIDERS["algorithm12"].pair_tensors,
-    ),
-    "fused": providers.PROVIDERS["objective-all"],
-}
+#: Names of providers; ratios are taken to the first of the last two, which compute the same.
+EAGER, FUSED = "repose-eager", "repose-fused"
+LOSSES = ("mpjpe-eager", EAGER, FUSED, "objective-fused")
 
 EPILOG = """\
 examples:
-  python bench/step.py --backbone repose-tiny --batch 4
-  python bench/step.py --backbone motionbert-lite --batch 2 --frames 81 --csv step.csv
+  {command} --backbone repose-tiny --batch 4
+  {command} --backbone repose-h36m --batch 8 --csv step.csv
+  {command} --backbone motionbert-full --batch 1 --rounds 5
 """
 
 
@@ -49,39 +47,54 @@ def create_backbone(name: str) -> tuple[nn.Module, object]:
     return backbones.create(name), backbones.info(name)
 
 
-def make_step(
-    name: str, loss_name: str, batch: int, frames: int | None, device: str
-) -> tuple[Callable[[], object], Callable[[], object], Shape]:
-    """The training step, the loss alone on the network's output, and the shape of that output."""
-    torch.manual_seed(0)
-    model, info = create_backbone(name)
-    model = model.to(device).train()
-    x = torch.randn(batch, frames or info.frames, info.joints_in[0], len(info.channels), device=device)
-    with torch.no_grad():
-        shape = Shape(*model(x).shape[:3])
-    pred, target = providers.make_input(shape, torch.float32, device)
-    loss: Callable[[Tensor, Tensor], Tensor] = LOSSES[loss_name].build(device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+class Training:
+    """A backbone, its optimizer and random input.
 
-    def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        loss(model(x), target).backward()
-        optimizer.step()
+    Attributes:
+        shape: of the poses that the backbone returns.
+    """
 
-    return step, providers.bind(loss, pred, target, "forward+backward"), shape
+    def __init__(self, backbone: str, batch: int, frames: int | None, device: str) -> None:
+        torch.manual_seed(0)
+        model, info = create_backbone(backbone)
+        self.device = device
+        self.model = model.to(device)
+        self.input = torch.randn(batch, frames or info.frames, info.joints_in[0], len(info.channels), device=device)
+        with torch.no_grad():  # one clip tells the shape
+            self.shape = Shape(batch, *self.model.eval()(self.input[:1]).shape[1:3])
+        self.model.train()
+        self.pred, self.target = make_input(self.shape, torch.float32, device)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4)
+
+    def step(self, loss: providers.Loss) -> Callable[[], object]:
+        """A training step."""
+
+        def step() -> None:
+            self.optimizer.zero_grad(set_to_none=True)
+            loss(self.model(self.input), self.target).backward()
+            self.optimizer.step()
+
+        return step
+
+    def loss_alone(self, loss: providers.Loss) -> Callable[[], object]:
+        """The loss's part of it."""
+        return providers.bind(loss, self.pred, self.target, "forward+backward")
 
 
-def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+def parse_arguments(argv: Sequence[str] | None, prog: str = "step.py") -> argparse.Namespace:
     parser = run.Parser(
-        prog="step.py",
+        prog=prog,
         description=__doc__,
-        epilog=EPILOG,
+        epilog=EPILOG.format(command="python bench/step.py" if prog == "step.py" else prog),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--backbone", default="repose-tiny", metavar="NAME", help="default: repose-tiny")
     parser.add_argument("--batch", type=run.positive(int), default=8, metavar="N", help="clips, default 8")
     parser.add_argument("--frames", type=run.positive(int), metavar="T", help="default: the backbone's")
+    parser.add_argument(
+        "--losses", nargs="+", choices=providers.PROVIDERS, metavar="NAME", help=f"default: {', '.join(LOSSES)}"
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=run.positive(int), metavar="N", help="default: torch's")
     parser.add_argument("--rounds", type=run.positive(int), default=10, metavar="N", help="default 10")
@@ -98,92 +111,148 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--device cuda: torch finds no GPU")
     if args.csv is not None and not args.csv.resolve().parent.is_dir():
         parser.error(f"--csv: the directory {args.csv.parent} doesn't exist")
+    args.losses = tuple(dict.fromkeys(args.losses or LOSSES))
     args.threads = args.threads or torch.get_num_threads()
     args.dtype = "float32"
     return args
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    args = parse_arguments(argv)
+def main(argv: Sequence[str] | None = None, prog: str = "step.py") -> int:
+    args = parse_arguments(argv, prog)
     torch.set_num_threads(args.threads)
     try:
         return benchmark(args)
     except WrongError as error:
-        print(f"step.py: error: wrong and therefore not timed: {error}.", file=sys.stderr)
+        print(f"{prog}: error: wrong and therefore not timed: {error}.", file=sys.stderr)
         return 1
     except (StructlossError, RuntimeError) as error:
-        print(f"step.py: error: {measure.one_line(error).partition(': ')[2]}", file=sys.stderr)
+        print(f"{prog}: error: {measure.one_line(error).partition(': ')[2]}", file=sys.stderr)
         return 2
 
 
 def benchmark(args: argparse.Namespace) -> int:
-    """Check, time and weigh both losses; print the table and write the rows."""
+    """Check, time and weigh the losses; print the table and write the rows."""
     limit = args.memory_limit * 1e9 if args.memory_limit else measure.available_memory(args.device) / 2
+    training = Training(args.backbone, args.batch, args.frames, args.device)
+    shape = training.shape
     calls: dict[str, Callable[[], object]] = {}
     notes: dict[str, str] = {}
-    for name, provider in LOSSES.items():
-        run.note_progress(f"checking {name}")
-        step, loss_alone, shape = make_step(args.backbone, name, args.batch, args.frames, args.device)
+    for name in args.losses:
+        tables.note_progress(f"checking {name}")
+        provider = providers.PROVIDERS[name]
         need = provider.memory_estimate(shape, "forward+backward", 4)
-        if problem := provider.problem(args.device):
+        if problem := provider.why_not(args.device, shape.joints):
             notes[name] = f"skipped: {problem}"
         elif need > limit:
             notes[name] = f"skipped: needs up to {need / 1e9:.3g} GB, the limit is {limit / 1e9:.3g} GB"
         else:
-            providers.check(provider, provider.build(args.device), shape, torch.float32, args.device)
-            calls |= {f"{name} step": step, f"{name} loss": loss_alone}
-    times, failures = measure.interleave(calls, args.rounds, args.budget, args.device, run.note_progress)
-
-    rows = []
-    table = [
-        "| loss | step, ms (p20–p80) | clips/s | loss, ms | loss's share of the step | peak memory of a step, MB |",
-        "|---|---:|---:|---:|---:|---:|",
-    ]
-    for name, provider in LOSSES.items():
-        common = run.common_columns(f"training_step {args.backbone}", name, "step", shape, args)
+            loss = provider.build(args.device, shape.joints)
+            definition.check(loss, provider.terms, shape, torch.float32, args.device)
+            calls |= {f"{name} step": training.step(loss), f"{name} loss": training.loss_alone(loss)}
+    times, failures = measure.interleave(calls, args.rounds, args.budget, args.device, tables.note_progress)
+    for name in args.losses:
         if reason := failures.get(f"{name} step") or failures.get(f"{name} loss"):
             notes[name] = f"skipped: it failed with {reason}"
-        if name in notes:
-            rows.append(common | {"metric": "time", "unit": "ms", "note": notes[name]})
-            table.append(f"| {provider.summary} | skipped | – | – | – | – |")
-            continue
-        step, alone = times[f"{name} step"], times[f"{name} loss"]
-        ratio = measure.median_ratio(times.get("eager step"), step)
-        share = {index: 100 * alone[index] / step[index] for index in step.keys() & alone.keys()}
-        figures = {
-            ("step", "time", "ms"): [1e3 * x for x in measure.percentiles(step)],
-            ("step", "throughput", "clips/s"): [args.batch / x for x in reversed(measure.percentiles(step))],
-            ("loss", "time", "ms"): [1e3 * x for x in measure.percentiles(alone)],
-            ("loss", "share_of_step", "%"): list(measure.percentiles(share)),
-        }
-        memory: float | str = ""
-        if not args.no_memory:
-            run.note_progress(f"memory of {name}")
+    measured = [name for name in args.losses if name not in notes]
+    memory: dict[str, float] = {}
+    if not args.no_memory:
+        for name in measured:
+            tables.note_progress(f"memory of {name}")
             try:
-                memory = peak_memory(args, name, calls[f"{name} step"])
+                memory[name] = peak_memory(args, name, calls[f"{name} step"])
             except Exception as error:
                 notes[name] = f"memory not measured: {measure.one_line(error)}"
-            figures["step", "peak_extra_memory", "MB"] = ["", memory, ""]
-        for (mode, metric, unit), values in figures.items():
-            row = common | {"mode": mode, "metric": metric, "unit": unit}
-            row |= dict(zip(("p20", "p50", "p80"), values, strict=True))
-            row["ratio"] = ratio if (mode, metric) == ("step", "time") and ratio is not None else ""
-            rows.append(row)
-        spread = "{}–{}".format(*(run.figure(1e3 * x) for x in measure.percentiles(step)[::2]))
-        middles = [run.figure(values[1]) for values in list(figures.values())[:4]]
-        table.append(
-            f"| {provider.summary} | {middles[0]} ({spread}) | {middles[1]} | {middles[2]} | {middles[3]} % | "
-            f"{run.figure(memory)} |"
-        )
-    run.note_progress("")
-    print(f"\n### Training step of {args.backbone}, {shape}, float32\n")
-    print("\n".join(table))
-    print(f"\n{run.conditions(args)}.")
-    for name, note in notes.items():
-        print(f"- {LOSSES[name].summary}: {note}")
+    tables.note_progress("")
+
+    rows = [row for name in args.losses for row in rows_of(name, shape, times, memory, notes, args)]
+    print(markdown(rows, notes, shape, args))
+    if gain := what_is_gained(rows):
+        print(gain)
     if args.csv:
-        run.write_atomically(args.csv, run.csv_text(rows))
+        tables.write_atomically(args.csv, tables.csv_text(rows))
     return 0
+
+
+def rows_of(
+    name: str,
+    shape: Shape,
+    times: Mapping[str, Mapping[int, float]],
+    memory: Mapping[str, float],
+    notes: Mapping[str, str],
+    args: argparse.Namespace,
+) -> list[dict[str, object]]:
+    """Tidy rows of one loss."""
+    common = tables.common_columns(f"training_step {args.backbone}", name, "step", shape, args)
+    if f"{name} step" not in times or f"{name} loss" not in times:
+        return [common | {"metric": "time", "unit": "ms", "note": notes.get(name, "")}]
+    step, alone = times[f"{name} step"], times[f"{name} loss"]
+    share = {index: 100 * alone[index] / step[index] for index in step.keys() & alone.keys()}
+    figures = {
+        ("step", "time", "ms"): [1e3 * x for x in measure.percentiles(step)],
+        ("step", "throughput", "clips/s"): [args.batch / x for x in reversed(measure.percentiles(step))],
+        ("loss", "time", "ms"): [1e3 * x for x in measure.percentiles(alone)],
+        ("loss", "share_of_step", "%"): list(measure.percentiles(share)),
+    }
+    if name in memory:
+        figures["step", "peak_extra_memory", "MB"] = ["", memory[name], ""]
+    ratios = {
+        ("step", "time"): measure.median_ratio(times.get(f"{EAGER} step"), step),
+        ("loss", "time"): measure.median_ratio(times.get(f"{EAGER} loss"), alone),
+        ("step", "peak_extra_memory"): memory[EAGER] / memory[name] if EAGER in memory and memory.get(name) else None,
+    }
+    rows = []
+    for (mode, metric, unit), values in figures.items():
+        row = common | {"mode": mode, "metric": metric, "unit": unit}
+        row |= dict(zip(("p20", "p50", "p80"), values, strict=True))
+        ratio = ratios.get((mode, metric))
+        rows.append(row | {"ratio": "" if ratio is None else ratio})
+    return rows
+
+
+def _by_key(rows: Sequence[Mapping[str, object]]) -> dict[tuple[str, str, str], Mapping[str, object]]:
+    return {(row["provider"], row["mode"], row["metric"]): row for row in rows}
+
+
+def markdown(
+    rows: Sequence[Mapping[str, object]], notes: Mapping[str, str], shape: Shape, args: argparse.Namespace
+) -> str:
+    """A line a loss."""
+    found, lines = _by_key(rows), []
+    for name in args.losses:
+        cells = [f"{providers.PROVIDERS[name].summary} (`{name}`)"]
+        time = found[name, "step", "time"]
+        if time["p50"] == "":
+            lines.append([*cells, "skipped", *"–––––"])
+            continue
+        figures = [
+            found.get((name, *key), {}).get("p50")
+            for key in (("step", "throughput"), ("loss", "time"), ("loss", "share_of_step"))
+        ]
+        clips, loss, share = map(tables.figure, figures)
+        extra = tables.figure(found.get((name, "step", "peak_extra_memory"), {}).get("p50"))
+        lines.append([*cells, tables.spread(time), clips, tables.figure(time["ratio"]), loss, f"{share} %", extra])
+    heads = ["loss", "step, ms (p20–p80)", "clips/s", "× Algorithms 1 + 2", "loss, ms", "loss's share of the step"]
+    left_out = "".join(f"\n- `{name}`: {note}" for name, note in notes.items())
+    return (
+        f"\n### Training step of {args.backbone}, {shape}, float32\n\n"
+        f"{tables.table([*heads, 'peak memory of a step, MB'], lines)}\n\n{tables.conditions(args)}.{left_out}\n"
+    )
+
+
+def what_is_gained(rows: Sequence[Mapping[str, object]]) -> str:
+    """The difference between the eager and the fused loss in a sentence, if both were measured."""
+    found = _by_key(rows)
+    eager, fused = ({key[1:]: row["p50"] for key, row in found.items() if key[0] == name} for name in (EAGER, FUSED))
+    if not (eager.get(("loss", "time")) and fused.get(("loss", "time"))):
+        return ""
+    share = [tables.figure(x["loss", "share_of_step"]) for x in (eager, fused)]
+    text = f"MPJPE + L_S + L_T fused: {share[1]} % of the step instead of {share[0]} %"
+    text += f", {tables.figure(found[FUSED, 'step', 'time']['ratio'])} times the clips a second"
+    extra = [x.get(("step", "peak_extra_memory")) for x in (eager, fused)]
+    if all(isinstance(x, float) for x in extra):
+        less = extra[0] - extra[1]
+        text += f", {tables.figure(abs(less))} MB {'less' if less >= 0 else 'more'} at the peak"
+    return f"{text}.\n"
 
 
 def peak_memory(args: argparse.Namespace, loss_name: str, step: Callable[[], object]) -> float:
@@ -191,13 +260,15 @@ def peak_memory(args: argparse.Namespace, loss_name: str, step: Callable[[], obj
     if args.device == "cuda":
         return measure.peak_of_call(step, "cuda") / measure.MEGABYTE
     request = {"backbone": args.backbone, "loss": loss_name, "batch": args.batch, "frames": args.frames}
-    return measure.peak_in_fresh_process(request | {"threads": args.threads}, script=__file__)
+    # Two steps of a large backbone on few cores take minutes.
+    return measure.peak_in_fresh_process(request | {"threads": args.threads}, script=__file__, timeout=1800)
 
 
 def answer(request: dict) -> int:
     """Peak bytes of one step, in the fresh process."""
     torch.set_num_threads(request["threads"])
-    step, _, _ = make_step(request["backbone"], request["loss"], request["batch"], request["frames"], "cpu")
+    training = Training(request["backbone"], request["batch"], request["frames"], "cpu")
+    step = training.step(providers.PROVIDERS[request["loss"]].build("cpu", training.shape.joints))
     step()  # the first creates the optimizer's state
     return measure.peak_of_call(step, "cpu")
 

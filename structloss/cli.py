@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from . import __version__
 from .errors import StructlossError
@@ -17,6 +18,8 @@ _FIT_COMMANDS = {
     "test": "score a checkpoint with all metrics",
 }
 
+_BENCH = "time the losses, or a training step (bench step), against other ways to compute the same"
+
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
@@ -27,6 +30,7 @@ def _parser() -> argparse.ArgumentParser:
         "  structloss demo --data motion.npz --seed 1   the same on your motion capture\n"
         "  structloss fit --config repose-tiny          train from a recipe\n"
         "  structloss backbones list\n"
+        "  structloss bench --op objective              time the kernels against other ways to compute the same\n"
         "\nEvery command has its own --help with examples.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -38,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
         commands.add_parser(name, help=text, add_help=False)  # the Lightning command line prints its own help
     _add_backbones(commands)
     _add_backends(commands)
+    commands.add_parser("bench", help=_BENCH, add_help=False)  # the benchmark prints its own help
     return parser
 
 
@@ -190,13 +195,32 @@ def _backends(arguments: argparse.Namespace) -> None:
         print(f"{name:8}{'yes' if status else 'no ':5}{status.reason}")
 
 
+def _bench(arguments: list[str]) -> int:
+    """Run bench/run.py, or with a leading `step` bench/step.py: scripts of a checkout, which a wheel carries along."""
+    package = Path(__file__).resolve().parent
+    folder = next((f for f in (package / "bench", package.parent / "bench") if (f / "run.py").exists()), None)
+    if folder is None:
+        raise StructlossError(f"the benchmark is missing from {package}; reinstall structloss.")
+    sys.path.insert(0, str(folder))  # its modules import each other as scripts do
+    if arguments[:1] == ["step"]:
+        import step
+
+        return step.main(arguments[1:], prog="structloss bench step")
+    import run
+
+    return run.main(arguments, prog="structloss bench")
+
+
 def _dispatch(arguments: Sequence[str]) -> int:
     command = next((a for a in arguments if not a.startswith("-")), None)
-    if command in _FIT_COMMANDS:
+    if command == "bench" or command in _FIT_COMMANDS:
+        at = list(arguments).index(command)
+        rest = [a for a in [*arguments[:at], *arguments[at + 1 :]] if a != "--debug"]
+        if command == "bench":
+            return _bench(rest)
         from .harness import commands
 
-        at = list(arguments).index(command)
-        commands.run(command, [a for a in [*arguments[:at], *arguments[at + 1 :]] if a != "--debug"])
+        commands.run(command, rest)
         return 0
     parser = _parser()
     namespace = parser.parse_args([a for a in arguments if a != "--debug"])  # main() looks at it itself

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import importlib
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,76 +12,173 @@ from pathlib import Path
 import pytest
 import torch
 
+import structloss
+
 BENCH = Path(__file__).resolve().parents[1] / "bench"
 sys.path.append(str(BENCH))  # bench is no package: its modules import each other as scripts do
 
-measure, providers, run, step = (importlib.import_module(name) for name in ("measure", "providers", "run", "step"))
+definition, inputs, measure, plot, providers, run, step, tables = (
+    importlib.import_module(name)
+    for name in ("definition", "inputs", "measure", "plot", "providers", "run", "step", "tables")
+)
 
-SMALL = providers.Shape(2, 27, 17)
+SMALL = inputs.Shape(2, 27, 17)
 QUICK = ("--quick", "--no-tests", "--shapes", "2,27,17")
 
 
-def eager_providers():
-    return [name for name in providers.PROVIDERS if name != "compiled"]  # compiling takes ten seconds
+def eager_providers(op=None):
+    """Without those that compile first, for ten seconds or more."""
+    names = providers.OPS[op].providers if op else providers.PROVIDERS
+    return [name for name in names if not name.endswith("compiled") and name != "keops"]
 
 
-def script(*arguments, name="run.py"):
-    return subprocess.run([sys.executable, str(BENCH / name), *arguments], capture_output=True, text=True)
+def script(*arguments, folder=BENCH, **options):
+    command = [sys.executable, str(folder / "run.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, **options)
+
+
+def read(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def checked(name, shape, dtype):
+    provider = providers.PROVIDERS[name]
+    if problem := provider.why_not("cpu", shape.joints):
+        pytest.skip(problem)
+    return definition.check(provider.build("cpu", shape.joints), provider.terms, shape, dtype, "cpu")
 
 
 @pytest.mark.parametrize("name", eager_providers())
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_providers_agree_with_the_definition(name, dtype):
-    provider = providers.PROVIDERS[name]
-    if problem := provider.problem("cpu"):
-        pytest.skip(problem)
-    providers.check(provider, provider.build("cpu"), SMALL, dtype, "cpu")
+    errors = checked(name, SMALL, dtype)
+    largest = definition.TOLERANCE[dtype]
+    assert 0 <= errors["forward"] <= errors["forward+backward"] <= largest
+    assert errors["forward+backward"] > 0  # a right answer is rounded
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["keops"])
+def test_keops_agrees_with_the_definition(name):
+    checked(name, SMALL, torch.float32)
+
+
+@pytest.mark.parametrize("joints", [5, 133])
+def test_providers_agree_on_other_bodies(joints):
+    shape = inputs.Shape(1, 9, joints)
+    checked("repose-eager", shape, torch.float32)
+    checked("repose-fused", shape, torch.float32)
+    if joints == 133:
+        checked("objective-eager", shape, torch.float64)
+        checked("objective-torch", shape, torch.float64)
+    else:
+        problem = providers.PROVIDERS["objective-torch"].why_not("cpu", joints)
+        assert problem == "no skeleton that it is benchmarked on has 5 joints."
 
 
 def test_the_definition_is_the_same_by_rows_by_blocks_and_at_once(monkeypatch):
-    pred, target = providers.make_input(providers.Shape(2, 40, 5), torch.float64, ties=True)
-    whole = providers.definition(pred, target, ("mpjpe", *providers.RANKING))
-    for at_once in (40 * 40, 30):  # a row of frames at once; frames by blocks
-        monkeypatch.setattr(providers, "LITERAL_PAIRS", at_once)
-        torch.testing.assert_close(providers.definition(pred, target, ("mpjpe", *providers.RANKING)), whole)
+    pred, target = inputs.make_input(inputs.Shape(2, 40, 5), torch.float64, ties=True)
+    for term in providers.RANKING:
+        whole = definition.term(term, pred, target)
+        for at_once in (40 * 40, 30):  # a row of frames at once; frames by blocks
+            monkeypatch.setattr(definition, "PAIRS_AT_ONCE", at_once)
+            torch.testing.assert_close(definition.term(term, pred, target), whole)
+        monkeypatch.undo()
 
 
-def test_input_is_plausible_and_ties_are_ties():
-    pred, target = providers.make_input(providers.Shape(4, 243, 17), torch.float32)
-    assert 1 < target[..., 2].mean() < 7 and 0.04 < (pred - target).std() < 0.06
-    assert (target[:, 1:] - target[:, :-1]).abs().max() < 0.2  # smooth
-    pred, target = providers.make_input(SMALL, torch.float32, ties=True)
+@pytest.mark.parametrize("joints", [17, 133])
+def test_input_is_human(joints):
+    pred, target = inputs.make_input(inputs.Shape(4, 243, joints), torch.float64)
+    assert 2 < target[..., 2].mean() < 6 and 0.04 < (pred - target).std() < 0.06
+    assert (target[:, 1:] - target[:, :-1]).abs().max() < 0.3  # smooth
+    skeleton = inputs.skeleton_of(joints)
+    bones = torch.tensor(skeleton.tree_bones).T
+    lengths = (target[:, :, bones[0]] - target[:, :, bones[1]]).norm(dim=-1)  # [B, T, bones]
+    assert lengths.std(1).max() < 1e-9 and lengths.min() > 0.02 and lengths.max() < 1
+    for hinge in skeleton.hinges:  # elbows and knees mostly bend the way they can
+        c, s, e, w = (target[:, :, joint] for joint in hinge.joints)
+        bend = hinge.legal_sign * (torch.linalg.cross(s - c, e - s) * (w - e)).sum(-1)
+        assert (bend > 0).double().mean() > 0.7
+
+
+def test_ties_are_ties():
+    _, target = inputs.make_input(SMALL, torch.float32, ties=True)
     z = target[..., 2]
     assert ((z.unsqueeze(-1) == z.unsqueeze(-2)).double().mean()) > 0.15
 
 
-def test_quick_run_writes_every_provider_to_table_and_csv(tmp_path):
-    path = tmp_path / "rows.csv"
-    done = script(*QUICK, "--providers", *eager_providers(), "--csv", str(path))
+def test_a_joint_beyond_a_kink_is_left_out_but_no_nan():
+    expected = torch.ones(20_000, 3, dtype=torch.float64)
+    got = expected.float()
+    got[7], got[8] = 5, 6
+    assert definition.compare("gradient", "here", got, expected, left_out=2) == 0
+    with pytest.raises(definition.WrongError, match="gradient at here is off by a relative"):
+        definition.compare("gradient", "here", got, expected, left_out=1)
+    got[8] = float("nan")
+    with pytest.raises(definition.WrongError):
+        definition.compare("gradient", "here", got, expected, left_out=2)
+
+
+@pytest.mark.parametrize("op", providers.OPS)
+def test_quick_run_writes_every_provider_to_table_and_csv(op, tmp_path):
+    path, names, baseline = tmp_path / "rows.csv", eager_providers(op), providers.OPS[op].baseline
+    done = script(*QUICK, "--op", op, "--providers", *names, "--csv", str(path))
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""  # no terminal, no progress
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert tuple(rows[0]) == run.COLUMNS
-    assert [row["provider"] for row in rows] == eager_providers()
-    for row in rows:
+    rows = read(path)
+    assert tuple(rows[0]) == tables.COLUMNS
+    times, errors = ([row for row in rows if row["metric"] == metric] for metric in ("time", "error"))
+    assert [row["provider"] for row in times] == names and len(rows) == len(times) + len(errors)
+    for row in times:
         assert f"(`{row['provider']}`)" in done.stdout
         assert (row["B"], row["T"], row["J"], row["dtype"], row["unit"]) == ("2", "27", "17", "float32", "ms")
         if row["p50"]:
             assert 0 < float(row["p20"]) <= float(row["p50"]) <= float(row["p80"]) and float(row["ratio"]) > 0
         else:
             assert row["note"].startswith("skipped: ") and row["note"] in done.stdout
-    timed = {row["provider"] for row in rows if row["p50"]}
-    assert {"algorithm12", "torch", "mpjpe-eager"} <= timed
+        if row["provider"] == baseline:
+            assert float(row["ratio"]) == 1
+    timed = [row["provider"] for row in times if row["p50"]]
+    assert [row["provider"] for row in errors] == timed and {baseline, "mpjpe-eager"} <= set(timed)
+    assert all(0 < float(row["p50"]) < 2e-5 and row["unit"] == "relative" for row in errors)
     assert f"torch {torch.__version__}" in done.stdout and "interleaved rounds" in done.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["rows.csv"]
+
+
+def test_without_the_tests_only_the_definition_is_checked(tmp_path):
+    """As an installed wheel has it: the scripts with the definitions beside them, and no tests/."""
+    folder = tmp_path / "structloss" / "bench"
+    shutil.copytree(BENCH, folder, ignore=shutil.ignore_patterns("results", "__pycache__"))
+    shutil.copytree(BENCH.parent / "tests" / "reference", folder / "reference")
+    done = script("--quick", "--shapes", "1,9,17", "--providers", "torch", folder=folder, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == (
+        "run.py: the tests are not installed here: only the check against the float64 definition runs.\n"
+    )
+    assert "(`torch`)" in done.stdout
+
+
+def test_without_a_definition_nothing_is_timed(tmp_path, monkeypatch):
+    monkeypatch.setattr(definition, "__file__", str(tmp_path / "bench" / "definition.py"))
+    with pytest.raises(FileNotFoundError, match="nothing is timed that wasn't compared"):
+        definition._reference.__wrapped__("pairwise")
+
+
+def test_failing_tests_stop_the_benchmark(tmp_path, monkeypatch, capsys):
+    (tmp_path / "test_objective.py").write_text("def test_wrong():\n    assert 1 == 2\n")
+    monkeypatch.setattr(run, "TESTS", tmp_path)
+    assert run.main(["--quick", "--shapes", "1,9,17", "--providers", "torch"]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and "assert 1 == 2" in err
+    assert err.endswith("run.py: error: tests/test_objective.py: tests fail, so nothing was timed.\n")
 
 
 @pytest.fixture
 def extra_provider(monkeypatch):
     def add(loss, **changes):
         provider = dataclasses.replace(
-            providers.PROVIDERS["algorithm12"], name="extra", build=lambda device: loss, **changes
+            providers.PROVIDERS["algorithm12"], name="extra", build=lambda device, joints: loss, **changes
         )
         monkeypatch.setitem(providers.PROVIDERS, "extra", provider)
 
@@ -117,8 +215,7 @@ def test_a_wrong_provider_is_caught_and_not_timed(extra_provider, capsys, tmp_pa
     out, err = capsys.readouterr()
     assert err == "run.py: error: wrong and therefore not timed: extra.\n"
     assert found in out
-    with path.open(newline="") as file:
-        rows = {row["provider"]: row for row in csv.DictReader(file)}
+    rows = {row["provider"]: row for row in read(path) if row["metric"] == "time"}
     assert rows["algorithm12"]["p50"] and not rows["extra"]["p50"] and rows["extra"]["note"].startswith(found)
 
 
@@ -135,8 +232,19 @@ def test_what_exceeds_the_memory_limit_is_skipped(capsys):
     out = capsys.readouterr().out
     assert "skipped: needs up to 0.00162 GB, the limit is 0.0001 GB" in out and '| structloss, backend="torch"' in out
     # 10 tensors of 8 * 243 * 17 * (243 + 17) floats
-    need = providers.PROVIDERS["algorithm12"].memory_estimate(providers.Shape(8, 243, 17), "forward+backward", 4)
+    need = providers.PROVIDERS["algorithm12"].memory_estimate(inputs.Shape(8, 243, 17), "forward+backward", 4)
     assert need == 10 * 4 * 8 * 243 * 17 * 260
+
+
+def test_what_exceeds_the_time_limit_is_skipped(extra_provider, monkeypatch, capsys):
+    extra_provider(providers.algorithm12)
+    monkeypatch.setattr(run, "QUICK_PAIRS", 1000)
+    monkeypatch.setattr(measure, "seconds_of", lambda call, repeats, device: 0.02)
+    assert run.main(["--quick", "--no-tests", "--shapes", "1,64,1", "--providers", "extra"]) == 0
+    assert "skipped: " not in capsys.readouterr().out
+    # From 16 frames with 16 * 17 pairs to 2048 * 2049.
+    assert run.main(["--quick", "--no-tests", "--shapes", "1,2048,1", "--providers", "extra"]) == 0
+    assert "skipped: a call takes about 309 s, the limit is 10 s" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -181,7 +289,7 @@ def test_turns_interleave_and_slow_ones_sit_out():
 
 
 def test_peak_memory_of_a_fresh_process_sees_the_quadratic_tensors():
-    shape = providers.Shape(2, 243, 17)
+    shape = inputs.Shape(2, 243, 17)
     request = {"provider": "algorithm12", "mode": "forward", "shape": shape, "dtype": "float32", "threads": 1}
     tensor = 4 * 2 * 17 * 243 * 243 / measure.MEGABYTE
     assert 2 * tensor < measure.peak_in_fresh_process(request) < 6 * tensor
@@ -195,7 +303,7 @@ def test_plot_and_crossover(tmp_path, monkeypatch, capsys):
     arguments = ["--quick", "--no-tests", *shapes, "--providers", "algorithm12", "torch"]
     assert run.main([*arguments, "--plot", str(files[0]), "--json", str(files[1])]) == 0
     assert files[0].read_bytes().startswith(b"\x89PNG")
-    assert len(json.loads(files[1].read_text())["rows"]) == 4
+    assert len(json.loads(files[1].read_text())["rows"]) == 8
 
     monkeypatch.setattr(run, "CROSSOVER_LENGTHS", (16, 64))
     monkeypatch.setattr(run, "CROSSOVER_ELEMENTS", 256)
@@ -204,20 +312,61 @@ def test_plot_and_crossover(tmp_path, monkeypatch, capsys):
     assert "| 64 |" in out and "`keops`: skipped: it isn't a backend" in out
 
 
+def test_time_per_frame(tmp_path, capsys):
+    table, image = tmp_path / "rows.csv", tmp_path / "a.svg"
+    arguments = ["--per-frame", "--op", "objective", "--quick", "--no-tests", "--shapes", "6,9,17", "2,27,17"]
+    arguments += ["--providers", "mpjpe-eager", "objective-torch"]
+    assert run.main([*arguments, "--csv", str(table), "--plot", str(image)]) == 0
+    out = capsys.readouterr().out
+    assert "ns a frame (p20–p80) | × that at T = 9 |" in out and "| `objective-torch` | 27 | 2 | 17 |" in out
+    rows = {(row["provider"], row["T"], row["metric"]): row for row in read(table)}
+    for name in ("mpjpe-eager", "objective-torch"):
+        first, second = (rows[name, frames, "time_per_frame"] for frames in ("9", "27"))
+        assert float(first["ratio"]) == 1 and float(second["ratio"]) > 0 and float(second["p50"]) > 0
+        assert float(rows[name, "27", "error"]["p50"]) < 2e-5
+    text = image.read_text()
+    assert "frames T of a clip" in text or "<path" in text
+
+
 def test_training_step(tmp_path, capsys):
-    pytest.importorskip("structloss.backbones")
     path = tmp_path / "rows.csv"
-    arguments = ["--backbone", "simplebaseline-16j", "--batch", "2", "--frames", "9", "--rounds", "2", "--no-memory"]
-    code = step.main([*arguments, "--csv", str(path)])
+    arguments = ["--backbone", "simplebaseline-16j", "--batch", "2", "--frames", "9", "--rounds", "2"]
+    code = step.main([*arguments, "--no-memory", "--csv", str(path)])
     out, err = capsys.readouterr()
     assert code == 0, err
-    assert "B = 2, T = 9, J = 17" in out and all(loss.summary in out for loss in step.LOSSES.values())
-    with path.open(newline="") as file:
-        rows = {(row["provider"], row["mode"], row["metric"]): float(row["p50"] or 0) for row in csv.DictReader(file)}
+    assert "B = 2, T = 9, J = 17" in out and all(f"(`{name}`)" in out for name in step.LOSSES)
+    rows = {(row["provider"], row["mode"], row["metric"]): float(row["p50"] or 0) for row in read(path)}
     for name in step.LOSSES:
-        if not step.LOSSES[name].problem("cpu"):
+        if not providers.PROVIDERS[name].problem("cpu"):
             assert rows[name, "step", "throughput"] == pytest.approx(2e3 / rows[name, "step", "time"], rel=1e-4)
+            assert rows[name, "loss", "share_of_step"] > 0
+    if not providers.PROVIDERS[step.FUSED].problem("cpu"):
+        assert "MPJPE + L_S + L_T fused: " in out and " times the clips a second.\n" in out
 
     assert step.main(["--backbone", "nobody"]) == 2
     err = capsys.readouterr().err
     assert err.startswith("step.py: error: unknown backbone 'nobody'") and err.count("\n") == 1
+
+
+def test_memory_of_a_training_step_is_measured_in_a_fresh_process(capsys):
+    arguments = ["--backbone", "simplebaseline-16j", "--batch", "1", "--frames", "9", "--rounds", "1"]
+    assert step.main([*arguments, "--losses", "repose-eager"]) == 0
+    out = capsys.readouterr().out
+    assert "memory not measured" not in out and "peak memory of a step, MB" in out
+
+
+def test_micro_benchmarks_check_before_they_time():
+    """The benchmarks themselves are run by hand, `make bench-micro`."""
+    micro = importlib.import_module("test_micro")
+    pred, target = inputs.make_input(SMALL, torch.float32)
+
+    def right(pred, target, backend):
+        return structloss.mpjpe(pred, target, backend=backend)
+
+    def wrong(pred, target, backend):
+        return right(pred, target, backend) * (1.001 if pred.dtype == torch.float32 else 1)
+
+    value, gradient = micro.checked(right, pred, target, "torch")()
+    assert value > 0 and gradient.shape == pred.shape
+    with pytest.raises(definition.WrongError, match="value at torch is off"):
+        micro.checked(wrong, pred, target, "torch")

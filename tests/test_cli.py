@@ -47,6 +47,33 @@ def test_help_of_the_lightning_commands(name):
     assert "repose-tiny" in done.stdout
 
 
+@pytest.mark.parametrize("arguments", [(), ("step",)], ids=["bench", "bench step"])
+def test_bench_has_the_scripts_own_help(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["bench", *arguments, "--help"])
+    assert stopped.value.code == 0
+    text = capsys.readouterr().out
+    name = " ".join(("structloss bench", *arguments))
+    assert f"usage: {name} " in text and f"\n  {name} " in text and "--rounds" in text and ".py\n" not in text
+
+
+def test_bench_times_the_losses(tmp_path):
+    path = tmp_path / "rows.csv"
+    arguments = ("--quick", "--no-tests", "--shapes", "1,9,17", "--providers", "algorithm12", "torch", "--csv", path)
+    done = command("bench", *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "(`torch`)" in done.stdout and "algorithm12,forward+backward,time,ms,1,9,17" in path.read_text()
+
+
+@pytest.mark.parametrize("arguments", [("--rounds", "none"), ("step", "--rounds", "none")], ids=["run", "step"])
+def test_bench_errors_name_the_command(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["bench", *arguments])
+    assert stopped.value.code == 2
+    name = "structloss bench step" if arguments[0] == "step" else "structloss bench"
+    assert capsys.readouterr().err == f"{name}: error: argument --rounds: 'none' is not a positive integer\n"
+
+
 def test_version_and_no_command(capsys):
     with pytest.raises(SystemExit):
         main(["--version"])

@@ -1,0 +1,170 @@
+"""The check: a provider's loss and gradient against the float64 definition, before it may be timed.
+
+The definitions are those of the operators' tests, every pair spelled out: tests/reference in a checkout, which an
+installed package carries in the folder `reference` beside this file. Compared are random poses of the measured shape,
+and small ones with and without many equal depths, where implementations of the hinge differ.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from inputs import Shape, make_input, skeleton_of
+from torch import Tensor
+
+__all__ = ["KINKED", "WrongError", "check", "compare", "hinge_rows", "shortened", "term"]
+
+SMALL_SHAPE = Shape(2, 27, 17)
+# More pairs than this take minutes in the float64 definition; the check then shortens the clip.
+MAX_PAIRS = 300_000_000
+# Pairs the literal definition holds in memory at once; longer rows go block by block.
+PAIRS_AT_ONCE = 4_000_000
+TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-10}
+#: Terms whose gradient jumps where two lengths are equal or a limb is straight. Rounding may put a joint on the other
+#: side than in float64, and so one joint in KINK_SHARE is left out of the comparison of gradients.
+KINKED = ("bone_symmetry", "illegal_angle", "limb_length", "bone_angle", "bone_angle_velocity")
+KINK_SHARE = 10_000
+
+
+class WrongError(Exception):
+    """A provider's loss or gradient differs from the definition."""
+
+
+@functools.cache
+def _reference(name: str) -> ModuleType:
+    here = Path(__file__).resolve().parent
+    if not any((folder / "reference" / f"{name}.py").exists() for folder in (here, here.parent / "tests")):
+        raise FileNotFoundError(f"{here}/reference/{name}.py is missing, and nothing is timed that wasn't compared.")
+    for folder in (here, here.parent / "tests"):
+        if str(folder) not in sys.path:
+            sys.path.append(str(folder))
+    return importlib.import_module(f"reference.{name}")
+
+
+def hinge_rows(p: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
+    """Unreduced hinge of rows [R, N] and its gradient."""
+    pairwise = _reference("pairwise")
+    total, gradient = torch.zeros((), dtype=torch.float64), torch.empty_like(p)
+    at_once = PAIRS_AT_ONCE // p.shape[-1] ** 2
+    for start in range(0, len(p), max(at_once, 1)):
+        rows = slice(start, start + max(at_once, 1))
+        if at_once:
+            leaf = p[rows].clone().requires_grad_()
+            value = pairwise.ranking_hinge_rows(leaf, d[rows]).sum()
+            (gradient[rows],) = torch.autograd.grad(value, leaf)
+        else:
+            value, gradient[start] = pairwise.ranking_hinge_by_blocks(p[start], d[start])
+        total += value.detach()
+    return total, gradient
+
+
+def term(name: str, pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Value and gradient of one term of structloss.TERMS in float64; long rows go block by block."""
+    pred, target = pred.detach().cpu().double(), target.cpu().double()
+    if not name.startswith("depth_ranking_"):
+        leaf = pred.clone().requires_grad_()
+        value = _reference("terms").term(name, leaf, target, body=_body(pred.shape[-2]))
+        return value.detach(), torch.autograd.grad(value, leaf)[0]
+    over_frames = name == "depth_ranking_frames"
+    p, d = ((x[..., 2].transpose(1, 2) if over_frames else x[..., 2]) for x in (pred, target))
+    total, g = hinge_rows(p.flatten(0, 1), d.flatten(0, 1))
+    pairs = p.numel() * p.shape[-1]
+    g = g.unflatten(0, p.shape[:2]) / pairs
+    gradient = torch.zeros_like(pred)
+    gradient[..., 2] = g.transpose(1, 2) if over_frames else g
+    return total / pairs, gradient
+
+
+@functools.cache
+def _body(joints: int) -> object:
+    """The body of the reference's skeleton terms."""
+    terms, skeleton = _reference("terms"), skeleton_of(joints)
+    if skeleton is None or skeleton.name == "h36m":
+        return terms.H36M  # written out there; terms without a skeleton don't look at it
+    pairs = {
+        "four": [pair for group, pairs in skeleton.symmetric_groups if group == "limbs" for pair in pairs],
+        "all": skeleton.symmetric_bones,
+    }
+    return terms.Body(
+        bones=tuple((parent, child) for child, parent in skeleton.bones),
+        angles={"published": skeleton.angle_pairs, "all": skeleton.angle_pairs},
+        symmetric={name: tuple((right, left) for left, right in found) for name, found in pairs.items()},
+        hinges=tuple((*hinge.joints, -hinge.legal_sign) for hinge in skeleton.hinges),
+        groups=tuple(
+            tuple(zip(bones, lengths, strict=True))
+            for (_, bones), lengths in zip(skeleton.bone_groups, skeleton.bone_group_lengths, strict=True)
+        ),
+    )
+
+
+def shortened(shape: Shape, pairs: int) -> Shape:
+    """`shape`, its clips halved until it has no more than so many pairs."""
+    while shape.pairs > pairs and shape.frames > 1:
+        shape = shape._replace(frames=shape.frames // 2)
+    return shape
+
+
+@functools.lru_cache(maxsize=64)  # providers share terms, and long clips are all shortened to one length
+def _cached_term(name: str, shape: Shape, dtype: torch.dtype, device: str, ties: bool) -> tuple[Tensor, Tensor]:
+    return term(name, *make_input(shape, dtype, device, ties, seed=1))
+
+
+def check(
+    loss: Callable[[Tensor, Tensor], Tensor], terms: tuple[str, ...], shape: Shape, dtype: torch.dtype, device: str
+) -> dict[str, float]:
+    """Compare the sum of `terms` and its gradient; raise WrongError unless they agree.
+
+    Float errors of a right answer are far below the tolerance, a wrong convention at ties far above it.
+
+    Returns:
+        mode -> largest relative error: of the loss for "forward", of loss and gradient for "forward+backward". Vectors
+        are compared by their Euclidean norm.
+    """
+    worst = {"forward": 0.0, "forward+backward": 0.0}
+    small = Shape(*map(min, shape, SMALL_SHAPE))
+    if skeleton_of(shape.joints):
+        small = small._replace(joints=shape.joints)
+    for sizes, ties in dict.fromkeys(((small, False), (small, True), (shortened(shape, MAX_PAIRS), False))):
+        label = f"{sizes}{' with ties' if ties else ''}"
+        pred, target = make_input(sizes, dtype, device, ties, seed=1)
+        found = [_cached_term(name, sizes, dtype, device, ties) for name in terms]
+        expected, expected_gradient = (sum(parts) for parts in zip(*found, strict=True))
+        leaf = pred.clone().requires_grad_()
+        value = loss(leaf, target)
+        (gradient,) = torch.autograd.grad(value, leaf)
+        with torch.no_grad():
+            without_gradient = loss(pred, target)
+        left_out = sizes.elements // KINK_SHARE if set(terms) & set(KINKED) else 0
+        of_loss = max(
+            compare("loss", label, value, expected), compare("loss under no_grad", label, without_gradient, expected)
+        )
+        of_gradient = compare("gradient", label, gradient, expected_gradient, left_out)
+        worst["forward"] = max(worst["forward"], of_loss)
+        worst["forward+backward"] = max(worst["forward+backward"], of_loss, of_gradient)
+    return worst
+
+
+def compare(what: str, label: str, got: Tensor, expected: Tensor, left_out: int = 0) -> float:
+    """The relative error of `got`; raise WrongError unless it is `expected`, up to the rounding of its dtype.
+
+    Args:
+        what, label: for the message.
+        got, expected: tensors of one shape, `expected` in float64.
+        left_out: this many joints (vectors of the last axis) that differ most don't count.
+    """
+    allowed = TOLERANCE[got.dtype]
+    off = got.detach().cpu().double() - expected
+    if left_out:
+        by_joint = torch.linalg.vector_norm(off, dim=-1).flatten()
+        off = by_joint.sort().values[: len(by_joint) - left_out]  # NaN sorts last: it must not be left out
+        off = torch.cat([off, by_joint[by_joint.isnan()]])
+    error = float(torch.linalg.vector_norm(off) / torch.linalg.vector_norm(expected).clamp(min=1e-30))
+    if not error <= allowed:  # also catches NaN
+        raise WrongError(f"{what} at {label} is off by a relative {error:.1e}, allowed {allowed:.0e}")
+    return error
