@@ -49,6 +49,92 @@ W = {"mpjpe": 1.0}
         (lambda: structloss.objective(P, P, W, skeleton="h36"), UnknownNameError, "unknown skeleton 'h36': did you mean 'h36m'"),
         (lambda: structloss.objective(P, P, W, backend="cpu"), UnknownNameError, "unknown backend 'cpu'"),
         (lambda: structloss.objective(P, P, W, backend="cuda"), BackendError, "backend 'cuda' can't serve this call"),
+        (lambda: structloss.objective(P, None, {"bone_symmetry": 1.0, "velocity": 1.0}), ArgumentError, "target is None, expected poses, since the term 'velocity'"),
+        (lambda: structloss.objective(P, P[:1], {"bone_symmetry": 1.0}), ArgumentError, r"target has shape \[1, 9, 17, 3\]"),
+        (lambda: structloss.objective(P[0, 0], None, {"bone_symmetry": 1.0}), ArgumentError, r"pred has shape \[17, 3\], expected \[\.\.\., T, J, 3\]"),
+        (lambda: structloss.velocity(P, None), DtypeError, "target is a NoneType, expected a floating-point tensor"),
+        (lambda: structloss.limb_length(P, P[:1]), ArgumentError, r"target has shape \[1, 9, 17, 3\], expected \[2, 9, 17, 3\]"),
+        (lambda: structloss.bone_symmetry(None), DtypeError, "pred is a NoneType, expected a floating-point tensor"),
+        (lambda: structloss.bone_symmetry(P.long()), DtypeError, "pred has dtype torch.int64"),
+        (lambda: structloss.bone_symmetry(P, reduction="none"), ArgumentError, "reduction is 'none'"),
+        (lambda: structloss.bone_symmetry(P, weight=torch.ones(2, 9, 16)), ArgumentError, r"weight has shape \[2, 9, 16\]"),
+        (lambda: structloss.limb_variance(P, weight=-torch.ones(17)), ArgumentError, "weight has the value -1, expected values >= 0"),
+        (lambda: structloss.illegal_angle(P * torch.nan, check_finite=True), ArgumentError, "pred has 918 NaN or infinite"),
+        # skeletons
+        (lambda: structloss.bone_ratio(P, skeleton="h36"), UnknownNameError, "unknown skeleton 'h36': did you mean 'h36m'"),
+        (lambda: structloss.bone_ratio(P, skeleton=17), UnknownNameError, "unknown skeleton 17: expected one of h36m"),
+        (lambda: structloss.limb_variance(P, skeleton="mpii"), ArgumentError, r"pred has shape \[2, 9, 17, 3\], expected 16 joints, those of the skeleton 'mpii'"),
+        (lambda: structloss.bone_angle(P[..., 1:, :], P[..., 1:, :]), ArgumentError, "expected 17 joints, those of the skeleton 'h36m', for the term 'bone_angle'"),
+        (
+            lambda: structloss.objective(P[..., 1:, :], P[..., 1:, :], {"mpjpe": 1.0, "limb_length": 1.0}),
+            ArgumentError,
+            "expected 17 joints, those of the skeleton 'h36m', for the term 'limb_length'",
+        ),
+        (lambda: structloss.bone_symmetry(P, skeleton="coco", pairs="six"), ArgumentError, "pairs is 'six', expected 'four' or 'all' for the skeleton 'coco', which has no girdle"),
+        (
+            lambda: structloss.objective(P, None, {"bone_symmetry": 1.0}, skeleton="coco", options={"bone_symmetry": {"pairs": "six"}}),
+            ArgumentError,
+            "pairs is 'six', expected 'four' or 'all'",
+        ),
+        # options
+        (lambda: structloss.bone_symmetry(P, pairs="five"), ArgumentError, "pairs is 'five', expected one of 'four', 'six', 'all'"),
+        (lambda: structloss.bone_symmetry(P, pairs=6), ArgumentError, "pairs is 6, expected one of"),
+        (lambda: structloss.bone_symmetry(P, squared=1), ArgumentError, "squared is 1, expected True or False"),
+        (lambda: structloss.bone_angle(P, P, pairs="four"), ArgumentError, "pairs is 'four', expected one of 'published', 'all'"),
+        (lambda: structloss.bone_angle_velocity(P, P, pairs="six"), ArgumentError, "pairs is 'six', expected one of 'published', 'all'"),
+        (lambda: structloss.bone_ratio(P, form="ratio"), ArgumentError, "form is 'ratio', expected one of 'code', 'paper'"),
+        (lambda: structloss.illegal_angle(P, tolerance=-0.1), ArgumentError, "tolerance is -0.1, expected a finite number >= 0"),
+        (lambda: structloss.illegal_angle(P, tolerance=float("nan")), ArgumentError, "tolerance is nan, expected a finite number"),
+        (lambda: structloss.illegal_angle(P, tolerance="0"), ArgumentError, "tolerance is '0', expected a finite number"),
+        (lambda: structloss.illegal_angle(P, tolerance=torch.ones(2, 2)), ArgumentError, "expected a finite number >= 0"),
+        (lambda: structloss.illegal_angle(P, scale=0), ArgumentError, "scale is 0, expected a finite number > 0"),
+        (lambda: structloss.illegal_angle(P, scale=-1e-3), ArgumentError, "scale is -0.001, expected a finite number > 0"),
+        (lambda: structloss.illegal_angle(P, scale=float("inf")), ArgumentError, "scale is inf, expected a finite number > 0"),
+        (lambda: structloss.illegal_angle(P, scale=1e150), ArgumentError, r"scale is 1e\+150, expected"),  # its cube overflows
+        (lambda: structloss.illegal_angle(P, normalize_bones="yes"), ArgumentError, "normalize_bones is 'yes', expected True or False"),
+        (lambda: structloss.illegal_angle(P, handedness="both"), ArgumentError, "handedness is 'both', expected one of 'right', 'left'"),
+        (lambda: structloss.weighted_mpjpe(P, P, joint_weight=[1.0] * 16), ArgumentError, "joint_weight has 16 numbers, expected 17, one a joint"),
+        (lambda: structloss.weighted_mpjpe(P, P, joint_weight=[]), ArgumentError, "joint_weight has 0 numbers, expected 17, one a joint"),
+        (lambda: structloss.weighted_mpjpe(P, P, joint_weight=[1.0, -2.0] * 8 + [1.0]), ArgumentError, r"joint_weight\[1\] is -2.0, expected a finite number >= 0"),
+        (lambda: structloss.weighted_mpjpe(P, P, joint_weight=2.0), ArgumentError, "joint_weight is a float, expected one number >= 0 a joint"),
+        (lambda: structloss.weighted_mpjpe(P, P, joint_weight="heavy"), ArgumentError, "joint_weight is a str"),
+        (lambda: structloss.weighted_mpjpe(P, P, joint_weight=torch.ones(17, 1)), ArgumentError, "joint_weight"),
+        (lambda: structloss.temporal_consistency(P, joint_weight=torch.ones(18)), ArgumentError, "joint_weight has 18 numbers, expected 17, one a joint"),
+        (lambda: structloss.objective(P, P, W, options="six"), ArgumentError, "options is a str, expected a mapping from term names to mappings"),
+        (lambda: structloss.objective(P, P, W, options=[]), ArgumentError, "options is a list, expected a mapping from term names to mappings"),
+        (lambda: structloss.objective(P, P, W, options={"mpjpe": "six"}), ArgumentError, r"options\['mpjpe'\] is a str, expected a mapping"),
+        (lambda: structloss.objective(P, P, W, options={"mpjpe": {"scale": 1}}), ArgumentError, r"options\['mpjpe'\] has the key 'scale', expected none"),
+        (lambda: structloss.objective(P, P, W, options={"velocity": {}}), ArgumentError, "options has the key 'velocity', expected one of the terms in weights: mpjpe"),
+        (lambda: structloss.objective(P, P, W, options={"velocty": {}}), UnknownNameError, "unknown term 'velocty': did you mean 'velocity'"),
+        (
+            lambda: structloss.objective(P, P, {"bone_symmetry": 1.0}, options={"bone_symmetry": {"pair": "six"}}),
+            UnknownNameError,
+            "unknown option of bone_symmetry 'pair': did you mean 'pairs'",
+        ),
+        (
+            lambda: structloss.objective(P, P, {"illegal_angle": 1.0}, options={"illegal_angle": {"tolerance": -1}}),
+            ArgumentError,
+            r"options\['illegal_angle'\]\['tolerance'\] is -1, expected a finite number >= 0",
+        ),
+        (
+            lambda: structloss.objective(P, P, {"weighted_mpjpe": 1.0}, options={"weighted_mpjpe": {"joint_weight": [1.0]}}),
+            ArgumentError,
+            r"options\['weighted_mpjpe'\]\['joint_weight'\] has 1 numbers, expected 17, one a joint",
+        ),
+        # modules complain when they are made
+        (lambda: structloss.nn.Objective({"bone_symmetry": 1.0}, options={"bone_symmetry": {"pairs": "five"}}), ArgumentError, r"options\['bone_symmetry'\]\['pairs'\] is 'five'"),
+        (lambda: structloss.nn.Objective(W, options={"velocity": {}}), ArgumentError, "options has the key 'velocity', expected one of the terms in weights"),
+        (lambda: structloss.nn.BoneSymmetry(pairs="five"), ArgumentError, "pairs is 'five', expected one of 'four', 'six', 'all'"),
+        (lambda: structloss.nn.BoneSymmetry(skeleton="coc"), UnknownNameError, "unknown skeleton 'coc': did you mean 'coco'"),
+        (lambda: structloss.nn.IllegalAngle(scale=0.0), ArgumentError, "scale is 0.0, expected a finite number > 0"),
+        (lambda: structloss.nn.WeightedMPJPE(joint_weight=2.0), ArgumentError, "joint_weight is a float"),
+        (lambda: structloss.nn.Velocity(reduction="median"), ArgumentError, "reduction is 'median', expected one of 'mean', 'sum'"),
+        (lambda: structloss.nn.LearnedWeights([]), ArgumentError, "weights is empty"),
+        (lambda: structloss.nn.LearnedWeights("mpjpe"), ArgumentError, "weights is a str, expected a mapping"),
+        (lambda: structloss.nn.LearnedWeights(["mpjp"]), UnknownNameError, "unknown term 'mpjp': did you mean 'mpjpe'"),
+        (lambda: structloss.nn.LearnedWeights({"mpjpe": 0.0}), ArgumentError, r"weights\['mpjpe'\] is 0.0, expected a finite number > 0"),
+        (lambda: structloss.nn.LearnedWeights({"mpjpe": torch.tensor(1.0)}), ArgumentError, r"weights\['mpjpe'\] is"),
+        (lambda: structloss.nn.LearnedWeights(W, options={"mpjpe": {"scale": 1}}), ArgumentError, r"options\['mpjpe'\] has the key 'scale'"),
         (lambda: structloss.use_backend("numpy"), UnknownNameError, "unknown backend 'numpy'"),
     ],
 )  # fmt: skip
@@ -57,6 +143,10 @@ def test_message(call, error, message):
         call()
     text = str(caught.value)
     assert "\n" not in text and text.endswith((".", "?"))
+
+
+def test_terms_without_joints_of_a_body_ignore_the_skeleton():
+    assert structloss.objective(P[..., :5, :], P[..., :5, :], W, skeleton="h3wb").total == 0
 
 
 def test_errors_are_the_builtin_ones_too():

@@ -1,6 +1,8 @@
 """The operators as citizens of torch: compile, opcheck, autocast, no_grad, double backward, modules."""
 
 import copy
+import functools
+import json
 import pickle
 
 import pytest
@@ -12,6 +14,13 @@ from structloss.errors import ArgumentError
 
 BACKENDS = [name for name in ("torch", "cpp") if structloss.backends()[name]]
 ALL = {"mpjpe": 1.0, "depth_ranking_joints": 0.7, "depth_ranking_frames": 2.5}
+EVERY_TERM = dict(zip(structloss.TERMS, torch.linspace(0.1, 1, len(structloss.TERMS)).tolist(), strict=True))
+OPTIONS = {
+    "weighted_mpjpe": {"joint_weight": [0.5, 2.0, *([1.0] * 15)]},
+    "bone_symmetry": {"pairs": "six", "squared": True},
+    "illegal_angle": {"normalize_bones": True, "tolerance": 0.1},
+    "bone_angle": {"pairs": "all"},
+}
 
 
 def poses(*shape):
@@ -27,10 +36,28 @@ def test_opcheck(dtype, weighted, need_grad, backend):
     pred, target = (x.to(dtype) for x in poses(2, 9, 5))
     weight = torch.rand(2, 9, 5).to(dtype) if weighted else None
     lam = torch.rand(2).to(torch.float64 if dtype == torch.float64 else torch.float32) if weighted else None
-    args = (pred, target, weight, lam, [1.0, 2.0], "mpjpe,depth_ranking_frames", "mean", need_grad, backend)
-    torch.library.opcheck(torch.ops.structloss.objective.default, args)
+    for terms, skeleton, options in (
+        ("mpjpe,depth_ranking_frames", "", ""),
+        ("weighted_mpjpe,temporal_consistency", "h36m", '{"weighted_mpjpe": {"joint_weight": [1, 2, 3, 4, 5]}}'),
+    ):
+        args = (pred, target, weight, lam, [1.0, 2.0], terms, skeleton, options, "mean", need_grad, backend)
+        torch.library.opcheck(torch.ops.structloss.objective.default, args)
     rows = [None if x is None else x.reshape(-1, 5) for x in (pred[..., 2], target[..., 2], weight)]
     torch.library.opcheck(torch.ops.structloss.ranking_hinge.default, (*rows, "sum", need_grad, backend))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("need_grad", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_opcheck_of_every_term(weighted, need_grad, backend):
+    pred, target = poses(2, 5, 17)
+    weight = torch.rand(2, 5, 17) if weighted else None
+    anatomical = [name for name, term in structloss.TERMS.items() if not term.needs_target]
+    for given, names in ((target, [*EVERY_TERM]), (None, anatomical)):
+        lam = torch.rand(len(names)) if weighted else None
+        options = json.dumps({name: OPTIONS[name] for name in names if name in OPTIONS}) if weighted else ""
+        args = (pred, given, weight, lam, [1.0] * len(names), ",".join(names), "h36m", options)
+        torch.library.opcheck(torch.ops.structloss.objective.default, (*args, "sum", need_grad, backend))
 
 
 @pytest.mark.slow
@@ -58,6 +85,79 @@ def test_compile_fullgraph_without_recompiling_over_batch_sizes(backend):
         if batch == 3:  # one graph for the first size and its generalisation; from here on none may be added
             torch.compiler.set_stance("fail_on_recompile")
     torch.compiler.set_stance("default")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dynamic", [None, True])
+def test_every_term_compiles_into_one_graph(dynamic, backend):
+    """Alone, all at once, without a target, with learned weights; no batch size after the second recompiles."""
+    torch._dynamo.reset()
+    objective = structloss.nn.Objective(EVERY_TERM, options=OPTIONS, backend=backend)
+    learned = structloss.nn.LearnedWeights(EVERY_TERM, options=OPTIONS, backend=backend)
+    anatomical = {name: 1.0 for name, term in structloss.TERMS.items() if not term.needs_target}
+    ratio = structloss.nn.BoneRatio(form="paper", backend=backend)
+
+    def step(pred, target, weight, lam):
+        weights = {**EVERY_TERM, "bone_angle": lam}
+        options = {"illegal_angle": {"normalize_bones": True, "tolerance": 0.1}, "bone_symmetry": {"pairs": "six"}}
+        total = structloss.objective(pred, target, weights, weight=weight, options=options, backend=backend).total
+        total = total + structloss.objective(pred, None, anatomical, weight=weight, backend=backend).total
+        total = total + structloss.illegal_angle(pred, normalize_bones=True, tolerance=0.1, backend=backend)
+        total = total + structloss.weighted_mpjpe(pred, target, weight, joint_weight=[2.0] * 17, backend=backend)
+        total = total + structloss.bone_angle_velocity(pred, target, pairs="all", backend=backend)
+        return total + objective(pred, target, weight).total + learned(pred, target).total + ratio(pred)
+
+    compiled = torch.compile(step, fullgraph=True, dynamic=dynamic)
+    try:
+        for batch in (2, 3, 5, 8):
+            pred, target = poses(batch, 9, 17)
+            weight = torch.rand(batch, 9, 17)
+            results = []
+            for function in (step, compiled):
+                leaf, lam = pred.clone().requires_grad_(), torch.tensor(0.7, requires_grad=True)
+                learned.zero_grad()
+                value = function(leaf, target, weight, lam)
+                value.backward()
+                results.append((value.detach(), leaf.grad, lam.grad, learned.log_variance.grad))
+            for eager, graph in zip(*results, strict=True):
+                torch.testing.assert_close(graph, eager, rtol=1e-5, atol=1e-6)
+            if batch == 3:
+                torch.compiler.set_stance("fail_on_recompile")
+    finally:
+        torch.compiler.set_stance("default")
+
+
+@pytest.mark.parametrize("name", EVERY_TERM)
+def test_single_terms_compile_with_dynamic_shapes(name):
+    """A function and its module, with the options' defaults and with other values."""
+    torch._dynamo.reset()
+    if name.startswith("depth_ranking_"):
+        function = functools.partial(structloss.depth_ranking, over=name.removeprefix("depth_ranking_"))
+        module = structloss.nn.DepthRanking(name.removeprefix("depth_ranking_"))
+    else:
+        function = getattr(structloss, name)
+        classes = {x.lower(): x for x in structloss.nn.__all__}
+        module = getattr(structloss.nn, classes[name.replace("_", "")])(**OPTIONS.get(name, {}))
+    arguments = poses(2, 9, 17)[: 1 + structloss.TERMS[name].needs_target]
+
+    def loss(*arguments):
+        return function(*arguments) + function(*arguments, **OPTIONS.get(name, {})) + module(*arguments)
+
+    compiled = torch.compile(loss, fullgraph=True, dynamic=True, backend="eager")
+    torch.testing.assert_close(compiled(*arguments), loss(*arguments))
+
+
+@pytest.mark.parametrize("dynamic", [None, False, True])
+def test_options_kept_outside_of_a_compiled_function(dynamic):
+    torch._dynamo.reset()
+    pred, target = poses(2, 9, 17)
+
+    def loss(pred, target):
+        return structloss.objective(pred, target, EVERY_TERM, options=OPTIONS).total
+
+    compiled = torch.compile(loss, fullgraph=True, dynamic=dynamic, backend="eager")
+    torch.testing.assert_close(compiled(pred, target), loss(pred, target))
 
 
 @pytest.mark.slow
@@ -99,12 +199,32 @@ def test_autocast_leaves_the_dtypes_to_us(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", EVERY_TERM)
+def test_autocast_and_no_grad_for_every_term(name, backend):
+    pred, target = poses(2, 9, 17)
+    keywords = {"options": {name: OPTIONS.get(name, {})}, "backend": backend}
+    weights = {name: 1.0}
+    expected, gradient = value_and_grad(structloss.objective, pred, target, weights, **keywords)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found, found_gradient = value_and_grad(structloss.objective, pred, target, weights, **keywords)
+        half, half_gradient = value_and_grad(structloss.objective, pred.bfloat16(), target, weights, **keywords)
+    assert found == expected and torch.equal(found_gradient, gradient)
+    assert half.dtype == torch.float32 and half_gradient.dtype == torch.bfloat16
+    assert half == structloss.objective(pred.bfloat16().float(), target, weights, **keywords).total
+    pred.requires_grad_()
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            value = structloss.objective(pred, target, weights, **keywords).total
+            assert value == expected and not value.requires_grad
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_no_gradient_is_computed_when_none_is_needed(backend, monkeypatch):
     from structloss.ops import library
 
     asked = []
     launch = library.launch_objective
-    monkeypatch.setattr(library, "launch_objective", lambda *a: asked.append(a[7]) or launch(*a))
+    monkeypatch.setattr(library, "launch_objective", lambda *a: asked.append(a[9]) or launch(*a))
     pred, target = poses(2, 9, 17)
     assert not structloss.objective(pred, target, ALL, backend=backend).total.requires_grad
     pred.requires_grad_()
@@ -113,7 +233,9 @@ def test_no_gradient_is_computed_when_none_is_needed(backend, monkeypatch):
     with torch.inference_mode():
         structloss.mpjpe(pred, target, backend=backend)
     assert structloss.mpjpe(pred, target, backend=backend).requires_grad
-    assert asked == [False, False, False, True]
+    with torch.no_grad():
+        structloss.bone_symmetry(pred, backend=backend)
+    assert asked == [False, False, False, True, False]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -146,7 +268,7 @@ def test_input_is_never_written():
     weight = torch.rand(2, 400, 17)
     kept = [x.clone() for x in (pred, target, weight)]
     for backend in BACKENDS:
-        value_and_grad(structloss.objective, pred, target, ALL, weight=weight, backend=backend)
+        value_and_grad(structloss.objective, pred, target, EVERY_TERM, weight=weight, backend=backend)
     assert all(torch.equal(a, b) for a, b in zip(kept, (pred, target, weight), strict=True))
 
 
