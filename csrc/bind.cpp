@@ -67,6 +67,7 @@ class PyStructure {
       hinges_.push_back({joints[0], joints[1], joints[2], joints[3], sign});
     }
     for (const auto& group : groups) {
+      if (group.size() > size_t(kMostGroupBones)) throw py::value_error("a group has too many bones.");
       for (const auto& [b, factor] : group) ratio_bones_.push_back({bone(b), factor});
       group_end_.push_back(int32_t(ratio_bones_.size()));
     }

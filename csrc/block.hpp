@@ -26,7 +26,7 @@ namespace structloss {
 // Frames per block: the arrays of a 17-joint block fit the first-level cache together.
 constexpr int kBlock = 32;
 // A row holds frames -kLead .. kBlock + kTrail - 1: the neighbours of the block's frames, and room to read whole vectors.
-constexpr int kLead = kPack, kTrail = 2 * kPack;
+constexpr int kLead = 4, kTrail = 8;
 constexpr int kStride = kLead + kBlock + kTrail;
 
 template <typename T>
@@ -36,13 +36,14 @@ struct Block {
   int frames = 0;  // of the clip in this block; the rest is padding
   bool weighted = false;
   std::vector<T> p, d;     // [3J][kStride]: x, y and z of joint 0, of joint 1, ...; d is the target
-  std::vector<double> w;   // [J][kStride]
-  std::vector<double> g;   // [3J][kBlock], gradient of the weighted total
-  double valid[kStride];   // 1 for a frame of the clip, neighbours included
-  double own[kStride];     // 1 for a frame of the block: what its sums count
+  std::vector<T> w;        // [J][kStride]
+  std::vector<T> g;        // [3J][kBlock], gradient of the weighted total
+  T valid[kStride];        // 1 for a frame of the clip, neighbours included
+  T own[kStride];          // 1 for a frame of the block: what its sums count
   double delta[kStride];   // angle differences
   std::vector<Count> pairs;  // [J][kBlock], spatial hinge: twice g
   std::vector<double> pairs_weighted;
+  std::vector<int16_t> codes;  // [3J][kCodeLanes], spatial hinge: codes of p and d, counts
 
   void reserve(int64_t joints, bool with_weights) {
     J = joints;
@@ -50,8 +51,9 @@ struct Block {
     for (auto* v : {&p, &d}) v->assign(size_t(3 * J) * kStride, T(0));
     g.resize(size_t(3 * J) * kBlock);
     pairs.resize(size_t(J) * kBlock);
+    if (RankTraits<T>::kHasCodes) codes.resize(size_t(3 * J) * kCodeLanes);
     if (weighted) {
-      w.assign(size_t(J) * kStride, 0.0);
+      w.assign(size_t(J) * kStride, T(0));
       pairs_weighted.resize(size_t(J) * kBlock);
     }
   }
@@ -59,42 +61,46 @@ struct Block {
   static int64_t at(int64_t row, int frame) { return row * kStride + kLead + frame; }
   const T* pred_depth(int64_t j) const { return p.data() + at(3 * j + 2, 0); }
   const T* target_depth(int64_t j) const { return d.data() + at(3 * j + 2, 0); }
-  const double* weight(int64_t j) const { return w.data() + at(j, 0); }
+  const T* weight(int64_t j) const { return w.data() + at(j, 0); }
 };
 
-// kPack frames of a block, from `frame` on: the access that terms.hpp asks for.
-template <typename T>
-struct PackAccess {
-  using V = Pack;
+// Frames of a block, as many as a vector `Vector` holds, from `frame` on: the access that terms.hpp asks for.
+template <typename T, typename Vector>
+struct Access {
+  using V = Vector;
+  static constexpr int kLanes = PackTraits<V>::kLanes;
   Block<T>& b;
   int frame;
 
-  SL_INLINE Vec3<Pack> pred(int64_t j) const { return load(b.p.data(), j); }
-  SL_INLINE Vec3<Pack> target(int64_t j) const { return load(b.d.data(), j); }
-  SL_INLINE Pack weight(int64_t j) const {
-    return b.weighted ? load_pack(b.weight(j) + frame) : constant<Pack>(1);
-  }
-  SL_INLINE Pack valid() const { return load_pack(b.valid + kLead + frame); }
-  SL_INLINE Pack own() const { return load_pack(b.own + kLead + frame); }
-  SL_INLINE void add(int64_t j, const Vec3<Pack>& g) {
-    double* to = b.g.data() + 3 * j * kBlock + frame;
-    store_pack(to, load_pack(to) + g.x);
-    store_pack(to + kBlock, load_pack(to + kBlock) + g.y);
-    store_pack(to + 2 * kBlock, load_pack(to + 2 * kBlock) + g.z);
+  SL_INLINE Vec3<V> pred(int64_t j) const { return load(b.p.data(), j); }
+  SL_INLINE Vec3<V> target(int64_t j) const { return load(b.d.data(), j); }
+  SL_INLINE V weight(int64_t j) const { return b.weighted ? load_as<V>(b.weight(j) + frame) : constant<V>(1); }
+  SL_INLINE V valid() const { return load_as<V>(b.valid + kLead + frame); }
+  SL_INLINE V own() const { return load_as<V>(b.own + kLead + frame); }
+  SL_INLINE void add(int64_t j, const Vec3<V>& g) {
+    T* to = b.g.data() + 3 * j * kBlock + frame;
+    store_as(to, load_as<V>(to) + g.x);
+    store_as(to + kBlock, load_as<V>(to + kBlock) + g.y);
+    store_as(to + 2 * kBlock, load_as<V>(to + 2 * kBlock) + g.z);
   }
   // Whether a lane differs from 0; a NaN does.
-  SL_INLINE bool any(Pack x) const {
+  SL_INLINE bool any(V x) const {
     bool found = false;
-    for (int i = 0; i < kPack; ++i) found |= x[i] != 0;
+    for (int i = 0; i < kLanes; ++i) found |= x[i] != 0;
     return found;
   }
 
  private:
-  SL_INLINE Vec3<Pack> load(const T* rows, int64_t j) const {
+  SL_INLINE Vec3<V> load(const T* rows, int64_t j) const {
     const T* x = rows + Block<T>::at(3 * j, frame);
-    return {load_pack(x), load_pack(x + kStride), load_pack(x + 2 * kStride)};
+    return {load_as<V>(x), load_as<V>(x + kStride), load_as<V>(x + 2 * kStride)};
   }
 };
+// In double, and in the poses' own dtype.
+template <typename T>
+using PackAccess = Access<T, Pack>;
+template <typename T>
+using NativeAccess = Access<T, typename RankTraits<T>::Vec>;
 
 // ---- from and to memory -------------------------------------------------------------------------------------------
 
@@ -154,7 +160,7 @@ SL_INLINE void read_block(const ObjectiveParams& q, const Need& need, int64_t cl
   const int to = need.neighbours && t0 + b.frames < q.T ? b.frames + 1 : b.frames;
   if (b.frames < kBlock || t0 == 0) {  // what the block before left there
     for (auto* v : {&b.p, &b.d}) std::fill(v->begin(), v->end(), T(0));
-    std::fill(b.w.begin(), b.w.end(), 0.0);
+    std::fill(b.w.begin(), b.w.end(), T(0));
   } else if (need.neighbours && to == b.frames) {
     for (auto* v : {&b.p, &b.d})
       for (int64_t r = 0; r < 3 * J; ++r) (*v)[size_t(Block<T>::at(r, kBlock))] = T(0);
@@ -162,8 +168,8 @@ SL_INLINE void read_block(const ObjectiveParams& q, const Need& need, int64_t cl
       for (int64_t j = 0; j < J; ++j) b.w[size_t(Block<T>::at(j, kBlock))] = 0;
   }
   for (int f = -kLead; f < kBlock + kTrail; ++f) {
-    b.valid[kLead + f] = f >= from && f < to ? 1.0 : 0.0;
-    b.own[kLead + f] = f >= 0 && f < b.frames ? 1.0 : 0.0;
+    b.valid[kLead + f] = T(f >= from && f < to);
+    b.own[kLead + f] = T(f >= 0 && f < b.frames);
   }
   read_poses(b.p, J, static_cast<const T*>(q.pred) + clip * ps[0] + t0 * ps[1], ps, need.pred_xy, from, to);
   if (need.target_z)
@@ -173,7 +179,7 @@ SL_INLINE void read_block(const ObjectiveParams& q, const Need& need, int64_t cl
   for (int64_t j = 0; j < J; ++j) {
     for (int t = from; t < to; ++t) {
       const T weight = w[t * ws[1] + j * ws[2]];
-      b.w[size_t(Block<T>::at(j, t))] = double(weight);
+      b.w[size_t(Block<T>::at(j, t))] = weight;
       if (weight != T(0)) continue;
       for (auto* v : {&b.p, &b.d})
         for (int c = 0; c < 3; ++c) (*v)[size_t(Block<T>::at(3 * j + c, t))] = T(0);
@@ -194,75 +200,84 @@ SL_INLINE void write_gradient(const ObjectiveParams& q, int64_t clip, int64_t bl
         transpose(b.g.data() + at * kBlock + t, kBlock, to + t * n + at, n);
       }
   for (; t < b.frames; ++t)
-    for (int64_t r = 0; r < n; ++r) to[t * n + r] = T(b.g[size_t(r * kBlock + t)]);
+    for (int64_t r = 0; r < n; ++r) to[t * n + r] = b.g[size_t(r * kBlock + t)];
 }
 
 // ---- terms of one frame -------------------------------------------------------------------------------------------
 
-// Sum of a term over the block's frames, `term` computing kPack of them.
-template <typename T, typename F>
+// Sum of a term over the block's frames, `term` computing a vector of them.
+template <typename A, typename T, typename F>
 SL_INLINE double over_frames(Block<T>& b, F&& term) {
-  Pack sum = {};
-  for (int f = 0; f < b.frames; f += kPack) {
-    PackAccess<T> a{b, f};
-    sum += term(a);
+  double sum = 0;
+  for (int f = 0; f < b.frames; f += A::kLanes) {
+    A a{b, f};
+    sum += lane_total(term(a));
   }
-  return lane_total(sum);
+  return sum;
 }
 
 // ---- terms of two neighbouring frames -----------------------------------------------------------------------------
 
 // Weight of the step from the frame before to this one: the product of both frames', 0 where either is not of the clip.
-template <typename T>
-SL_INLINE Pack step_weight(const Block<T>& b, int64_t j, int f) {
-  const Pack both = load_pack(b.valid + kLead + f) * load_pack(b.valid + kLead + f - 1);
-  if (!b.weighted) return both;
-  const double* w = b.weight(j) + f;
-  return both * load_pack(w) * load_pack(w - 1);
+template <typename A>
+SL_INLINE typename A::V step_weight(const A& now, int64_t j) {
+  const A before{now.b, now.frame - 1};
+  return now.valid() * before.valid() * now.weight(j) * before.weight(j);
 }
+
 // Every step is an array over the block's frames and the one after it; a frame's gradient is the difference of two.
 template <typename T>
 SL_INLINE double velocity_block(Block<T>& b, double scale, bool need_grad) {
-  Pack sum = {};
-  double step[3][kBlock + 2 * kPack];
+  using A = NativeAccess<T>;
+  using V = typename A::V;
+  double sum = 0;
+  T step[3][kBlock + 2 * A::kLanes];
   for (int64_t j = 0; j < b.J; ++j) {
     const int last = need_grad ? b.frames + 1 : b.frames;
-    for (int f = 0; f < last; f += kPack) {
-      const PackAccess<T> now{b, f}, before{b, f - 1};
-      const Vec3<Pack> error = (now.pred(j) - before.pred(j)) - (now.target(j) - before.target(j));
-      const Pack weight = step_weight(b, j, f), len = length(error);
-      sum += now.own() * weight * len;
-      const Vec3<Pack> g = (scale * weight * inverse(len)) * error;
-      store_pack(step[0] + f, g.x);
-      store_pack(step[1] + f, g.y);
-      store_pack(step[2] + f, g.z);
+    V joint = constant<V>(0);
+    for (int f = 0; f < last; f += A::kLanes) {
+      const A now{b, f}, before{b, f - 1};
+      // Steps first: they are exact for coordinates far from the origin, where errors of position would not be.
+      const Vec3<V> error = (now.pred(j) - before.pred(j)) - (now.target(j) - before.target(j));
+      const V weight = step_weight(now, j), len = length(error);
+      joint += now.own() * weight * len;
+      const Vec3<V> g = (constant<V>(scale) * weight * inverse(len)) * error;
+      store_as(step[0] + f, g.x);
+      store_as(step[1] + f, g.y);
+      store_as(step[2] + f, g.z);
     }
+    sum += lane_total(joint);
     if (!need_grad) continue;
-    for (int f = 0; f < b.frames; f += kPack) {
-      PackAccess<T> a{b, f};
-      a.add(j, {load_pack(step[0] + f) - load_pack(step[0] + f + 1), load_pack(step[1] + f) - load_pack(step[1] + f + 1),
-                load_pack(step[2] + f) - load_pack(step[2] + f + 1)});
+    for (int f = 0; f < b.frames; f += A::kLanes) {
+      A a{b, f};
+      a.add(j, {load_as<V>(step[0] + f) - load_as<V>(step[0] + f + 1),
+                load_as<V>(step[1] + f) - load_as<V>(step[1] + f + 1),
+                load_as<V>(step[2] + f) - load_as<V>(step[2] + f + 1)});
     }
   }
-  return lane_total(sum);
+  return sum;
 }
 
 template <typename T>
 SL_INLINE double temporal_consistency_block(Block<T>& b, const double* factors, double scale, bool need_grad) {
-  Pack sum = {};
+  using A = NativeAccess<T>;
+  using V = typename A::V;
+  double sum = 0;
   for (int64_t j = 0; j < b.J; ++j) {
     const double factor = factors == nullptr ? 1 : factors[j];
-    for (int f = 0; f < b.frames; f += kPack) {
-      PackAccess<T> now{b, f};
-      const PackAccess<T> before{b, f - 1}, after{b, f + 1};
-      const Vec3<Pack> back = now.pred(j) - before.pred(j), on = after.pred(j) - now.pred(j);
-      const Pack weight = factor * step_weight(b, j, f);
-      sum += weight * dot(back, back);
-      if (need_grad)
-        now.add(j, (2.0 * scale * weight) * back - (2.0 * scale * factor * step_weight(b, j, f + 1)) * on);
+    const V twice = constant<V>(2 * scale * factor);
+    V joint = constant<V>(0);
+    for (int f = 0; f < b.frames; f += A::kLanes) {
+      A now{b, f};
+      const A before{b, f - 1}, after{b, f + 1};
+      const Vec3<V> back = now.pred(j) - before.pred(j), on = after.pred(j) - now.pred(j);
+      const V weight = step_weight(now, j);
+      joint += weight * dot(back, back);
+      if (need_grad) now.add(j, (twice * weight) * back - (twice * step_weight(after, j)) * on);
     }
+    sum += factor * lane_total(joint);
   }
-  return lane_total(sum);
+  return sum;
 }
 
 template <typename T>
@@ -273,17 +288,17 @@ SL_INLINE double bone_angle_velocity_block(Block<T>& b, const Structure& s, doub
     double weight[kStride];
     for (int f = -kPack; f < b.frames + kPack; f += kPack) {
       const PackAccess<T> a{b, f};
-      store_pack(b.delta + kLead + f, predicted_angle(a, angle).angle - target_angle(a, angle));
-      store_pack(weight + kLead + f, a.valid() * angle_weight(a, angle));
+      store_as(b.delta + kLead + f, predicted_angle(a, angle).angle - target_angle(a, angle));
+      store_as(weight + kLead + f, a.valid() * angle_weight(a, angle));
     }
     for (int f = 0; f < b.frames; f += kPack) {
       PackAccess<T> a{b, f};
-      const Pack delta = load_pack(b.delta + kLead + f), w = load_pack(weight + kLead + f);
-      const Pack back = delta - load_pack(b.delta + kLead + f - 1), on = load_pack(b.delta + kLead + f + 1) - delta;
-      const Pack back_weight = w * load_pack(weight + kLead + f - 1);
+      const Pack delta = load_as<Pack>(b.delta + kLead + f), w = load_as<Pack>(weight + kLead + f);
+      const Pack back = delta - load_as<Pack>(b.delta + kLead + f - 1), on = load_as<Pack>(b.delta + kLead + f + 1) - delta;
+      const Pack back_weight = w * load_as<Pack>(weight + kLead + f - 1);
       sum += a.own() * back_weight * absolute(back);
       if (!need_grad) continue;
-      const Pack on_weight = w * load_pack(weight + kLead + f + 1);
+      const Pack on_weight = w * load_as<Pack>(weight + kLead + f + 1);
       add_to_angle(a, angle, predicted_angle(a, angle), scale * (back_weight * sign(back) - on_weight * sign(on)));
     }
   }
@@ -296,6 +311,73 @@ SL_INLINE double sum_lanes(const double* lane) {
   double sum = 0;
   for (int i = 0; i < kBlock; ++i) sum += lane[i];
   return sum;
+}
+
+// 16-bit codes of a depth row [kCodeLanes] a joint, growing with the depth; false if a frame that counts has no finite,
+// positive range. A NaN gives any code: its frame's result is NaN whatever the counts are.
+SL_INLINE bool joint_codes(const Block<float>& b, const std::vector<float>& rows, int first, int16_t* codes) {
+  using Vec = FloatPack;
+  typedef int32_t Wide __attribute__((vector_size(32)));
+  typedef int16_t Half __attribute__((vector_size(16)));
+  bool good = true;
+  for (int h = 0; h < 2; ++h) {
+    const int at = first + 8 * h;
+    auto depth = [&](int64_t j) SL_INLINED { return load<float>(rows.data() + Block<float>::at(3 * j + 2, at)); };
+    Vec low = depth(0), high = low;
+    for (int64_t j = 1; j < b.J; ++j) {
+      const Vec x = depth(j);
+      low = x < low ? x : low;
+      high = x > high ? x : high;
+    }
+    const Vec range = high - low, factor = 65000.0f / range;
+    const Vec own = load<float>(b.own + kLead + at);
+    const auto usable = (range > 0.0f) & (range < std::numeric_limits<float>::max()) & (factor < 1e30f);
+    for (int l = 0; l < 8; ++l) good &= usable[l] != 0 || own[l] == 0;
+    for (int64_t j = 0; j < b.J; ++j) {
+      const Wide code = __builtin_convertvector((depth(j) - low) * factor, Wide) - 32500;
+      const Half half = __builtin_convertvector(code, Half);
+      std::memcpy(codes + j * kCodeLanes + 8 * h, &half, sizeof half);
+    }
+  }
+  return good;
+}
+
+// Counts of the pairs of joints in 16 frames from `first` on, from codes: twice as many frames at once, and half the
+// comparisons where no joints tie. False, with nothing counted, where codes tie, or for other dtypes.
+template <typename T>
+SL_INLINE bool count_joints_by_codes(Block<T>& b, int first) {
+  if constexpr (!RankTraits<T>::kHasCodes) {
+    return false;
+  } else {
+    const int64_t J = b.J;
+    int16_t *p = b.codes.data(), *d = p + J * kCodeLanes, *g = d + J * kCodeLanes;
+    if (!joint_codes(b, b.p, first, p) || !joint_codes(b, b.d, first, d)) return false;
+    auto row = [](const int16_t* rows, int64_t j) SL_INLINED {
+      CodeVec v;
+      std::memcpy(&v, rows + j * kCodeLanes, sizeof v);
+      return v;
+    };
+    std::memset(g, 0, size_t(J) * kCodeLanes * sizeof *g);
+    CodeVec ties = {};
+    for (int64_t j = 0; j < J; ++j) {
+      const CodeVec pj = row(p, j), dj = row(d, j);
+      CodeVec sum = row(g, j);
+      for (int64_t k = j + 1; k < J; ++k) {
+        const CodeVec pk = row(p, k), dk = row(d, k);
+        // Masks are -1: the pair adds [d_j < d_k] - [p_j < p_k] to g_j, and takes it from g_k.
+        const CodeVec c = (pj < pk) - (dj < dk), gk = row(g, k) - c;
+        ties |= (pj == pk) | (dj == dk);
+        sum += c;
+        std::memcpy(g + k * kCodeLanes, &gk, sizeof gk);
+      }
+      std::memcpy(g + j * kCodeLanes, &sum, sizeof sum);
+    }
+    for (int l = 0; l < kCodeLanes; ++l)
+      if (ties[l] != 0 && b.own[kLead + first + l] != T(0)) return false;
+    for (int64_t j = 0; j < J; ++j)
+      for (int l = 0; l < kCodeLanes; ++l) b.pairs[size_t(j * kBlock + first + l)] = 2 * g[j * kCodeLanes + l];
+    return true;
+  }
 }
 
 // RePOSE's L_S, all frames of the block side by side.
@@ -313,7 +395,7 @@ SL_INLINE double depth_ranking_joints_block(Block<T>& b, double scale, bool need
       invalid[i] += double(Count(p[i] != p[i]) + Count(d[i] != d[i]));
     }
     if (weighted) {
-      const double* w = b.weight(k);
+      const T* w = b.weight(k);
       for (int i = 0; i < kBlock; ++i) total[i] += w[i] > 0 ? 1.0 : 0.0;
     } else {
       for (int i = 0; i < kBlock; ++i) total[i] += 1.0;
@@ -326,18 +408,21 @@ SL_INLINE double depth_ranking_joints_block(Block<T>& b, double scale, bool need
   std::fill(b.pairs.begin(), b.pairs.end(), Count(0));
   if (weighted) std::fill(b.pairs_weighted.begin(), b.pairs_weighted.end(), 0.0);
   constexpr int kLanes = RankTraits<T>::kLanes;
+  bool counted = false;
   for (int i = 0; i < b.frames; i += kLanes) {
+    if (!weighted && i % kCodeLanes == 0) counted = count_joints_by_codes(b, i);
+    if (counted) continue;
     for (int64_t j = 0; j < J; ++j) {
       const auto pj = load<T>(b.pred_depth(j) + i), dj = load<T>(b.target_depth(j) + i);
       typename RankTraits<T>::CountVec sum = {};
       for (int64_t k = j + 1; k < J; ++k) {
         const auto c = pair_count<T>(pj, load<T>(b.pred_depth(k) + i), dj, load<T>(b.target_depth(k) + i));
         if (weighted) {
-          const double *wj = b.weight(j) + i, *wk = b.weight(k) + i;
+          const T *wj = b.weight(j) + i, *wk = b.weight(k) + i;
           double *gj = b.pairs_weighted.data() + j * kBlock + i, *gk = b.pairs_weighted.data() + k * kBlock + i;
           for (int l = 0; l < kLanes; ++l) {
-            gj[l] += double(c[l]) * wk[l];
-            gk[l] -= double(c[l]) * wj[l];
+            gj[l] += double(c[l]) * double(wk[l]);
+            gk[l] -= double(c[l]) * double(wj[l]);
           }
           continue;
         }
@@ -356,17 +441,18 @@ SL_INLINE double depth_ranking_joints_block(Block<T>& b, double scale, bool need
     const T* p = b.pred_depth(k);
     double g[kBlock];
     if (weighted) {
-      const double *w = b.weight(k), *c = b.pairs_weighted.data() + k * kBlock;
+      const T* w = b.weight(k);
+      const double* c = b.pairs_weighted.data() + k * kBlock;
       // Without weight there is no gradient, not even a NaN one from a neighbour in the row.
-      for (int i = 0; i < kBlock; ++i) g[i] = 0.5 * w[i] * c[i] + (w[i] == 0 ? 0.0 : invalid[i]);
+      for (int i = 0; i < kBlock; ++i) g[i] = 0.5 * double(w[i]) * c[i] + (w[i] == 0 ? 0.0 : invalid[i]);
     } else {
       const Count* c = b.pairs.data() + k * kBlock;
       for (int i = 0; i < kBlock; ++i) g[i] = 0.5 * double(c[i]) + invalid[i];
     }
     for (int i = 0; i < kBlock; ++i) sum[i] += (double(p[i]) - mean[i]) * g[i];
     if (!need_grad) continue;
-    double* gz = b.g.data() + (3 * k + 2) * kBlock;
-    for (int i = 0; i < kBlock; ++i) gz[i] += scale * g[i];
+    T* gz = b.g.data() + (3 * k + 2) * kBlock;
+    for (int i = 0; i < kBlock; ++i) gz[i] += T(scale * g[i]);
   }
   return sum_lanes(sum);
 }

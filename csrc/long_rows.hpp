@@ -12,8 +12,8 @@
 
 namespace structloss {
 
-// Four elements a bucket on average: the counters stay small, the buckets short.
-constexpr int64_t bucket_count(int64_t n) { return n / 4 + 1; }
+// Six elements a bucket on average, most of a vector; measured against 3 to 12.
+constexpr int64_t bucket_count(int64_t n) { return n / 6 + 1; }
 // Elements of longer buckets are sorted, not counted.
 constexpr int64_t kBucketCountUpTo = 32;
 

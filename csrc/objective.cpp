@@ -92,23 +92,22 @@ SL_INLINE void frames_task(const ObjectiveParams& q, const Scales& scales, const
   const Structure& s = q.structure;
   read_block(q, need, clip, block, b);
   if (need_grad) {
-    std::fill(b.g.begin(), b.g.end(), 0.0);
+    std::fill(b.g.begin(), b.g.end(), T(0));
     if (on[kDepthRankingFrames])
       for (int64_t j = 0; j < q.J; ++j) {
         const T* g = stage.row(block, 2 * j);
-        for (int t = 0; t < b.frames; ++t) b.g[size_t((3 * j + 2) * kBlock + t)] = double(g[t]);
+        std::memcpy(b.g.data() + (3 * j + 2) * kBlock, g, size_t(b.frames) * sizeof(T));
       }
   }
   const double* scale = scales.grad;
   if (on[kMpjpe])
-    sums[kMpjpe] += over_frames(
-        b, [&](PackAccess<T>& a) SL_INLINED { return position_error(a, q.J, nullptr, scale[kMpjpe], need_grad); });
+    sums[kMpjpe] += over_frames<NativeAccess<T>>(b, [&](NativeAccess<T>& a) SL_INLINED { return position_error(a, q.J, nullptr, scale[kMpjpe], need_grad); });
   if (on[kWeightedMpjpe])
-    sums[kWeightedMpjpe] += over_frames(b, [&](PackAccess<T>& a) SL_INLINED {
+    sums[kWeightedMpjpe] += over_frames<NativeAccess<T>>(b, [&](NativeAccess<T>& a) SL_INLINED {
       return position_error(a, q.J, s.weighted_mpjpe_joints, scale[kWeightedMpjpe], need_grad);
     });
   if (on[kNMpjpe])
-    sums[kNMpjpe] += over_frames(b, [&](PackAccess<T>& a) SL_INLINED { return n_mpjpe(a, q.J, scale[kNMpjpe], need_grad); });
+    sums[kNMpjpe] += over_frames<PackAccess<T>>(b, [&](PackAccess<T>& a) SL_INLINED { return n_mpjpe(a, q.J, scale[kNMpjpe], need_grad); });
   if (on[kVelocity]) sums[kVelocity] += velocity_block(b, scale[kVelocity], need_grad);
   if (on[kTemporalConsistency])
     sums[kTemporalConsistency] +=
@@ -117,23 +116,23 @@ SL_INLINE void frames_task(const ObjectiveParams& q, const Scales& scales, const
     sums[kDepthRankingJoints] += depth_ranking_joints_block(b, scale[kDepthRankingJoints], need_grad);
   if (on[kBoneSymmetry])
     sums[kBoneSymmetry] +=
-        over_frames(b, [&](PackAccess<T>& a) SL_INLINED { return bone_symmetry(a, s, scale[kBoneSymmetry], need_grad); });
+        over_frames<PackAccess<T>>(b, [&](PackAccess<T>& a) SL_INLINED { return bone_symmetry(a, s, scale[kBoneSymmetry], need_grad); });
   if (on[kIllegalAngle])
     sums[kIllegalAngle] +=
-        over_frames(b, [&](PackAccess<T>& a) SL_INLINED { return illegal_angle(a, s, scale[kIllegalAngle], need_grad); });
+        over_frames<PackAccess<T>>(b, [&](PackAccess<T>& a) SL_INLINED { return illegal_angle(a, s, scale[kIllegalAngle], need_grad); });
   if (on[kBoneRatio])
     sums[kBoneRatio] +=
-        over_frames(b, [&](PackAccess<T>& a) SL_INLINED { return bone_ratio(a, s, scale[kBoneRatio], need_grad); });
+        over_frames<PackAccess<T>>(b, [&](PackAccess<T>& a) SL_INLINED { return bone_ratio(a, s, scale[kBoneRatio], need_grad); });
   if (on[kLimbLength])
     sums[kLimbLength] +=
-        over_frames(b, [&](PackAccess<T>& a) SL_INLINED { return limb_length(a, s, scale[kLimbLength], need_grad); });
+        over_frames<PackAccess<T>>(b, [&](PackAccess<T>& a) SL_INLINED { return limb_length(a, s, scale[kLimbLength], need_grad); });
   if (on[kLimbVariance])
-    sums[kLimbVariance] += over_frames(b, [&](PackAccess<T>& a) SL_INLINED {
+    sums[kLimbVariance] += over_frames<PackAccess<T>>(b, [&](PackAccess<T>& a) SL_INLINED {
       return limb_variance(a, s, limbs.mean.data(), limbs.freedom.data(), scale[kLimbVariance], need_grad);
     });
   if (on[kBoneAngle])
     sums[kBoneAngle] +=
-        over_frames(b, [&](PackAccess<T>& a) SL_INLINED { return bone_angle(a, s, scale[kBoneAngle], need_grad); });
+        over_frames<PackAccess<T>>(b, [&](PackAccess<T>& a) SL_INLINED { return bone_angle(a, s, scale[kBoneAngle], need_grad); });
   if (on[kBoneAngleVelocity])
     sums[kBoneAngleVelocity] += bone_angle_velocity_block(b, s, scale[kBoneAngleVelocity], need_grad);
   if (need_grad) write_gradient(q, clip, block, b);
@@ -421,6 +420,8 @@ void clips_together(const ObjectiveParams& q, const Scales& scales, const Need& 
 
 template <typename T>
 void objective_typed(const ObjectiveParams& q, const Threads& threads) {
+  std::fill_n(q.values, int(kTermCount), 0.0);
+  if (q.B == 0 || q.T == 0 || q.J == 0) return;
   Scales scales;
   Counts counts;
   if (q.reduction == Reduction::mean) {

@@ -9,11 +9,54 @@
 
 namespace structloss {
 
-// Frames per vector. The local terms are computed in double, whatever the poses' dtype: differences of coordinates far
-// from the origin, and angles near 0, keep their digits.
+// Four frames in double, whatever the poses' dtype: bone lengths and angles are differences that lose digits.
 constexpr int kPack = 4;
-typedef double Pack __attribute__((vector_size(8 * kPack)));
-typedef int64_t PackMask __attribute__((vector_size(8 * kPack)));
+typedef RankTraits<double>::Vec Pack;
+typedef RankTraits<double>::CountVec PackMask;
+static_assert(sizeof(Pack) == kPack * sizeof(double));
+// Eight frames in float, for the terms that lose none: the error of a joint, the difference of two steps.
+typedef RankTraits<float>::Vec FloatPack;
+
+template <typename V>
+struct PackTraits;
+template <>
+struct PackTraits<Pack> {
+  using Element = double;
+  static constexpr int kLanes = kPack;
+};
+template <>
+struct PackTraits<FloatPack> {
+  using Element = float;
+  static constexpr int kLanes = 8;
+};
+
+template <typename V>
+SL_INLINE V constant(double x) {
+  return V{} + typename PackTraits<V>::Element(x);
+}
+template <typename V, typename T>
+SL_INLINE V load_as(const T* x) {
+  typedef T From __attribute__((vector_size(sizeof(T) * PackTraits<V>::kLanes)));
+  From v;
+  std::memcpy(&v, x, sizeof v);
+  return __builtin_convertvector(v, V);
+}
+template <typename V, typename T>
+SL_INLINE void store_as(T* x, V v) {
+  typedef T To __attribute__((vector_size(sizeof(T) * PackTraits<V>::kLanes)));
+  const To converted = __builtin_convertvector(v, To);
+  std::memcpy(x, &converted, sizeof converted);
+}
+template <typename V>
+SL_INLINE double lane_total(V v) {
+  double sum = 0;
+  for (int i = 0; i < PackTraits<V>::kLanes; ++i) sum += double(v[i]);
+  return sum;
+}
+SL_INLINE FloatPack root(FloatPack x) {
+  for (int i = 0; i < PackTraits<FloatPack>::kLanes; ++i) x[i] = std::sqrt(x[i]);
+  return x;
+}
 SL_INLINE Pack root(Pack x) {
   for (int i = 0; i < kPack; ++i) x[i] = std::sqrt(x[i]);
   return x;
@@ -53,23 +96,6 @@ SL_INLINE Pack arc_cosine(Pack x) {
   const Pack asin = y + y * z * p;
   const Pack near_one = 2.0 * asin, near_zero = x < 0.0 ? 0.5 * kPi + (asin + 0.5 * kPiTail) : 0.5 * kPi - (asin - 0.5 * kPiTail);
   return outer ? (x < 0.0 ? kPi - (near_one - kPiTail) : near_one) : near_zero;
-}
-SL_INLINE Pack load_pack(const double* x) {
-  Pack v;
-  std::memcpy(&v, x, sizeof v);
-  return v;
-}
-SL_INLINE Pack load_pack(const float* x) {
-  typedef float Narrow __attribute__((vector_size(4 * kPack)));
-  Narrow v;
-  std::memcpy(&v, x, sizeof v);
-  return __builtin_convertvector(v, Pack);
-}
-SL_INLINE void store_pack(double* x, Pack v) { std::memcpy(x, &v, sizeof v); }
-SL_INLINE double lane_total(Pack v) {
-  double sum = 0;
-  for (int i = 0; i < kPack; ++i) sum += v[i];
-  return sum;
 }
 
 }  // namespace structloss

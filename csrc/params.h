@@ -65,6 +65,9 @@ struct HingeChain {
   double sign;
 };
 
+// Bones of a group whose length ratios are compared, at most.
+constexpr int kMostGroupBones = 8;
+
 struct RatioBone {
   Bone bone;
   double factor;

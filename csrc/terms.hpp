@@ -2,8 +2,8 @@
 //
 // One source for every processor. `A` gives access to a frame, or to several side by side:
 //
-//   A::V                    a number, or a vector of numbers, one a frame; root(), exponential() and arc_cosine() of it
-//                           are declared before this file is included
+//   A::V                    a number, or a vector of numbers, one a frame; constant<V>(), root(), exponential() and
+//                           arc_cosine() of it are declared before this file is included
 //   a.pred(j), a.target(j)  joint j; what has no weight is 0
 //   a.weight(j)             its weight
 //   a.valid()               1 for a frame of the clip, 0 for padding
@@ -64,10 +64,6 @@ SL_FUNCTION Vec3<V> cross(const Vec3<V>& a, const Vec3<V>& b) {
   return {a.y * b.z - a.z * b.y, a.z * b.x - a.x * b.z, a.x * b.y - a.y * b.x};
 }
 template <class V>
-SL_FUNCTION V constant(double c) {
-  return V{} + c;
-}
-template <class V>
 SL_FUNCTION V length(const Vec3<V>& a) {
   return root(dot(a, a));
 }
@@ -117,9 +113,9 @@ SL_FUNCTION typename A::V position_error(A& a, int64_t J, const double* factors,
     const Vec3<V> difference = a.pred(j) - a.target(j);
     const V error = length(difference);
     V weight = a.weight(j);
-    if (factors != nullptr) weight = weight * factors[j];
+    if (factors != nullptr) weight = weight * constant<V>(factors[j]);
     sum += weight * error;
-    if (need_grad) a.add(j, (scale * weight * inverse(error)) * difference);
+    if (need_grad) a.add(j, (constant<V>(scale) * weight * inverse(error)) * difference);
   }
   return sum;
 }
@@ -229,20 +225,25 @@ SL_FUNCTION typename A::V bone_ratio(A& a, const Structure& s, double scale, boo
   V sum = constant<V>(0);
   int32_t begin = 0;
   for (int32_t group = 0; group < s.n_groups; begin = s.group_end[group++]) {
+    const RatioBone* bones = s.ratio_bones + begin;
+    const int32_t n = s.group_end[group] - begin;
+    Vec3<V> vector[kMostGroupBones];
+    V len[kMostGroupBones], weight[kMostGroupBones];
     V count = constant<V>(0), total = constant<V>(0), squares = constant<V>(0);
-    for (int32_t k = begin; k < s.group_end[group]; ++k) {
-      const V weight = bone_weight(a, s.ratio_bones[k].bone);
-      count += weight;
-      total += weight * s.ratio_bones[k].factor * length(bone_vector(a, s.ratio_bones[k].bone));
+    for (int32_t k = 0; k < n; ++k) {
+      vector[k] = bone_vector(a, bones[k].bone);
+      len[k] = length(vector[k]);
+      weight[k] = bone_weight(a, bones[k].bone);
+      count += weight[k];
+      total += weight[k] * bones[k].factor * len[k];
     }
     const V inv = inverse(count), mean = total * inv;
-    for (int32_t k = begin; k < s.group_end[group]; ++k) {
-      const RatioBone& r = s.ratio_bones[k];
-      const Vec3<V> vector = bone_vector(a, r.bone);
-      const V len = length(vector), weight = bone_weight(a, r.bone), deviation = r.factor * len - mean;
-      squares += weight * deviation * deviation;
+    for (int32_t k = 0; k < n; ++k) {
+      const V deviation = bones[k].factor * len[k] - mean, weighted = weight[k] * deviation;
+      squares += weighted * deviation;
       // The slope through the mean cancels.
-      if (need_grad) add_to_bone(a, r.bone, (2.0 * scale * r.factor * weight * deviation * inv * inverse(len)) * vector);
+      if (need_grad)
+        add_to_bone(a, bones[k].bone, ((2.0 * scale * bones[k].factor) * weighted * inv * inverse(len[k])) * vector[k]);
     }
     sum += squares * inv;
   }

@@ -25,6 +25,7 @@ from ..terms import TERMS, check_options, check_term
 
 __all__ = [
     "REDUCTIONS",
+    "as_constant",
     "check_joint_weight",
     "check_pair",
     "check_poses",
@@ -67,6 +68,19 @@ def check_weights(weights: object) -> None:
         check_term(name)
 
 
+def as_constant(value: object) -> object:
+    """An option as a constant of the compiled graph, where torch.compile(dynamic=True) makes numbers symbolic."""
+    if not torch.compiler.is_compiling():
+        return value
+    if isinstance(value, (list, tuple)):
+        return tuple(as_constant(x) for x in value)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        from torch.fx.experimental.symbolic_shapes import guard_scalar
+
+        return guard_scalar(value)
+    return value
+
+
 @torch.compiler.assume_constant_result
 def encode(terms: tuple[str, ...], options: Mapping[str, Mapping[str, object]] | None) -> str:
     """The options of the objective, checked, as text."""
@@ -88,6 +102,10 @@ def encode(terms: tuple[str, ...], options: Mapping[str, Mapping[str, object]] |
 @torch.compiler.assume_constant_result
 def _encode_single(name: str, keys: tuple[str, ...], values: tuple[object, ...]) -> str:
     return encode_options({name: check_options(TERMS[name], dict(zip(keys, values, strict=True)))})
+
+
+def _is_default(value: object, default: object) -> bool:
+    return value is default or (type(value) is type(default) and value == default)
 
 
 def check_joint_weight(argument: str, given: Mapping[str, object], joints: int) -> None:
@@ -116,7 +134,8 @@ def single(
     **options: object,
 ) -> Tensor:
     """One term by itself."""
-    given = {key: value for key, value in options.items() if value is not TERMS[name].options[key].default}
+    given = {key: as_constant(value) for key, value in options.items()}
+    given = {key: value for key, value in given.items() if not _is_default(value, TERMS[name].options[key].default)}
     if TERMS[name].needs_target:
         check_pair(pred, target)
     else:

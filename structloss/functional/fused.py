@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from .. import skeletons
 from ..errors import ArgumentError
 from ..terms import TERMS
-from ._call import check_joint_weight, check_pair, check_poses, check_weights, encode, lambdas_of, run
+from ._call import as_constant, check_joint_weight, check_pair, check_poses, check_weights, encode, lambdas_of, run
 
 __all__ = ["Objective", "objective"]
 
@@ -74,6 +75,8 @@ def objective(
     names = tuple(weights)
     text = ""
     if options is not None:
+        if torch.compiler.is_compiling():
+            options = {name: {key: as_constant(x) for key, x in given.items()} for name, given in options.items()}
         text = encode(names, options)
         for name, given in options.items():
             check_joint_weight(f"options[{name!r}]['joint_weight']", given, pred.shape[-2])

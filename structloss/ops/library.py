@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from types import ModuleType
 
 import torch
 from torch import Tensor
 
 from . import torch_impl
-from .backend import resolve
+from .backend import current_backend, resolve
 
 __all__ = ["compute_dtype", "launch_objective", "launch_ranking_hinge"]
 
@@ -23,12 +24,15 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def _implementation(backend: str | None, device: torch.device, terms: tuple[str, ...] = ()):
-    if resolve(backend, device, terms) == "torch":
-        return torch_impl
+@functools.lru_cache(maxsize=256)
+def _serving(backend: str, device: torch.device, terms: str) -> tuple[ModuleType, tuple[str, ...]]:
+    """The module that serves a call, and the names of its terms."""
+    names = tuple(terms.split(",")) if terms else ()
+    if resolve(backend, device, names) == "torch":
+        return torch_impl, names
     from . import cpp_impl
 
-    return cpp_impl
+    return cpp_impl, names
 
 
 def _in_compute_dtype(pred: Tensor, *others: Tensor | None) -> list[Tensor | None]:
@@ -65,8 +69,7 @@ def launch_objective(
     backend: str | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Total (0-d), term values [K] and gradient of the total ([B, T, J, 3], or [0] if not needed), in compute dtype."""
-    names = tuple(terms.split(","))
-    implementation = _implementation(backend, pred.device, names)
+    implementation, names = _serving(backend or current_backend(), pred.device, terms)
     pred, target, weight, lam = _in_compute_dtype(pred, target, weight, lam)
     lambdas = lambdas if lam is None else lam
     return implementation.objective(pred, target, weight, lambdas, names, skeleton, options, reduction, need_grad)
@@ -82,7 +85,7 @@ def launch_ranking_hinge(
     backend: str | None,
 ) -> tuple[Tensor, Tensor]:
     """Loss (0-d) and its gradient ([R, N], or [0] if not needed), in compute dtype."""
-    implementation = _implementation(backend, pred.device)
+    implementation, _ = _serving(backend or current_backend(), pred.device, "")
     return implementation.ranking_hinge(*_in_compute_dtype(pred, target, weight), reduction, need_grad)
 
 
