@@ -97,6 +97,7 @@ W = {"mpjpe": 1.0}
         (lambda: structloss.weighted_mpjpe(P, P, joint_weight=[]), ArgumentError, "joint_weight has 0 numbers, expected 17, one a joint"),
         (lambda: structloss.weighted_mpjpe(P, P, joint_weight=[1.0, -2.0] * 8 + [1.0]), ArgumentError, r"joint_weight\[1\] is -2.0, expected a finite number >= 0"),
         (lambda: structloss.weighted_mpjpe(P, P, joint_weight=2.0), ArgumentError, "joint_weight is a float, expected one number >= 0 a joint"),
+        (lambda: structloss.weighted_mpjpe(P, P, joint_weight=torch.tensor(1.0)), ArgumentError, "joint_weight is a Tensor, expected one number >= 0 a joint"),
         (lambda: structloss.weighted_mpjpe(P, P, joint_weight="heavy"), ArgumentError, "joint_weight is a str"),
         (lambda: structloss.weighted_mpjpe(P, P, joint_weight=torch.ones(17, 1)), ArgumentError, "joint_weight"),
         (lambda: structloss.temporal_consistency(P, joint_weight=torch.ones(18)), ArgumentError, "joint_weight has 18 numbers, expected 17, one a joint"),

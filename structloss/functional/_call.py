@@ -118,7 +118,9 @@ def check_joint_weight(argument: str, given: Mapping[str, object], joints: int) 
         raise ArgumentError(
             f"{argument} is a Tensor, expected numbers in a compiled function, such as .tolist() of it."
         )
-    if hasattr(factors, "__len__") and not isinstance(factors, str) and len(factors) != joints:
+    # What has no length, a 0-d tensor too, is refused by the option's own check.
+    counted = hasattr(factors, "__len__") and not isinstance(factors, str) and getattr(factors, "ndim", 1) > 0
+    if counted and len(factors) != joints:
         raise ArgumentError(f"{argument} has {len(factors)} numbers, expected {joints}, one a joint.")
 
 
