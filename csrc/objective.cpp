@@ -82,6 +82,11 @@ Need need_of(const ObjectiveParams& q) {
   return need;
 }
 
+template <typename A>
+struct Kind {
+  using type = A;
+};
+
 // Adds the values of a block's terms to `sums` and writes its gradient, that of L_T on the stage included.
 template <typename T>
 SL_INLINE void frames_task(const ObjectiveParams& q, const Scales& scales, const Need& need, int64_t clip,
@@ -99,42 +104,37 @@ SL_INLINE void frames_task(const ObjectiveParams& q, const Scales& scales, const
         std::memcpy(b.g.data() + (3 * j + 2) * kBlock, g, size_t(b.frames) * sizeof(T));
       }
   }
+  // A term of single frames, `share` being its function in terms.hpp, with access of kind `A`.
+  auto add = [&](auto kind, Term term, auto&& share) SL_INLINED {
+    using A = typename decltype(kind)::type;
+    if (!on[term]) return;
+    sums[term] += over_frames<A>(b, [&](A& a) SL_INLINED { return share(a, scales.grad[term]); });
+  };
+  constexpr Kind<NativeAccess<T>> native;
+  constexpr Kind<PackAccess<T>> wide;
+  add(native, kMpjpe, [&](auto& a, double x) SL_INLINED { return position_error(a, q.J, nullptr, x, need_grad); });
+  add(native, kWeightedMpjpe, [&](auto& a, double x) SL_INLINED {
+    return position_error(a, q.J, s.weighted_mpjpe_joints, x, need_grad);
+  });
+  add(wide, kNMpjpe, [&](auto& a, double x) SL_INLINED { return n_mpjpe(a, q.J, x, need_grad); });
+  add(native, kBoneSymmetry, [&](auto& a, double x) SL_INLINED { return bone_symmetry(a, s, x, need_grad); });
+  add(native, kIllegalAngle, [&](auto& a, double x) SL_INLINED { return illegal_angle(a, s, x, need_grad); });
+  add(native, kBoneRatio, [&](auto& a, double x) SL_INLINED { return bone_ratio(a, s, x, need_grad); });
+  add(wide, kLimbLength, [&](auto& a, double x) SL_INLINED { return limb_length(a, s, x, need_grad); });
+  add(wide, kLimbVariance, [&](auto& a, double x) SL_INLINED {
+    return limb_variance(a, s, limbs.mean.data(), limbs.freedom.data(), x, need_grad);
+  });
+  add(wide, kBoneAngle, [&](auto& a, double x) SL_INLINED { return bone_angle(a, s, x, need_grad); });
+  // Terms of neighbouring frames, and of all joints of a frame at once.
   const double* scale = scales.grad;
-  if (on[kMpjpe])
-    sums[kMpjpe] += over_frames<NativeAccess<T>>(b, [&](NativeAccess<T>& a) SL_INLINED { return position_error(a, q.J, nullptr, scale[kMpjpe], need_grad); });
-  if (on[kWeightedMpjpe])
-    sums[kWeightedMpjpe] += over_frames<NativeAccess<T>>(b, [&](NativeAccess<T>& a) SL_INLINED {
-      return position_error(a, q.J, s.weighted_mpjpe_joints, scale[kWeightedMpjpe], need_grad);
-    });
-  if (on[kNMpjpe])
-    sums[kNMpjpe] += over_frames<PackAccess<T>>(b, [&](PackAccess<T>& a) SL_INLINED { return n_mpjpe(a, q.J, scale[kNMpjpe], need_grad); });
   if (on[kVelocity]) sums[kVelocity] += velocity_block(b, scale[kVelocity], need_grad);
   if (on[kTemporalConsistency])
     sums[kTemporalConsistency] +=
         temporal_consistency_block(b, s.temporal_consistency_joints, scale[kTemporalConsistency], need_grad);
-  if (on[kDepthRankingJoints])
-    sums[kDepthRankingJoints] += depth_ranking_joints_block(b, scale[kDepthRankingJoints], need_grad);
-  if (on[kBoneSymmetry])
-    sums[kBoneSymmetry] +=
-        over_frames<PackAccess<T>>(b, [&](PackAccess<T>& a) SL_INLINED { return bone_symmetry(a, s, scale[kBoneSymmetry], need_grad); });
-  if (on[kIllegalAngle])
-    sums[kIllegalAngle] +=
-        over_frames<PackAccess<T>>(b, [&](PackAccess<T>& a) SL_INLINED { return illegal_angle(a, s, scale[kIllegalAngle], need_grad); });
-  if (on[kBoneRatio])
-    sums[kBoneRatio] +=
-        over_frames<PackAccess<T>>(b, [&](PackAccess<T>& a) SL_INLINED { return bone_ratio(a, s, scale[kBoneRatio], need_grad); });
-  if (on[kLimbLength])
-    sums[kLimbLength] +=
-        over_frames<PackAccess<T>>(b, [&](PackAccess<T>& a) SL_INLINED { return limb_length(a, s, scale[kLimbLength], need_grad); });
-  if (on[kLimbVariance])
-    sums[kLimbVariance] += over_frames<PackAccess<T>>(b, [&](PackAccess<T>& a) SL_INLINED {
-      return limb_variance(a, s, limbs.mean.data(), limbs.freedom.data(), scale[kLimbVariance], need_grad);
-    });
-  if (on[kBoneAngle])
-    sums[kBoneAngle] +=
-        over_frames<PackAccess<T>>(b, [&](PackAccess<T>& a) SL_INLINED { return bone_angle(a, s, scale[kBoneAngle], need_grad); });
   if (on[kBoneAngleVelocity])
     sums[kBoneAngleVelocity] += bone_angle_velocity_block(b, s, scale[kBoneAngleVelocity], need_grad);
+  if (on[kDepthRankingJoints])
+    sums[kDepthRankingJoints] += depth_ranking_joints_block(b, scale[kDepthRankingJoints], need_grad);
   if (need_grad) write_gradient(q, clip, block, b);
 }
 

@@ -9,12 +9,13 @@
 
 namespace structloss {
 
-// Four frames in double, whatever the poses' dtype: bone lengths and angles are differences that lose digits.
+// Four frames in double, whatever the poses' dtype: for angles, and sums and scales of whole frames, which lose digits.
 constexpr int kPack = 4;
 typedef RankTraits<double>::Vec Pack;
 typedef RankTraits<double>::CountVec PackMask;
 static_assert(sizeof(Pack) == kPack * sizeof(double));
-// Eight frames in float, for the terms that lose none: the error of a joint, the difference of two steps.
+// Eight frames in float, for what is made of differences of coordinates, exact however far the origin is: errors, steps,
+// bones.
 typedef RankTraits<float>::Vec FloatPack;
 
 template <typename V>
@@ -76,6 +77,15 @@ SL_INLINE Pack exponential(Pack x) {
   Pack power;
   std::memcpy(&power, &bits, sizeof power);
   return sum * power;
+}
+SL_INLINE FloatPack exponential(FloatPack x) {
+  float out[8];
+  for (int half = 0; half < 8; half += kPack) {
+    Pack wide;
+    for (int i = 0; i < kPack; ++i) wide[i] = double(x[half + i]);
+    store_as(out + half, exponential(wide));
+  }
+  return load_as<FloatPack>(out);
 }
 // arccos(x) for -1 <= x <= 1, within a few units in the last place; NaN stays NaN.
 SL_INLINE Pack arc_cosine(Pack x) {

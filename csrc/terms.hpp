@@ -163,13 +163,13 @@ SL_FUNCTION typename A::V bone_symmetry(A& a, const Structure& s, double scale, 
     V slope;
     if (s.symmetric_squared) {
       sum += weight * difference * difference;
-      slope = 2.0 * weight * difference;
+      slope = constant<V>(2) * weight * difference;
     } else {
       sum += weight * absolute(difference);
       slope = weight * sign(difference);
     }
     if (!need_grad) continue;
-    slope = scale * slope;
+    slope = constant<V>(scale) * slope;
     add_to_bone(a, m.right, (slope * inverse(right_length)) * right);
     add_to_bone(a, m.left, (-slope * inverse(left_length)) * left);
   }
@@ -194,17 +194,17 @@ SL_FUNCTION typename A::V illegal_angle(A& a, const Structure& s, double scale, 
       v2 = i2 * v2;
       v3 = i3 * v3;
     }
-    const double factor = h.sign * s.hinge_scale;
+    const V factor = constant<V>(h.sign * s.hinge_scale);
     const Vec3<V> normal = cross(v1, v2);
-    const V over = factor * dot(normal, v3) - s.hinge_tolerance;
+    const V over = factor * dot(normal, v3) - constant<V>(s.hinge_tolerance);
     const V u = over <= zero ? zero : over;  // keeps a NaN
     if (!a.any(u)) continue;
     const V weight = a.weight(h.a) * a.weight(h.b) * a.weight(h.c) * a.weight(h.d);
     const V bounded = u > most ? most : u, power = exponential(bounded);
-    const V slope = (1.0 + bounded) * power;
+    const V slope = (constant<V>(1) + bounded) * power;
     sum += weight * (bounded * power + (u - bounded) * slope);
     if (!need_grad) continue;
-    const V g = scale * factor * weight * (u == zero ? zero : slope);
+    const V g = constant<V>(scale) * factor * weight * (u == zero ? zero : slope);
     Vec3<V> g1 = g * cross(v2, v3), g2 = g * cross(v3, v1), g3 = g * normal;
     if (s.hinge_unit_bones) {  // only what turns a bone counts, and a bone of no length turns nowhere
       g1 = i1 * (g1 - dot(g1, v1) * v1);
@@ -235,15 +235,15 @@ SL_FUNCTION typename A::V bone_ratio(A& a, const Structure& s, double scale, boo
       len[k] = length(vector[k]);
       weight[k] = bone_weight(a, bones[k].bone);
       count += weight[k];
-      total += weight[k] * bones[k].factor * len[k];
+      total += weight[k] * constant<V>(bones[k].factor) * len[k];
     }
     const V inv = inverse(count), mean = total * inv;
     for (int32_t k = 0; k < n; ++k) {
-      const V deviation = bones[k].factor * len[k] - mean, weighted = weight[k] * deviation;
+      const V deviation = constant<V>(bones[k].factor) * len[k] - mean, weighted = weight[k] * deviation;
       squares += weighted * deviation;
       // The slope through the mean cancels.
       if (need_grad)
-        add_to_bone(a, bones[k].bone, ((2.0 * scale * bones[k].factor) * weighted * inv * inverse(len[k])) * vector[k]);
+        add_to_bone(a, bones[k].bone, (constant<V>(2 * scale * bones[k].factor) * weighted * inv * inverse(len[k])) * vector[k]);
     }
     sum += squares * inv;
   }
