@@ -47,11 +47,11 @@ struct CodeScratch {
 };
 
 // Working memory for one row of at most n elements; one per thread. Long rows take 12 bytes an element in float32 (and
-// 20 more with weights).
+// 24 more with weights).
 template <typename T>
 struct RankScratch {
   using Count = typename RankTraits<T>::Count;
-  // Short rows: all of them. Long rows: `d` is not used, `p` holds what is being sorted.
+  // Short rows: all of them. Long rows: `p` holds what is being sorted, and `d` is not used.
   std::vector<T> p, d;
   std::vector<double> w;
   std::vector<double> g;  // the row's result g_i, short rows
