@@ -14,7 +14,7 @@ from types import ModuleType
 
 import torch
 
-__all__ = ["cpu_module", "cpu_problem", "parallel_for_address"]
+__all__ = ["cpu_module", "cpu_problem", "cuda_library", "cuda_problem", "parallel_for_address"]
 
 
 @functools.cache
@@ -35,6 +35,32 @@ def cpu_module() -> ModuleType | None:
 def cpu_problem() -> str:
     """Why :func:`cpu_module` is None, in one sentence; empty where it is there."""
     return _load()[1]
+
+
+@functools.cache
+def _load_cuda() -> tuple[ctypes.CDLL | None, str]:
+    name = {"win32": "structloss_cuda.dll"}.get(sys.platform, "libstructloss_cuda.so")
+    # An editable install keeps the compiled files elsewhere, next to the CPU module.
+    folders = [Path(__file__).parent]
+    if (module := cpu_module()) is not None:
+        folders.append(Path(module.__file__).parent)
+    for folder in folders:
+        if (folder / name).exists():
+            try:
+                return ctypes.CDLL(str(folder / name)), ""
+            except OSError as error:
+                return None, f"the compiled CUDA library does not load here: {error}"
+    return None, "the compiled CUDA library is missing (no CUDA compiler when structloss was installed)."
+
+
+def cuda_library() -> ctypes.CDLL | None:
+    """The compiled CUDA library, or None where it is not installed or does not load."""
+    return _load_cuda()[0]
+
+
+def cuda_problem() -> str:
+    """Why :func:`cuda_library` is None, in one sentence; empty where it is there."""
+    return _load_cuda()[1]
 
 
 @functools.cache

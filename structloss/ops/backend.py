@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import logging
 import os
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import torch
 
 from ..errors import BackendError, check_name
 
-__all__ = ["BACKENDS", "BackendStatus", "backends", "current_backend", "resolve", "use_backend"]
+__all__ = ["BACKENDS", "BackendStatus", "backends", "current_backend", "interpreted", "resolve", "use_backend"]
 
 _log = logging.getLogger("structloss")
 
@@ -41,16 +42,35 @@ def _cpp_problem() -> str:
     return native.cpu_problem()
 
 
-def _no_gpu_kernels() -> str:
-    return "this version of structloss has no GPU kernels yet; on a GPU the torch backend serves."
+def _triton_problem() -> str:
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed (pip install triton)."
+    if interpreted() or torch.cuda.is_available():
+        return ""
+    return "it needs a GPU, and torch finds none (TRITON_INTERPRET=1 runs the kernels, slowly, on the CPU)."
+
+
+def _cuda_problem() -> str:
+    from ..kernels import native
+
+    if problem := native.cuda_problem():
+        return problem
+    if torch.version.cuda is None or not torch.cuda.is_available():
+        return "it needs an NVIDIA GPU, and torch finds none."
+    return ""
+
+
+def interpreted() -> bool:
+    """Whether Triton kernels run in Triton's interpreter, which takes CPU tensors too."""
+    return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes", "y")
 
 
 _PROBLEMS: dict[str, Callable[[], str]] = {
     "auto": lambda: "",
     "torch": lambda: "",
     "cpp": _cpp_problem,
-    "triton": _no_gpu_kernels,
-    "cuda": _no_gpu_kernels,
+    "triton": _triton_problem,
+    "cuda": _cuda_problem,
 }
 _DESCRIPTIONS = {
     "auto": "the fastest backend that can serve the call.",
@@ -112,39 +132,59 @@ class use_backend:
         _current = self._previous
 
 
+# Joints a frame that the GPU kernels take.
+_MOST_JOINTS = 256
+# The oldest GPU generation (compute capability) that the CUDA library is compiled for.
+_LEAST_CAPABILITY = (8, 0)
+# What "auto" tries, by the kind of device; the first that can serve does.
+_AUTO = {"cpu": ("cpp",), "cuda": ("cuda", "triton")}
+
+
 @functools.cache
-def _cannot_serve(name: str, device_type: str, terms: tuple[str, ...]) -> str:
+def _cannot_serve(name: str, device: torch.device, terms: tuple[str, ...], joints: int) -> str:
     """THE eligibility rule: empty if backend `name` can serve the call, otherwise one sentence that says why not."""
     problem = _PROBLEMS[name]()
     if problem or name in ("torch", "auto"):
         return problem
-    if device_type != "cpu":  # only "cpp" comes this far
-        return f"it works on CPU tensors, and these are on {device_type}."
-    from .cpp_impl import TERM_NUMBERS
+    if name == "cpp":
+        if device.type != "cpu":
+            return f"it works on CPU tensors, and these are on {device.type}."
+        from .cpp_impl import TERM_NUMBERS
 
-    missing = [term for term in terms if term not in TERM_NUMBERS()]
-    return f"the installed native library lacks the term {missing[0]!r}; reinstall structloss." if missing else ""
+        missing = [term for term in terms if term not in TERM_NUMBERS()]
+        return f"the installed native library lacks the term {missing[0]!r}; reinstall structloss." if missing else ""
+    if device.type != "cuda" and not (name == "triton" and device.type == "cpu" and interpreted()):
+        return f"it works on GPU tensors, and these are on {device.type}."
+    if joints > _MOST_JOINTS:
+        return f"it takes up to {_MOST_JOINTS} joints, and these poses have {joints}."
+    if name == "cuda" and (found := torch.cuda.get_device_capability(device)) < _LEAST_CAPABILITY:
+        needed = ".".join(map(str, _LEAST_CAPABILITY))
+        return f"it needs compute capability {needed}, and {device} has {found[0]}.{found[1]}."
+    return ""
 
 
-def resolve(name: str | None, device: torch.device, terms: tuple[str, ...] = ()) -> str:
-    """The backend ("torch" or "cpp") for a call.
+def resolve(name: str | None, device: torch.device, terms: tuple[str, ...] = (), joints: int = 0) -> str:
+    """The backend ("torch", "cpp", "triton" or "cuda") for a call.
 
     Args:
         name: a backend's name; None stands for the current default. "auto" falls back silently, logged at debug level.
         device: where the tensors are.
         terms: names of the terms asked for.
+        joints: of the poses; 0 for rows.
 
     Raises:
         UnknownNameError: there is no such backend.
         BackendError: a backend asked for by name can't serve the call.
     """
     name = check_name("backend", _current if name is None else name, BACKENDS)
-    if name == "auto":
-        problem = _cannot_serve("cpp", device.type, terms)
-        if problem and _log.isEnabledFor(logging.DEBUG):  # this is on the path of every call
-            _log.debug("backend auto: torch, since cpp can't serve: %s", problem)
-        return "torch" if problem else "cpp"
-    problem = _cannot_serve(name, device.type, terms)
-    if problem:
-        raise BackendError(f"backend {name!r} can't serve this call: {problem}")
-    return name
+    if name != "auto":
+        if problem := _cannot_serve(name, device, terms, joints):
+            raise BackendError(f"backend {name!r} can't serve this call: {problem}")
+        return name
+    for candidate in _AUTO.get(device.type, ()):
+        problem = _cannot_serve(candidate, device, terms, joints)
+        if not problem:
+            return candidate
+        if _log.isEnabledFor(logging.DEBUG):  # this is on the path of every call
+            _log.debug("backend auto: %s can't serve: %s", candidate, problem)
+    return "torch"

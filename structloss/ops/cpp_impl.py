@@ -12,8 +12,10 @@ from torch import Tensor
 from ..kernels import native
 from .structure import structure_of
 
-__all__ = ["TERM_NUMBERS", "objective", "ranking_hinge"]
+__all__ = ["TAKES_HALF_TYPES", "TERM_NUMBERS", "objective", "ranking_hinge"]
 
+# Poses of half types arrive converted to float32.
+TAKES_HALF_TYPES = False
 _DTYPES = {torch.float32: "float32", torch.float64: "float64"}
 
 

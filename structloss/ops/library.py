@@ -7,13 +7,13 @@ graphs through `torch.ops.structloss`.
 from __future__ import annotations
 
 import functools
+import importlib
 from collections.abc import Sequence
 from types import ModuleType
 
 import torch
 from torch import Tensor
 
-from . import torch_impl
 from .backend import current_backend, resolve
 
 __all__ = ["compute_dtype", "launch_objective", "launch_ranking_hinge"]
@@ -25,14 +25,11 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 @functools.lru_cache(maxsize=256)
-def _serving(backend: str, device: torch.device, terms: str) -> tuple[ModuleType, tuple[str, ...]]:
+def _serving(backend: str, device: torch.device, terms: str, joints: int = 0) -> tuple[ModuleType, tuple[str, ...]]:
     """The module that serves a call, and the names of its terms."""
     names = tuple(terms.split(",")) if terms else ()
-    if resolve(backend, device, names) == "torch":
-        return torch_impl, names
-    from . import cpp_impl
-
-    return cpp_impl, names
+    # A backend's module is imported when it first serves: it may open a library or compile.
+    return importlib.import_module(f"..{resolve(backend, device, names, joints)}_impl", __name__), names
 
 
 def _in_compute_dtype(pred: Tensor, *others: Tensor | None) -> list[Tensor | None]:
@@ -69,8 +66,9 @@ def launch_objective(
     backend: str | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Total (0-d), term values [K] and gradient of the total ([B, T, J, 3], or [0] if not needed), in compute dtype."""
-    implementation, names = _serving(backend or current_backend(), pred.device, terms)
-    pred, target, weight, lam = _in_compute_dtype(pred, target, weight, lam)
+    implementation, names = _serving(backend or current_backend(), pred.device, terms, pred.shape[2])
+    if not implementation.TAKES_HALF_TYPES:
+        pred, target, weight, lam = _in_compute_dtype(pred, target, weight, lam)
     lambdas = lambdas if lam is None else lam
     return implementation.objective(pred, target, weight, lambdas, names, skeleton, options, reduction, need_grad)
 
@@ -86,7 +84,9 @@ def launch_ranking_hinge(
 ) -> tuple[Tensor, Tensor]:
     """Loss (0-d) and its gradient ([R, N], or [0] if not needed), in compute dtype."""
     implementation, _ = _serving(backend or current_backend(), pred.device, "")
-    return implementation.ranking_hinge(*_in_compute_dtype(pred, target, weight), reduction, need_grad)
+    if not implementation.TAKES_HALF_TYPES:
+        pred, target, weight = _in_compute_dtype(pred, target, weight)
+    return implementation.ranking_hinge(pred, target, weight, reduction, need_grad)
 
 
 _library = torch.library.Library("structloss", "DEF")

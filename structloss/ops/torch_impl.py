@@ -12,7 +12,10 @@ from .torch_terms import TERM_FUNCTIONS
 from .torch_terms.common import TermInput, accumulation_dtype
 from .torch_terms.ranking import hinge
 
-__all__ = ["objective", "ranking_hinge"]
+__all__ = ["TAKES_HALF_TYPES", "objective", "ranking_hinge"]
+
+# Poses of half types arrive converted to float32.
+TAKES_HALF_TYPES = False
 
 
 def objective(
