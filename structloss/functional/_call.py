@@ -81,7 +81,16 @@ def as_constant(value: object) -> object:
     return value
 
 
-@torch.compiler.assume_constant_result
+def _constant_result(function):
+    """Mark a function whose result is a constant of a compiled graph.
+
+    torch.compiler.assume_constant_result does the same, but imports the compiler, and Triton with it: a second.
+    """
+    function._dynamo_marked_constant = True
+    return function
+
+
+@_constant_result
 def encode(terms: tuple[str, ...], options: Mapping[str, Mapping[str, object]] | None) -> str:
     """The options of the objective, checked, as text."""
     if options is None:
@@ -99,7 +108,7 @@ def encode(terms: tuple[str, ...], options: Mapping[str, Mapping[str, object]] |
     return encode_options(checked)
 
 
-@torch.compiler.assume_constant_result
+@_constant_result
 def _encode_single(name: str, keys: tuple[str, ...], values: tuple[object, ...]) -> str:
     return encode_options({name: check_options(TERMS[name], dict(zip(keys, values, strict=True)))})
 
