@@ -69,6 +69,7 @@ template <typename T, typename Vector>
 struct Access {
   using V = Vector;
   static constexpr int kLanes = PackTraits<V>::kLanes;
+  static constexpr bool kKeepsBones = true;
   Block<T>& b;
   int frame;
 

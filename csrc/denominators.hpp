@@ -13,29 +13,21 @@ struct Counts {
   double of[kTermCount] = {};
 };
 
-inline Counts counts_without_weights(const ObjectiveParams& q) {
+inline Counts counts_without_weights(int64_t B, int64_t T, int64_t J, const Structure& s) {
   Counts c;
-  const Structure& s = q.structure;
-  const double clips = double(q.B), frames = clips * double(q.T), joints = frames * double(q.J);
-  const double steps = clips * double(q.T > 1 ? q.T - 1 : 0);
+  const double clips = double(B), frames = clips * double(T), joints = frames * double(J);
+  const double steps = clips * double(T > 1 ? T - 1 : 0);
   c.of[kMpjpe] = c.of[kWeightedMpjpe] = c.of[kNMpjpe] = joints;
-  c.of[kVelocity] = steps * double(q.J);
-  c.of[kTemporalConsistency] = 3 * steps * double(q.J);
-  c.of[kDepthRankingJoints] = joints * double(q.J);
-  c.of[kDepthRankingFrames] = joints * double(q.T);
+  c.of[kVelocity] = steps * double(J);
+  c.of[kTemporalConsistency] = 3 * steps * double(J);
+  c.of[kDepthRankingJoints] = joints * double(J);
+  c.of[kDepthRankingFrames] = joints * double(T);
   c.of[kBoneSymmetry] = c.of[kIllegalAngle] = c.of[kBoneRatio] = frames;
   c.of[kLimbLength] = frames * s.n_bones;
-  c.of[kLimbVariance] = q.T > 1 ? clips * s.n_bones : 0;
+  c.of[kLimbVariance] = T > 1 ? clips * s.n_bones : 0;
   c.of[kBoneAngle] = frames * s.n_angles;
   c.of[kBoneAngleVelocity] = steps * s.n_angles_velocity;
   return c;
-}
-
-// 1 / degrees of freedom of a weighted variance from sums of the weights and their squares; 0 if it has none.
-inline double inverse_freedom(double total, double squares) {
-  if (!(total > 0)) return 0;
-  const double freedom = total - squares / total;
-  return freedom > kLeastFreedom * total ? 1 / freedom : 0;
 }
 
 template <typename T>

@@ -277,7 +277,7 @@ struct Tasks<double> {
 
 template <typename T>
 Counts denominators(const ObjectiveParams& q, const Threads& threads) {
-  if (q.weight == nullptr) return counts_without_weights(q);
+  if (q.weight == nullptr) return counts_without_weights(q.B, q.T, q.J, q.structure);
   std::vector<Counts> clips{size_t(q.B)};
   run(threads, q.B, std::max<int64_t>(1, 32768 / std::max<int64_t>(1, q.T * q.J)), [&](int64_t begin, int64_t end) {
     for (int64_t clip = begin; clip < end; ++clip) clips[size_t(clip)] = counts_of_clip<T>(q, clip);

@@ -9,6 +9,7 @@
 //   a.valid()               1 for a frame of the clip, 0 for padding
 //   a.add(j, g)             adds to the gradient of joint j
 //   a.any(x)                whether x is not 0, in any of the frames
+//   A::kKeepsBones          whether it is worth keeping a group of bones in local arrays
 //
 // Every function returns the sum's unscaled share of the frame and adds scale * d(share)/d(pred). Lengths have no slope
 // at 0: there, and for |x| at 0, the gradient is 0.
@@ -20,9 +21,11 @@
 #include "params.h"
 
 #if defined(__CUDACC__)
-#define SL_FUNCTION __host__ __device__ __forceinline__
+#define SL_FUNCTION __device__ __forceinline__
+#define SL_ANYWHERE __host__ __device__ __forceinline__
 #else
 #define SL_FUNCTION inline __attribute__((always_inline))
+#define SL_ANYWHERE SL_FUNCTION
 #endif
 
 namespace structloss {
@@ -227,23 +230,30 @@ SL_FUNCTION typename A::V bone_ratio(A& a, const Structure& s, double scale, boo
   for (int32_t group = 0; group < s.n_groups; begin = s.group_end[group++]) {
     const RatioBone* bones = s.ratio_bones + begin;
     const int32_t n = s.group_end[group] - begin;
-    Vec3<V> vector[kMostGroupBones];
-    V len[kMostGroupBones], weight[kMostGroupBones];
+    // Kept between the two passes, unless that would take a GPU's registers.
+    Vec3<V> vectors[A::kKeepsBones ? kMostGroupBones : 1];
+    V lengths[A::kKeepsBones ? kMostGroupBones : 1];
     V count = constant<V>(0), total = constant<V>(0), squares = constant<V>(0);
     for (int32_t k = 0; k < n; ++k) {
-      vector[k] = bone_vector(a, bones[k].bone);
-      len[k] = length(vector[k]);
-      weight[k] = bone_weight(a, bones[k].bone);
-      count += weight[k];
-      total += weight[k] * constant<V>(bones[k].factor) * len[k];
+      const Vec3<V> vector = bone_vector(a, bones[k].bone);
+      const V len = length(vector), weight = bone_weight(a, bones[k].bone);
+      if (A::kKeepsBones) {
+        vectors[k] = vector;
+        lengths[k] = len;
+      }
+      count += weight;
+      total += weight * constant<V>(bones[k].factor) * len;
     }
     const V inv = inverse(count), mean = total * inv;
     for (int32_t k = 0; k < n; ++k) {
-      const V deviation = constant<V>(bones[k].factor) * len[k] - mean, weighted = weight[k] * deviation;
+      const Vec3<V> vector = A::kKeepsBones ? vectors[k] : bone_vector(a, bones[k].bone);
+      const V len = A::kKeepsBones ? lengths[k] : length(vector);
+      const V deviation = constant<V>(bones[k].factor) * len - mean;
+      const V weighted = bone_weight(a, bones[k].bone) * deviation;
       squares += weighted * deviation;
       // The slope through the mean cancels.
       if (need_grad)
-        add_to_bone(a, bones[k].bone, (constant<V>(2 * scale * bones[k].factor) * weighted * inv * inverse(len[k])) * vector[k]);
+        add_to_bone(a, bones[k].bone, (constant<V>(2 * scale * bones[k].factor) * weighted * inv * inverse(len)) * vector);
     }
     sum += squares * inv;
   }
@@ -264,6 +274,13 @@ SL_FUNCTION typename A::V limb_length(A& a, const Structure& s, double scale, bo
     if (need_grad) add_to_bone(a, s.bones[k], (scale * weight * sign(difference) * inverse(len)) * vector);
   }
   return sum;
+}
+
+// 1 / degrees of freedom of a weighted variance from sums of the weights and their squares; 0 if it has none.
+SL_ANYWHERE double inverse_freedom(double total, double squares) {
+  if (!(total > 0)) return 0;
+  const double freedom = total - squares / total;
+  return freedom > kLeastFreedom * total ? 1 / freedom : 0;
 }
 
 // `mean` and `freedom` [bones] are those of the clip: mean length, 1 / degrees of freedom (0: no variance).

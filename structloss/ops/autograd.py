@@ -18,11 +18,20 @@ def _scaled(grad: Tensor, by: Tensor, dtype: torch.dtype) -> Tensor:
         raise RuntimeError(
             "structloss losses are differentiable once: backward was called with create_graph=True, expected False."
         )
-    # A scalar loss has the incoming gradient 1, and then the buffer is handed on without a copy. Asking its value would
-    # synchronise a GPU and break a compiled graph.
-    if not torch.compiler.is_compiling() and by.device.type == "cpu" and by.item() == 1:
+    if torch.compiler.is_compiling():
+        return (grad * by).to(dtype)
+    # A scalar loss has the incoming gradient 1, and then the buffer is handed on without a copy. Asking a GPU for its
+    # value would synchronise, so there a kernel looks at it, and multiplies in place: the buffer is not needed again
+    # unless the graph is kept.
+    if by.device.type == "cpu" and by.item() == 1:
         return grad.to(dtype)
-    return (grad * by).to(dtype)
+    if grad.dtype == dtype and not _keeps_graph() and (scale_ := library.in_place_scale(grad.device)) is not None:
+        return scale_(grad, by)
+    return torch.mul(grad, by, out=torch.empty_like(grad, dtype=dtype))
+
+
+# Whether this backward pass was called with retain_graph=True; a torch without the function keeps us from assuming so.
+_keeps_graph = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True)
 
 
 class _Objective(torch.autograd.Function):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .backend import current_backend, resolve
 
-__all__ = ["compute_dtype", "launch_objective", "launch_ranking_hinge"]
+__all__ = ["compute_dtype", "in_place_scale", "launch_objective", "launch_ranking_hinge"]
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -30,6 +30,15 @@ def _serving(backend: str, device: torch.device, terms: str, joints: int = 0) ->
     names = tuple(terms.split(",")) if terms else ()
     # A backend's module is imported when it first serves: it may open a library or compile.
     return importlib.import_module(f"..{resolve(backend, device, names, joints)}_impl", __name__), names
+
+
+@functools.lru_cache(maxsize=64)
+def in_place_scale(device: torch.device) -> Callable[[Tensor, Tensor], Tensor] | None:
+    """A function that multiplies a tensor in place by a 0-d one without asking for its value, if a backend has one."""
+    if device.type != "cuda":
+        return None
+    name = resolve("auto", device)
+    return None if name == "torch" else importlib.import_module(f"..{name}_impl", __name__).scale_
 
 
 def _in_compute_dtype(pred: Tensor, *others: Tensor | None) -> list[Tensor | None]:

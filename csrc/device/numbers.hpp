@@ -1,0 +1,26 @@
+// Numbers on the device, as terms.hpp asks for them: one frame a thread.
+#pragma once
+
+#include <cmath>
+
+#include "device.hpp"
+
+namespace structloss {
+
+template <class V>
+SL_DEVICE V constant(double x) {
+  return V(x);
+}
+// a * b + c, in one instruction.
+SL_DEVICE float multiply_add(float a, float b, float c) { return fmaf(a, b, c); }
+SL_DEVICE double multiply_add(double a, double b, double c) { return fma(a, b, c); }
+SL_DEVICE float root(float x) { return sqrtf(x); }
+SL_DEVICE double root(double x) { return sqrt(x); }
+SL_DEVICE float exponential(float x) { return expf(x); }
+SL_DEVICE double exponential(double x) { return exp(x); }
+SL_DEVICE float arc_cosine(float x) { return acosf(x); }
+SL_DEVICE double arc_cosine(double x) { return acos(x); }
+
+}  // namespace structloss
+
+#include "../terms.hpp"

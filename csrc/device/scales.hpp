@@ -1,0 +1,39 @@
+// Factors of the terms' gradients, and sums of the terms over a block of threads.
+#pragma once
+
+#include "poses.hpp"
+
+namespace structloss {
+
+// lambda / denominator of each term; known when the kernel is launched, or computed on the device before.
+struct Scales {
+  double value[kTermCount] = {};
+  const double* device = nullptr;
+
+  SL_DEVICE double of(int term) const { return device == nullptr ? value[term] : device[term]; }
+};
+
+// Adds up what the threads of a block have of some terms, in a fixed order, and writes one row [kTermCount]. Shared
+// memory is free to be overwritten; every thread calls this.
+template <int N>
+SL_DEVICE void write_block_sums(const double (&mine)[N], const Term (&terms)[N], double* row) {
+  double* of_warp = reinterpret_cast<double*>(shared_memory());  // [warps][N]
+  sync_block();
+  SL_UNROLLED
+  for (int i = 0; i < N; ++i) {
+    const double sum = warp_sum(mine[i]);
+    if (lane_index() == 0) of_warp[warp_index() * N + i] = sum;
+  }
+  sync_block();
+  const int term = thread_index();
+  if (term >= kTermCount) return;
+  double sum = 0;
+  SL_UNROLLED
+  for (int i = 0; i < N; ++i)
+    if (terms[i] == term)
+      for (int warp = 0; warp < warp_count(); ++warp) sum += of_warp[warp * N + i];
+  row[term] = sum;
+}
+constexpr int64_t block_sums_bytes(int threads, int terms) { return int64_t(threads / kWarp) * terms * 8; }
+
+}  // namespace structloss

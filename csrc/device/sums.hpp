@@ -1,0 +1,212 @@
+// What is left between the kernels: denominators of the means where there are weights, sums over blocks, the results.
+#pragma once
+
+#include "frames.hpp"
+
+namespace structloss {
+
+constexpr int kCountThreads = 256;
+
+// ---- what the means divide by -------------------------------------------------------------------------------------
+
+struct CountsParams {
+  Input weight;
+  Structure structure;    // in device memory
+  const double* freedom;  // [B][bones] of limb_variance, or null
+  double* sums;           // [blocks][kTermCount]
+  int64_t frames;
+  int32_t joints, tiles;  // a clip is `tiles` blocks of kCountThreads frames
+};
+
+// A frame a thread: sums of products of weights, as in denominators.hpp.
+SL_KERNEL(kCountThreads) counts_kernel(CountsParams q) {
+  const int64_t clip = block_index() / q.tiles, t = block_index() % q.tiles * kCountThreads + thread_index();
+  const Structure& s = q.structure;
+  auto weight = [&](int64_t frame, int j) { return read_weight_wide(q.weight, clip, frame, j); };
+  auto angle_weight = [&](int64_t frame, const Angle& a) {
+    return weight(frame, a.first.child) * weight(frame, a.first.parent) * weight(frame, a.other);
+  };
+  double joints = 0, steps = 0, squares = 0, any = 0, bones = 0, angles = 0, angle_steps = 0;
+  if (t < q.frames) {
+    for (int j = 0; j < q.joints; ++j) {
+      const double w = weight(t, j);
+      joints += w;
+      any = w > 0 ? 1 : any;
+      if (t > 0) steps += w * weight(t - 1, j);
+    }
+    squares = joints * joints;
+    for (int k = 0; k < s.n_bones; ++k) bones += weight(t, s.bones[k].child) * weight(t, s.bones[k].parent);
+    for (int k = 0; k < s.n_angles; ++k) angles += angle_weight(t, s.angles[k]);
+    for (int k = 0; t > 0 && k < s.n_angles_velocity; ++k)
+      angle_steps += angle_weight(t, s.angles_velocity[k]) * angle_weight(t - 1, s.angles_velocity[k]);
+  }
+  const double sums[] = {joints, steps, squares, any, bones, angles, angle_steps};
+  constexpr Term kTerms[] = {kMpjpe,      kVelocity,  kDepthRankingJoints, kBoneSymmetry,
+                             kLimbLength, kBoneAngle, kBoneAngleVelocity};
+  write_block_sums(sums, kTerms, q.sums + block_index() * kTermCount);
+}
+
+// A clip a block: what is summed over time first.
+SL_KERNEL(kCountThreads) clip_counts_kernel(CountsParams q) {
+  const int64_t clip = block_index();
+  double columns = 0, bones = 0;
+  for (int j = warp_index(); j < q.joints; j += warp_count()) {
+    double sum = 0;
+    for (int64_t t = lane_index(); t < q.frames; t += kWarp) sum += read_weight_wide(q.weight, clip, t, j);
+    sum = warp_sum(sum);
+    if (lane_index() == 0) columns += sum * sum;
+  }
+  if (q.freedom != nullptr)
+    for (int k = thread_index(); k < q.structure.n_bones; k += thread_count())
+      bones += q.freedom[clip * q.structure.n_bones + k] > 0 ? 1 : 0;
+  const double sums[] = {columns, bones};
+  constexpr Term kTerms[] = {kDepthRankingFrames, kLimbVariance};
+  write_block_sums(sums, kTerms, q.sums + block_index() * kTermCount);
+}
+
+// ---- sums over blocks ---------------------------------------------------------------------------------------------
+
+constexpr int kSumThreads = 256, kSumRows = 256, kSumLanes = kSumThreads / 16;
+static_assert(kTermCount <= 16, "a thread a term and lane");
+
+struct SumParams {
+  const double* rows;  // [count][kTermCount]
+  double* out;         // [blocks][kTermCount]: of kSumRows rows each
+  int64_t count;
+};
+
+// Sum of the rows from `begin` on, up to kSumRows of them, of each term: in thread `term`, all in shared memory [16].
+SL_DEVICE double* sum_rows(const double* rows, int64_t begin, int64_t count) {
+  double* lanes = reinterpret_cast<double*>(shared_memory());  // [kSumLanes][16]
+  const int term = thread_index() % 16, lane = thread_index() / 16;
+  const int64_t end = begin + kSumRows < count ? begin + kSumRows : count;
+  double sum = 0;
+  if (term < kTermCount)
+    for (int64_t row = begin + lane; row < end; row += kSumLanes) sum += rows[row * kTermCount + term];
+  lanes[lane * 16 + term] = sum;
+  sync_block();
+  if (lane == 0) {
+    for (int l = 1; l < kSumLanes; ++l) sum += lanes[l * 16 + term];
+    lanes[term] = sum;
+  }
+  sync_block();
+  return lanes;
+}
+constexpr int64_t kSumBytes = kSumLanes * 16 * 8;
+
+SL_KERNEL(kSumThreads) sum_kernel(SumParams q) {
+  const double* sums = sum_rows(q.rows, block_index() * kSumRows, q.count);
+  if (thread_index() < kTermCount) q.out[block_index() * kTermCount + thread_index()] = sums[thread_index()];
+}
+
+// ---- factors, results ---------------------------------------------------------------------------------------------
+
+// The terms that were asked for, in order, and their weights.
+struct Wanted {
+  int32_t count = 0;
+  int32_t term[kTermCount] = {};
+  double lambda[kTermCount] = {};
+  const void* lambdas = nullptr;  // in device memory, of the compute dtype; not null: instead of lambda
+
+  template <typename T>
+  SL_DEVICE double weight(int i) const {
+    return lambdas == nullptr ? lambda[i] : double(static_cast<const T*>(lambdas)[i]);
+  }
+};
+
+struct ScalesParams {
+  Wanted wanted;
+  const double* rows;  // sums of kTermCount counts each, at most kSumRows rows; null: `counts` are known
+  int64_t count;
+  double counts[kTermCount];
+  double weighted_joints;  // what weighted_mpjpe divides by
+  double* inverse;         // [kTermCount]: 1 / denominator, 0 where there is nothing to average
+  double* scales;          // [kTermCount]: lambda / denominator
+};
+
+// What a term's sum of weights is counted as, and how often.
+SL_DEVICE double weighted_count(const double* sums, int term, double weighted_joints) {
+  switch (term) {
+    case kWeightedMpjpe:
+      return weighted_joints;
+    case kNMpjpe:
+      return sums[kMpjpe];
+    case kTemporalConsistency:
+      return 3 * sums[kVelocity];
+    case kIllegalAngle:
+    case kBoneRatio:
+      return sums[kBoneSymmetry];
+    default:
+      return sums[term];
+  }
+}
+
+template <typename T>
+SL_KERNEL(kSumThreads) scales_kernel(ScalesParams q) {
+  const double* sums = q.rows == nullptr ? nullptr : sum_rows(q.rows, 0, q.count);
+  if (thread_index() != 0) return;
+  for (int i = 0; i < q.wanted.count; ++i) {
+    const int term = q.wanted.term[i];
+    const double count = sums == nullptr ? q.counts[term] : weighted_count(sums, term, q.weighted_joints);
+    const double inverse = count > 0 ? 1 / count : 0;
+    q.inverse[term] = inverse;
+    q.scales[term] = q.wanted.weight<T>(i) * inverse;
+  }
+}
+
+struct FinishParams {
+  Wanted wanted;
+  const double* rows;  // [count][kTermCount], at most kSumRows
+  int64_t count;
+  double known[kTermCount];  // 1 / denominator, used if `inverse` is null
+  const double* inverse;
+  void *total, *values;  // [], [wanted.count], of the compute dtype
+};
+
+template <typename T>
+SL_KERNEL(kSumThreads) finish_kernel(FinishParams q) {
+  const double* sums = sum_rows(q.rows, 0, q.count);
+  if (thread_index() != 0) return;
+  double total = 0;
+  for (int i = 0; i < q.wanted.count; ++i) {
+    const int term = q.wanted.term[i];
+    const double value = sums[term] * (q.inverse == nullptr ? q.known[term] : q.inverse[term]);
+    static_cast<T*>(q.values)[i] = T(value);
+    total += q.wanted.weight<T>(i) * value;
+  }
+  *static_cast<T*>(q.total) = T(total);
+}
+
+// ---- tables, gradients --------------------------------------------------------------------------------------------
+
+// Bytes that travel to the device as a kernel's parameter: no copy, no wait, and a CUDA graph keeps them.
+struct UploadParams {
+  static constexpr int kBytes = 3584;
+  unsigned char bytes[kBytes];
+  unsigned char* to;
+  int32_t count;
+};
+SL_KERNEL(kSumThreads) upload_kernel(UploadParams q) {
+  for (int i = thread_index(); i < q.count; i += thread_count()) q.to[i] = q.bytes[i];
+}
+
+struct ScaleParams {
+  void* grad;
+  const void* by;  // one number of the same dtype
+  int64_t count;
+};
+
+// grad *= by, in place; a loss that nothing is multiplied with leaves the memory alone.
+template <typename T>
+SL_KERNEL(kSumThreads) scale_kernel(ScaleParams q) {
+  const T by = *static_cast<const T*>(q.by);
+  if (by == T(1)) return;
+  constexpr int64_t kEach = 16;
+  T* grad = static_cast<T*>(q.grad);
+  const int64_t first = block_index() * kSumThreads * kEach + thread_index();
+  for (int64_t i = 0; i < kEach; ++i)
+    if (first + i * kSumThreads < q.count) grad[first + i * kSumThreads] *= by;
+}
+constexpr int64_t kScaledByBlock = kSumThreads * 16;
+
+}  // namespace structloss
