@@ -1,0 +1,247 @@
+"""What the main kernel needs to know beforehand: frames' scales, sums of weights, bones' means, angles."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from .triton_math import (
+    BONE_ANGLE,
+    BONE_ANGLE_VELOCITY,
+    LEAST_FREEDOM,
+    LIMB_LENGTH,
+    N_MPJPE,
+    arc_cosine,
+    clamp_cosine,
+    cosine_between,
+    dot,
+    inverse,
+    length,
+    load_bone,
+    load_point,
+    load_weight,
+)
+
+__all__ = ["angle_kernel", "frame_kernel", "limb_kernel"]
+
+
+@triton.jit
+def _joint_weights(weight, offset, stride_j, joint, mask):
+    return tl.load(weight + offset + joint * stride_j, mask=mask, other=0).to(tl.float64)
+
+
+@triton.jit
+def _angle_weights(weight, offset, stride_j, list_of_angles, angle, mask):
+    """Product of the weights of the three joints of each angle."""
+    w = _joint_weights(weight, offset, stride_j, tl.load(list_of_angles + angle * 6, mask=mask, other=0), mask)
+    w *= _joint_weights(weight, offset, stride_j, tl.load(list_of_angles + angle * 6 + 1, mask=mask, other=0), mask)
+    return w * _joint_weights(
+        weight, offset, stride_j, tl.load(list_of_angles + angle * 6 + 4, mask=mask, other=0), mask
+    )
+
+
+@triton.jit(do_not_specialize=["frames", "T", "blocks"])
+def frame_kernel(
+    pred,
+    target,
+    weight,
+    scales,  # [2, frames] float64: N-MPJPE's scale, and its slope times the frame's share in it
+    counts,  # [7, blocks] float64: sums of weights
+    list_of_bones,  # [BONES, 2]
+    list_of_angles,  # [ANGLES, 6]
+    frames,
+    T,
+    blocks,
+    pred_stride_b,
+    pred_stride_t,
+    pred_stride_j,
+    pred_stride_c,
+    target_stride_b,
+    target_stride_t,
+    target_stride_j,
+    target_stride_c,
+    weight_stride_b,
+    weight_stride_t,
+    weight_stride_j,
+    J: tl.constexpr,
+    J_PADDED: tl.constexpr,
+    BONES: tl.constexpr,
+    BONES_PADDED: tl.constexpr,
+    ANGLES: tl.constexpr,
+    ANGLES_PADDED: tl.constexpr,
+    TERMS: tl.constexpr,
+    WEIGHTED: tl.constexpr,
+    COUNT: tl.constexpr,
+    WIDE: tl.constexpr,
+    FRAMES: tl.constexpr,
+):
+    """A block of FRAMES frames: N-MPJPE's scales, and with COUNT the sums of weights that means divide by."""
+    block = tl.program_id(0)
+    frame = block * FRAMES + tl.arange(0, FRAMES)[:, None]
+    joint = tl.arange(0, J_PADDED)[None, :]
+    if WIDE:
+        frame, joint = block.to(tl.int64) * FRAMES + tl.arange(0, FRAMES)[:, None], joint.to(tl.int64)
+    clip, t = frame // T, frame % T
+    mask = (frame < frames) & (joint < J)
+    w_frame = clip * weight_stride_b + t * weight_stride_t
+    w = load_weight(weight, w_frame + joint * weight_stride_j, mask, tl.float64, WEIGHTED)
+
+    if (N_MPJPE & TERMS) != 0:
+        present = mask & (w > 0)
+        offset = clip * pred_stride_b + t * pred_stride_t + joint * pred_stride_j
+        px, py, pz = load_point(pred, offset, pred_stride_c, present, tl.float64)
+        offset = clip * target_stride_b + t * target_stride_t + joint * target_stride_j
+        dx, dy, dz = load_point(target, offset, target_stride_c, present, tl.float64)
+        square = tl.sum(w * dot(px, py, pz, px, py, pz), 1, keep_dims=True)
+        product = tl.sum(w * dot(px, py, pz, dx, dy, dz), 1, keep_dims=True)
+        # Divided rather than multiplied by the inverse: the scale of a perfect prediction is exactly 1.
+        scale = tl.where(square == 0, 0.0, product / tl.where(square == 0, 1.0, square))
+        ex, ey, ez = scale * px - dx, scale * py - dy, scale * pz - dz
+        by_scale = tl.sum(w * inverse(length(ex, ey, ez)) * dot(ex, ey, ez, px, py, pz), 1, keep_dims=True)
+        tl.store(scales + frame, scale, mask=frame < frames)
+        tl.store(scales + frames.to(tl.int64) + frame, by_scale * inverse(square), mask=frame < frames)
+
+    if COUNT:
+        of_frame = tl.sum(w, 1)
+        tl.store(counts + block, tl.sum(of_frame, 0))
+        tl.store(counts + blocks + block, tl.sum(of_frame * of_frame, 0))
+        visible = tl.max((w > 0).to(tl.int32), 1).to(tl.float64)
+        tl.store(counts + 2 * blocks + block, tl.sum(visible, 0))
+        moving = t > 0
+        before = w_frame - weight_stride_t
+        w_before = load_weight(weight, before + joint * weight_stride_j, mask & moving, tl.float64, WEIGHTED)
+        tl.store(counts + 3 * blocks + block, tl.sum(tl.sum(w * w_before, 1), 0))
+        if (LIMB_LENGTH & TERMS) != 0:
+            bone = tl.arange(0, BONES_PADDED)[None, :]
+            mask = (frame < frames) & (bone < BONES)
+            child = tl.load(list_of_bones + 2 * bone, mask=bone < BONES, other=0)
+            parent = tl.load(list_of_bones + 2 * bone + 1, mask=bone < BONES, other=0)
+            product = _joint_weights(weight, w_frame, weight_stride_j, child, mask)
+            product *= _joint_weights(weight, w_frame, weight_stride_j, parent, mask)
+            tl.store(counts + 4 * blocks + block, tl.sum(tl.sum(product, 1), 0))
+        if ((BONE_ANGLE | BONE_ANGLE_VELOCITY) & TERMS) != 0:
+            angle = tl.arange(0, ANGLES_PADDED)[None, :]
+            mask = (frame < frames) & (angle < ANGLES)
+            kind = tl.load(list_of_angles + 6 * angle + 5, mask=angle < ANGLES, other=0)
+            product = _angle_weights(weight, w_frame, weight_stride_j, list_of_angles, angle, mask)
+            still = tl.where((kind & 1) != 0, product, 0.0)
+            tl.store(counts + 5 * blocks + block, tl.sum(tl.sum(still, 1), 0))
+            product *= _angle_weights(weight, before, weight_stride_j, list_of_angles, angle, mask & moving)
+            product = tl.where((kind & 2) != 0, product, 0.0)
+            tl.store(counts + 6 * blocks + block, tl.sum(tl.sum(product, 1), 0))
+
+
+@triton.jit(do_not_specialize=["T", "clips"])
+def limb_kernel(
+    pred,
+    weight,
+    limbs,  # [2, clips, BONES] float64: mean length, and 1 / degrees of freedom of the variance or 0
+    list_of_bones,  # [BONES, 2]
+    clips,
+    T,
+    pred_stride_b,
+    pred_stride_t,
+    pred_stride_j,
+    pred_stride_c,
+    weight_stride_b,
+    weight_stride_t,
+    weight_stride_j,
+    BONES: tl.constexpr,
+    WEIGHTED: tl.constexpr,
+    WIDE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """A bone of a clip."""
+    index = tl.program_id(0)
+    clip, bone = index // BONES, index % BONES
+    child, parent = tl.load(list_of_bones + 2 * bone), tl.load(list_of_bones + 2 * bone + 1)
+    if WIDE:
+        clip, child, parent = clip.to(tl.int64), child.to(tl.int64), parent.to(tl.int64)
+    total = tl.zeros((BLOCK,), tl.float64)
+    squares = tl.zeros((BLOCK,), tl.float64)
+    lengths = tl.zeros((BLOCK,), tl.float64)
+    for start in range(0, T, BLOCK):
+        t = start + tl.arange(0, BLOCK)
+        mask = t < T
+        if WIDE:
+            t = t.to(tl.int64)
+        offset = clip * weight_stride_b + t * weight_stride_t
+        w_child = load_weight(weight, offset + child * weight_stride_j, mask, tl.float64, WEIGHTED)
+        w_parent = load_weight(weight, offset + parent * weight_stride_j, mask, tl.float64, WEIGHTED)
+        offset = clip * pred_stride_b + t * pred_stride_t
+        _x, _y, _z, size = load_bone(
+            pred, offset, pred_stride_j, pred_stride_c, child, parent, w_child > 0, w_parent > 0, tl.float64
+        )
+        w = w_child * w_parent
+        total += w
+        squares += w * w
+        lengths += w * size
+    weights, squared = tl.sum(total, 0), tl.sum(squares, 0)
+    # A bone without weight divides 0 by 1.
+    divisor = tl.where(weights > 0, weights, 1.0)
+    mean = tl.sum(lengths, 0) / divisor
+    freedom = weights - squared / divisor
+    varies = freedom > LEAST_FREEDOM * weights
+    tl.store(limbs + index, mean)
+    tl.store(limbs + clips * BONES + index, tl.where(varies, 1.0 / tl.where(varies, freedom, 1.0), 0.0))
+
+
+@triton.jit
+def _angle(pose, offset, stride_j, stride_c, c1, p1, c2, p2, m1, n1, m2, n2):
+    ux, uy, uz, u = load_bone(pose, offset, stride_j, stride_c, c1, p1, m1, n1, tl.float64)
+    vx, vy, vz, v = load_bone(pose, offset, stride_j, stride_c, c2, p2, m2, n2, tl.float64)
+    _ux, _uy, _uz, _iu, _vx, _vy, _vz, _iv, cosine = cosine_between(ux, uy, uz, u, vx, vy, vz, v)
+    return arc_cosine(clamp_cosine(cosine))
+
+
+@triton.jit(do_not_specialize=["frames", "T"])
+def angle_kernel(
+    pred,
+    target,
+    weight,
+    angles,  # [1 or 2, frames, ANGLES] float64: predicted minus target angle, and with weights that of the angle
+    list_of_angles,  # [ANGLES, 6]
+    frames,
+    T,
+    pred_stride_b,
+    pred_stride_t,
+    pred_stride_j,
+    pred_stride_c,
+    target_stride_b,
+    target_stride_t,
+    target_stride_j,
+    target_stride_c,
+    weight_stride_b,
+    weight_stride_t,
+    weight_stride_j,
+    ANGLES: tl.constexpr,
+    WEIGHTED: tl.constexpr,
+    WIDE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """A block of the angles of all frames."""
+    block = tl.program_id(0)
+    if WIDE:
+        block = block.to(tl.int64)
+    index = block * BLOCK + tl.arange(0, BLOCK)
+    frame, angle = index // ANGLES, index % ANGLES
+    mask = frame < frames
+    clip, t = frame // T, frame % T
+    entry = list_of_angles + angle * 6
+    c1, p1 = tl.load(entry), tl.load(entry + 1)
+    c2, p2 = tl.load(entry + 2), tl.load(entry + 3)
+    offset = clip * weight_stride_b + t * weight_stride_t
+    w_c1 = load_weight(weight, offset + c1 * weight_stride_j, mask, tl.float64, WEIGHTED)
+    w_p1 = load_weight(weight, offset + p1 * weight_stride_j, mask, tl.float64, WEIGHTED)
+    w_c2 = load_weight(weight, offset + c2 * weight_stride_j, mask, tl.float64, WEIGHTED)
+    w_p2 = load_weight(weight, offset + p2 * weight_stride_j, mask, tl.float64, WEIGHTED)
+    m1, n1, m2, n2 = w_c1 > 0, w_p1 > 0, w_c2 > 0, w_p2 > 0
+    offset = clip * pred_stride_b + t * pred_stride_t
+    found = _angle(pred, offset, pred_stride_j, pred_stride_c, c1, p1, c2, p2, m1, n1, m2, n2)
+    offset = clip * target_stride_b + t * target_stride_t
+    found -= _angle(target, offset, target_stride_j, target_stride_c, c1, p1, c2, p2, m1, n1, m2, n2)
+    tl.store(angles + index, found, mask=mask)
+    if WEIGHTED:
+        other = tl.load(entry + 4)
+        w_other = tl.where(other == c2, w_c2, w_p2)
+        tl.store(angles + frames.to(tl.int64) * ANGLES + index, w_c1 * w_p1 * w_other, mask=mask)
