@@ -18,14 +18,17 @@ import torch
 from inputs import Shape, make_input, skeleton_of
 from torch import Tensor
 
-__all__ = ["KINKED", "WrongError", "check", "compare", "hinge_rows", "shortened", "term"]
+__all__ = ["KINKED", "WrongError", "check", "checked_shape", "compare", "hinge_rows", "left_out", "shortened", "term"]
 
 SMALL_SHAPE = Shape(2, 27, 17)
 # More pairs than this take minutes in the float64 definition; the check then shortens the clip.
 MAX_PAIRS = 300_000_000
 # Pairs the literal definition holds in memory at once; longer rows go block by block.
 PAIRS_AT_ONCE = 4_000_000
-TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-10}
+# A gradient in bfloat16 is rounded to 8 bits, the loss is not: it is float32.
+TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-10, torch.bfloat16: 4e-3}
+# A GPU takes more pairs in the same time; there it is the making of the input that the number of clips limits.
+MAX_GPU_PAIRS, MAX_GPU_ELEMENTS = 3_000_000_000, 400_000
 #: Terms whose gradient jumps where two lengths are equal or a limb is straight. Rounding may put a joint on the other
 #: side than in float64, and so one joint in KINK_SHARE is left out of the comparison of gradients.
 KINKED = ("bone_symmetry", "illegal_angle", "limb_length", "bone_angle", "bone_angle_velocity")
@@ -50,7 +53,7 @@ def _reference(name: str) -> ModuleType:
 def hinge_rows(p: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
     """Unreduced hinge of rows [R, N] and its gradient."""
     pairwise = _reference("pairwise")
-    total, gradient = torch.zeros((), dtype=torch.float64), torch.empty_like(p)
+    total, gradient = torch.zeros((), dtype=torch.float64, device=p.device), torch.empty_like(p)
     at_once = PAIRS_AT_ONCE // p.shape[-1] ** 2
     for start in range(0, len(p), max(at_once, 1)):
         rows = slice(start, start + max(at_once, 1))
@@ -65,8 +68,16 @@ def hinge_rows(p: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def term(name: str, pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Value and gradient of one term of structloss.TERMS in float64; long rows go block by block."""
-    pred, target = pred.detach().cpu().double(), target.cpu().double()
+    """Value and gradient of one term of structloss.TERMS in float64; computed where the poses are, long rows by blocks.
+
+    Returned on the CPU.
+    """
+    with torch.device(pred.device):  # the definitions make constants
+        value, gradient = _term(name, pred.detach().double(), target.double())
+    return value.cpu(), gradient.cpu()
+
+
+def _term(name: str, pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     if not name.startswith("depth_ranking_"):
         leaf = pred.clone().requires_grad_()
         value = _reference("terms").term(name, leaf, target, body=_body(pred.shape[-2]))
@@ -110,6 +121,14 @@ def shortened(shape: Shape, pairs: int) -> Shape:
     return shape
 
 
+def checked_shape(shape: Shape, device: str) -> Shape:
+    """The largest part of `shape` that a check takes seconds for: on a GPU fewer clips, otherwise shorter ones."""
+    if device != "cuda":
+        return shortened(shape, MAX_PAIRS)
+    clips = max(MAX_GPU_ELEMENTS // (shape.frames * shape.joints), 1)
+    return shortened(shape._replace(batch=min(shape.batch, clips)), MAX_GPU_PAIRS)
+
+
 @functools.lru_cache(maxsize=64)  # providers share terms, and long clips are all shortened to one length
 def _cached_term(name: str, shape: Shape, dtype: torch.dtype, device: str, ties: bool) -> tuple[Tensor, Tensor]:
     return term(name, *make_input(shape, dtype, device, ties, seed=1))
@@ -130,7 +149,7 @@ def check(
     small = Shape(*map(min, shape, SMALL_SHAPE))
     if skeleton_of(shape.joints):
         small = small._replace(joints=shape.joints)
-    for sizes, ties in dict.fromkeys(((small, False), (small, True), (shortened(shape, MAX_PAIRS), False))):
+    for sizes, ties in dict.fromkeys(((small, False), (small, True), (checked_shape(shape, device), False))):
         label = f"{sizes}{' with ties' if ties else ''}"
         pred, target = make_input(sizes, dtype, device, ties, seed=1)
         found = [_cached_term(name, sizes, dtype, device, ties) for name in terms]
@@ -140,14 +159,19 @@ def check(
         (gradient,) = torch.autograd.grad(value, leaf)
         with torch.no_grad():
             without_gradient = loss(pred, target)
-        left_out = sizes.elements // KINK_SHARE if set(terms) & set(KINKED) else 0
+        apart = left_out(terms, sizes)
         of_loss = max(
             compare("loss", label, value, expected), compare("loss under no_grad", label, without_gradient, expected)
         )
-        of_gradient = compare("gradient", label, gradient, expected_gradient, left_out)
+        of_gradient = compare("gradient", label, gradient, expected_gradient, apart)
         worst["forward"] = max(worst["forward"], of_loss)
         worst["forward+backward"] = max(worst["forward+backward"], of_loss, of_gradient)
     return worst
+
+
+def left_out(terms: tuple[str, ...], shape: Shape) -> int:
+    """Joints whose gradient may be off, where terms have kinks."""
+    return shape.elements // KINK_SHARE if set(terms) & set(KINKED) else 0
 
 
 def compare(what: str, label: str, got: Tensor, expected: Tensor, left_out: int = 0) -> float:
@@ -159,7 +183,7 @@ def compare(what: str, label: str, got: Tensor, expected: Tensor, left_out: int 
         left_out: this many joints (vectors of the last axis) that differ most don't count.
     """
     allowed = TOLERANCE[got.dtype]
-    off = got.detach().cpu().double() - expected
+    off = got.detach().to(expected.device, torch.float64) - expected
     if left_out:
         by_joint = torch.linalg.vector_norm(off, dim=-1).flatten()
         off = by_joint.sort().values[: len(by_joint) - left_out]  # NaN sorts last: it must not be left out

@@ -10,7 +10,7 @@ from torch import Tensor
 from structloss import skeletons
 from structloss.skeletons import Skeleton
 
-__all__ = ["Shape", "make_input", "skeleton_of"]
+__all__ = ["Shape", "make_input", "make_many", "skeleton_of"]
 
 SKELETONS = {17: "h36m", 133: "h3wb"}
 NOISE = 0.05  # metres, of a prediction
@@ -23,6 +23,7 @@ REST |= {"Neck/Nose": (0, -0.61, -0.03), "Head": (0, -0.73, 0)}
 ARM = ((0.18, -0.48, 0), (0.25, -0.21, 0.03), (0.26, -0.05, -0.16))
 LEG = ((0.13, 0, 0), (0.14, 0.44, -0.08), (0.14, 0.86, 0.12))
 SMALL_BONE = 0.03  # of fingers, toes and the face
+JITTER = 0.005  # metres, between clips that repeat one another
 
 
 class Shape(NamedTuple):
@@ -107,3 +108,21 @@ def make_input(
     if ties:
         pred, target = (4 * pred).round() / 4, (4 * target).round() / 4
     return pred.to(device, dtype).contiguous(), target.to(device, dtype).contiguous()
+
+
+def make_many(
+    shape: Shape, dtype: torch.dtype, device: str, joints_at_most: int = 200_000, seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    """:func:`make_input` for large batches: few clips, repeated on the device, each with a jitter of its own."""
+    clips = min(shape.batch, max(joints_at_most // (shape.frames * shape.joints), 1))
+    few = make_input(shape._replace(batch=clips), torch.float32, device, seed=seed)
+    if clips == shape.batch:
+        return few[0].to(dtype), few[1].to(dtype)
+    generator = torch.Generator(device).manual_seed(seed)
+    times = -(-shape.batch // clips)
+
+    def repeated(x: Tensor) -> Tensor:
+        x = x.repeat(times, 1, 1, 1)[: shape.batch]
+        return x.add_(torch.randn(x.shape, generator=generator, device=device), alpha=JITTER).to(dtype)
+
+    return repeated(few[0]), repeated(few[1])

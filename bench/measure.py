@@ -13,6 +13,9 @@ calls would hide memory. Exact to about 1 MB, the pages of code that are touched
 torch.compile needs to compile doesn't count: its first call at the shape comes before the reset. Where the mark can't
 be reset (not Linux), the growth of `getrusage`'s maximum is taken instead.
 
+Time on CUDA. Events around the calls of a turn, enqueued one after another: where the kernels are shorter than what
+Python takes to launch them, it is that which is measured. `replayed` puts the calls into a CUDA graph instead.
+
 Memory on CUDA: `max_memory_allocated` beyond what was allocated before the call, in this process.
 
     python bench/measure.py '{"provider": "torch", "mode": "forward", "shape": [8, 243, 17], ...}'
@@ -23,6 +26,7 @@ is the fresh process; `run.py` starts it.
 from __future__ import annotations
 
 import ctypes
+import itertools
 import json
 import math
 import os
@@ -31,7 +35,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,11 +43,13 @@ import torch
 
 __all__ = [
     "available_memory",
+    "in_turn",
     "interleave",
     "median_ratio",
     "percentiles",
     "peak_in_fresh_process",
     "peak_of_call",
+    "replayed",
     "seconds_of",
 ]
 
@@ -69,6 +75,27 @@ def seconds_of(call: Callable[[], object], repeats: int, device: str) -> float:
     for _ in range(repeats):
         call()
     return (time.perf_counter() - begin) / repeats
+
+
+def in_turn(calls: Sequence[Callable[[], object]]) -> Callable[[], object]:
+    """A call that makes the next of `calls`, of different inputs, each time: none finds its own in the cache."""
+    following = itertools.cycle(calls)
+    return lambda: next(following)()
+
+
+def replayed(calls: Sequence[Callable[[], object]]) -> Callable[[], object]:
+    """One CUDA graph of all `calls`, one after another: what they take without the launching."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):  # what is compiled or allocated once must not be captured
+        for call in (*calls[:1], *calls):
+            call()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for call in calls:
+            call()
+    return graph.replay
 
 
 def interleave(
@@ -100,6 +127,7 @@ def interleave(
                 seconds = min(seconds_of(call, 1, device) for _ in range(WARM_UP))
         except Exception as error:
             failures[name] = one_line(error)
+            _give_back(device)
             continue
         repeats = min(max(math.ceil(TURN_SECONDS / max(seconds, 1e-9)), 1), MAX_REPEATS)
         # Powers of two, so that the rounds of the slower of two are among those of the faster and ratios exist.
@@ -123,7 +151,14 @@ def interleave(
                 times[name][index] = seconds_of(calls[name], repeats, device)
             except Exception as error:
                 failures[name] = one_line(error)
+                _give_back(device)
     return {name: found for name, found in times.items() if name not in failures}, failures
+
+
+def _give_back(device: str) -> None:
+    """What a call that failed, often for want of memory, left in torch's cache."""
+    if device == "cuda":
+        torch.cuda.empty_cache()
 
 
 def percentiles(values: Mapping[int, float]) -> tuple[float, float, float]:
@@ -146,8 +181,8 @@ def one_line(error: BaseException) -> str:
 
 def available_memory(device: str) -> int:
     """Free bytes: of the GPU, or of the machine and of its control group, whichever is less."""
-    if device == "cuda":
-        return torch.cuda.mem_get_info()[0]
+    if device == "cuda":  # what torch's allocator keeps for later is free, too
+        return torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
     free = []
     meminfo = Path("/proc/meminfo")
     if meminfo.exists() and (found := re.search(r"MemAvailable:\s+(\d+) kB", meminfo.read_text())):

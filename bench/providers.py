@@ -1,4 +1,4 @@
-"""Ways to compute the losses: L_S + L_T, and the seven-term objective, with MPJPE alone for scale."""
+"""Ways to compute the losses: L_S + L_T, RePOSE's with MPJPE, and the seven-term objective; MPJPE alone for scale."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 RANKING = ("depth_ranking_joints", "depth_ranking_frames")
 OBJECTIVE = ("mpjpe", "velocity", *RANKING, "bone_symmetry", "illegal_angle", "bone_ratio")
 MODES = ("forward+backward", "forward")
+GPU_SHAPE = Shape(256, 243, 17)  # few clips leave a GPU idle
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,14 @@ class Op:
     baseline_title: str
     providers: tuple[str, ...]
     tests: tuple[str, ...]
+
+    def shape(self, device: str) -> Shape:
+        """Measured if no shape is asked for."""
+        return GPU_SHAPE if device == "cuda" else self.default_shape
+
+    def tests_on(self, device: str) -> tuple[str, ...]:
+        """Files under tests/ that must pass before anything is timed on the device."""
+        return ("test_gpu.py",) if device == "cuda" else self.tests
 
 
 # ---- the losses --------------------------------------------------------------------------------------------------
@@ -176,6 +185,15 @@ def _compiled(device: str, joints: int) -> Loss:
     # Graphs of one shape only: sizes known to the compiler are its best case.
     torch.compiler.reset()
     return torch.compile(broadcast, fullgraph=True, dynamic=False)
+
+
+def _repose(ranking: Loss) -> Loss:
+    return lambda pred, target: eager_mpjpe(pred, target) + ranking(pred, target)
+
+
+def _compiled_repose(device: str, joints: int) -> Loss:
+    torch.compiler.reset()
+    return torch.compile(_repose(broadcast), fullgraph=True, dynamic=False)
 
 
 def _compiled_objective(device: str, joints: int) -> Loss:
@@ -286,8 +304,16 @@ PROVIDERS: dict[str, Provider] = {
             "repose-eager",
             "MPJPE + Algorithms 1 and 2, eager PyTorch",
             ("mpjpe", *RANKING),
-            lambda device, joints: lambda pred, target: eager_mpjpe(pred, target) + algorithm12(pred, target),
+            lambda device, joints: _repose(algorithm12),
             pair_tensors=(10, 7),
+            quadratic=True,
+        ),
+        Provider(
+            "repose-compiled",
+            "torch.compile of MPJPE + the tuned form",
+            ("mpjpe", *RANKING),
+            _compiled_repose,
+            pair_tensors=(3, 1),
             quadratic=True,
         ),
         Provider(
@@ -296,6 +322,16 @@ PROVIDERS: dict[str, Provider] = {
             ("mpjpe", *RANKING),
             _structloss("fused", "mpjpe", *RANKING),
             _backend_problem("fused"),
+        ),
+        *(
+            Provider(
+                f"repose-{name}",
+                f'MPJPE + L_S + L_T, structloss, backend="{name}"',
+                ("mpjpe", *RANKING),
+                _structloss(name, "mpjpe", *RANKING),
+                _backend_problem(name),
+            )
+            for name in BACKENDS
         ),
         Provider(
             "objective-eager",
@@ -340,6 +376,14 @@ OPS = {
         baseline="algorithm12",
         baseline_title="Algorithms 1 + 2",
         providers=("algorithm12", "broadcast", "compiled", "keops", *BACKENDS, "mpjpe-eager", "repose-fused"),
+        tests=("test_objective.py",),
+    ),
+    "repose": Op(
+        title="MPJPE + L_S + L_T",
+        default_shape=Shape(8, 243, 17),
+        baseline="repose-eager",
+        baseline_title="Algorithms 1 + 2",
+        providers=("repose-eager", "repose-compiled", *(f"repose-{name}" for name in BACKENDS), "mpjpe-eager"),
         tests=("test_objective.py",),
     ),
     "objective": Op(

@@ -24,7 +24,7 @@ import providers
 import tables
 import torch
 from definition import WrongError
-from inputs import Shape, make_input
+from inputs import Shape, make_input, make_many
 from providers import MODES, OPS, Provider
 from tables import common_columns, conditions, note_progress
 
@@ -49,8 +49,8 @@ columns of the CSV: one row an op, provider, mode, metric and shape. metric is t
 (largest relative error against the float64 definition, of the loss for mode forward, of loss and gradient for
 forward+backward), time_per_frame (ns) or time_per_element (ns). ratio says how many times less than the baseline's it
 is, time ratios being medians over the rounds; of time_per_frame, how many times that of the first shape it is. The
-baseline is algorithm12, or mpjpe-eager for --op objective. A row without figures has the reason in note. For op
-ranking_hinge, B is the number of rows and T their length.
+baseline is algorithm12, repose-eager for --op repose, or mpjpe-eager for --op objective. A row without figures has the
+reason in note. For op ranking_hinge, B is the number of rows and T their length.
 
 examples:
   {command}                                          # L_S + L_T of 8 clips of 243 frames, all providers
@@ -124,7 +124,9 @@ def parse_arguments(argv: Sequence[str] | None, prog: str = "run.py") -> argpars
     what = parser.add_argument_group("what")
     what.add_argument("--op", choices=OPS, default="depth_ranking", help="default: depth_ranking, that is L_S + L_T")
     defaults = ", ".join(f"{','.join(map(str, op.default_shape))} for {name}" for name, op in OPS.items())
-    what.add_argument("--shapes", nargs="+", type=shape_argument, metavar="B,T,J", help=f"default: {defaults}")
+    what.add_argument(
+        "--shapes", nargs="+", type=shape_argument, metavar="B,T,J", help=f"default: {defaults}; more clips on a GPU"
+    )
     what.add_argument("--sweep", action="store_true", help="preset of shapes: B 1 to 128, T 27 to 65536, J 8 to 133")
     what.add_argument(
         "--per-frame",
@@ -173,12 +175,13 @@ def parse_arguments(argv: Sequence[str] | None, prog: str = "run.py") -> argpars
         path = getattr(args, option)
         if path is not None and not path.resolve().parent.is_dir():
             parser.error(f"--{option}: the directory {path.parent} doesn't exist")
-    args.tests = [TESTS / name for name in OPS[args.op].tests if args.run_tests and (TESTS / name).exists()]
+    files = OPS[args.op].tests_on(args.device) if args.run_tests else ()
+    args.tests = [TESTS / name for name in files if (TESTS / name).exists()]
     for module, needed in (("pytest", args.tests), ("matplotlib", args.plot is not None)):
         if needed and importlib.util.find_spec(module) is None:
             parser.error(f"{module} is not installed" + ("; --no-tests does without" if module == "pytest" else ""))
     shapes = (*(args.shapes or ()), *(SWEEP if args.sweep else ()))
-    args.shapes = tuple(dict.fromkeys(shapes)) or (PER_FRAME if args.per_frame else (OPS[args.op].default_shape,))
+    args.shapes = tuple(dict.fromkeys(shapes)) or (PER_FRAME if args.per_frame else (OPS[args.op].shape(args.device),))
     if args.providers is None:
         names = OPS[args.op].providers
         if args.per_frame:  # what grows with the square has no time a frame
@@ -230,15 +233,21 @@ def prepare(provider: Provider, shape: Shape, args: argparse.Namespace) -> tuple
         result.notes.update(dict.fromkeys(runnable, f"skipped: it failed with {measure.one_line(error)}"))
         return result, {}
     result.errors = {mode: errors[mode] for mode in runnable}
-    pred, target = make_input(shape, dtype, args.device)
+    pred, target = (make_many if args.device == "cuda" else make_input)(shape, dtype, args.device)
     return result, {mode: providers.bind(loss, pred, target, mode) for mode in runnable}
 
 
 def predicted_seconds(
-    provider: Provider, loss: providers.Loss, shape: Shape, mode: str, dtype: torch.dtype, device: str
+    provider: Provider,
+    loss: providers.Loss,
+    shape: Shape,
+    mode: str,
+    dtype: torch.dtype,
+    device: str,
+    pairs: int | None = None,
 ) -> float:
-    """Seconds of a call at `shape`, told from one with shorter clips; 0 if `shape` is small itself."""
-    short = definition.shortened(shape, QUICK_PAIRS)
+    """Seconds of a call at `shape`, told from one with shorter clips of so many pairs; 0 if `shape` is small itself."""
+    short = definition.shortened(shape, pairs or QUICK_PAIRS)
     if short == shape:
         return 0.0
     call = providers.bind(loss, *make_input(short, dtype, device), mode)

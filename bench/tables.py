@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import csv
 import datetime
+import functools
 import importlib.metadata
 import io
 import os
 import platform
 import re
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -56,7 +58,8 @@ def device_name(device: str) -> str:
     return found[1].strip() if found else platform.processor() or platform.machine()
 
 
-def versions() -> str:
+@functools.cache
+def versions(device: str = "cpu") -> str:
     """Versions of what takes part, on one line."""
     parts = [f"structloss {structloss.__version__}", f"torch {torch.__version__}"]
     for package in ("pykeops", "triton"):
@@ -64,14 +67,25 @@ def versions() -> str:
             parts.append(f"{package} {importlib.metadata.version(package)}")
         except importlib.metadata.PackageNotFoundError:
             continue
-    return ", ".join([*parts, f"Python {platform.python_version()}"])
+    driver = [f"driver {found}"] if device == "cuda" and (found := _driver()) else []
+    return ", ".join([*parts, f"Python {platform.python_version()}", *driver])
+
+
+def _driver() -> str:
+    """The GPU driver's version, or "" where nvidia-smi doesn't tell."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.partition("\n")[0].strip()
 
 
 def conditions(args: argparse.Namespace) -> str:
     """The line under every table."""
     threads = f"{args.threads} thread{'s' if args.threads > 1 else ''}"
     today = datetime.date.today().isoformat()
-    return f"{device_name(args.device)}, {threads}, {versions()}, {args.rounds} interleaved rounds, {today}"
+    return f"{device_name(args.device)}, {threads}, {versions(args.device)}, {args.rounds} interleaved rounds, {today}"
 
 
 def note_progress(line: str) -> None:
@@ -95,7 +109,7 @@ def common_columns(op: str, provider: str, mode: str, shape: Shape, args: argpar
         "dtype": args.dtype,
         "threads": args.threads,
         "device": device_name(args.device),
-        "versions": versions(),
+        "versions": versions(args.device),
         "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
     }
 

@@ -268,6 +268,38 @@ def test_bad_arguments_give_one_line(capsys, arguments, message):
     assert err.startswith(f"run.py: error: {message}") and err.count("\n") == 1
 
 
+def test_a_gpu_has_defaults_of_its_own(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for op in providers.OPS:
+        args = run.parse_arguments(["--op", op, "--device", "cuda"])
+        assert args.shapes == (providers.GPU_SHAPE,) and [path.name for path in args.tests] == ["test_gpu.py"]
+        args = run.parse_arguments(["--op", op])
+        assert args.shapes == (providers.OPS[op].default_shape,)
+        assert [path.name for path in args.tests] == list(providers.OPS[op].tests)
+
+
+def test_a_check_on_a_gpu_takes_fewer_clips_before_shorter_ones():
+    assert definition.checked_shape(inputs.Shape(8, 243, 17), "cuda") == inputs.Shape(8, 243, 17)
+    few = definition.checked_shape(inputs.Shape(2048, 4096, 17), "cuda")
+    assert few.frames == 4096 and 1 <= few.batch < 10 and few.pairs <= definition.MAX_GPU_PAIRS
+    longest = definition.checked_shape(inputs.Shape(4, 65536, 17), "cuda")
+    assert longest.batch == 1 and 1000 < longest.frames < 65536
+    assert definition.checked_shape(inputs.Shape(2048, 243, 17), "cpu").batch == 2048
+
+
+def test_bfloat16_is_compared_with_its_own_rounding():
+    for name in ("repose-torch", "objective-torch"):
+        provider = providers.PROVIDERS[name]
+        loss = provider.build("cpu", 17)
+        errors = definition.check(loss, provider.terms, SMALL, torch.bfloat16, "cpu")
+        assert errors["forward"] < 1e-5 < errors["forward+backward"] < definition.TOLERANCE[torch.bfloat16]
+        with pytest.raises(definition.WrongError, match="gradient at"):
+            definition.check(
+                lambda p, d, loss=loss: loss(p, d) + 0.01 * (p - p.detach()).sum(), provider.terms, SMALL,
+                torch.bfloat16, "cpu",
+            )  # fmt: skip
+
+
 def test_turns_interleave_and_slow_ones_sit_out():
     log, clock = [], [0.0]
 
