@@ -50,6 +50,8 @@ def _load_cuda() -> tuple[ctypes.CDLL | None, str]:
                 return ctypes.CDLL(str(folder / name)), ""
             except OSError as error:
                 return None, f"the compiled CUDA library does not load here: {error}"
+        if (folder / "cuda_problem.txt").exists():
+            return None, f"there are no CUDA kernels: {(folder / 'cuda_problem.txt').read_text().strip()}"
     return None, "the compiled CUDA library is missing (no CUDA compiler when structloss was installed)."
 
 

@@ -1,0 +1,71 @@
+"""The compiled CUDA library: it is there where there is a compiler, for all GPUs, and keeps its budget of registers."""
+
+import re
+import shutil
+import subprocess
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from structloss.kernels import native
+
+ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
+# Registers a thread: two blocks of the nine warps that rank 17 joints share a multiprocessor's 65536.
+CLIP_REGISTERS = 112
+
+needs_library = pytest.mark.skipif(shutil.which("nvcc") is None, reason="no CUDA compiler")
+
+
+def tool():
+    """cuobjdump: that of the CUDA toolkit, or the one that Triton brings."""
+    if found := shutil.which("cuobjdump"):
+        return found
+    spec = find_spec("triton")
+    path = Path(spec.origin).parent / "backends/nvidia/bin/cuobjdump" if spec else None
+    if path is None or not path.exists():
+        pytest.skip("no cuobjdump")
+    return str(path)
+
+
+def dump(*options):
+    path = native.cuda_library()._name
+    return subprocess.run([tool(), *options, path], capture_output=True, text=True, check=True).stdout
+
+
+@needs_library
+def test_where_there_is_a_compiler_there_is_the_library():
+    assert native.cuda_library() is not None, native.cuda_problem()
+
+
+@needs_library
+def test_machine_code_for_every_generation_and_ptx_for_the_next():
+    cubins = dump("-lelf")
+    for architecture in ARCHITECTURES:
+        assert f"{architecture}.cubin" in cubins
+    assert "sm_100.ptx" in dump("-lptx")
+
+
+def resources():
+    """(architecture, mangled name) -> registers, stack bytes, of each kernel."""
+    found, architecture = {}, ""
+    for line in dump("-res-usage").splitlines():
+        if match := re.search(r"arch\s*=\s*(sm_\d+)", line):
+            architecture = match[1]
+        elif match := re.search(r"Function (\S+):", line):
+            name = match[1]
+        elif match := re.search(r"REG:(\d+) STACK:(\d+)", line):
+            found[architecture, name] = int(match[1]), int(match[2])
+    return found
+
+
+@needs_library
+def test_the_default_objective_spills_nothing():
+    usage = resources()
+    # L_S + L_T + MPJPE of up to 256 frames, float32, without weights: clip_kernel<float, 8, false>.
+    for architecture in ARCHITECTURES:
+        kernels = {n: x for (a, n), x in usage.items() if a == architecture and "clip_kernelIfLi8ELb0E" in n}
+        assert len(kernels) == 1
+        ((registers, stack),) = kernels.values()
+        assert stack == 0, f"{architecture}: {stack} bytes of spilled registers"
+        assert registers <= CLIP_REGISTERS, f"{architecture}: {registers} registers"
+    assert all(registers <= 128 for (_, name), (registers, _) in usage.items() if "clip_kernel" in name)
