@@ -43,3 +43,15 @@ def real_mocap():
     if not path.exists():
         pytest.skip(f"real motion not found at {path}")
     return path
+
+
+@pytest.fixture(autouse=True)
+def _emulated(request):
+    """The GPU's kernels on the CPU, for tests that are marked so."""
+    if "emulated" not in request.keywords:
+        yield None
+        return
+    from backends import Emulation
+
+    with Emulation() as emulation:
+        yield emulation

@@ -10,6 +10,7 @@ import torch
 
 import structloss
 from structloss.errors import BackendError
+from structloss.ops import backend
 from structloss.ops.backend import BACKENDS, current_backend, resolve
 
 POSES = torch.zeros(1, 4, 17, 3)
@@ -94,6 +95,36 @@ def test_explicit_backend_on_another_device_raises():
         with pytest.raises(BackendError, match="CPU tensors"):
             structloss.mpjpe(pred, pred, backend="cpp")
     assert resolve("auto", pred.device) == "torch"
+
+
+@pytest.fixture
+def gpu_backends(monkeypatch):
+    """Both GPU backends as if this machine had what they need; the GPU's generation can be set."""
+    generation = [(9, 0)]
+    monkeypatch.setattr(backend, "_PROBLEMS", {**backend._PROBLEMS, "cuda": lambda: "", "triton": lambda: ""})
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: generation[0])
+    backend._cannot_serve.cache_clear()
+    yield generation
+    backend._cannot_serve.cache_clear()
+
+
+def test_the_choice_on_a_gpu(gpu_backends, monkeypatch):
+    gpu = torch.device("cuda", 0)
+    assert resolve("auto", gpu, ("mpjpe",), 256) == "cuda"
+    assert resolve("auto", gpu, ("mpjpe",), 257) == "torch"
+    for name in ("cuda", "triton"):
+        assert resolve(name, gpu, ("mpjpe",), 256) == name
+        with pytest.raises(BackendError, match="up to 256 joints, and these poses have 257"):
+            resolve(name, gpu, ("mpjpe",), 257)
+        with pytest.raises(BackendError, match="GPU tensors, and these are on cpu"):
+            resolve(name, torch.device("cpu"), ("mpjpe",), 17)
+    with pytest.raises(BackendError, match="CPU tensors, and these are on cuda"):
+        resolve("cpp", gpu, ("mpjpe",), 17)
+    gpu_backends[0] = (7, 5)
+    backend._cannot_serve.cache_clear()
+    with pytest.raises(BackendError, match=r"compute capability 8.0, and cuda:0 has 7.5"):
+        resolve("cuda", gpu, ("mpjpe",), 17)
+    assert resolve("auto", gpu, ("mpjpe",), 17) == "triton"
 
 
 def test_import_is_light():

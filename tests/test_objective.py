@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from backends import BACKENDS, FAST
 from compare import assert_close_gradients, assert_close_values, value_and_grad
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,10 +12,6 @@ from reference import pairwise
 
 import structloss
 
-BACKENDS = [
-    "torch",
-    pytest.param("cpp", marks=pytest.mark.skipif(not structloss.backends()["cpp"], reason="no compiled module")),
-]
 RELATIVE = {torch.float64: 1e-12, torch.float32: 1e-5}
 ALL = {"mpjpe": 1.0, "depth_ranking_joints": 0.7, "depth_ranking_frames": 2.5}
 
@@ -328,7 +325,7 @@ def test_cpp_is_bitwise_the_same_for_any_number_of_threads(shape):
         assert value == results[0][0] and torch.equal(gradient, results[0][1])
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", FAST)
 def test_gradcheck(backend):
     pred, target = poses(2, 9, 5)
     weight = torch.rand(2, 9, 5).double() + 0.1

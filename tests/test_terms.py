@@ -7,6 +7,7 @@ import pickle
 
 import pytest
 import torch
+from backends import BACKENDS, FAST
 from compare import assert_close_gradients, assert_close_values, value_and_grad
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,8 +16,6 @@ from reference import terms
 import structloss
 from structloss import skeletons
 
-CPP = pytest.param("cpp", marks=pytest.mark.skipif(not structloss.backends()["cpp"], reason="no compiled module"))
-BACKENDS = ["torch", CPP]
 RELATIVE = {torch.float64: 1e-12, torch.float32: 1e-5}
 
 # MixSTE's joint weights, in the order of Human3.6M.
@@ -855,7 +854,7 @@ def test_joint_weights_may_be_a_tensor_and_weight_positional(backend):
 # Gradients by finite differences.
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", FAST)
 @pytest.mark.parametrize("case", [case for case in CASES if "line" not in case])
 def test_gradcheck(case, backend):
     name, options = CASES[case]
@@ -868,7 +867,7 @@ def test_gradcheck(case, backend):
     )
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", FAST)
 @given(data=st.data())
 @settings(max_examples=12)
 def test_gradcheck_of_random_subsets_and_their_weights(backend, data):

@@ -117,7 +117,8 @@ SL_DEVICE double frame_hinge_of(const T* p, const T* d, int row, double scale, T
     SL_UNROLLED
     for (int j = 0; j < N; ++j) {
       SL_UNROLLED
-      for (int k = j + 1; k < N; ++k) {
+      for (int k = 0; k < N; ++k) {  // constant bounds: they are unrolled on every architecture
+        if (k <= j) continue;
         const T smaller = T(value[k] < value[j]);
         ties |= value[j] == value[k];
         gj[j] = multiply_add(smaller, sign, gj[j]);
@@ -191,23 +192,31 @@ SL_DEVICE Vec3<T> motion_terms(const ClipParams<T>& q, int64_t clip, int64_t t, 
 }
 
 template <typename T>
-SL_DEVICE Vec3<T> position_terms(const ClipParams<T>& q, int64_t clip, int64_t t, int j, const Vec3<T>& p,
-                                 const Vec3<T>& d, JointSums<T>& sums) {
-  const T weight = read_weight<T>(q.weight, clip, t, j);
-  const Vec3<T> difference = where_seen(weight, p - d);
-  const T error = length(difference);
-  T slope = T(0);
-  if (q.on[kMpjpe]) {
-    sums.mpjpe += weight * error;
-    slope += T(q.scale.of(kMpjpe)) * weight;
+struct PositionTerms {
+  const ClipParams<T>& q;
+  const T mpjpe, weighted_mpjpe;  // factors of the gradients
+
+  SL_DEVICE explicit PositionTerms(const ClipParams<T>& params)
+      : q(params), mpjpe(T(q.scale.of(kMpjpe))), weighted_mpjpe(T(q.scale.of(kWeightedMpjpe))) {}
+
+  SL_DEVICE Vec3<T> operator()(int64_t clip, int64_t t, int j, const Vec3<T>& p, const Vec3<T>& d,
+                               JointSums<T>& sums) const {
+    const T weight = read_weight<T>(q.weight, clip, t, j);
+    const Vec3<T> difference = where_seen(weight, p - d);
+    const T error = length(difference);
+    T slope = T(0);
+    if (q.on[kMpjpe]) {
+      sums.mpjpe += weight * error;
+      slope += mpjpe * weight;
+    }
+    if (q.on[kWeightedMpjpe]) {
+      const T factor = weight * (q.weighted_joints == nullptr ? T(1) : T(q.weighted_joints[j]));
+      sums.weighted_mpjpe += factor * error;
+      slope += weighted_mpjpe * factor;
+    }
+    return (slope * inverse(error)) * difference;
   }
-  if (q.on[kWeightedMpjpe]) {
-    const T factor = weight * (q.weighted_joints == nullptr ? T(1) : T(q.weighted_joints[j]));
-    sums.weighted_mpjpe += factor * error;
-    slope += T(q.scale.of(kWeightedMpjpe)) * factor;
-  }
-  return (slope * inverse(error)) * difference;
-}
+};
 
 // ---- the kernel ---------------------------------------------------------------------------------------------------
 
@@ -229,6 +238,17 @@ SL_DEVICE void over_joints(bool packed, int64_t begin, int64_t end, Group&& grou
   for (int64_t i = thread_index(); i < rest; i += thread_count()) single(i < head ? begin + i : to + (i - head));
 }
 
+// Frame and joint of an element of the tile; they follow each other by joints.
+struct TilePlace {
+  int t, j;
+  SL_DEVICE TilePlace(int element, int joints) : t(element / joints), j(element - t * joints) {}
+  SL_DEVICE void next(int joints) {
+    if (++j < joints) return;
+    j = 0;
+    ++t;
+  }
+};
+
 // E: 32 E is the least number of elements that rows over time are sorted as; 0: they are not ranked here.
 template <typename T, int E, bool kWeighted>
 SL_KERNEL(kMostClipThreads) clip_kernel(ClipParams<T> q) {
@@ -245,8 +265,7 @@ SL_KERNEL(kMostClipThreads) clip_kernel(ClipParams<T> q) {
   double joints_loss = 0, frames_loss = 0;
 
   if (depths) {
-    auto put = [&](int64_t joint, T depth, T target) {
-      const int local = int(joint - begin), t = local / J, j = local - t * J;
+    auto put = [&](int t, int j, T depth, T target) {
       const int at = j * row + t;
       if (kWeighted) {
         const T weight = read_weight<T>(q.weight, clip, t0 + t, j);
@@ -263,12 +282,13 @@ SL_KERNEL(kMostClipThreads) clip_kernel(ClipParams<T> q) {
           T pg[3 * kGroup], dg[3 * kGroup];
           read_group(q.pred, first / kGroup, pg);
           read_group(q.target, first / kGroup, dg);
+          TilePlace at(int(first - begin), J);
           SL_UNROLLED
-          for (int k = 0; k < kGroup; ++k) put(first + k, pg[3 * k + 2], dg[3 * k + 2]);
+          for (int k = 0; k < kGroup; ++k, at.next(J)) put(at.t, at.j, pg[3 * k + 2], dg[3 * k + 2]);
         },
         [&](int64_t joint) {
-          const int64_t t = t0 + (joint - begin) / J, j = (joint - begin) % J;
-          put(joint, read_depth<T>(q.pred, clip, t, j), read_depth<T>(q.target, clip, t, j));
+          const TilePlace at(int(joint - begin), J);
+          put(at.t, at.j, read_depth<T>(q.pred, clip, t0 + at.t, at.j), read_depth<T>(q.target, clip, t0 + at.t, at.j));
         });
     sync_block();
     if constexpr (E > 0) {
@@ -299,6 +319,7 @@ SL_KERNEL(kMostClipThreads) clip_kernel(ClipParams<T> q) {
   }
 
   JointSums<T> sums;  // of a thread: few enough to be added up in T
+  const PositionTerms<T> position_terms(q);
   const bool positions = q.on[kMpjpe] || q.on[kWeightedMpjpe];
   const bool motion = q.on[kVelocity] || q.on[kTemporalConsistency];
   if (q.grad != nullptr || positions || motion) {
@@ -310,14 +331,14 @@ SL_KERNEL(kMostClipThreads) clip_kernel(ClipParams<T> q) {
             read_group(q.pred, first / kGroup, pg);
             read_group(q.target, first / kGroup, dg);
           }
+          TilePlace at(int(first - begin), J);
           SL_UNROLLED
-          for (int k = 0; k < kGroup; ++k) {
-            const int local = int(first + k - begin), t = local / J, j = local - t * J;
+          for (int k = 0; k < kGroup; ++k, at.next(J)) {
             Vec3<T> total{T(0), T(0), T(0)};
             if (positions)
-              total = position_terms(q, clip, t0 + t, j, {pg[3 * k], pg[3 * k + 1], pg[3 * k + 2]},
+              total = position_terms(clip, t0 + at.t, at.j, {pg[3 * k], pg[3 * k + 1], pg[3 * k + 2]},
                                      {dg[3 * k], dg[3 * k + 1], dg[3 * k + 2]}, sums);
-            if (depths) total.z += g[j * row + t];
+            if (depths) total.z += g[at.j * row + at.t];
             if (q.ranks_in_grad) total.z += q.grad[3 * (first + k) + 2];
             pg[3 * k] = total.x;
             pg[3 * k + 1] = total.y;
@@ -326,14 +347,16 @@ SL_KERNEL(kMostClipThreads) clip_kernel(ClipParams<T> q) {
           if (q.grad != nullptr) write_group(q.grad, first / kGroup, pg);
         },
         [&](int64_t joint) {
-          const int local = int(joint - begin), t = local / J, j = local - t * J;
+          const TilePlace at(int(joint - begin), J);
+          const int64_t t = t0 + at.t;
+          const int j = at.j;
           Vec3<T> total{T(0), T(0), T(0)};
           if (positions)
-            total = position_terms(q, clip, t0 + t, j, read_joint<T>(q.pred, clip, t0 + t, j),
-                                   read_joint<T>(q.target, clip, t0 + t, j), sums);
-          if (motion) total = total + motion_terms(q, clip, t0 + t, j, sums);
+            total = position_terms(clip, t, j, read_joint<T>(q.pred, clip, t, j),
+                                   read_joint<T>(q.target, clip, t, j), sums);
+          if (motion) total = total + motion_terms(q, clip, t, j, sums);
           if (q.grad == nullptr) return;
-          if (depths) total.z += g[j * row + t];
+          if (depths) total.z += g[j * row + at.t];
           T* to = q.grad + 3 * joint;
           if (q.ranks_in_grad) total.z += to[2];
           to[0] = total.x;

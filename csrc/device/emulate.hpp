@@ -6,6 +6,7 @@
 // writes beyond the end of shared memory, raise an error.
 #pragma once
 
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <algorithm>
@@ -40,7 +41,9 @@ constexpr int kDeadlock = 1, kOverrun = 2;
 enum class State { ready, at_block_barrier, at_warp_barrier, done };
 
 struct Fiber {
-  ucontext_t context;
+  ucontext_t context;  // used to begin; from then on the two jump buffers, which make no system calls
+  jmp_buf place;
+  bool begun = false;
   std::unique_ptr<unsigned char[]> stack;
   State state = State::done;
 };
@@ -59,7 +62,7 @@ class Block {
   std::vector<Fiber> fibers;
   std::vector<Exchange> warps;
   std::vector<int> parity;
-  ucontext_t scheduler;
+  jmp_buf scheduler;
   std::function<void()> body;
   uint64_t seed = 0;  // 0: threads run in order
   std::mt19937_64 random;
@@ -84,8 +87,9 @@ class Block {
       getcontext(&f.context);
       f.context.uc_stack.ss_sp = f.stack.get();
       f.context.uc_stack.ss_size = kStackBytes;
-      f.context.uc_link = &scheduler;
+      f.context.uc_link = nullptr;
       makecontext(&f.context, reinterpret_cast<void (*)()>(&Block::enter), 0);
+      f.begun = false;
       f.state = State::ready;
     }
     std::vector<int> order(static_cast<size_t>(threads));
@@ -96,8 +100,7 @@ class Block {
       for (int i : order) {
         if (fibers[size_t(i)].state != State::ready) continue;
         ran = true;
-        current = i;
-        swapcontext(&scheduler, &fibers[size_t(i)].context);
+        resume(i);
       }
       if (ran) continue;
       int waiting = 0, done = 0;
@@ -139,16 +142,25 @@ class Block {
   }
 
  private:
+  // Runs a thread until it waits or ends. A function of its own: nothing may stay in registers across the jumps.
+  __attribute__((noinline)) void resume(int thread) {
+    current = thread;
+    if (_setjmp(scheduler) != 0) return;
+    Fiber& f = fibers[size_t(thread)];
+    if (f.begun) _longjmp(f.place, 1);
+    f.begun = true;
+    setcontext(&f.context);
+  }
   static void enter() {
     Block& b = one();
-    const int me = b.current;
     b.body();
-    b.fibers[size_t(me)].state = State::done;
+    b.fibers[size_t(b.current)].state = State::done;
+    _longjmp(b.scheduler, 1);
   }
-  void wait(State state) {
+  __attribute__((noinline)) void wait(State state) {
     Fiber& f = fibers[size_t(current)];
     f.state = state;
-    swapcontext(&f.context, &scheduler);
+    if (_setjmp(f.place) == 0) _longjmp(scheduler, 1);
   }
 };
 

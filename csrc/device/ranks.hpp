@@ -219,6 +219,7 @@ SL_DEVICE double hinge_row(const Row<T>& row, double scale, T* g, const RowScrat
   }
   // The g_i sum to zero, so a shift of p changes nothing but the rounding.
   const double shift = row.n > 0 ? double(row.p[0]) : 0.0;
+  const T scaled = T(scale);
   double loss = 0;
   SL_ROLLED
   for (int pass = 0; pass < 2; ++pass) {  // by p, then by d: one copy of the sort's many instructions
@@ -240,9 +241,9 @@ SL_DEVICE double hinge_row(const Row<T>& row, double scale, T* g, const RowScrat
           s.rank[i] = twice;
           return;
         }
-        const double gi = 0.5 * double(s.rank[i] - twice);
-        loss += (double(row.p[i]) - shift) * gi;
-        g[i] = T(scale * gi);
+        const T gi = T(0.5) * T(s.rank[i] - twice);  // exact
+        loss += (double(row.p[i]) - shift) * double(gi);
+        g[i] = scaled * gi;
       });
     }
     sync_warp();

@@ -128,5 +128,3 @@ def _pack(s: Structure) -> tuple[TablesRequest, bytes]:
     tables.data = ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value
     tables.bytes = len(data)
     return tables, data
-
-

@@ -1,0 +1,81 @@
+"""The backends that the tests of the operators run on, on this machine."""
+
+import ctypes
+import functools
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+import structloss
+from structloss.ops import backend, library
+
+SOURCES = Path(__file__).resolve().parents[1] / "csrc"
+
+TORCH = "torch"
+CPP = pytest.param("cpp", marks=pytest.mark.skipif(not structloss.backends()["cpp"], reason="no compiled module"))
+# The GPU's kernels, compiled for the CPU: conftest.py puts them where the marker stands.
+EMULATED = pytest.param(
+    "cuda", marks=[pytest.mark.emulated, pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")]
+)
+BACKENDS = [TORCH, CPP, EMULATED]
+# Without the emulated kernels: for tests of many calls.
+FAST = [TORCH, CPP]
+
+
+def compile_for_the_cpu(source: Path, library_file: Path, *options: str) -> ctypes.CDLL:
+    """CUDA sources as C++: their blocks run on the CPU, a thread after the other."""
+    command = ["g++", "-std=c++17", "-O2", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared", f"-I{SOURCES}", *options]
+    done = subprocess.run(
+        [*command, "-x", "c++", str(source), "-o", str(library_file)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return ctypes.CDLL(str(library_file))
+
+
+@functools.cache
+def emulated_library() -> ctypes.CDLL:
+    """The GPU library for the CPU; compiled once a session (half a minute)."""
+    folder = tempfile.TemporaryDirectory()
+    emulated_library.folder = folder  # goes with the process
+    return compile_for_the_cpu(SOURCES / "objective.cu", Path(folder.name) / "libemulated.so")
+
+
+class Emulation:
+    """Within a `with` block, backend "cuda" takes CPU tensors and runs the kernels on the CPU."""
+
+    def __init__(self) -> None:
+        from structloss.ops import cuda_impl
+
+        self.module = cuda_impl
+        self.native = emulated_library()
+        self.library = cuda_impl.Library(self.native)
+
+    def order(self, seed: int) -> None:
+        """Shuffle the order in which threads run between barriers; 0: as they come."""
+        self.native.structloss_emulation_seed(ctypes.c_uint64(seed))
+
+    def shared_memory(self, kilobytes: int) -> None:
+        """Shared memory that a block may have; an H200 has 227 kB."""
+        self.native.structloss_emulation_shared_bytes(ctypes.c_int64(kilobytes * 1024))
+
+    def __enter__(self) -> "Emulation":
+        self._before = self.module._library, backend._cannot_serve
+        rule = backend._cannot_serve
+
+        def serves(name, device, terms, joints):
+            if name == "cuda" and device.type == "cpu":
+                return "" if joints <= 256 else "too many joints."
+            return rule(name, device, terms, joints)
+
+        self.module._library, backend._cannot_serve = lambda: self.library, serves
+        library._serving.cache_clear()
+        self.order(0)
+        self.shared_memory(227)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.module._library, backend._cannot_serve = self._before
+        library._serving.cache_clear()
