@@ -1,17 +1,19 @@
 # Everything from a fresh clone: `make demo`, `make test`, `make lint`, `make bench`, `make bench-step`,
-# `make bench-micro`.
+# `make bench-micro`. On a machine with a GPU, in its own Python with torch: `make gpu-check PYTHON=python3`.
 # Choose another torch with TORCH=..., e.g.  make test TORCH="torch==2.10.0"
 PYTHON ?= python3
 TORCH  ?= torch==2.13.0
 VENV   ?= .venv
+# Test processes side by side.
+JOBS   ?= 2
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 BENCH_STAMP := $(VENV)/.installed-bench
 TORCH_STAMP := $(VENV)/.torch-$(subst /,_,$(subst $(eval ) ,_,$(TORCH)))
 # What the native module and the package's metadata are made from; pure-Python edits need no reinstall.
-BUILD_INPUTS := pyproject.toml $(wildcard csrc/*) $(wildcard kernels/*)
+BUILD_INPUTS := pyproject.toml $(wildcard csrc/*) $(wildcard csrc/device/*) $(wildcard kernels/*)
 
-.PHONY: install test lint demo bench bench-step bench-micro clean
+.PHONY: install test lint demo bench bench-step bench-micro gpu-check clean
 
 install: $(STAMP)
 
@@ -30,7 +32,7 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 
 test: $(STAMP) lint
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
 demo: $(STAMP)
 	$(BIN)/structloss demo $(ARGS)
@@ -48,6 +50,9 @@ bench-step: $(STAMP)
 
 bench-micro: $(STAMP)
 	$(BIN)/python -m pytest bench/test_micro.py --benchmark-only $(ARGS)
+
+gpu-check:
+	PYTHON=$(PYTHON) bench/gpu_check.sh $(ARGS)
 
 clean:
 	rm -rf build dist $(VENV)

@@ -194,7 +194,7 @@ void run_any_rows(const RowsParams<T>& q, const RowPlan& plan, Arena& arena, Que
 
 // ---- clips --------------------------------------------------------------------------------------------------------
 
-// Warps of a block that ranks J rows: two rows a warp, so that few of them wait for the last one.
+// Warps of a block that ranks J rows: two rows a warp, if there are enough, so that few wait for the last one.
 int clip_warps(int64_t J) { return int(std::min<int64_t>(kMostClipThreads / kWarp, std::max<int64_t>(4, pieces(J, 2)))); }
 
 // The 32 E elements that rows of n are sorted as in a fused clip; 0 if they are too long for it.

@@ -10,8 +10,8 @@ import pytest
 from structloss.kernels import native
 
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
-# Registers a thread: two blocks of the nine warps that rank 17 joints share a multiprocessor's 65536.
-CLIP_REGISTERS = 112
+# Registers a thread: three blocks of the nine warps that rank 17 joints share a multiprocessor's 65536.
+CLIP_REGISTERS = 72
 
 needs_library = pytest.mark.skipif(shutil.which("nvcc") is None, reason="no CUDA compiler")
 
@@ -68,4 +68,6 @@ def test_the_default_objective_spills_nothing():
         ((registers, stack),) = kernels.values()
         assert stack == 0, f"{architecture}: {stack} bytes of spilled registers"
         assert registers <= CLIP_REGISTERS, f"{architecture}: {registers} registers"
-    assert all(registers <= 128 for (_, name), (registers, _) in usage.items() if "clip_kernel" in name)
+    # The other kernels may keep a few bytes on the stack, none of them much.
+    for (architecture, name), (registers, stack) in usage.items():
+        assert registers <= 192 and stack <= 512, f"{architecture}, {name}: {registers} registers, {stack} bytes"

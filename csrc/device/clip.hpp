@@ -1,7 +1,7 @@
 // One clip a block: both depth rankings and the terms of single joints, fused.
 //
-// Depths are read into shared memory, one row a joint; each warp ranks rows over time, then each thread the joints of a
-// frame. At last positions and steps are read again (from the second-level cache), their terms are added, and the
+// Depths are read into shared memory, one row a joint; each thread ranks the joints of a frame, then each warp rows over
+// time. At last positions and steps are read again (from the second-level cache), their terms are added, and the
 // gradient is written, once. Clips that do not fit are cut into tiles of frames, without the ranking over time.
 #pragma once
 
@@ -12,7 +12,14 @@
 
 namespace structloss {
 
-constexpr int kMostClipThreads = 512;
+// Nine warps rank the 17 joints of a clip in two rounds.
+constexpr int kMostClipThreads = 9 * kWarp;
+
+// Blocks that share a multiprocessor, by what their shared memory leaves room for.
+template <typename T, int E, bool kWeighted>
+constexpr int clip_blocks() {
+  return sizeof(T) == sizeof(double) || E > 8 ? 1 : kWeighted ? 2 : 3;
+}
 
 template <typename T>
 struct ClipParams {
@@ -55,8 +62,8 @@ SL_DEVICE T pair_order(T pi, T pj, T di, T dj) {
 // Hinge of a frame whose depths are p[j * row] and d[j * row]; adds scale * g_j to g[j * row]. A few joints at a time
 // are in registers; w is null without weights.
 template <typename T, bool kWeighted>
-SL_DEVICE double frame_hinge(const T* p, const T* d, const T* w, int row, int joints, double scale, T* g) {
-  constexpr int N = 8;
+SL_DEVICE double frame_hinge(const T* p, const T* d, const T* w, int row, int joints, T scale, T* g) {
+  constexpr int N = 4;
   const T nan = std::numeric_limits<T>::quiet_NaN();
   using Sum = std::conditional_t<kWeighted, double, T>;
   bool invalid = false;
@@ -90,7 +97,7 @@ SL_DEVICE double frame_hinge(const T* p, const T* d, const T* w, int row, int jo
       Sum gj = Sum(0.5) * wj * twice[i];
       if (invalid) gj = wj == Sum(0) ? Sum(0) : Sum(nan);
       loss += (double(pj[i]) - double(p[0])) * double(gj);
-      g[j * row] += T(scale * double(gj));
+      g[j * row] += scale * T(gj);
     }
   }
   return loss;
@@ -99,7 +106,7 @@ SL_DEVICE double frame_hinge(const T* p, const T* d, const T* w, int row, int jo
 // The hinge for N joints in registers, if none tie: then g is a difference of two ranks, and a pair takes one comparison
 // each.
 template <typename T, int N>
-SL_DEVICE double frame_hinge_of(const T* p, const T* d, int row, double scale, T* g) {
+SL_DEVICE double frame_hinge_of(const T* p, const T* d, int row, T scale, T* g) {
   T gj[N];
   SL_UNROLLED
   for (int j = 0; j < N; ++j) gj[j] = T(0);
@@ -127,12 +134,12 @@ SL_DEVICE double frame_hinge_of(const T* p, const T* d, int row, double scale, T
     }
   }
   if (ties) return frame_hinge<T, false>(p, d, nullptr, row, N, scale, g);
-  const T scaled = T(scale), shift = p[0];
+  const T shift = p[0];
   double loss = 0;
   SL_UNROLLED
   for (int j = 0; j < N; ++j) {
     loss += (double(p[j * row]) - double(shift)) * double(gj[j]);
-    g[j * row] += scaled * gj[j];
+    g[j * row] += scale * gj[j];
   }
   return loss;
 }
@@ -251,8 +258,10 @@ struct TilePlace {
 
 // E: 32 E is the least number of elements that rows over time are sorted as; 0: they are not ranked here.
 template <typename T, int E, bool kWeighted>
-SL_KERNEL(kMostClipThreads) clip_kernel(ClipParams<T> q) {
-  const int64_t clip = block_index() / q.tiles, t0 = block_index() % q.tiles * q.tile_frames;
+SL_KERNEL_SHARING(kMostClipThreads, (clip_blocks<T, E, kWeighted>())) clip_kernel(ClipParams<T> q) {
+  // A fused clip is one tile.
+  const int64_t clip = E > 0 ? block_index() : block_index() / q.tiles;
+  const int64_t t0 = E > 0 ? 0 : block_index() % q.tiles * q.tile_frames;
   const int J = q.joints, n = int(q.frames - t0 < q.tile_frames ? q.frames - t0 : q.tile_frames);
   const int64_t begin = (clip * q.frames + t0) * J, end = begin + int64_t(n) * J;
   const bool depths = q.on[kDepthRankingJoints] || (E > 0 && q.on[kDepthRankingFrames]);
@@ -291,6 +300,19 @@ SL_KERNEL(kMostClipThreads) clip_kernel(ClipParams<T> q) {
           put(at.t, at.j, read_depth<T>(q.pred, clip, t0 + at.t, at.j), read_depth<T>(q.target, clip, t0 + at.t, at.j));
         });
     sync_block();
+    // Joints first, while few registers are taken by the rest.
+    if (q.on[kDepthRankingJoints]) {
+      const T scale = T(q.scale.of(kDepthRankingJoints));
+      for (int t = thread_index(); t < n; t += thread_count()) {
+        const int apart = opaque(row);  // or the compiler keeps multiples of it in registers
+        if (!kWeighted && J == 17) {
+          joints_loss += frame_hinge_of<T, 17>(p + t, d + t, apart, scale, g + t);
+        } else {
+          joints_loss += frame_hinge<T, kWeighted>(p + t, d + t, kWeighted ? w + t : nullptr, apart, J, scale, g + t);
+        }
+      }
+      sync_block();
+    }
     if constexpr (E > 0) {
       if (q.on[kDepthRankingFrames]) {
         const RowScratch<T> scratch(shared_memory() + memory.scratch +
@@ -303,18 +325,6 @@ SL_KERNEL(kMostClipThreads) clip_kernel(ClipParams<T> q) {
         }
         sync_block();
       }
-    }
-    if (q.on[kDepthRankingJoints]) {
-      const double scale = q.scale.of(kDepthRankingJoints);
-      for (int t = thread_index(); t < n; t += thread_count()) {
-        const int apart = opaque(row);  // or the compiler keeps multiples of it in registers
-        if (!kWeighted && J == 17) {
-          joints_loss += frame_hinge_of<T, 17>(p + t, d + t, apart, scale, g + t);
-        } else {
-          joints_loss += frame_hinge<T, kWeighted>(p + t, d + t, kWeighted ? w + t : nullptr, apart, J, scale, g + t);
-        }
-      }
-      sync_block();
     }
   }
 

@@ -13,6 +13,8 @@
 #define SL_DEVICE __device__ __forceinline__
 #define SL_BOTH __host__ __device__
 #define SL_KERNEL(threads) __global__ void __launch_bounds__(threads)
+// So many blocks are to share a multiprocessor: a bound for the registers.
+#define SL_KERNEL_SHARING(threads, blocks) __global__ void __launch_bounds__(threads, blocks)
 #define SL_UNROLLED _Pragma("unroll")
 #define SL_ROLLED _Pragma("unroll 1")
 

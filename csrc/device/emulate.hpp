@@ -23,6 +23,7 @@
 #define SL_DEVICE inline
 #define SL_BOTH
 #define SL_KERNEL(threads) inline void
+#define SL_KERNEL_SHARING(threads, blocks) inline void
 #define SL_UNROLLED
 #define SL_ROLLED
 

@@ -57,6 +57,7 @@ SL_KERNEL(kRowWarps* kWarp) rows_kernel(RowsParams<T> q) {
       const bool seen = weight != T(0);
       p[t] = seen ? read_depth<T>(q.pred, clip, t, j) : T(0);
       d[t] = seen ? read_depth<T>(q.target, clip, t, j) : T(0);
+      g[t] = T(0);
       if (kWeighted) w[t] = weight;
     }
     sync_warp();

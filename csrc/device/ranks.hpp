@@ -184,8 +184,7 @@ SL_DEVICE void rank_weighted_row(const Row<T>& row, bool by_target, T low, T hig
   sync_warp();
 }
 
-// Hinge of a row, and scale * g_i in g[i] (not null: may be the only output wanted). Returns this lane's share of the
-// unreduced loss. A NaN among the elements with weight makes the loss, and the gradient of those elements, NaN.
+// Hinge of a row; adds scale * g_i to g[i]. Returns this lane's share of the unreduced loss. A NaN among the elements with weight makes the loss, and the gradient of those elements, NaN.
 template <typename T, int E, bool kWeighted>
 SL_DEVICE double hinge_row(const Row<T>& row, double scale, T* g, const RowScratch<T>& s) {
   const T big = std::numeric_limits<T>::infinity();
@@ -204,7 +203,7 @@ SL_DEVICE double hinge_row(const Row<T>& row, double scale, T* g, const RowScrat
   }
   if (any_lane(invalid)) {
     const T nan = std::numeric_limits<T>::quiet_NaN();
-    for (int i = lane_index(); i < row.n; i += kWarp) g[i] = kWeighted && row.w[i] == T(0) ? T(0) : nan;
+    for (int i = lane_index(); i < row.n; i += kWarp) g[i] += kWeighted && row.w[i] == T(0) ? T(0) : nan;
     return double(nan);
   }
   for (int mask = kWarp / 2; mask > 0; mask /= 2) {
@@ -233,7 +232,7 @@ SL_DEVICE double hinge_row(const Row<T>& row, double scale, T* g, const RowScrat
         }
         const double w = double(row.w[i]), gi = w == 0 ? 0 : w * (s.mass[i] - rank);
         loss += gi == 0 ? 0 : (double(row.p[i]) - shift) * gi;
-        g[i] = T(scale * gi);
+        g[i] += T(scale * gi);
       });
     } else {
       rank_row<T, E>(row, by_target, low, high, s, [&](int i, int twice) {
@@ -243,7 +242,7 @@ SL_DEVICE double hinge_row(const Row<T>& row, double scale, T* g, const RowScrat
         }
         const T gi = T(0.5) * T(s.rank[i] - twice);  // exact
         loss += (double(row.p[i]) - shift) * double(gi);
-        g[i] = scaled * gi;
+        g[i] += scaled * gi;
       });
     }
     sync_warp();
