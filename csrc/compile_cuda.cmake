@@ -1,7 +1,9 @@
-# Compiles SOURCE to LIBRARY with NVCC, or says in PROBLEM why that failed; never an error.
+# Compiles SOURCE to LIBRARY with NVCC, or says in PROBLEM why that failed; never an error. ARCHITECTURES are numbers such as
+# 80,90 or nothing for the usual ones.
 execute_process(COMMAND ${NVCC} --version OUTPUT_VARIABLE about)
 string(REGEX MATCH "release ([0-9]+\\.[0-9]+)" found "${about}")
 set(version ${CMAKE_MATCH_1})
+string(REPLACE "," ";" ARCHITECTURES "${ARCHITECTURES}")
 if(NOT ARCHITECTURES)
   set(ARCHITECTURES 80 90)
   if(version VERSION_GREATER_EQUAL 12.8)

@@ -492,8 +492,13 @@ SL_EXPORT int structloss_cuda_scale(void* stream, int32_t device, int32_t dtype,
   const DeviceGuard guard(device);
   if (guard.error() != 0) return guard.error();
   const auto kernel = DType(dtype) == DType::f32 ? scale_kernel<float> : scale_kernel<double>;
-  return launch(kernel, pieces(count, kScaledByBlock), kSumThreads, 0, static_cast<Stream>(stream),
-                ScaleParams{grad, by, count});
+  const int64_t blocks = std::min(pieces(count, kSumThreads), kMostScaleBlocks);
+  return launch(kernel, blocks, kSumThreads, 0, static_cast<Stream>(stream), ScaleParams{grad, by, count, blocks});
+}
+// Whether this device and its driver can run the kernels.
+SL_EXPORT int structloss_cuda_probe(int32_t device) {
+  const DeviceGuard guard(device);
+  return guard.error() != 0 ? guard.error() : probe(clip_kernel<float, 8, false>);
 }
 SL_EXPORT const char* structloss_cuda_error(int error) { return error_text(error); }
 SL_EXPORT const char* structloss_cuda_term(int term) { return term < kTermCount ? term_name(term) : nullptr; }

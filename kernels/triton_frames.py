@@ -11,6 +11,7 @@ from .triton_math import (
     LEAST_FREEDOM,
     LIMB_LENGTH,
     N_MPJPE,
+    STRIDES,
     arc_cosine,
     clamp_cosine,
     cosine_between,
@@ -20,6 +21,7 @@ from .triton_math import (
     load_bone,
     load_point,
     load_weight,
+    widened,
 )
 
 __all__ = ["angle_kernel", "frame_kernel", "limb_kernel"]
@@ -40,7 +42,7 @@ def _angle_weights(weight, offset, stride_j, list_of_angles, angle, mask):
     )
 
 
-@triton.jit(do_not_specialize=["frames", "T", "blocks"])
+@triton.jit(do_not_specialize=["frames", "T", "blocks", *STRIDES])
 def frame_kernel(
     pred,
     target,
@@ -76,6 +78,10 @@ def frame_kernel(
     FRAMES: tl.constexpr,
 ):
     """A block of FRAMES frames: N-MPJPE's scales, and with COUNT the sums of weights that means divide by."""
+    if WIDE:
+        pred_stride_j, pred_stride_c = widened(pred_stride_j), widened(pred_stride_c)
+        target_stride_j, target_stride_c = widened(target_stride_j), widened(target_stride_c)
+        weight_stride_j = widened(weight_stride_j)
     block = tl.program_id(0)
     frame = block * FRAMES + tl.arange(0, FRAMES)[:, None]
     joint = tl.arange(0, J_PADDED)[None, :]
@@ -131,7 +137,7 @@ def frame_kernel(
             tl.store(counts + 6 * blocks + block, tl.sum(tl.sum(product, 1), 0))
 
 
-@triton.jit(do_not_specialize=["T", "clips"])
+@triton.jit(do_not_specialize=["T", "clips", *STRIDES])
 def limb_kernel(
     pred,
     weight,
@@ -152,6 +158,9 @@ def limb_kernel(
     BLOCK: tl.constexpr,
 ):
     """A bone of a clip."""
+    if WIDE:
+        pred_stride_j, pred_stride_c = widened(pred_stride_j), widened(pred_stride_c)
+        weight_stride_j = widened(weight_stride_j)
     index = tl.program_id(0)
     clip, bone = index // BONES, index % BONES
     child, parent = tl.load(list_of_bones + 2 * bone), tl.load(list_of_bones + 2 * bone + 1)
@@ -194,7 +203,7 @@ def _angle(pose, offset, stride_j, stride_c, c1, p1, c2, p2, m1, n1, m2, n2):
     return arc_cosine(clamp_cosine(cosine))
 
 
-@triton.jit(do_not_specialize=["frames", "T"])
+@triton.jit(do_not_specialize=["frames", "T", *STRIDES])
 def angle_kernel(
     pred,
     target,
@@ -220,6 +229,10 @@ def angle_kernel(
     BLOCK: tl.constexpr,
 ):
     """A block of the angles of all frames."""
+    if WIDE:
+        pred_stride_j, pred_stride_c = widened(pred_stride_j), widened(pred_stride_c)
+        target_stride_j, target_stride_c = widened(target_stride_j), widened(target_stride_c)
+        weight_stride_j = widened(weight_stride_j)
     block = tl.program_id(0)
     if WIDE:
         block = block.to(tl.int64)

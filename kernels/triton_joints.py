@@ -23,6 +23,7 @@ from .triton_math import (
     LIMB_VARIANCE,
     MPJPE,
     N_MPJPE,
+    STRIDES,
     TEMPORAL_CONSISTENCY,
     VELOCITY,
     WEIGHTED_MPJPE,
@@ -31,6 +32,7 @@ from .triton_math import (
     length,
     load_point,
     load_weight,
+    widened,
 )
 
 __all__ = ["joint_kernel"]
@@ -49,7 +51,7 @@ def _put(partials, TERM: tl.constexpr, blocks, block, value, mask):
     tl.store(partials + TERM * blocks + block, total)
 
 
-@triton.jit(do_not_specialize=["frames", "T", "blocks"])
+@triton.jit(do_not_specialize=["frames", "T", "blocks", *STRIDES])
 def joint_kernel(
     pred,
     target,
@@ -103,6 +105,10 @@ def joint_kernel(
     BLOCK: tl.constexpr,
 ):
     """A block of joints of all frames."""
+    if WIDE:
+        pred_stride_j, pred_stride_c = widened(pred_stride_j), widened(pred_stride_c)
+        target_stride_j, target_stride_c = widened(target_stride_j), widened(target_stride_c)
+        weight_stride_j = widened(weight_stride_j)
     block = tl.program_id(0)
     index = block * BLOCK + tl.arange(0, BLOCK)
     if WIDE:

@@ -29,6 +29,9 @@ COSINE_LIMIT = tl.constexpr(1 - 1e-7)
 # The degrees of freedom of a bone's variance that are more than rounding, as a share of its weight.
 LEAST_FREEDOM = tl.constexpr(1e-12)
 
+# Strides that follow a tensor's sizes: specialised on, every other length of a clip would compile anew.
+STRIDES = tuple(f"{x}_stride_{axis}" for x in ("pred", "target", "weight") for axis in "btj")
+
 
 @triton.jit
 def load_weight(weight, offset, mask, DTYPE: tl.constexpr, WEIGHTED: tl.constexpr):
@@ -132,3 +135,9 @@ def clamp_cosine(cosine):
     """Into [-limit, limit]; a NaN stays."""
     limit = tl.full(cosine.shape, COSINE_LIMIT, tl.float64)
     return tl.where(cosine > limit, limit, tl.where(cosine < -limit, -limit, cosine))
+
+
+@triton.jit
+def widened(x):
+    """An integer, constant or not, in 64 bits."""
+    return x + tl.full((), 0, tl.int64)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from .triton_math import STRIDES, widened
+
 __all__ = ["row_kernel"]
 
 # Sorts after every depth that is a number.
@@ -86,7 +88,7 @@ def _image(x):
     return bits ^ ((bits >> 31) & 0x7FFFFFFF)
 
 
-@triton.jit(do_not_specialize=["rows", "T", "J"])
+@triton.jit(do_not_specialize=["rows", "T", "J", *STRIDES])
 def row_kernel(
     pred,
     target,
@@ -115,6 +117,10 @@ def row_kernel(
     LOG: tl.constexpr,
 ):
     """Rows (clip, joint) of depths, ROWS at a time, padded to N = 2**LOG; half types and float32."""
+    if WIDE:
+        pred_stride_j, pred_stride_c = widened(pred_stride_j), widened(pred_stride_c)
+        target_stride_j, target_stride_c = widened(target_stride_j), widened(target_stride_c)
+        weight_stride_j = widened(weight_stride_j)
     local = tl.arange(0, ROWS)[:, None]
     # Written in full, for bisection's indices have the rows' shape.
     column = tl.broadcast_to(tl.arange(0, N)[None, :], (ROWS, N))

@@ -10,7 +10,7 @@ import torch
 
 import structloss
 from structloss.errors import BackendError
-from structloss.ops import backend
+from structloss.ops import backend, cuda_impl
 from structloss.ops.backend import BACKENDS, current_backend, resolve
 
 POSES = torch.zeros(1, 4, 17, 3)
@@ -103,6 +103,9 @@ def gpu_backends(monkeypatch):
     generation = [(9, 0)]
     monkeypatch.setattr(backend, "_PROBLEMS", {**backend._PROBLEMS, "cuda": lambda: "", "triton": lambda: ""})
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: generation[0])
+    monkeypatch.setattr(
+        cuda_impl, "problem_of", lambda device: "its driver is too old." if generation[0] == (9, 9) else ""
+    )
     backend._cannot_serve.cache_clear()
     yield generation
     backend._cannot_serve.cache_clear()
@@ -125,6 +128,11 @@ def test_the_choice_on_a_gpu(gpu_backends, monkeypatch):
     with pytest.raises(BackendError, match=r"compute capability 8.0, and cuda:0 has 7.5"):
         resolve("cuda", gpu, ("mpjpe",), 17)
     assert resolve("auto", gpu, ("mpjpe",), 17) == "triton"
+    gpu_backends[0] = (9, 9)
+    backend._cannot_serve.cache_clear()
+    assert resolve("auto", gpu, ("mpjpe",), 17) == "triton"
+    with pytest.raises(BackendError, match="its driver is too old"):
+        resolve("cuda", gpu, ("mpjpe",), 17)
 
 
 def test_import_is_light():

@@ -45,7 +45,7 @@ struct ClipMemory {
     row = frames | 1;  // odd: neighbouring joints of a frame lie in different banks
     rows = depths ? (joints * row * item + 15) / 16 * 16 : 0;
     scratch = rows * (weighted ? 4 : 3);
-    bytes = scratch + int64_t(warps) * padded * (weighted ? 20 : 8);
+    bytes = scratch + int64_t(warps) * padded * (weighted ? 24 : 8);
   }
 };
 
@@ -198,7 +198,7 @@ SL_DEVICE Vec3<T> motion_terms(const ClipParams<T>& q, int64_t clip, int64_t t, 
   return g;
 }
 
-template <typename T>
+template <typename T, bool kWeighted>
 struct PositionTerms {
   const ClipParams<T>& q;
   const T mpjpe, weighted_mpjpe;  // factors of the gradients
@@ -208,7 +208,7 @@ struct PositionTerms {
 
   SL_DEVICE Vec3<T> operator()(int64_t clip, int64_t t, int j, const Vec3<T>& p, const Vec3<T>& d,
                                JointSums<T>& sums) const {
-    const T weight = read_weight<T>(q.weight, clip, t, j);
+    const T weight = kWeighted ? read_weight<T>(q.weight, clip, t, j) : T(1);
     const Vec3<T> difference = where_seen(weight, p - d);
     const T error = length(difference);
     T slope = T(0);
@@ -318,7 +318,7 @@ SL_KERNEL_SHARING(kMostClipThreads, (clip_blocks<T, E, kWeighted>())) clip_kerne
         const RowScratch<T> scratch(shared_memory() + memory.scratch +
                                         warp_index() * RowScratch<T>::bytes(kWarp * E, kWeighted),
                                     kWarp * E, kWeighted);
-        const double scale = q.scale.of(kDepthRankingFrames);
+        const T scale = T(q.scale.of(kDepthRankingFrames));
         for (int j = warp_index(); j < J; j += warp_count()) {
           const Row<T> one{p + j * row, d + j * row, kWeighted ? w + j * row : nullptr, n};
           frames_loss += hinge_row<T, E, kWeighted>(one, scale, g + j * row, scratch);
@@ -329,7 +329,7 @@ SL_KERNEL_SHARING(kMostClipThreads, (clip_blocks<T, E, kWeighted>())) clip_kerne
   }
 
   JointSums<T> sums;  // of a thread: few enough to be added up in T
-  const PositionTerms<T> position_terms(q);
+  const PositionTerms<T, kWeighted> position_terms(q);
   const bool positions = q.on[kMpjpe] || q.on[kWeightedMpjpe];
   const bool motion = q.on[kVelocity] || q.on[kTemporalConsistency];
   if (q.grad != nullptr || positions || motion) {

@@ -41,12 +41,19 @@ template <typename V>
 SL_DEVICE V shuffle_up(V x, int lanes) {
   return __shfl_up_sync(kAllLanes, x, lanes);
 }
+template <typename V>
+SL_DEVICE V shuffle_down(V x, int lanes) {
+  return __shfl_down_sync(kAllLanes, x, lanes);
+}
 // The same number, which the compiler knows nothing about.
 SL_DEVICE int opaque(int x) {
   asm volatile("" : "+r"(x));
   return x;
 }
 SL_DEVICE bool any_lane(bool x) { return __any_sync(kAllLanes, x) != 0; }
+// Of a number that is not 0.
+SL_DEVICE int highest_bit(uint32_t x) { return 31 - __clz(int(x)); }
+SL_DEVICE int lowest_bit(uint32_t x) { return __ffs(int(x)) - 1; }
 SL_DEVICE float half_to_float(uint16_t bits) { return __half2float(__ushort_as_half(bits)); }
 SL_DEVICE float float_of_bits(uint32_t bits) { return __uint_as_float(bits); }
 SL_DEVICE uint32_t bits_of(float x) { return __float_as_uint(x); }
@@ -56,14 +63,28 @@ SL_DEVICE uint64_t bits_of(double x) { return static_cast<uint64_t>(__double_as_
 template <typename Params>
 int launch(void (*kernel)(Params), int64_t blocks, int threads, int64_t shared_bytes, Stream stream, const Params& params) {
   if (blocks == 0) return 0;
+  const void* function = reinterpret_cast<const void*>(kernel);
   constexpr int64_t kWithoutAsking = 48 * 1024;
   if (shared_bytes > kWithoutAsking) {
-    const cudaError_t error = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                                                   cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes));
+    // Always the most that there is: another thread may be launching the same kernel with another size.
+    int device = 0, most = 0;
+    cudaError_t error = cudaGetDevice(&device);
+    if (error == cudaSuccess) error = cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+    if (error == cudaSuccess) error = cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, most);
     if (error != cudaSuccess) return int(error);
   }
-  kernel<<<dim3(unsigned(blocks)), dim3(unsigned(threads)), size_t(shared_bytes), stream>>>(params);
-  return int(cudaGetLastError());
+  void* arguments[] = {const_cast<Params*>(&params)};
+  return int(cudaLaunchKernel(function, dim3(unsigned(blocks)), dim3(unsigned(threads)), arguments, size_t(shared_bytes),
+                              stream));
+}
+
+// Whether this device and its driver can run the library's code.
+template <typename Params>
+int probe(void (*kernel)(Params)) {
+  cudaFuncAttributes attributes;
+  const cudaError_t error = cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(kernel));
+  cudaGetLastError();  // a failure is told, and no longer pending
+  return int(error);
 }
 
 // Makes a device current, and the one before again.

@@ -181,6 +181,12 @@ template <typename V>
 V shuffle_up(V x, int lanes) {
   return emulation::Block::one().exchange(x, [lanes](int lane) { return lane < lanes ? lane : lane - lanes; });
 }
+template <typename V>
+V shuffle_down(V x, int lanes) {
+  return emulation::Block::one().exchange(x, [lanes](int lane) { return lane + lanes < kWarp ? lane + lanes : lane; });
+}
+inline int highest_bit(uint32_t x) { return 31 - __builtin_clz(x); }
+inline int lowest_bit(uint32_t x) { return __builtin_ctz(x); }
 inline int opaque(int x) { return x; }
 inline bool any_lane(bool x) {
   int found = x;
@@ -215,6 +221,11 @@ int launch(void (*kernel)(Params), int64_t blocks, int threads, int64_t shared_b
     const int error = emulation::Block::one().run(block, threads, shared_bytes, [&] { kernel(params); });
     if (error != 0) return error;
   }
+  return 0;
+}
+
+template <typename Params>
+int probe(void (*)(Params)) {
   return 0;
 }
 

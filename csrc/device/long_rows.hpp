@@ -46,7 +46,7 @@ SL_KERNEL(kRowWarps* kWarp) rows_kernel(RowsParams<T> q) {
   T* p = reinterpret_cast<T*>(memory + RowScratch<T>::bytes(kPadded, kWeighted));
   T *d = p + kPadded, *g = d + kPadded, *w = g + kPadded;
   const int n = int(q.frames);
-  const double scale = q.scale.of(kDepthRankingFrames);
+  const T scale = T(q.scale.of(kDepthRankingFrames));
   // How many blocks there are depends on the number of rows alone, and so does who adds up what.
   const int64_t blocks = row_blocks(q.rows, warp_count());
   double loss = 0;

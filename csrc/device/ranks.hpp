@@ -51,7 +51,7 @@ struct RowScratch {
   int32_t* rank;          // twice the mid-rank by p
   double *before, *mass;  // with weights: that of the positions before, and the mid-rank by p in units of weight
 
-  static constexpr int64_t bytes(int64_t padded, bool weighted) { return padded * (weighted ? 4 + 16 : 8); }
+  static constexpr int64_t bytes(int64_t padded, bool weighted) { return padded * (weighted ? 8 + 16 : 8); }
   SL_DEVICE RowScratch(unsigned char* memory, int padded, bool weighted) {
     before = reinterpret_cast<double*>(memory);
     mass = before + padded;
@@ -67,13 +67,13 @@ struct Row {
   int n;
 };
 
-// What is known of a sorted element's place: how much is before it (elements, or weight), and how much ties with it.
+// A sorted element's place: how much is before it (elements, or weight), and how much ties with it.
 template <typename N>
 struct Place {
   N below, equal;
 };
 
-// Place of sorted position `at`, from the elements that share its code.
+// Place of sorted position `at`, found among the elements that share its code.
 template <typename T, int kIndexBits, typename N, typename Before, typename Amount>
 SL_DEVICE Place<N> place_among(const Row<T>& row, const uint32_t* keys, bool by_target, int at, Before&& before,
                                Amount&& amount) {
@@ -100,154 +100,219 @@ SL_DEVICE Place<N> place_among(const Row<T>& row, const uint32_t* keys, bool by_
   return place;
 }
 
-template <typename T, int E>
-SL_DEVICE void sort_row(const Row<T>& row, bool by_target, T low, T high, uint32_t (&key)[E]) {
-  constexpr int kIndexBits = bits_for(kWarp * E);
-  const Coder<T, 32 - kIndexBits> code(low, high);
-  const T* x = by_target ? row.d : row.p;
-  SL_UNROLLED
-  for (int e = 0; e < E; ++e) {
-    const int i = e * kWarp + lane_index();
-    key[e] = i < row.n ? code(x[i]) << kIndexBits | uint32_t(i) : 0xffffffffu;
-  }
-  sort_warp<E>(key);
-}
+// Runs of sorted positions, as a lane sees them that holds positions `start` ...: bit e of `begins` says that one begins at
+// start + e.
+struct Runs {
+  uint32_t begins;
+  int start, before, next;  // where the run that comes in from the left began; where one begins to the right
 
-// Ranks by p, or by d with ties ordered by p: calls enter(i, twice the mid-rank) for this lane's elements.
-template <typename T, int E, typename Enter>
-SL_DEVICE void rank_row(const Row<T>& row, bool by_target, T low, T high, const RowScratch<T>& s, Enter&& enter) {
-  constexpr int kIndexBits = bits_for(kWarp * E);
-  constexpr uint32_t kIndex = (1u << kIndexBits) - 1;
-  uint32_t key[E];
-  sort_row<T, E>(row, by_target, low, high, key);
-  const int first = lane_index() * E;
-  uint32_t previous = shuffle_up(key[E - 1], 1);
-  bool shared = false;
+  // Of a row of n; position 0 and those from n on begin a run.
+  SL_DEVICE Runs(uint32_t bits, int first, int n) : begins(bits), start(first) {
+    int begun = bits != 0 ? first + highest_bit(bits) : -1, to = bits != 0 ? first + lowest_bit(bits) : n;
+    for (int lanes = 1; lanes < kWarp; lanes *= 2) {
+      const int left = shuffle_up(begun, lanes), right = shuffle_down(to, lanes);
+      if (lane_index() >= lanes) begun = left > begun ? left : begun;
+      if (lane_index() + lanes < kWarp) to = right < to ? right : to;
+    }
+    before = shuffle_up(begun, 1);
+    next = shuffle_down(to, 1);
+    if (lane_index() == kWarp - 1 || next > n) next = n;
+  }
+  SL_DEVICE int first(int e) const {
+    const uint32_t up_to = begins & ((2u << e) - 1);
+    return up_to != 0 ? start + highest_bit(up_to) : before;
+  }
+  SL_DEVICE int last(int e) const {
+    const uint32_t later = begins >> (e + 1);
+    return (later != 0 ? start + e + 1 + lowest_bit(later) : next) - 1;
+  }
+};
+
+// Bits of the positions whose key differs from the one before in more than the index.
+template <int E>
+SL_DEVICE uint32_t where_keys_change(const uint32_t (&key)[E], int index_bits, int n) {
+  const int start = lane_index() * E;
+  uint32_t previous = shuffle_up(key[E - 1], 1), bits = 0;
   SL_UNROLLED
   for (int e = 0; e < E; ++e) {
-    const int at = first + e;
-    shared |= at > 0 && at < row.n && previous >> kIndexBits == key[e] >> kIndexBits;
+    const int at = start + e;
+    if (at == 0 || at >= n || previous >> index_bits != key[e] >> index_bits) bits |= 1u << e;
     previous = key[e];
   }
-  if (!any_lane(shared)) {  // the usual case: a position is a rank
-    SL_UNROLLED
-    for (int e = 0; e < E; ++e)
-      if (first + e < row.n) enter(int(key[e] & kIndex), 2 * (first + e));
-    return;
-  }
-  SL_UNROLLED
-  for (int e = 0; e < E; ++e) s.keys[first + e] = key[e];
-  sync_warp();
-  SL_ROLLED
-  for (int at = first; at < first + E && at < row.n; ++at) {
-    const Place<int> place = place_among<T, kIndexBits, int>(
-        row, s.keys, by_target, at, [](int k) { return k; }, [](int) { return 1; });
-    enter(int(s.keys[at] & kIndex), 2 * place.below + place.equal);
-  }
-  sync_warp();
+  return bits;
 }
 
-// The same in units of weight: calls enter(i, mid-rank).
-template <typename T, int E, typename Enter>
-SL_DEVICE void rank_weighted_row(const Row<T>& row, bool by_target, T low, T high, const RowScratch<T>& s,
-                                 Enter&& enter) {
-  constexpr int kIndexBits = bits_for(kWarp * E);
+// Sorts a row by p, or by d with ties ordered by p, and calls enter(i, twice the mid-rank) for this lane's elements or,
+// with weights, enter(i, twice the mid-rank, mid-rank in units of weight). By d, the ranks by p are in s.rank.
+template <typename T, int E, bool kWeighted, typename Enter>
+SL_DEVICE void rank_row(const Row<T>& row, bool by_target, T low, T high, const RowScratch<T>& s, Enter&& enter) {
+  constexpr int kIndexBits = bits_for(kWarp * E), kRankBits = kIndexBits + 1;
   constexpr uint32_t kIndex = (1u << kIndexBits) - 1;
-  const int first = lane_index() * E;
+  static_assert(2 * kIndexBits + kRankBits <= 32, "a place, a rank and an index fit a word");
+  const int start = lane_index() * E;
+  const T* values = by_target ? row.d : row.p;
+  uint32_t key[E];
   {
-    uint32_t key[E];
-    sort_row<T, E>(row, by_target, low, high, key);
+    const Coder<T, 32 - kIndexBits> code(low, high);
     SL_UNROLLED
-    for (int e = 0; e < E; ++e) s.keys[first + e] = key[e];
+    for (int e = 0; e < E; ++e) {
+      const int i = e * kWarp + lane_index();
+      key[e] = i < row.n ? code(values[i]) << kIndexBits | uint32_t(i) : 0xffffffffu;
+    }
   }
-  double mine = 0;
+  uint32_t begins = 0;
+  bool unresolved = false, again = false;
   SL_ROLLED
-  for (int at = first; at < first + E && at < row.n; ++at) mine += double(row.w[s.keys[at] & kIndex]);
-  double up_to = mine;  // inclusive sum over the lanes
-  for (int lanes = 1; lanes < kWarp; lanes *= 2) {
-    const double other = shuffle_up(up_to, lanes);
-    if (lane_index() >= lanes) up_to += other;
+  while (true) {
+    sort_warp<E>(key);
+    begins = where_keys_change<E>(key, kIndexBits, row.n);
+    const bool shared = any_lane(begins != (1u << E) - 1);
+    if constexpr (!kWeighted) {
+      if (!shared) {  // the usual case: a position is a rank
+        SL_UNROLLED
+        for (int e = 0; e < E; ++e)
+          if (start + e < row.n) enter(int(key[e] & kIndex), 2 * (start + e));
+        return;
+      }
+    }
+    SL_UNROLLED
+    for (int e = 0; e < E; ++e) s.keys[start + e] = key[e];
+    sync_warp();
+    if (again || !shared) break;
+    // Neighbours with one code either tie, or the code could not tell them apart.
+    SL_ROLLED
+    for (int e = 0; e < E; ++e)
+      if (!(begins >> e & 1))
+        unresolved |= values[s.keys[start + e - 1] & kIndex] != values[s.keys[start + e] & kIndex];
+    unresolved = any_lane(unresolved);
+    if (!by_target || unresolved) break;
+    // Once more: within a run of d, in the order of p.
+    const Runs runs(begins, start, row.n);
+    SL_UNROLLED
+    for (int e = 0; e < E; ++e) {
+      if (start + e >= row.n) continue;
+      const uint32_t i = key[e] & kIndex;
+      key[e] = (uint32_t(runs.first(e)) << kRankBits | uint32_t(s.rank[i])) << kIndexBits | i;
+    }
+    again = true;
+    sync_warp();
   }
-  double before = up_to - mine;
-  SL_ROLLED
-  for (int at = first; at < first + E && at < row.n; ++at) {
-    s.before[at] = before;
-    before += double(row.w[s.keys[at] & kIndex]);
+  if constexpr (kWeighted) {
+    double mine = 0;
+    SL_ROLLED
+    for (int at = start; at < start + E && at < row.n; ++at) mine += double(row.w[s.keys[at] & kIndex]);
+    double up_to = mine;  // inclusive sum over the lanes
+    for (int lanes = 1; lanes < kWarp; lanes *= 2) {
+      const double other = shuffle_up(up_to, lanes);
+      if (lane_index() >= lanes) up_to += other;
+    }
+    double before = up_to - mine;
+    SL_ROLLED
+    for (int at = start; at < start + E && at < row.n; ++at) {
+      s.before[at] = before;
+      before += double(row.w[s.keys[at] & kIndex]);
+    }
+    sync_warp();
   }
-  sync_warp();
+  if (!unresolved) {
+    const Runs runs(begins, start, row.n);
+    SL_ROLLED
+    for (int e = 0; e < E && start + e < row.n; ++e) {
+      const int i = int(s.keys[start + e] & kIndex), first = runs.first(e), last = runs.last(e);
+      if constexpr (kWeighted) {
+        const double below = s.before[first];
+        double equal = 0;
+        if (first != last) equal = s.before[last] + double(row.w[s.keys[last] & kIndex]) - below - double(row.w[i]);
+        enter(i, first + last, below + 0.5 * equal);
+      } else {
+        enter(i, first + last);
+      }
+    }
+    sync_warp();
+    return;
+  }
   SL_ROLLED
-  for (int at = first; at < first + E && at < row.n; ++at) {
-    const Place<double> place = place_among<T, kIndexBits, double>(
-        row, s.keys, by_target, at, [&](int k) { return s.before[k]; }, [&](int i) { return double(row.w[i]); });
-    enter(int(s.keys[at] & kIndex), place.below + 0.5 * place.equal);
+  for (int at = start; at < start + E && at < row.n; ++at) {
+    const int i = int(s.keys[at] & kIndex);
+    const Place<int> place = place_among<T, kIndexBits, int>(
+        row, s.keys, by_target, at, [](int k) { return k; }, [](int) { return 1; });
+    if constexpr (kWeighted) {
+      const Place<double> mass = place_among<T, kIndexBits, double>(
+          row, s.keys, by_target, at, [&](int k) { return s.before[k]; }, [&](int k) { return double(row.w[k]); });
+      enter(i, 2 * place.below + place.equal, mass.below + 0.5 * mass.equal);
+    } else {
+      enter(i, 2 * place.below + place.equal);
+    }
   }
   sync_warp();
 }
 
 // Hinge of a row; adds scale * g_i to g[i]. Returns this lane's share of the unreduced loss. A NaN among the elements with weight makes the loss, and the gradient of those elements, NaN.
 template <typename T, int E, bool kWeighted>
-SL_DEVICE double hinge_row(const Row<T>& row, double scale, T* g, const RowScratch<T>& s) {
+SL_DEVICE double hinge_row(const Row<T>& row, T scale, T* g, const RowScratch<T>& s) {
   const T big = std::numeric_limits<T>::infinity();
-  T low_p = big, high_p = -big, low_d = big, high_d = -big;
-  bool invalid = false;
+  // Nothing is in a wrong order where all d are equal, as the root's are in root-relative poses. (An infinite p would be
+  // multiplied by 0 all the same.)
+  bool matters = false;
   SL_UNROLLED
   for (int e = 0; e < E; ++e) {
     const int i = e * kWarp + lane_index();
-    if (i >= row.n) continue;
-    const T p = row.p[i], d = row.d[i];
-    invalid |= p != p || d != d;
-    low_p = p < low_p ? p : low_p;
-    high_p = p > high_p ? p : high_p;
-    low_d = d < low_d ? d : low_d;
-    high_d = d > high_d ? d : high_d;
+    if (i < row.n) matters |= row.d[i] != row.d[0] || !(row.p[i] < big && row.p[i] > -big);
   }
-  if (any_lane(invalid)) {
-    const T nan = std::numeric_limits<T>::quiet_NaN();
-    for (int i = lane_index(); i < row.n; i += kWarp) g[i] += kWeighted && row.w[i] == T(0) ? T(0) : nan;
-    return double(nan);
-  }
-  for (int mask = kWarp / 2; mask > 0; mask /= 2) {
-    T other = shuffle_xor(low_p, mask);
-    low_p = other < low_p ? other : low_p;
-    other = shuffle_xor(high_p, mask);
-    high_p = other > high_p ? other : high_p;
-    other = shuffle_xor(low_d, mask);
-    low_d = other < low_d ? other : low_d;
-    other = shuffle_xor(high_d, mask);
-    high_d = other > high_d ? other : high_d;
-  }
-  // The g_i sum to zero, so a shift of p changes nothing but the rounding.
-  const double shift = row.n > 0 ? double(row.p[0]) : 0.0;
-  const T scaled = T(scale);
+  if (!any_lane(matters)) return 0;
   double loss = 0;
   SL_ROLLED
   for (int pass = 0; pass < 2; ++pass) {  // by p, then by d: one copy of the sort's many instructions
     const bool by_target = pass != 0;
-    const T low = by_target ? low_d : low_p, high = by_target ? high_d : high_p;
+    const T* x = by_target ? row.d : row.p;
+    T low = big, high = -big;
+    bool invalid = false;
+    SL_UNROLLED
+    for (int e = 0; e < E; ++e) {
+      const int i = e * kWarp + lane_index();
+      if (i >= row.n) continue;
+      const T value = x[i];
+      invalid |= value != value;
+      low = value < low ? value : low;
+      high = value > high ? value : high;
+    }
+    if (any_lane(invalid)) {
+      const T nan = std::numeric_limits<T>::quiet_NaN();
+      for (int i = lane_index(); i < row.n; i += kWarp) g[i] += kWeighted && row.w[i] == T(0) ? T(0) : nan;
+      sync_warp();
+      return double(nan);
+    }
+    for (int mask = kWarp / 2; mask > 0; mask /= 2) {
+      T other = shuffle_xor(low, mask);
+      low = other < low ? other : low;
+      other = shuffle_xor(high, mask);
+      high = other > high ? other : high;
+    }
+    // Below, the g_i sum to zero, so a shift of p changes nothing but the rounding.
     if constexpr (kWeighted) {
-      rank_weighted_row<T, E>(row, by_target, low, high, s, [&](int i, double rank) {
+      rank_row<T, E, true>(row, by_target, low, high, s, [&](int i, int twice, double mass) {
         if (!by_target) {
-          s.mass[i] = rank;
+          s.rank[i] = twice;
+          s.mass[i] = mass;
           return;
         }
-        const double w = double(row.w[i]), gi = w == 0 ? 0 : w * (s.mass[i] - rank);
-        loss += gi == 0 ? 0 : (double(row.p[i]) - shift) * gi;
-        g[i] += T(scale * gi);
+        const double w = double(row.w[i]), gi = w == 0 ? 0 : w * (s.mass[i] - mass);
+        loss += gi == 0 ? 0 : (double(row.p[i]) - double(row.p[0])) * gi;
+        g[i] += scale * T(gi);
       });
     } else {
-      rank_row<T, E>(row, by_target, low, high, s, [&](int i, int twice) {
+      rank_row<T, E, false>(row, by_target, low, high, s, [&](int i, int twice) {
         if (!by_target) {
           s.rank[i] = twice;
           return;
         }
         const T gi = T(0.5) * T(s.rank[i] - twice);  // exact
-        loss += (double(row.p[i]) - shift) * double(gi);
-        g[i] += scaled * gi;
+        loss += (double(row.p[i]) - double(row.p[0])) * double(gi);
+        g[i] += scale * gi;
       });
     }
     sync_warp();
   }
-  sync_warp();
   return loss;
 }
 

@@ -193,7 +193,7 @@ SL_KERNEL(kSumThreads) upload_kernel(UploadParams q) {
 struct ScaleParams {
   void* grad;
   const void* by;  // one number of the same dtype
-  int64_t count;
+  int64_t count, blocks;
 };
 
 // grad *= by, in place; a loss that nothing is multiplied with leaves the memory alone.
@@ -201,12 +201,10 @@ template <typename T>
 SL_KERNEL(kSumThreads) scale_kernel(ScaleParams q) {
   const T by = *static_cast<const T*>(q.by);
   if (by == T(1)) return;
-  constexpr int64_t kEach = 16;
   T* grad = static_cast<T*>(q.grad);
-  const int64_t first = block_index() * kSumThreads * kEach + thread_index();
-  for (int64_t i = 0; i < kEach; ++i)
-    if (first + i * kSumThreads < q.count) grad[first + i * kSumThreads] *= by;
+  for (int64_t i = block_index() * kSumThreads + thread_index(); i < q.count; i += q.blocks * kSumThreads) grad[i] *= by;
 }
-constexpr int64_t kScaledByBlock = kSumThreads * 16;
+// So many blocks keep the memory busy, and are soon gone where there is nothing to do.
+constexpr int64_t kMostScaleBlocks = 1024;
 
 }  // namespace structloss

@@ -25,7 +25,8 @@ def _scaled(grad: Tensor, by: Tensor, dtype: torch.dtype) -> Tensor:
     # unless the graph is kept.
     if by.device.type == "cpu" and by.item() == 1:
         return grad.to(dtype)
-    if grad.dtype == dtype and not _keeps_graph() and (scale_ := library.in_place_scale(grad.device)) is not None:
+    in_place = grad.dtype == dtype and grad.is_contiguous() and not _keeps_graph()
+    if in_place and (scale_ := library.in_place_scale(grad.device)) is not None:
         return scale_(grad, by)
     return torch.mul(grad, by, out=torch.empty_like(grad, dtype=dtype))
 

@@ -160,6 +160,10 @@ def _cannot_serve(name: str, device: torch.device, terms: tuple[str, ...], joint
     if name == "cuda" and (found := torch.cuda.get_device_capability(device)) < _LEAST_CAPABILITY:
         needed = ".".join(map(str, _LEAST_CAPABILITY))
         return f"it needs compute capability {needed}, and {device} has {found[0]}.{found[1]}."
+    if name == "cuda":
+        from .cuda_impl import problem_of
+
+        return problem_of(device)
     return ""
 
 

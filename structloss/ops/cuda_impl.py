@@ -5,6 +5,7 @@ Nothing waits for the GPU: sizes are known on the host, and results stay on the 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from ..errors import BackendError
 from ..kernels import native
 from .cuda_call import ObjectiveRequest, RankingRequest, TablesRequest, describe, dtype_number, most_terms, tables_of
 
-__all__ = ["TAKES_HALF_TYPES", "objective", "ranking_hinge", "scale_"]
+__all__ = ["TAKES_HALF_TYPES", "objective", "problem_of", "ranking_hinge", "scale_"]
 
 # The kernels read half types and compute in float32.
 TAKES_HALF_TYPES = True
@@ -54,16 +55,17 @@ class Library:
         """Bring the workspace that a request asks for, and queue it."""
         size = ctypes.c_int64()
         address = ctypes.byref(request)
-        self._check(getattr(self._library, f"structloss_cuda_{name}_bytes")(address, ctypes.byref(size)))
-        # The allocator keeps this memory for the stream that is current here, so it may be let go right after.
-        workspace = torch.empty(max(size.value, 1), dtype=torch.uint8, device=device)
-        request.workspace = workspace.data_ptr()
-        self._check(getattr(self._library, f"structloss_cuda_{name}")(address))
+        with _current(device):
+            self._check(getattr(self._library, f"structloss_cuda_{name}_bytes")(address, ctypes.byref(size)))
+            # The allocator keeps this memory for the stream that is current here, so it may be let go right after.
+            workspace = torch.empty(max(size.value, 1), dtype=torch.uint8, device=device)
+            request.workspace = workspace.data_ptr()
+            self._check(getattr(self._library, f"structloss_cuda_{name}")(address))
 
     def scale(self, grad: Tensor, by: Tensor) -> None:
-        """grad *= by, in place; `by` is 0-d, of the same dtype and device."""
-        self._check(
-            self._library.structloss_cuda_scale(
+        """grad *= by, in place; `by` is 0-d, of the same dtype and device, `grad` contiguous."""
+        with _current(grad.device):
+            error = self._library.structloss_cuda_scale(
                 ctypes.c_void_p(_stream(grad.device)),
                 grad.device.index or 0,
                 dtype_number(grad.dtype),
@@ -71,12 +73,33 @@ class Library:
                 ctypes.c_void_p(by.data_ptr()),
                 ctypes.c_int64(grad.numel()),
             )
-        )
+        self._check(error)
+
+    def problem_of(self, device: torch.device) -> str:
+        """Why the kernels can't run on a device, in one sentence, or ""."""
+        with _current(device):
+            error = self._library.structloss_cuda_probe(device.index or 0)
+        if not error:
+            return ""
+        text = self._library.structloss_cuda_error(error).decode()
+        return f"the compiled kernels don't run on {device} with its driver: {text}."
 
 
 @functools.cache
 def _library() -> Library:
     return Library(native.cuda_library())
+
+
+def problem_of(device: torch.device) -> str:
+    """Why the kernels can't run on a device, in one sentence, or ""."""
+    return _library().problem_of(device)
+
+
+def _current(device: torch.device) -> contextlib.AbstractContextManager:
+    # Torch's own guard: the library's would leave a context behind on the device that was current before.
+    if device.type != "cuda" or device.index == torch.cuda.current_device():
+        return contextlib.nullcontext()
+    return torch.cuda.device(device)
 
 
 def _stream(device: torch.device) -> int:

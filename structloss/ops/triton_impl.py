@@ -13,6 +13,7 @@ import functools
 import math
 import struct
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -99,7 +100,7 @@ def _angles_of(structure: Structure) -> list[tuple[int, int, int, int, int, int]
     return rows
 
 
-@functools.lru_cache(maxsize=256)
+@functools.cache  # without bound: a captured graph goes on reading them
 def _tables(terms: tuple[str, ...], skeleton: str, options: str, joints: int, device: torch.device) -> _Tables:
     """Tables of these terms; copied to the device once."""
     if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
@@ -107,6 +108,12 @@ def _tables(terms: tuple[str, ...], skeleton: str, options: str, joints: int, de
             "the first call with these terms is inside a CUDA graph's capture, expected one such call before it: it "
             "copies the skeleton to the GPU and loads the kernels."
         )
+    # In a thread of its own: torch.compile(mode="reduce-overhead") lends the calling thread memory that it takes back.
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(_new_tables, terms, skeleton, options, joints, device).result()
+
+
+def _new_tables(terms: tuple[str, ...], skeleton: str, options: str, joints: int, device: torch.device) -> _Tables:
     s = structure_of(terms, skeleton, options)
     mirrored = [bone for pair in s.symmetric for bone in pair]
     hinges = [(*chain, round(sign)) for chain, sign in s.hinges]
@@ -143,7 +150,7 @@ def _tables(terms: tuple[str, ...], skeleton: str, options: str, joints: int, de
     def integers(x: Sequence) -> Tensor:
         return torch.tensor(x or [0], dtype=torch.int32, device=device)
 
-    return _Tables(
+    tables = _Tables(
         integers(entries),
         rows,
         integers(mirrored),
@@ -155,6 +162,9 @@ def _tables(terms: tuple[str, ...], skeleton: str, options: str, joints: int, de
         torch.tensor(factors, dtype=torch.float64, device=device),
         s,
     )
+    if device.type == "cuda":  # filled on this thread's stream, read on others
+        torch.cuda.current_stream(device).synchronize()
+    return tables
 
 
 def _bits(x: float) -> int:
