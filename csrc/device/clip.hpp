@@ -206,6 +206,14 @@ struct PositionTerms {
   SL_DEVICE explicit PositionTerms(const ClipParams<T>& params)
       : q(params), mpjpe(T(q.scale.of(kMpjpe))), weighted_mpjpe(T(q.scale.of(kWeightedMpjpe))) {}
 
+  // MPJPE alone, without weights.
+  SL_DEVICE Vec3<T> plain(const Vec3<T>& p, const Vec3<T>& d, JointSums<T>& sums) const {
+    const Vec3<T> difference = p - d;
+    const T square = dot(difference, difference), inverse = square == T(0) ? T(0) : inverse_root(square);
+    sums.mpjpe += square * inverse;
+    return (mpjpe * inverse) * difference;
+  }
+
   SL_DEVICE Vec3<T> operator()(int64_t clip, int64_t t, int j, const Vec3<T>& p, const Vec3<T>& d,
                                JointSums<T>& sums) const {
     const T weight = kWeighted ? read_weight<T>(q.weight, clip, t, j) : T(1);
@@ -331,6 +339,7 @@ SL_KERNEL_SHARING(kMostClipThreads, (clip_blocks<T, E, kWeighted>())) clip_kerne
   JointSums<T> sums;  // of a thread: few enough to be added up in T
   const PositionTerms<T, kWeighted> position_terms(q);
   const bool positions = q.on[kMpjpe] || q.on[kWeightedMpjpe];
+  const bool plain = !kWeighted && q.on[kMpjpe] && !q.on[kWeightedMpjpe];
   const bool motion = q.on[kVelocity] || q.on[kTemporalConsistency];
   if (q.grad != nullptr || positions || motion) {
     over_joints(
@@ -344,10 +353,13 @@ SL_KERNEL_SHARING(kMostClipThreads, (clip_blocks<T, E, kWeighted>())) clip_kerne
           TilePlace at(int(first - begin), J);
           SL_UNROLLED
           for (int k = 0; k < kGroup; ++k, at.next(J)) {
+            const Vec3<T> pred{pg[3 * k], pg[3 * k + 1], pg[3 * k + 2]}, target{dg[3 * k], dg[3 * k + 1], dg[3 * k + 2]};
             Vec3<T> total{T(0), T(0), T(0)};
-            if (positions)
-              total = position_terms(clip, t0 + at.t, at.j, {pg[3 * k], pg[3 * k + 1], pg[3 * k + 2]},
-                                     {dg[3 * k], dg[3 * k + 1], dg[3 * k + 2]}, sums);
+            if (plain) {
+              total = position_terms.plain(pred, target, sums);
+            } else if (positions) {
+              total = position_terms(clip, t0 + at.t, at.j, pred, target, sums);
+            }
             if (depths) total.z += g[at.j * row + at.t];
             if (q.ranks_in_grad) total.z += q.grad[3 * (first + k) + 2];
             pg[3 * k] = total.x;
