@@ -195,7 +195,9 @@ void run_any_rows(const RowsParams<T>& q, const RowPlan& plan, Arena& arena, Que
 // ---- clips --------------------------------------------------------------------------------------------------------
 
 // Warps of a block that ranks J rows: two rows a warp, if there are enough, so that few wait for the last one.
-int clip_warps(int64_t J) { return int(std::min<int64_t>(kMostClipThreads / kWarp, std::max<int64_t>(4, pieces(J, 2)))); }
+int clip_warps(int64_t J) {
+  return int(std::min<int64_t>(kMostClipThreads / kWarp, std::max<int64_t>(4, pieces(J, 2))));
+}
 
 // The 32 E elements that rows of n are sorted as in a fused clip; 0 if they are too long for it.
 template <typename T>
@@ -240,12 +242,102 @@ int frames_that_fit(int most, int64_t limit, Bytes&& bytes) {
 
 // ---- the objective ------------------------------------------------------------------------------------------------
 
+// Factors of the gradients and of the values: known here, unless weights or lambdas are only on the device.
+template <typename T>
+Scales factors(const ObjectiveRequest& r, const Wanted& wanted, const Input& weight, const Structure& structure,
+               const double* limb_freedom, Arena& arena, Queue& queue, FinishParams& finish) {
+  const bool mean = Reduction(r.reduction) == Reduction::mean, from_weights = mean && weight.data != nullptr;
+  Scales scales;
+  ScalesParams p{};
+  p.wanted = wanted;
+  if (from_weights) {
+    const int64_t tiles = pieces(r.T, kCountThreads), blocks = r.B * tiles;
+    CountsParams c{weight, structure, limb_freedom, arena.take<double>((blocks + r.B) * kTermCount), r.T, int32_t(r.J),
+                   int32_t(tiles)};
+    SumRows sums{c.sums, blocks + r.B};
+    queue.run(counts_kernel, blocks, kCountThreads, block_sums_bytes(kCountThreads, 7), c);
+    c.sums += blocks * kTermCount;
+    queue.run(clip_counts_kernel, r.B, kCountThreads, block_sums_bytes(kCountThreads, 2), c);
+    sums = reduced(sums, arena, queue);
+    p.rows = sums.rows;
+    p.count = sums.count;
+    p.weighted_joints = double(r.B) * double(r.T) * double(r.J);
+  } else {
+    const Counts counts = counts_without_weights(r.B, r.T, r.J, structure);
+    for (int k = 0; k < kTermCount; ++k) {
+      p.counts[k] = mean ? counts.of[k] : 1;
+      finish.known[k] = p.counts[k] > 0 ? 1 / p.counts[k] : 0;
+    }
+    for (int i = 0; i < r.n_terms; ++i) scales.value[r.term[i]] = r.lambda[i] * finish.known[r.term[i]];
+  }
+  if (from_weights || r.lambdas != nullptr) {
+    p.inverse = arena.take<double>(kTermCount);
+    p.scales = arena.take<double>(kTermCount);
+    queue.run(scales_kernel<T>, 1, kSumThreads, kSumBytes, p);
+    scales.device = p.scales;
+    finish.inverse = p.inverse;
+  }
+  return scales;
+}
+
+// Which kernels have work, and how it is cut.
+struct Plan {
+  RowPlan rows{0, 0, 0};     // of the ranking over time, where it is not fused
+  bool separate_rows, clips, frames, frames_target;
+  int fused = 0, warps = 8;  // 32 * fused elements a row in a fused clip, 0: none is; warps of a clip's block
+  int clip_tile = 1, frames_tile = 1;  // frames of a block; 0 if not even one fits
+  int64_t clip_tiles, clip_blocks, frames_tiles, frames_blocks;
+};
+
+template <typename T>
+int64_t frames_bytes(const ObjectiveRequest& r, const bool* on, bool targets, int frames) {
+  const FramesMemory memory(int(r.J), frames, sizeof(T), targets, on[kBoneAngleVelocity], r.weight.data != nullptr,
+                            r.grad != nullptr);
+  return std::max<int64_t>(memory.bytes, block_sums_bytes(kMostFrameThreads, 8));
+}
+
+template <typename T>
+Plan plan_of(const ObjectiveRequest& r, const bool* on, int64_t most_bytes) {
+  Plan plan;
+  const int64_t B = r.B, N = r.T, J = r.J;
+  const bool weighted = r.weight.data != nullptr, over_time = on[kDepthRankingFrames];
+  auto bytes_of_clip = [&](int frames, int warps, int elements) {
+    return clip_bytes(ClipMemory(int(J), frames, sizeof(T), warps, kWarp * elements, weighted, true), warps);
+  };
+  if (over_time) {
+    const int elements = fused_elements<T>(N, weighted);
+    if (elements != 0 && bytes_of_clip(int(N), clip_warps(J), elements) <= most_bytes) {
+      plan.fused = elements;
+      plan.warps = clip_warps(J);
+    }
+  }
+  plan.separate_rows = over_time && plan.fused == 0;
+  if (plan.separate_rows) plan.rows = row_plan<T>(B * J, N, weighted, most_bytes);
+  plan.clips = plan.fused != 0 || (plan.separate_rows && r.grad != nullptr) || on[kMpjpe] || on[kWeightedMpjpe] ||
+               on[kVelocity] || on[kTemporalConsistency] || on[kDepthRankingJoints];
+  plan.clip_tile = plan.fused != 0 ? int(N) : int(std::min<int64_t>(N, 256));
+  if (plan.fused == 0 && on[kDepthRankingJoints])
+    plan.clip_tile = frames_that_fit(plan.clip_tile, std::min<int64_t>(most_bytes, 64 * 1024),
+                                     [&](int frames) { return bytes_of_clip(frames, plan.warps, 0); });
+  plan.frames_target = on[kNMpjpe] || on[kLimbLength] || on[kBoneAngle] || on[kBoneAngleVelocity];
+  plan.frames = plan.frames_target || on[kBoneSymmetry] || on[kIllegalAngle] || on[kBoneRatio] || on[kLimbVariance];
+  if (plan.frames) {
+    // Small tiles, so that several blocks share a multiprocessor; large skeletons take what there is.
+    auto bytes = [&](int frames) { return frames_bytes<T>(r, on, plan.frames_target, frames); };
+    plan.frames_tile = frames_that_fit(int(std::min<int64_t>(N, kMostFrameThreads)),
+                                       std::min<int64_t>(most_bytes, 44 * 1024), bytes);
+    if (plan.frames_tile < kWarp) plan.frames_tile = frames_that_fit(kWarp / 2, most_bytes, bytes);
+  }
+  plan.clip_tiles = pieces(N, std::max(plan.clip_tile, 1));
+  plan.clip_blocks = plan.clips ? B * plan.clip_tiles : 0;
+  plan.frames_tiles = pieces(N, std::max(plan.frames_tile, 1));
+  plan.frames_blocks = plan.frames ? B * plan.frames_tiles : 0;
+  return plan;
+}
+
 template <typename T>
 int objective_typed(const ObjectiveRequest& r, int64_t most_bytes, Arena& arena) {
   Queue queue(arena, static_cast<Stream>(r.stream));
-  const int64_t B = r.B, N = r.T, J = r.J;
-  const bool need_grad = r.grad != nullptr, weighted = r.weight.data != nullptr, empty = B == 0 || N == 0 || J == 0;
-  const bool mean = Reduction(r.reduction) == Reduction::mean;
   bool on[kTermCount] = {};
   Wanted wanted;
   wanted.count = r.n_terms;
@@ -255,144 +347,66 @@ int objective_typed(const ObjectiveRequest& r, int64_t most_bytes, Arena& arena)
     wanted.term[i] = r.term[i];
     wanted.lambda[i] = r.lambda[i];
   }
-  const Input pred = input_of(r.pred), target = input_of(r.target), weight = input_of(r.weight);
   FinishParams finish{wanted, nullptr, 0, {}, nullptr, r.total, r.values};
-  if (empty) {
+  if (r.B == 0 || r.T == 0 || r.J == 0) {
     queue.run(finish_kernel<T>, 1, kSumThreads, kSumBytes, finish);
     return queue.error;
   }
+  const Plan plan = plan_of<T>(r, on, most_bytes);
+  if (plan.clip_tile == 0 || plan.frames_tile == 0) return kInvalidRequest;  // not with 256 joints on a supported GPU
   const Structure structure = upload(r.tables, arena, queue);
+
+  CallParams<T> call;
+  call.pred = input_of(r.pred);
+  call.target = input_of(r.target);
+  call.weight = input_of(r.weight);
+  call.grad = static_cast<T*>(r.grad);
+  call.frames = r.T;
+  call.joints = int32_t(r.J);
+  std::copy(on, on + kTermCount, call.on);
 
   double *limb_mean = nullptr, *limb_freedom = nullptr;
   if (on[kLimbVariance]) {
-    limb_mean = arena.take<double>(B * structure.n_bones);
-    limb_freedom = arena.take<double>(B * structure.n_bones);
-    LimbsParams p{pred, weight, limb_mean, limb_freedom, structure.bones, N, structure.n_bones};
-    queue.run(limbs_kernel<T>, B, kLimbThreads, 0, p);
+    limb_mean = arena.take<double>(r.B * structure.n_bones);
+    limb_freedom = arena.take<double>(r.B * structure.n_bones);
+    LimbsParams p{call.pred, call.weight, limb_mean, limb_freedom, structure.bones, r.T, structure.n_bones};
+    queue.run(limbs_kernel<T>, r.B, kLimbThreads, 0, p);
   }
+  call.scale = factors<T>(r, wanted, call.weight, structure, limb_freedom, arena, queue, finish);
 
-  // Factors: known here, unless weights or lambdas are only on the device.
-  Scales scales;
-  ScalesParams p{};
-  p.wanted = wanted;
-  if (mean && weighted) {
-    const int64_t tiles = pieces(N, kCountThreads), blocks = B * tiles;
-    CountsParams c{weight, structure, limb_freedom, arena.take<double>((blocks + B) * kTermCount), N, int32_t(J),
-                   int32_t(tiles)};
-    SumRows sums{c.sums, blocks + B};
-    queue.run(counts_kernel, blocks, kCountThreads, block_sums_bytes(kCountThreads, 7), c);
-    c.sums += blocks * kTermCount;
-    queue.run(clip_counts_kernel, B, kCountThreads, block_sums_bytes(kCountThreads, 2), c);
-    sums = reduced(sums, arena, queue);
-    p.rows = sums.rows;
-    p.count = sums.count;
-    p.weighted_joints = double(B) * double(N) * double(J);
-  } else {
-    Counts counts = counts_without_weights(B, N, J, structure);
-    for (int k = 0; k < kTermCount; ++k) {
-      p.counts[k] = mean ? counts.of[k] : 1;
-      finish.known[k] = p.counts[k] > 0 ? 1 / p.counts[k] : 0;
-    }
-    for (int i = 0; i < r.n_terms; ++i) scales.value[r.term[i]] = r.lambda[i] * finish.known[r.term[i]];
-  }
-  if ((mean && weighted) || r.lambdas != nullptr) {
-    p.inverse = arena.take<double>(kTermCount);
-    p.scales = arena.take<double>(kTermCount);
-    queue.run(scales_kernel<T>, 1, kSumThreads, kSumBytes, p);
-    scales.device = p.scales;
-    finish.inverse = p.inverse;
-  }
-
-  // Which of the kernels have work.
-  const bool of_joints = on[kMpjpe] || on[kWeightedMpjpe] || on[kVelocity] || on[kTemporalConsistency] ||
-                         on[kDepthRankingJoints];
-  const bool over_time = on[kDepthRankingFrames];
-  const bool wants_target = on[kNMpjpe] || on[kLimbLength] || on[kBoneAngle] || on[kBoneAngleVelocity];
-  const bool of_frames = wants_target || on[kBoneSymmetry] || on[kIllegalAngle] || on[kBoneRatio] || on[kLimbVariance];
-
-  int fused = 0, warps = 8;
-  if (over_time && (fused = fused_elements<T>(N, weighted)) != 0) {
-    const int ranking_warps = clip_warps(J);
-    const ClipMemory memory(int(J), int(N), sizeof(T), ranking_warps, kWarp * fused, weighted, true);
-    if (clip_bytes(memory, ranking_warps) > most_bytes) {
-      fused = 0;
-    } else {
-      warps = ranking_warps;
-    }
-  }
-  const bool separate_rows = over_time && fused == 0;
-  const bool clips = of_joints || fused != 0 || (separate_rows && need_grad);
-  int tile = int(std::min<int64_t>(N, 256));
-  if (fused != 0) {
-    tile = int(N);
-  } else if (clips && on[kDepthRankingJoints]) {
-    tile = frames_that_fit(int(std::min<int64_t>(N, 256)), std::min<int64_t>(most_bytes, 64 * 1024), [&](int frames) {
-      return clip_bytes(ClipMemory(int(J), frames, sizeof(T), warps, 0, weighted, true), warps);
-    });
-  }
-  auto frames_bytes = [&](int frames) {
-    const FramesMemory memory(int(J), frames, sizeof(T), wants_target, on[kBoneAngleVelocity], weighted, need_grad);
-    return std::max<int64_t>(memory.bytes, block_sums_bytes(kMostFrameThreads, 8));
-  };
-  int frames_tile = 1;
-  if (of_frames) {
-    // Small tiles, so that several blocks share a multiprocessor; large skeletons take what there is.
-    frames_tile = frames_that_fit(int(std::min<int64_t>(N, kMostFrameThreads)), std::min<int64_t>(most_bytes, 44 * 1024), frames_bytes);
-    if (frames_tile < kWarp) frames_tile = frames_that_fit(kWarp / 2, most_bytes, frames_bytes);
-  }
-  if (tile == 0 || frames_tile == 0) return kInvalidRequest;  // not with 256 joints on any supported GPU
-  const RowPlan row = separate_rows ? row_plan<T>(B * J, N, weighted, most_bytes) : RowPlan{0, 0, 0};
-  const int64_t tiles = pieces(N, tile), clip_blocks = clips ? B * tiles : 0;
-  const int64_t frames_tiles = pieces(N, frames_tile), frames_blocks = of_frames ? B * frames_tiles : 0;
-  const int64_t blocks = row.blocks + clip_blocks + frames_blocks;
+  // Each kernel leaves its sums behind those of the one before.
+  const int64_t blocks = plan.rows.blocks + plan.clip_blocks + plan.frames_blocks;
   SumRows sums{arena.take<double>(blocks * kTermCount), blocks};
-  double* next = sums.rows;
-
-  if (clips || separate_rows) {
-    ClipParams<T> q{};
-    q.pred = pred;
-    q.target = target;
-    q.weight = weight;
-    q.grad = static_cast<T*>(r.grad);
-    q.scale = scales;
+  call.sums = sums.rows;
+  if (plan.separate_rows) {
+    RowsParams<T> q{call.pred, call.target, call.weight, call.grad,  3,
+                    2,         call.sums,   call.scale,  r.B * r.J, r.T, call.joints};
+    run_any_rows(q, plan.rows, arena, queue);
+    call.sums += plan.rows.blocks * kTermCount;
+  }
+  if (plan.clips) {
+    ClipParams<T> q{call};
+    q.tiles = int32_t(plan.clip_tiles);
+    q.tile_frames = plan.clip_tile;
     q.weighted_joints = structure.weighted_mpjpe_joints;
     q.consistency_joints = structure.temporal_consistency_joints;
-    q.frames = N;
-    q.joints = int32_t(J);
-    q.tiles = int32_t(tiles);
-    q.tile_frames = tile;
-    std::copy(on, on + kTermCount, q.on);
-    q.packed = pred.packed && (target.data == nullptr || target.packed);
-    if (separate_rows) {
-      RowsParams<T> rows{pred, target, weight, q.grad, 3, 2, next, scales, B * J, N, int32_t(J)};
-      run_any_rows(rows, row, arena, queue);
-      next += row.blocks * kTermCount;
-      q.ranks_in_grad = need_grad;
-    }
-    q.sums = next;
-    if (clips) run_any_clips(q, fused, clip_blocks, warps, queue);
-    next += clip_blocks * kTermCount;
+    q.packed = call.pred.packed && (call.target.data == nullptr || call.target.packed);
+    q.ranks_in_grad = plan.separate_rows && r.grad != nullptr;
+    run_any_clips(q, plan.fused, plan.clip_blocks, plan.warps, queue);
+    call.sums += plan.clip_blocks * kTermCount;
   }
-  if (of_frames) {
-    FramesParams<T> q{};
-    q.pred = pred;
-    q.target = target;
-    q.weight = weight;
-    q.grad = static_cast<T*>(r.grad);
-    q.sums = next;
-    q.scale = scales;
+  if (plan.frames) {
+    FramesParams<T> q{call};
+    q.tiles = int32_t(plan.frames_tiles);
+    q.tile_frames = plan.frames_tile;
     q.structure = structure;
     q.mean = limb_mean;
     q.freedom = limb_freedom;
-    q.frames = N;
-    q.joints = int32_t(J);
-    q.tiles = int32_t(frames_tiles);
-    q.tile_frames = frames_tile;
-    std::copy(on, on + kTermCount, q.on);
-    q.targets = wants_target;
+    q.targets = plan.frames_target;
     q.neighbours = on[kBoneAngleVelocity];
-    q.add_to_grad = clips;
-    queue.run(frames_kernel<T>, frames_blocks, std::max(frames_tile, kWarp), frames_bytes(frames_tile), q);
+    q.add_to_grad = plan.clips;
+    const int64_t bytes = frames_bytes<T>(r, on, plan.frames_target, plan.frames_tile);
+    queue.run(frames_kernel<T>, plan.frames_blocks, std::max(plan.frames_tile, kWarp), bytes, q);
   }
   sums = reduced(sums, arena, queue);
   finish.rows = sums.rows;

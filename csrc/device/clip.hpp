@@ -21,20 +21,12 @@ constexpr int clip_blocks() {
   return sizeof(T) == sizeof(double) || E > 8 ? 1 : kWeighted ? 2 : 3;
 }
 
+// A fused clip is one tile of all frames.
 template <typename T>
-struct ClipParams {
-  Input pred, target, weight;
-  T* grad;       // [B, T, J, 3], null: no gradient
-  double* sums;  // [blocks][kTermCount]
-  Scales scale;
-  const double *weighted_joints, *consistency_joints;  // [J], null: 1
-  int64_t frames;
-  int32_t joints, tiles, tile_frames;  // of a clip; one tile of all frames if it is fused
-  bool on[kTermCount];
-  bool packed;         // pred, target and grad can be read and written in groups
-  bool ranks_in_grad;  // the gradient of the ranking over time is in grad's depths already
-
-  SL_DEVICE bool on_depths() const { return on[kDepthRankingJoints] || on[kDepthRankingFrames]; }
+struct ClipParams : CallParams<T> {
+  const double *weighted_joints = nullptr, *consistency_joints = nullptr;  // [J], null: 1
+  bool packed = false;         // pred, target and grad can be read and written in groups
+  bool ranks_in_grad = false;  // the gradient of the ranking over time is in grad's depths already
 };
 
 // Shared memory of a block.
@@ -353,7 +345,8 @@ SL_KERNEL_SHARING(kMostClipThreads, (clip_blocks<T, E, kWeighted>())) clip_kerne
           TilePlace at(int(first - begin), J);
           SL_UNROLLED
           for (int k = 0; k < kGroup; ++k, at.next(J)) {
-            const Vec3<T> pred{pg[3 * k], pg[3 * k + 1], pg[3 * k + 2]}, target{dg[3 * k], dg[3 * k + 1], dg[3 * k + 2]};
+            const Vec3<T> pred{pg[3 * k], pg[3 * k + 1], pg[3 * k + 2]};
+            const Vec3<T> target{dg[3 * k], dg[3 * k + 1], dg[3 * k + 2]};
             Vec3<T> total{T(0), T(0), T(0)};
             if (plain) {
               total = position_terms.plain(pred, target, sums);

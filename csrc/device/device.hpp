@@ -61,7 +61,8 @@ SL_DEVICE uint64_t bits_of(double x) { return static_cast<uint64_t>(__double_as_
 
 // Error codes are those of the CUDA runtime; 0 is success.
 template <typename Params>
-int launch(void (*kernel)(Params), int64_t blocks, int threads, int64_t shared_bytes, Stream stream, const Params& params) {
+int launch(void (*kernel)(Params), int64_t blocks, int threads, int64_t shared_bytes, Stream stream,
+           const Params& params) {
   if (blocks == 0) return 0;
   const void* function = reinterpret_cast<const void*>(kernel);
   constexpr int64_t kWithoutAsking = 48 * 1024;

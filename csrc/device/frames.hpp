@@ -9,18 +9,11 @@ namespace structloss {
 constexpr int kMostFrameThreads = 128;
 
 template <typename T>
-struct FramesParams {
-  Input pred, target, weight;
-  T* grad;       // [B, T, J, 3], null: no gradient
-  double* sums;  // [blocks][kTermCount]
-  Scales scale;
-  Structure structure;           // in device memory
-  const double *mean, *freedom;  // [B][bones], of limb_variance
-  int64_t frames;
-  int32_t joints, tiles, tile_frames;  // a clip is `tiles` blocks
-  bool on[kTermCount];
-  bool targets, neighbours;  // whether a term needs the target, the frames before and after
-  bool add_to_grad;          // grad holds the gradient of other terms
+struct FramesParams : CallParams<T> {
+  Structure structure{};                             // in device memory
+  const double *mean = nullptr, *freedom = nullptr;  // [B][bones], of limb_variance
+  bool targets = false, neighbours = false;          // whether a term needs the target, the frames before and after
+  bool add_to_grad = false;                          // grad holds the gradient of other terms
 };
 
 // Shared memory of a block: rows of frames, the two neighbours of the tile included where they are needed.

@@ -137,7 +137,8 @@ SL_KERNEL(kTileThreads) sort_tiles_kernel(LongParams<T> x) {
     for (int gap = size / 2; gap > 0; gap /= 2) {
       for (int i = thread_index(); i < kTile / 2; i += thread_count()) {
         // The first step of a merge compares with the mirror image, so that all comparisons point the same way.
-        const int a = i / gap * 2 * gap + i % gap, b = gap == size / 2 ? a / size * size + size - 1 - a % size : a + gap;
+        const int a = i / gap * 2 * gap + i % gap;
+        const int b = gap == size / 2 ? a / size * size + size - 1 - a % size : a + gap;
         const Entry<T> low = tile[a], high = tile[b];
         if (high.before(low)) {
           tile[a] = high;
@@ -147,7 +148,8 @@ SL_KERNEL(kTileThreads) sort_tiles_kernel(LongParams<T> x) {
       sync_block();
     }
   }
-  for (int i = thread_index(); i < kTile && t0 + i < q.frames; i += thread_count()) x.out[row * q.frames + t0 + i] = tile[i];
+  for (int i = thread_index(); i < kTile && t0 + i < q.frames; i += thread_count())
+    x.out[row * q.frames + t0 + i] = tile[i];
 }
 
 // How many of the sorted entries come before `e`.

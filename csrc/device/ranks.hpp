@@ -247,7 +247,8 @@ SL_DEVICE void rank_row(const Row<T>& row, bool by_target, T low, T high, const 
   sync_warp();
 }
 
-// Hinge of a row; adds scale * g_i to g[i]. Returns this lane's share of the unreduced loss. A NaN among the elements with weight makes the loss, and the gradient of those elements, NaN.
+// Hinge of a row; adds scale * g_i to g[i]. Returns this lane's share of the unreduced loss. A NaN among the elements with
+// weight makes the loss, and the gradient of those elements, NaN.
 template <typename T, int E, bool kWeighted>
 SL_DEVICE double hinge_row(const Row<T>& row, T scale, T* g, const RowScratch<T>& s) {
   const T big = std::numeric_limits<T>::infinity();

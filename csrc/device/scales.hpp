@@ -1,4 +1,4 @@
-// Factors of the terms' gradients, and sums of the terms over a block of threads.
+// Parameters of the kernels, factors of the terms' gradients, and sums of the terms over a block of threads.
 #pragma once
 
 #include "poses.hpp"
@@ -11,6 +11,18 @@ struct Scales {
   const double* device = nullptr;
 
   SL_DEVICE double of(int term) const { return device == nullptr ? value[term] : device[term]; }
+};
+
+// What the kernels of a call share. A clip is `tiles` blocks of `tile_frames` frames.
+template <typename T>
+struct CallParams {
+  Input pred, target, weight;
+  T* grad = nullptr;       // [B, T, J, 3], null: no gradient
+  double* sums = nullptr;  // [blocks][kTermCount]
+  Scales scale;
+  int64_t frames = 0;
+  int32_t joints = 0, tiles = 1, tile_frames = 0;
+  bool on[kTermCount] = {};
 };
 
 // Adds up what the threads of a block have of some terms, in a fixed order, and writes one row [kTermCount]. Shared

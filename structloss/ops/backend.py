@@ -107,7 +107,9 @@ class use_backend:
     """Choose the default backend: a plain call sets it for the process, a `with` block restores the one before.
 
     Args:
-        name: "auto", "torch", "cpp", "triton" or "cuda".
+        name: "auto", "torch", "cpp", "triton" or "cuda". "auto" takes the first that can serve a call: on the CPU
+            "cpp", on a GPU "cuda" (compute capability 8.0 or more, up to 256 joints), then "triton" (up to 256 joints),
+            and "torch" where none can.
 
     Raises:
         UnknownNameError: there is no such backend.
