@@ -240,9 +240,9 @@ SL_INLINE double velocity_block(Block<T>& b, double scale, bool need_grad) {
       const A now{b, f}, before{b, f - 1};
       // Steps first: they are exact for coordinates far from the origin, where errors of position would not be.
       const Vec3<V> error = (now.pred(j) - before.pred(j)) - (now.target(j) - before.target(j));
-      const V weight = step_weight(now, j), len = length(error);
-      joint += now.own() * weight * len;
-      const Vec3<V> g = (constant<V>(scale) * weight * inverse(len)) * error;
+      V sum = constant<V>(0);
+      const Vec3<V> g = weighted_length(error, step_weight(now, j), constant<V>(scale), sum);
+      joint += now.own() * sum;
       store_as(step[0] + f, g.x);
       store_as(step[1] + f, g.y);
       store_as(step[2] + f, g.z);
@@ -272,9 +272,10 @@ SL_INLINE double temporal_consistency_block(Block<T>& b, const double* factors, 
       A now{b, f};
       const A before{b, f - 1}, after{b, f + 1};
       const Vec3<V> back = now.pred(j) - before.pred(j), on = after.pred(j) - now.pred(j);
-      const V weight = step_weight(now, j);
-      joint += weight * dot(back, back);
-      if (need_grad) now.add(j, (twice * weight) * back - (twice * step_weight(after, j)) * on);
+      V next = constant<V>(0);  // counted with the frame after
+      const Vec3<V> by_back = weighted_square(back, step_weight(now, j), twice, joint);
+      const Vec3<V> by_on = weighted_square(on, step_weight(after, j), twice, next);
+      if (need_grad) now.add(j, by_back - by_on);
     }
     sum += factor * lane_total(joint);
   }

@@ -105,6 +105,20 @@ SL_FUNCTION void add_to_bone(A& a, const Bone& b, const Vec3<typename A::V>& g) 
   a.add(b.parent, -g);
 }
 
+// Adds weight |x| to `sum`; returns the gradient of scale weight |x|.
+template <class V>
+SL_FUNCTION Vec3<V> weighted_length(const Vec3<V>& x, const V& weight, const V& scale, V& sum) {
+  const V len = length(x);
+  sum += weight * len;
+  return (scale * weight * inverse(len)) * x;
+}
+// Adds weight |x|^2 to `sum`; returns the gradient, `twice` being 2 scale.
+template <class V>
+SL_FUNCTION Vec3<V> weighted_square(const Vec3<V>& x, const V& weight, const V& twice, V& sum) {
+  sum += weight * dot(x, x);
+  return (twice * weight) * x;
+}
+
 // ---- positions ----------------------------------------------------------------------------------------------------
 
 // MPJPE, and weighted MPJPE with `factors` [J].
@@ -113,12 +127,10 @@ SL_FUNCTION typename A::V position_error(A& a, int64_t J, const double* factors,
   using V = typename A::V;
   V sum = constant<V>(0);
   for (int64_t j = 0; j < J; ++j) {
-    const Vec3<V> difference = a.pred(j) - a.target(j);
-    const V error = length(difference);
     V weight = a.weight(j);
     if (factors != nullptr) weight = weight * constant<V>(factors[j]);
-    sum += weight * error;
-    if (need_grad) a.add(j, (constant<V>(scale) * weight * inverse(error)) * difference);
+    const Vec3<V> g = weighted_length(a.pred(j) - a.target(j), weight, constant<V>(scale), sum);
+    if (need_grad) a.add(j, g);
   }
   return sum;
 }

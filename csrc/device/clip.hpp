@@ -170,22 +170,19 @@ SL_DEVICE Vec3<T> motion_terms(const ClipParams<T>& q, int64_t clip, int64_t t, 
   Vec3<T> g{T(0), T(0), T(0)};
   const bool velocity = q.on[kVelocity], consistency = q.on[kTemporalConsistency];
   const T factor = q.consistency_joints == nullptr ? T(1) : T(q.consistency_joints[j]);
-  const T slope = T(q.scale.of(kVelocity)), twice = T(2 * q.scale.of(kTemporalConsistency)) * factor;
+  const T slope = T(q.scale.of(kVelocity)), twice = T(2 * q.scale.of(kTemporalConsistency));
   SL_ROLLED
   for (int side = 0; side < 2; ++side) {  // the step to this frame, and the one from it
     const bool back = side == 0;
     if (back ? t == 0 : t + 1 == q.frames) continue;
     const Step<T> step = step_from(q, clip, back ? t - 1 : t, j, velocity);
     const T direction = back ? T(1) : T(-1);
-    if (velocity) {
-      const T error = length(step.error);
-      if (back) sums.velocity += step.weight * error;
-      g = g + (direction * slope * step.weight * inverse(error)) * step.error;
-    }
-    if (consistency) {
-      if (back) sums.consistency += factor * step.weight * dot(step.pred, step.pred);
-      g = g + (direction * twice * step.weight) * step.pred;
-    }
+    T length_sum = T(0), square_sum = T(0);
+    if (velocity) g = g + direction * weighted_length(step.error, step.weight, slope, length_sum);
+    if (consistency) g = g + direction * weighted_square(step.pred, factor * step.weight, twice, square_sum);
+    if (!back) continue;
+    sums.velocity += length_sum;
+    sums.consistency += square_sum;
   }
   return g;
 }
@@ -198,7 +195,7 @@ struct PositionTerms {
   SL_DEVICE explicit PositionTerms(const ClipParams<T>& params)
       : q(params), mpjpe(T(q.scale.of(kMpjpe))), weighted_mpjpe(T(q.scale.of(kWeightedMpjpe))) {}
 
-  // MPJPE alone, without weights.
+  // MPJPE alone, without weights: with a device's inverse root.
   SL_DEVICE Vec3<T> plain(const Vec3<T>& p, const Vec3<T>& d, JointSums<T>& sums) const {
     const Vec3<T> difference = p - d;
     const T square = dot(difference, difference), inverse = square == T(0) ? T(0) : inverse_root(square);
@@ -210,18 +207,13 @@ struct PositionTerms {
                                JointSums<T>& sums) const {
     const T weight = kWeighted ? read_weight<T>(q.weight, clip, t, j) : T(1);
     const Vec3<T> difference = where_seen(weight, p - d);
-    const T error = length(difference);
-    T slope = T(0);
-    if (q.on[kMpjpe]) {
-      sums.mpjpe += weight * error;
-      slope += mpjpe * weight;
-    }
+    Vec3<T> g{T(0), T(0), T(0)};
+    if (q.on[kMpjpe]) g = weighted_length(difference, weight, mpjpe, sums.mpjpe);
     if (q.on[kWeightedMpjpe]) {
       const T factor = weight * (q.weighted_joints == nullptr ? T(1) : T(q.weighted_joints[j]));
-      sums.weighted_mpjpe += factor * error;
-      slope += weighted_mpjpe * factor;
+      g = g + weighted_length(difference, factor, weighted_mpjpe, sums.weighted_mpjpe);
     }
-    return (slope * inverse(error)) * difference;
+    return g;
   }
 };
 
