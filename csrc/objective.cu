@@ -379,8 +379,10 @@ int objective_typed(const ObjectiveRequest& r, int64_t most_bytes, Arena& arena)
   SumRows sums{arena.take<double>(blocks * kTermCount), blocks};
   call.sums = sums.rows;
   if (plan.separate_rows) {
-    RowsParams<T> q{call.pred, call.target, call.weight, call.grad,  3,
-                    2,         call.sums,   call.scale,  r.B * r.J, r.T, call.joints};
+    RowsParams<T> q{call};
+    q.rows = r.B * r.J;
+    q.grad_step = 3;
+    q.grad_offset = 2;
     run_any_rows(q, plan.rows, arena, queue);
     call.sums += plan.rows.blocks * kTermCount;
   }
@@ -434,8 +436,14 @@ int ranking_typed(const RankingRequest& r, int64_t most_bytes, Arena& arena) {
     input.stride[2] = input.stride[3] = 0;
     return input;
   };
-  RowsParams<T> q{rows_of(r.pred), rows_of(r.target), rows_of(r.weight), static_cast<T*>(r.grad), 1, 0, nullptr, {},
-                  r.R,             r.N,               1};
+  RowsParams<T> q;
+  q.pred = rows_of(r.pred);
+  q.target = rows_of(r.target);
+  q.weight = rows_of(r.weight);
+  q.grad = static_cast<T*>(r.grad);
+  q.rows = r.R;
+  q.frames = r.N;
+  q.joints = 1;
   const bool weighted = r.weight.data != nullptr, mean = Reduction(r.reduction) == Reduction::mean;
   if (mean && weighted) {
     CountsParams c{q.weight, {}, nullptr, arena.take<double>(r.R * kTermCount), r.N, 1, 1};

@@ -5,7 +5,12 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-# One bit a term, in the order of the term table.
+# The kernels' own numbering of the terms, and a bit each; others ask for it, whatever the order of the term table is.
+TERM_NAMES = (
+    *("mpjpe", "weighted_mpjpe", "n_mpjpe", "velocity", "temporal_consistency", "depth_ranking_joints"),
+    *("depth_ranking_frames", "bone_symmetry", "illegal_angle", "bone_ratio", "limb_length", "limb_variance"),
+    *("bone_angle", "bone_angle_velocity"),
+)
 MPJPE = tl.constexpr(1 << 0)
 WEIGHTED_MPJPE = tl.constexpr(1 << 1)
 N_MPJPE = tl.constexpr(1 << 2)

@@ -1,5 +1,6 @@
 """Choice of the backend, the environment variable, and what importing costs."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -165,3 +166,9 @@ def test_term_table():
         from structloss.ops.cpp_impl import TERM_NUMBERS
 
         assert set(TERM_NUMBERS()) == set(structloss.TERMS), "the native library computes exactly the table's terms"
+    if importlib.util.find_spec("triton"):
+        from structloss.kernels import triton_math
+
+        assert sorted(triton_math.TERM_NAMES) == sorted(structloss.TERMS), "and so do the Triton kernels"
+        for number, name in enumerate(triton_math.TERM_NAMES):
+            assert getattr(triton_math, name.upper()).value == 1 << number

@@ -37,7 +37,7 @@ struct ClipMemory {
     row = frames | 1;  // odd: neighbouring joints of a frame lie in different banks
     rows = depths ? (joints * row * item + 15) / 16 * 16 : 0;
     scratch = rows * (weighted ? 4 : 3);
-    bytes = scratch + int64_t(warps) * padded * (weighted ? 24 : 8);
+    bytes = scratch + warps * RowScratch::bytes(padded, weighted);
   }
 };
 
@@ -307,8 +307,8 @@ SL_KERNEL_SHARING(kMostClipThreads, (clip_blocks<T, E, kWeighted>())) clip_kerne
     }
     if constexpr (E > 0) {
       if (q.on[kDepthRankingFrames]) {
-        const RowScratch<T> scratch(shared_memory() + memory.scratch +
-                                        warp_index() * RowScratch<T>::bytes(kWarp * E, kWeighted),
+        const RowScratch scratch(shared_memory() + memory.scratch +
+                                        warp_index() * RowScratch::bytes(kWarp * E, kWeighted),
                                     kWarp * E, kWeighted);
         const T scale = T(q.scale.of(kDepthRankingFrames));
         for (int j = warp_index(); j < J; j += warp_count()) {

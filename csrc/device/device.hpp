@@ -134,5 +134,14 @@ SL_DEVICE V warp_sum(V x) {
   for (int mask = kWarp / 2; mask > 0; mask /= 2) x += shuffle_xor(x, mask);
   return x;
 }
+// The sum over the lanes up to this one.
+template <typename V>
+SL_DEVICE V sum_up_to(V x) {
+  for (int lanes = 1; lanes < kWarp; lanes *= 2) {
+    const V other = shuffle_up(x, lanes);
+    if (lane_index() >= lanes) x += other;
+  }
+  return x;
+}
 
 }  // namespace structloss

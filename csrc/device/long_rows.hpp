@@ -9,17 +9,12 @@ namespace structloss {
 
 // Rows of B clips and J joints over T frames; depth is what is ranked. Rows [R, N] are R clips of one joint.
 template <typename T>
-struct RowsParams {
-  Input pred, target, weight;
-  T* grad;  // element (clip, t, joint) is at ((clip T + t) J + joint) grad_step + grad_offset; null: no gradient
-  int64_t grad_step, grad_offset;
-  double* sums;  // [blocks][kTermCount]
-  Scales scale;  // of depth_ranking_frames
-  int64_t rows, frames;
-  int32_t joints;
+struct RowsParams : CallParams<T> {
+  int64_t rows = 0;
+  int64_t grad_step = 1, grad_offset = 0;  // of grad, which has that many coordinates a joint; the depth's place in them
 
   SL_DEVICE int64_t at(int64_t clip, int64_t t, int64_t j) const {
-    return ((clip * frames + t) * joints + j) * grad_step + grad_offset;
+    return ((clip * this->frames + t) * this->joints + j) * grad_step + grad_offset;
   }
 };
 
@@ -33,7 +28,7 @@ SL_BOTH inline int64_t row_blocks(int64_t rows, int warps) {
 
 template <typename T>
 constexpr int64_t row_bytes(int padded, bool weighted) {
-  return int64_t(padded) * sizeof(T) * 4 + RowScratch<T>::bytes(padded, weighted);
+  return int64_t(padded) * sizeof(T) * 4 + RowScratch::bytes(padded, weighted);
 }
 
 // ---- short rows ---------------------------------------------------------------------------------------------------
@@ -42,8 +37,8 @@ template <typename T, int E, bool kWeighted>
 SL_KERNEL(kRowWarps* kWarp) rows_kernel(RowsParams<T> q) {
   constexpr int kPadded = kWarp * E;
   unsigned char* memory = shared_memory() + warp_index() * row_bytes<T>(kPadded, kWeighted);
-  const RowScratch<T> scratch(memory, kPadded, kWeighted);
-  T* p = reinterpret_cast<T*>(memory + RowScratch<T>::bytes(kPadded, kWeighted));
+  const RowScratch scratch(memory, kPadded, kWeighted);
+  T* p = reinterpret_cast<T*>(memory + RowScratch::bytes(kPadded, kWeighted));
   T *d = p + kPadded, *g = d + kPadded, *w = g + kPadded;
   const int n = int(q.frames);
   const T scale = T(q.scale.of(kDepthRankingFrames));
@@ -191,11 +186,7 @@ SL_KERNEL(kScanThreads) scan_kernel(LongParams<T> x) {
   for (int64_t begin = 0; begin < q.frames; begin += thread_count()) {
     const int64_t k = begin + thread_index();
     const double mine = k < q.frames ? double(read_weight<T>(q.weight, clip, x.in[row * q.frames + k].index, j)) : 0;
-    double up_to = mine;
-    for (int lanes = 1; lanes < kWarp; lanes *= 2) {
-      const double other = shuffle_up(up_to, lanes);
-      if (lane_index() >= lanes) up_to += other;
-    }
+    const double up_to = sum_up_to(mine);
     if (lane_index() == kWarp - 1) of_warp[warp_index()] = up_to;
     sync_block();
     double before = carried, all = 0;

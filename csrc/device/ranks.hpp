@@ -45,13 +45,12 @@ struct Coder {
 };
 
 // Shared memory of one warp for a row of n elements: its bytes, and where its parts are.
-template <typename T>
 struct RowScratch {
   uint32_t* keys;
   int32_t* rank;          // twice the mid-rank by p
   double *before, *mass;  // with weights: that of the positions before, and the mid-rank by p in units of weight
 
-  static constexpr int64_t bytes(int64_t padded, bool weighted) { return padded * (weighted ? 8 + 16 : 8); }
+  SL_BOTH static constexpr int64_t bytes(int64_t padded, bool weighted) { return padded * (weighted ? 8 + 16 : 8); }
   SL_DEVICE RowScratch(unsigned char* memory, int padded, bool weighted) {
     before = reinterpret_cast<double*>(memory);
     mass = before + padded;
@@ -145,7 +144,7 @@ SL_DEVICE uint32_t where_keys_change(const uint32_t (&key)[E], int index_bits, i
 // Sorts a row by p, or by d with ties ordered by p, and calls enter(i, twice the mid-rank) for this lane's elements or,
 // with weights, enter(i, twice the mid-rank, mid-rank in units of weight). By d, the ranks by p are in s.rank.
 template <typename T, int E, bool kWeighted, typename Enter>
-SL_DEVICE void rank_row(const Row<T>& row, bool by_target, T low, T high, const RowScratch<T>& s, Enter&& enter) {
+SL_DEVICE void rank_row(const Row<T>& row, bool by_target, T low, T high, const RowScratch& s, Enter&& enter) {
   constexpr int kIndexBits = bits_for(kWarp * E), kRankBits = kIndexBits + 1;
   constexpr uint32_t kIndex = (1u << kIndexBits) - 1;
   static_assert(2 * kIndexBits + kRankBits <= 32, "a place, a rank and an index fit a word");
@@ -201,12 +200,7 @@ SL_DEVICE void rank_row(const Row<T>& row, bool by_target, T low, T high, const 
     double mine = 0;
     SL_ROLLED
     for (int at = start; at < start + E && at < row.n; ++at) mine += double(row.w[s.keys[at] & kIndex]);
-    double up_to = mine;  // inclusive sum over the lanes
-    for (int lanes = 1; lanes < kWarp; lanes *= 2) {
-      const double other = shuffle_up(up_to, lanes);
-      if (lane_index() >= lanes) up_to += other;
-    }
-    double before = up_to - mine;
+    double before = sum_up_to(mine) - mine;
     SL_ROLLED
     for (int at = start; at < start + E && at < row.n; ++at) {
       s.before[at] = before;
@@ -250,7 +244,7 @@ SL_DEVICE void rank_row(const Row<T>& row, bool by_target, T low, T high, const 
 // Hinge of a row; adds scale * g_i to g[i]. Returns this lane's share of the unreduced loss. A NaN among the elements with
 // weight makes the loss, and the gradient of those elements, NaN.
 template <typename T, int E, bool kWeighted>
-SL_DEVICE double hinge_row(const Row<T>& row, T scale, T* g, const RowScratch<T>& s) {
+SL_DEVICE double hinge_row(const Row<T>& row, T scale, T* g, const RowScratch& s) {
   const T big = std::numeric_limits<T>::infinity();
   // Nothing is in a wrong order where all d are equal, as the root's are in root-relative poses. (An infinite p would be
   // multiplied by 0 all the same.)

@@ -19,7 +19,7 @@ from ..errors import (
     check_weight,
 )
 from ..ops import autograd
-from ..ops.library import compute_dtype
+from ..ops.dtypes import compute_dtype
 from ..ops.structure import encode_options
 from ..terms import TERMS, check_options, check_term
 

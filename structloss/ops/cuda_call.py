@@ -12,9 +12,10 @@ from torch import Tensor
 
 from .structure import Structure, structure_of
 
-__all__ = ["ObjectiveRequest", "RankingRequest", "describe", "most_terms", "tables_of"]
+__all__ = ["ObjectiveRequest", "RankingRequest", "describe", "MOST_TERMS", "tables_of"]
 
-most_terms = 14
+# Of the objective, as compiled.
+MOST_TERMS = 14
 _DTYPES = {torch.float32: 0, torch.float64: 1}
 _INPUT_TYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 _pointer, _int, _long, _double = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c_double
@@ -52,8 +53,8 @@ class ObjectiveRequest(ctypes.Structure):
         *((name, _pointer) for name in ("grad", "total", "values", "workspace")),
         *((name, _long) for name in ("B", "T", "J")),
         ("lambdas", _pointer),
-        ("lambda_", _double * most_terms),
-        ("term", _int * most_terms),
+        ("lambda_", _double * MOST_TERMS),
+        ("term", _int * MOST_TERMS),
         ("n_terms", _int),
         ("reduction", _int),
         ("tables", TablesRequest),
@@ -102,14 +103,9 @@ def _pack(s: Structure) -> tuple[TablesRequest, bytes]:
         for row in rows:
             memory.extend(struct.pack(f"={layout}", *row))
 
-    def angle(pair: tuple[int, int]) -> tuple[int, ...]:
-        first, second = s.bones[pair[0]], s.bones[pair[1]]
-        # The joint of the second bone that isn't one of the first.
-        return *first, *second, second[1] if second[0] in first else second[0]
-
     put("bones", "2i", s.bones)
-    put("angles", "5i", [angle(pair) for pair in s.angles])
-    put("angles_velocity", "5i", [angle(pair) for pair in s.angles_velocity])
+    put("angles", "5i", [s.angle_joints(pair) for pair in s.angles])
+    put("angles_velocity", "5i", [s.angle_joints(pair) for pair in s.angles_velocity])
     put("symmetric", "4i", [(*right, *left) for right, left in s.symmetric])
     put("hinges", "4id", [(*joints, sign) for joints, sign in s.hinges])
     put("ratio_bones", "2id", [(*bone, factor) for group in s.groups for bone, factor in group])

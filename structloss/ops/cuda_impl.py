@@ -15,7 +15,8 @@ from torch import Tensor
 
 from ..errors import BackendError
 from ..kernels import native
-from .cuda_call import ObjectiveRequest, RankingRequest, TablesRequest, describe, dtype_number, most_terms, tables_of
+from .cuda_call import MOST_TERMS, ObjectiveRequest, RankingRequest, TablesRequest, describe, dtype_number, tables_of
+from .dtypes import compute_dtype
 
 __all__ = ["TAKES_HALF_TYPES", "objective", "problem_of", "ranking_hinge", "scale_"]
 
@@ -43,7 +44,7 @@ class Library:
                     f"the CUDA library's {request.__name__} has {size} bytes, expected {ctypes.sizeof(request)}; "
                     "reinstall structloss."
                 )
-        names = (library.structloss_cuda_term(number).decode() for number in range(most_terms))
+        names = (library.structloss_cuda_term(number).decode() for number in range(MOST_TERMS))
         self.term_numbers = {name: number for number, name in enumerate(names)}
 
     def _check(self, error: int) -> None:
@@ -126,7 +127,7 @@ def objective(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Total, values [K] of the terms and, if asked for, the gradient of the total, in float32 or (float64) float64."""
     library, device = _library(), pred.device
-    dtype = torch.float64 if pred.dtype == torch.float64 else torch.float32
+    dtype = compute_dtype(pred.dtype)
     grad = torch.empty(pred.shape if need_grad else (0,), dtype=dtype, device=device)
     # Two outputs of the registered operator must not share memory, hence no view of one tensor [1 + K].
     total = torch.empty((), dtype=dtype, device=device)
@@ -161,7 +162,7 @@ def ranking_hinge(
 ) -> tuple[Tensor, Tensor]:
     """Scalar hinge over the rows and, if asked for, its gradient, in float32 or (float64) float64."""
     device = pred.device
-    dtype = torch.float64 if pred.dtype == torch.float64 else torch.float32
+    dtype = compute_dtype(pred.dtype)
     grad = torch.empty(pred.shape if need_grad else (0,), dtype=dtype, device=device)
     value = torch.empty((), dtype=dtype, device=device)
     pred, target, weight = (_readable(x, dtype) for x in (pred, target, weight))

@@ -15,13 +15,9 @@ import torch
 from torch import Tensor
 
 from .backend import current_backend, resolve
+from .dtypes import compute_dtype
 
-__all__ = ["compute_dtype", "in_place_scale", "launch_objective", "launch_ranking_hinge"]
-
-
-def compute_dtype(dtype: torch.dtype) -> torch.dtype:
-    """What a pose of this dtype is computed in: half types in float32."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
+__all__ = ["in_place_scale", "launch_objective", "launch_ranking_hinge"]
 
 
 @functools.lru_cache(maxsize=256)

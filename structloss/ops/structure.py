@@ -50,6 +50,11 @@ class Structure:
     weighted_mpjpe_joints: tuple[float, ...] = ()
     temporal_consistency_joints: tuple[float, ...] = ()
 
+    def angle_joints(self, pair: tuple[int, int]) -> tuple[int, int, int, int, int]:
+        """Child and parent of the two bones of an angle, and the joint of the second that isn't one of the first."""
+        first, second = (self.bones[bone] for bone in pair)
+        return *first, *second, next(joint for joint in second if joint not in first)
+
 
 def encode_options(options: Mapping[str, Mapping[str, object]]) -> str:
     """Checked options of several terms as the text that travels through a compiled graph; "" for none."""

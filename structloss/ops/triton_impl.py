@@ -20,9 +20,11 @@ from torch import Tensor
 
 from ..kernels.triton_frames import angle_kernel, frame_kernel, limb_kernel
 from ..kernels.triton_joints import joint_kernel
+from ..kernels.triton_math import TERM_NAMES
 from ..kernels.triton_rows import row_kernel
 from ..kernels.triton_sums import multiply_kernel, scale_kernel, value_kernel
 from ..terms import TERMS
+from .dtypes import compute_dtype
 from .structure import Structure
 from .torch_terms.ranking import ranking_gradient
 from .triton_tables import tables_of
@@ -53,7 +55,7 @@ _MULTIPLY_BLOCK = 4096
 # No contraction to fused multiply-adds, as in the other backends: what is exactly zero there must be so here.
 _OPTIONS = {"enable_fp_fusion": False}
 
-_NUMBERS = {name: number for number, name in enumerate(TERMS)}
+_NUMBERS = {name: number for number, name in enumerate(TERM_NAMES)}
 
 
 def _bits(x: float) -> int:
@@ -115,7 +117,7 @@ def _rank_rows(
 def _rank_rows_by_torch(pred: Tensor, target: Tensor, weight: Tensor | None, ranks: Tensor) -> None:
     """The same for depths [B, T, J] with torch.sort, as many rows at a time as memory allows."""
     B, T, J = pred.shape
-    dtype = torch.float64 if pred.dtype == torch.float64 else torch.float32
+    dtype = compute_dtype(pred.dtype)
     at_once = max(1, _SORT_BYTES // (_SORT_BYTES_AN_ELEMENT * T))
     joints, clips = min(J, at_once), max(1, at_once // J)
     for b in range(0, B, clips):
@@ -179,7 +181,7 @@ def _objective(pred, target, weight, lambdas, terms, skeleton, options, reductio
     B, T, J, _ = pred.shape
     K = len(terms)
     device = pred.device
-    dtype = torch.float64 if pred.dtype == torch.float64 else torch.float32
+    dtype = compute_dtype(pred.dtype)
     total = torch.empty((), dtype=dtype, device=device)
     values = torch.empty(K, dtype=dtype, device=device)
     grad = torch.empty(pred.shape if need_grad else (0,), dtype=dtype, device=device)

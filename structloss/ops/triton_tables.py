@@ -51,9 +51,8 @@ def _angles_of(structure: Structure) -> list[tuple[int, int, int, int, int, int]
     pairs = dict.fromkeys((*structure.angles, *structure.angles_velocity))
     rows = []
     for pair in pairs:
-        first, second = (structure.bones[i] for i in pair)
-        other = next(joint for joint in second if joint not in first)
-        rows.append((*first, *second, other, (pair in structure.angles) + 2 * (pair in structure.angles_velocity)))
+        kind = (pair in structure.angles) + 2 * (pair in structure.angles_velocity)
+        rows.append((*structure.angle_joints(pair), kind))
     return rows
 
 
