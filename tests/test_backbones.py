@@ -1,10 +1,9 @@
-"""Backbones against the golden figures of the published models, and the registry's and the inputs' rules.
+"""Every backbone against the golden figures of the published models, and the rules that all of them keep.
 
 One parametrised test serves all variants; a new family needs its golden files and nothing here.
 """
 
-import functools
-import json
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -12,71 +11,128 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from golden.fill import fill_input, fill_state_dict
+from backbone_cases import (
+    NAMES,
+    PROCEDURES,
+    PUBLISHED,
+    clip,
+    extras,
+    filled,
+    golden,
+    golden_inputs,
+    official_shapes,
+    run_golden,
+    shallow,
+)
+from golden.fill import fill_input
 from torch.utils.flop_counter import FlopCounterMode
 
 from structloss import backbones
-from structloss.backbones.blocks import Attention, DropPath, attend, init_truncated_normal
-from structloss.errors import ArgumentError, DtypeError, UnknownNameError
+from structloss.backbones.official import from_official, to_official
+from structloss.errors import ArgumentError, CheckpointError, DtypeError, UnknownNameError
 
-GOLDEN = Path(__file__).parent / "golden" / "backbones"
-NAMES = backbones.names()
-PUBLISHED = [name for name in NAMES if (GOLDEN / f"{name}.npz").exists()]
-SMALL = ["repose-tiny", "simplebaseline-16j", "simplebaseline-semgcn"]
+EVERY = {name: backbones.info(name) for name in NAMES}
+#: one variant of a family, and of a kind in it, has the code of all: the one with the least work
+QUICK = sorted(
+    {(facts.family, facts.kind): name for name, facts in sorted(EVERY.items(), key=lambda e: -e[1].macs)}.values()
+)
+LIFTING = [name for name in QUICK if EVERY[name].kind in ("sequence", "centre", "frame")]
 per_name = pytest.mark.parametrize("name", NAMES)
+per_quick = pytest.mark.parametrize("name", QUICK)
+per_lifting = pytest.mark.parametrize("name", LIFTING)
 
 
-def filled(name, **overrides):
-    model = backbones.create(name, **overrides)
-    fill_state_dict(model.state_dict())
-    return model.eval()
+def call(name, model, x):
+    return model(x, **extras(name, x))
 
 
-@functools.cache
-def shallow(name):
-    """The variant in evaluation mode, one level deep where depth is an argument; shared, so leave it as it is."""
-    return filled(name, **({"depth": 1} if "depth" in backbones.info(name).arguments else {}))
+def trained(model):
+    """Names and parameters that the published network uses."""
+    return [(key, p) for key, p in model.named_parameters() if p.requires_grad]
 
 
-def clip(name, batch=2, frames=9, channels=3):
-    return torch.from_numpy(fill_input(name, (batch, frames, 17, channels)))
+def gradients(model):
+    """Gradients by published name, whatever our modules are called."""
+    own = {key: p.grad for key, p in model.named_parameters() if p.grad is not None}
+    return to_official(model, own)
 
 
 # Golden figures
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", [name for name in PUBLISHED if name not in PROCEDURES])
 def test_golden_output_and_gradients(name):
-    golden = np.load(GOLDEN / f"{name}.npz")
+    """Outputs, scalar, input gradient and the norm of every parameter's gradient, by published names."""
+    file = golden(name)
     model = filled(name)
-    x = torch.from_numpy(fill_input(name, tuple(golden["input_shape"]))).requires_grad_()
-    out = model.forward_flat(x) if x.dim() == 2 else model(x)
+    # MotionAGFormer chooses neighbours by comparing products, so float32 rounding moves its outputs.
+    double = EVERY[name].family == "motionagformer"
+    x, arguments = golden_inputs(name, file)
+    if double:
+        model, x = model.double(), x.double()
+    x.requires_grad_()
+    out = run_golden(model, x, **arguments)
 
-    want = torch.from_numpy(golden["output_float64" if "output_float64" in golden else "output"])
+    want = torch.from_numpy(file["output_float64" if "output_float64" in file else "output"])
     assert out.shape == want.shape
     error = float((out.detach() - want).abs().max() / want.abs().max())
-    assert error <= 1e-4
+    assert error <= (1e-5 if double else 1e-4)
 
-    cotangent = torch.from_numpy(fill_input(f"cotangent-{name}", tuple(out.shape)))
-    scalar = (out * cotangent).mean()
+    cotangent_name = str(file["cotangent_name"]) if "cotangent_name" in file else f"cotangent-{name}"
+    scalar = (out * torch.from_numpy(fill_input(cotangent_name, tuple(out.shape)))).mean()
     scalar.backward()
-    assert float(scalar.detach()) == pytest.approx(float(golden["scalar"]), rel=1e-3, abs=1e-6)
-    suffix = "_float64" if "param_grad_norms_float64" in golden else ""
-    assert float(x.grad.norm()) == pytest.approx(float(golden[f"input_grad_norm{suffix}"]), rel=1e-3)
-    norms = {key: float(p.grad.double().norm()) for key, p in model.named_parameters()}
-    wanted = dict(zip(golden["param_names"].tolist(), golden[f"param_grad_norms{suffix}"].tolist(), strict=True))
-    assert norms.keys() == wanted.keys()
+    suffix = "_float64" if "param_grad_norms_float64" in file else ""
+    # The scalar is a mean that nearly cancels: its rounding is that of the outputs.
+    tolerance = 1e-5 * float(want.abs().max())
+    assert float(scalar.detach()) == pytest.approx(float(file[f"scalar{suffix}"]), rel=1e-3, abs=tolerance)
+    assert float(x.grad.norm()) == pytest.approx(float(file[f"input_grad_norm{suffix}"]), rel=1e-3)
+    norms = {key: float(g.double().norm()) for key, g in gradients(model).items()}
+    wanted = dict(zip(file["param_names"].tolist(), file[f"param_grad_norms{suffix}"].tolist(), strict=True))
+    assert wanted.keys() <= norms.keys()
     worst = max(abs(norms[key] - norm) / norm for key, norm in wanted.items() if norm >= 1e-6)
     assert worst <= 1e-3
+    assert all(norms[key] < 1e-5 for key, norm in wanted.items() if norm < 1e-6)
     print(f"{name}: output {error:.1e}, gradient norms {worst:.1e}")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in PUBLISHED if name.startswith(("motionbert", "repose"))])
+def test_golden_output_in_float64(name):
+    """Where rounding plays no part, agreement to the precision that the figures are stored with."""
+    file = golden(name)
+    x, _ = golden_inputs(name, file)
+    with torch.no_grad():
+        out = filled(name).double()(x[:1].double())
+    want = torch.from_numpy(file["output_float64"])[:1]
+    assert float((out - want).abs().max() / want.abs().max()) <= 1e-5
+
+
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_state_dict_is_the_official_one(name):
+def test_published_keys_and_shapes(name):
     with torch.device("meta"):
-        state = backbones.create(name).state_dict()
-    assert {key: list(value.shape) for key, value in state.items()} == json.loads((GOLDEN / f"{name}.json").read_text())
+        state = to_official(backbones.create(name))
+    assert {key: list(value.shape) for key, value in state.items()} == official_shapes(name)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_checkpoint_round_trip(name):
+    """A published file, with its prefix and container, into our modules and back out again, number by number."""
+    torch.manual_seed(1)
+    official = {
+        key: torch.randn(shape) if shape or "num_batches" not in key else torch.tensor(3)
+        for key, shape in official_shapes(name).items()
+    }
+    model = backbones.create(name)
+    report = backbones.load_published(model, {"epoch": 3, "model_pos": {f"module.{k}": v for k, v in official.items()}})
+    assert report.complete and report.loaded == len(official) and report.prefix == "module."
+    back = to_official(model)
+    assert back.keys() == official.keys()
+    for key, value in official.items():
+        assert torch.equal(back[key], value), key
+    key = next(k for k in official if official[k].dim() > 1)
+    with pytest.raises(CheckpointError, match="is not a checkpoint of this"):
+        backbones.load_published(model, {k: v for k, v in official.items() if k != key})
 
 
 # Every variant
@@ -84,26 +140,33 @@ def test_state_dict_is_the_official_one(name):
 
 @per_name
 def test_params_and_macs_are_those_of_info(name):
-    facts = backbones.info(name)
+    facts = EVERY[name]
     with torch.device("meta"):  # shapes only: no memory, no time
-        model = backbones.create(name).eval().requires_grad_(False)
-        x = torch.empty(1, facts.frames, facts.joints_in[0], len(facts.channels))
-    assert sum(p.numel() for p in model.parameters()) == facts.params
-    with FlopCounterMode(display=False) as counter:
-        out = model(x)
-    assert out.shape == (1, facts.frames if facts.kind != "centre" else 1, facts.joints_out, 3)
-    # The fusion of DSTformer needs one output row of its two, 2·C·T·J a level less than the published code.
+        model = backbones.create(name).eval()
+        count = sum(p.numel() for p in model.parameters())
+        model.requires_grad_(False)
+        x = torch.empty(1, max(facts.frames, model.shortest), facts.joints_in[0], len(facts.channels))
+    assert count == facts.params
+    if facts.kind == "pretrain":
+        pytest.skip("masked frames are chosen by index, which needs values")
+    with FlopCounterMode(display=False) as counter, torch.device("meta"):
+        arguments = {key: value.to("meta") for key, value in extras(name, x).items()} if extras(name, x[:0]) else {}
+        out = model(x, **arguments)
+    frames = x.shape[1] if facts.kind != "centre" else x.shape[1] - facts.frames + 1
+    assert out.shape == (1, frames, facts.joints_out, 3)
+    # Our fusion of DSTformer's streams needs one output row of its two, 2·C·T·J a level less than published code.
     assert counter.get_total_flops() / 2 == pytest.approx(facts.macs, rel=2e-3)
 
 
 @per_name
 def test_info_is_complete(name):
-    facts = backbones.info(name)
+    facts = EVERY[name]
     assert facts.name == name and name.startswith(facts.family + "-")
     recipes = Path(backbones.__file__).parents[1] / "harness" / "recipes"
     assert not facts.recipe or (recipes / f"{facts.recipe}.yaml").exists()
-    assert facts.kind in ("sequence", "centre", "frame")
+    assert facts.kind in backbones.KINDS and facts.keeps in ("all", "centre")
     assert facts.paper and facts.joints_in and facts.channels
+    assert backbones.create(name).kind == facts.kind
     with pytest.raises(AttributeError):
         facts.params = 1
     with pytest.raises(TypeError):
@@ -111,76 +174,162 @@ def test_info_is_complete(name):
 
 
 @per_name
-def test_every_parameter_gets_a_gradient(name):
-    model = shallow(name)
-    grads = torch.autograd.grad(model(clip(name)).square().mean(), list(model.parameters()))
-    for (key, _), grad in zip(model.named_parameters(), grads, strict=True):
-        assert torch.isfinite(grad).all() and grad.any(), key
-
-
-@pytest.mark.parametrize("name", SMALL)
-def test_initial_output_is_finite_and_of_moderate_size(name):
-    out = backbones.create(name).eval()(clip(name))
-    assert torch.isfinite(out).all() and 0 < float(out.detach().abs().max()) < 20
-
-
-@per_name
-def test_two_channels_and_non_contiguous_input(name):
-    model = shallow(name)
+def test_every_trained_parameter_gets_a_gradient(name):
+    """In training mode, through the predictions that training compares; what the network never uses is frozen."""
+    model = filled(name, **({"depth": 1} if "depth" in EVERY[name].arguments else {})).train()
     x = clip(name)
-    x[..., 2] = 1
-    with torch.no_grad():
-        want = model(x)
-        torch.testing.assert_close(model(x[..., :2]), want)
-        torch.testing.assert_close(model(x.permute(3, 2, 1, 0).contiguous().permute(3, 2, 1, 0)), want)
+    if EVERY[name].kind in ("sequence", "centre", "frame"):
+        target = torch.randn(*x.shape[:2], EVERY[name].joints_out, 3)
+        pairs = model.supervise(x, target)
+        loss = sum(p.share * (p.prediction - p.target).square().mean() for p in pairs)
+        assert all(p.prediction.shape == p.target.shape for p in pairs)
+    else:
+        loss = call(name, model, x).square().mean()
+    loss.backward()
+    for key, p in trained(model):
+        assert p.grad is not None and torch.isfinite(p.grad).all(), key
+        assert p.grad.any() or (EVERY[name].family == "stcformer" and "emb" in key), key
 
 
 @per_name
-def test_clips_do_not_influence_each_other(name):
-    model = shallow(name)
-    x = clip(name)
-    with torch.no_grad():
-        torch.testing.assert_close(model(x[1:]), model(x)[1:], rtol=1e-4, atol=1e-5)
-
-
-@per_name
-def test_batch_of_zero_clips(name):
-    with torch.no_grad():
-        out = shallow(name)(clip(name)[:0])
-    assert out.shape == (0, 9, backbones.info(name).joints_out, 3)
-
-
-@pytest.mark.parametrize("name", SMALL)  # bfloat16 is slow on most CPUs
-def test_bf16_autocast(name):
-    model = shallow(name)
+def test_fullgraph_and_bfloat16(name):
+    """One graph, forward and backward, under autocast to bfloat16: finite, and near float32."""
+    model, x = shallow(name), clip(name)
+    torch.compiler.reset()
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     with torch.autocast("cpu", torch.bfloat16):
-        out = model(clip(name, frames=4))
-    grads = torch.autograd.grad(out.float().square().mean(), list(model.parameters()))
-    assert all(torch.isfinite(grad).all() for grad in grads)
+        out = call(name, compiled, x)
+    parameters = [p for _, p in trained(model)]
+    grads = torch.autograd.grad(out.float().square().mean(), parameters, allow_unused=True)
+    assert torch.isfinite(out).all() and all(torch.isfinite(g).all() for g in grads if g is not None)
     with torch.no_grad():
-        want = model(clip(name, frames=4))
-    assert float((out.detach() - want).norm() / want.norm()) < 0.1
+        want = call(name, model, x)
+    # bfloat16 keeps 8 bits; MotionAGFormer's choice of neighbours may change.
+    assert float((out.detach().float() - want).norm() / want.norm()) < (
+        0.5 if EVERY[name].family == "motionagformer" else 0.1
+    )
 
 
-@pytest.mark.parametrize("name", SMALL)
-def test_float64(name):
-    x = clip(name)
-    with torch.no_grad():
-        want = filled(name)(x)
-        torch.testing.assert_close(filled(name).double()(x.double()).float(), want, rtol=1e-3, atol=1e-5)
+@per_name
+def test_state_dict_round_trip(name):
+    torch.manual_seed(2)
+    overrides = {"depth": 1} if "depth" in EVERY[name].arguments else {}
+    first, second = backbones.create(name, **overrides), backbones.create(name, **overrides)
+    stored = io.BytesIO()
+    torch.save(first.state_dict(), stored)
+    stored.seek(0)
+    second.load_state_dict(torch.load(stored, weights_only=True))
+    own = second.state_dict()
+    for key, value in from_official(first, to_official(first)).items():
+        assert torch.equal(own[key], value), key
+
+
+# One variant of each family
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "backend"), [("repose-tiny", "aot_eager"), ("simplebaseline-16j", "inductor")])
-def test_compiles_fullgraph(name, backend):
-    """One graph forward and one backward; code generation for attention alone would take a minute."""
-    overrides = {"depth": 1} if name == "repose-tiny" else {}
-    model, x = filled(name, **overrides), clip(name, frames=5)
-    want = torch.autograd.grad(model(x).square().mean(), list(model.parameters()))
-    compiled = torch.compile(model, fullgraph=True, backend=backend)
-    got = torch.autograd.grad(compiled(x).square().mean(), list(model.parameters()))
+@per_quick
+def test_compiles(name):
+    """Generated code, forward and backward, agrees with eager."""
+    if EVERY[name].family not in ("simplebaseline", "videopose3d", "stcformer"):
+        pytest.skip("code generation takes a minute for attention; its graph is tested for every variant")
+    model, x = filled(name, **({"depth": 1} if "depth" in EVERY[name].arguments else {})), clip(name)
+    parameters = [p for _, p in trained(model)]
+    want = torch.autograd.grad(call(name, model, x).square().mean(), parameters)
+    compiled = torch.compile(model, fullgraph=True)
+    got = torch.autograd.grad(call(name, compiled, x).square().mean(), parameters)
     for g, w in zip(got, want, strict=True):
         torch.testing.assert_close(g, w, rtol=1e-3, atol=1e-5)
+
+
+@per_quick
+def test_exports(name):
+    """`torch.export` with a free batch size, and the same numbers from the exported program."""
+    model, x = shallow(name), clip(name, batch=3)
+    arguments = extras(name, x)
+    batch = torch.export.Dim("batch", min=2, max=64)
+    free = {
+        key: {0: batch} if len(value) == 3 and key in ("noisy", "timestep", "reprojected") else {}
+        for key, value in arguments.items()
+    }
+    with torch.no_grad():
+        program = torch.export.export(model, (x,), arguments, dynamic_shapes={"x": {0: batch}, **free})
+        x = clip(name, batch=5)
+        torch.testing.assert_close(program.module()(x, **extras(name, x)), call(name, model, x), rtol=1e-4, atol=1e-5)
+
+
+@per_quick
+def test_gradient_checkpointing_changes_nothing(name):
+    """The same gradients, and running statistics counted once."""
+    overrides = {"depth": 1} if "depth" in EVERY[name].arguments else {}
+    x, results = clip(name), []
+    for checkpointing in (False, True):
+        model = filled(name, gradient_checkpointing=checkpointing, **overrides).train()
+        torch.manual_seed(3)
+        call(name, model, x).square().mean().backward()
+        results.append((dict(model.named_buffers()), {k: p.grad for k, p in trained(model)}))
+    (buffers, grads), (buffers_again, grads_again) = results
+    for key, value in buffers.items():
+        assert torch.equal(buffers_again[key], value), key
+    for key, value in grads.items():
+        if value is not None:
+            torch.testing.assert_close(grads_again[key], value, rtol=1e-5, atol=1e-7, msg=key)
+
+
+@pytest.mark.parametrize("name", [name for name in LIFTING if EVERY[name].family != "semgcn"])
+def test_initial_output_is_finite_and_of_moderate_size(name):
+    model, x = backbones.create(name).eval(), clip(name)
+    with torch.no_grad():
+        out = call(name, model, x)
+    assert torch.isfinite(out).all() and 0 < float(out.abs().max()) < 50
+
+
+@per_lifting
+def test_channels_and_non_contiguous_input(name):
+    """A missing confidence is 1; one that the network doesn't take makes no difference."""
+    model, x = shallow(name), clip(name)
+    x[..., 2] = 1
+    with torch.no_grad():
+        want = call(name, model, x)
+        torch.testing.assert_close(call(name, model, x[..., :2]), want)
+        other = x.clone()
+        other[..., 2] = 0.5
+        same = torch.allclose(call(name, model, other), want)
+        assert same == (len(EVERY[name].channels) == 2)
+        strided = x.permute(3, 2, 1, 0).contiguous().permute(3, 2, 1, 0)
+        torch.testing.assert_close(call(name, model, strided), want)
+
+
+@per_lifting
+def test_clips_do_not_influence_each_other(name):
+    model, x = shallow(name).double(), clip(name).double()
+    try:
+        with torch.no_grad():
+            both = call(name, model, x)
+            arguments = {k: v[1:] if len(v) == len(x) else v for k, v in extras(name, x).items()}
+            torch.testing.assert_close(model(x[1:], **arguments), both[1:])
+            assert not torch.allclose(both[0], both[1])
+    finally:
+        model.float()
+
+
+@per_lifting
+def test_batch_of_zero_clips(name):
+    with torch.no_grad():
+        x = clip(name)[:0]
+        out = call(name, shallow(name), x)
+    assert out.shape == (0, shallow(name).match(x).shape[1], EVERY[name].joints_out, 3)
+
+
+@per_quick
+def test_float64(name):
+    x = clip(name)
+    with torch.no_grad():
+        want = call(name, filled(name), x)
+        got = call(name, filled(name).double(), x.double())
+    assert got.dtype == torch.float64
+    tolerance = 0.1 if EVERY[name].family == "motionagformer" else 1e-4
+    assert float((got - want).abs().max() / want.abs().max()) < tolerance
 
 
 def test_traces_long_clips_fullgraph():
@@ -194,43 +343,49 @@ def test_traces_long_clips_fullgraph():
 # Input checks
 
 
-@per_name
-@pytest.mark.parametrize(
-    ("x", "error", "message"),
-    [
-        (
-            torch.zeros(1, 9, 17, 4),
-            ArgumentError,
-            r"x has shape \[1, 9, 17, 4\], expected \[B, T, J, C\] with .*2 or 3",
-        ),
-        (torch.zeros(1, 9, 21, 3), ArgumentError, r"x has shape \[1, 9, 21, 3\], expected .*J = 17"),
-        (torch.zeros(9, 17, 3), ArgumentError, r"x has shape \[9, 17, 3\], expected \[B, T, J, C\]"),
-        (torch.zeros(1, 0, 17, 3), ArgumentError, "x has 0 frames"),
-        (torch.zeros(1, 9, 17, 3, dtype=torch.int32), DtypeError, "x has dtype torch.int32, expected a floating-point"),
-        (torch.zeros(1, 9, 17, 3).double(), DtypeError, "x has dtype torch.float64, expected torch.float32"),
-        (np.zeros((1, 9, 17, 3)), DtypeError, "x is a ndarray, expected"),
-        (torch.zeros(1, 9, 17, 3, device="meta"), ArgumentError, "x is on meta, expected cpu"),
-    ],
-    ids=["channels", "joints", "dims", "frames", "integers", "float64", "numpy", "device"],
-)
-def test_bad_input_is_one_sentence(name, x, error, message):
+def _wrong_inputs(model):
+    frames, joints = model.shortest, model.joints[0]
+    return {
+        "channels": (torch.zeros(1, frames, joints, 4), ArgumentError, r"x has shape .*, 4\], expected \[B, T, J, C\]"),
+        "joints": (torch.zeros(1, frames, 21, 2), ArgumentError, rf"x has shape .*21, 2\], expected .*J = {joints}"),
+        "dims": (torch.zeros(frames, joints, 2), ArgumentError, r"x has shape .*, expected \[B, T, J, C\]"),
+        "frames": (torch.zeros(1, frames - 1, joints, 2), ArgumentError, f"x has {frames - 1} frames"),
+        "integers": (torch.zeros(1, frames, joints, 2, dtype=torch.int32), DtypeError, "x has dtype torch.int32"),
+        "float64": (torch.zeros(1, frames, joints, 2).double(), DtypeError, "expected torch.float32"),
+        "numpy": (np.zeros((1, frames, joints, 2)), DtypeError, "x is a ndarray, expected"),
+        "device": (torch.zeros(1, frames, joints, 2, device="meta"), ArgumentError, "x is on meta, expected cpu"),
+    }
+
+
+@per_lifting
+@pytest.mark.parametrize("what", ["channels", "joints", "dims", "frames", "integers", "float64", "numpy", "device"])
+def test_bad_input_is_one_sentence(name, what):
+    model = shallow(name)
+    x, error, message = _wrong_inputs(model)[what]
     with pytest.raises(error, match=message) as raised:
-        shallow(name)(x)
+        model(x)
     assert str(raised.value).endswith(".") and "\n" not in str(raised.value)
 
 
-def test_too_many_frames():
-    with pytest.raises(ArgumentError, match=r"x has 244 frames .*expected 1 to 243"):
-        shallow("repose-tiny")(torch.zeros(1, 244, 17, 3))
-    with torch.no_grad():
-        assert shallow("repose-tiny")(torch.zeros(1, 243, 17, 3)).shape == (1, 243, 17, 3)
+@per_lifting
+def test_too_many_frames(name):
+    model = shallow(name)
+    if model.longest is None:
+        return
+    x = torch.zeros(1, model.longest + 1, model.joints[0], 2)
+    with pytest.raises(ArgumentError, match=f"x has {model.longest + 1} frames .*{model.longest} for this model"):
+        model(x)
 
 
 # The registry
 
 
+def test_all_published_variants_are_registered():
+    files = {path.stem for path in (Path(__file__).parent / "golden" / "backbones").glob("*.npz")}
+    assert files <= set(NAMES)
+
+
 def test_names_and_families():
-    assert {"motionbert-full", "motionbert-lite", "repose-h36m", "repose-tiny", "simplebaseline-16j"} <= set(NAMES)
     for alias, name in {"motionbert": "full", "repose": "h36m", "simplebaseline": "16j"}.items():
         assert backbones.info(alias).name == f"{alias}-{name}"
     assert type(backbones.create("simplebaseline")) is type(backbones.create("simplebaseline-semgcn"))
@@ -246,6 +401,7 @@ def test_unknown_name_suggests_the_nearest():
 
 def test_overrides():
     assert len(backbones.create("repose-tiny", depth=3).blocks_st) == 3
+    assert backbones.create("repose-tiny", gradient_checkpointing=True).gradient_checkpointing
     with pytest.raises(ArgumentError, match="deepness is not an override of repose-tiny, expected one of dim_feat"):
         backbones.create("repose-tiny", deepness=3)
     for override, message in {
@@ -271,136 +427,3 @@ def test_import_is_light_and_lazy():
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-# DSTformer
-
-
-def test_representation_feeds_the_head():
-    model = filled("repose-tiny")
-    x = clip("repose-tiny")
-    with torch.no_grad():
-        r = model.represent(x)
-        assert r.shape == (2, 9, 17, 64) and float(r.abs().max()) <= 1
-        offset = model(x)
-        offset[..., :2] -= x[..., :2]  # repose-tiny predicts the correction of the input's position
-        torch.testing.assert_close(model.head(r), offset)
-
-
-def test_fusion_is_the_softmax_of_two_scores():
-    model = filled("repose-tiny").double()
-    fusion = model.ts_attn[0]
-    u, v = torch.randn(2, 2, 3, 17, 64, dtype=torch.float64)
-    scores = fusion(torch.cat((u, v), -1)).softmax(-1)
-    torch.testing.assert_close(model._fuse(u, v, fusion), scores[..., :1] * u + scores[..., 1:] * v)
-
-
-def test_fresh_model_averages_its_streams():
-    model = backbones.create("repose-tiny")
-    u, v = torch.randn(2, 1, 3, 17, 64)
-    torch.testing.assert_close(model._fuse(u, v, model.ts_attn[0]), (u + v) / 2)
-    weights = model.blocks_st[0].mlp_s.fc1.weight.detach()
-    assert 0.018 < float(weights.std()) < 0.022
-    assert not model.joints_embed.bias.any()
-
-
-def test_dropout_rates_act_in_training_only():
-    model = filled("repose-tiny", drop_rate=0.2, attn_drop_rate=0.2, drop_path_rate=0.5)
-    x = clip("repose-tiny")
-    with torch.no_grad():
-        torch.testing.assert_close(model(x), filled("repose-tiny")(x))
-        model.train()
-        assert not torch.equal(model(x), model(x))
-
-
-# Blocks
-
-
-@pytest.mark.parametrize("tokens", [17, 81, 97, 130])
-def test_attention_equals_its_definition_on_both_paths(tokens):
-    q, k, v = torch.randn(3, 2, 3, tokens, 8, dtype=torch.float64)
-    want = torch.softmax(torch.einsum("bhid,bhjd->bhij", q, k) / 8**0.5, -1) @ v
-    torch.testing.assert_close(attend(q, k, v), want)
-
-
-@pytest.mark.parametrize("frames", [5, 100])
-def test_attention_over_frames_is_attention_over_swapped_tokens(frames):
-    attention = Attention(12, heads=3)
-    x = torch.randn(2, frames, 4, 12)
-    torch.testing.assert_close(attention(x, over="frames"), attention(x.transpose(1, 2)).transpose(1, 2))
-
-
-def test_attention_dropout_keeps_the_mean():
-    q, k, v = torch.zeros(3, 1, 1, 40, 4)
-    out = attend(q, k, v + 1, dropout=0.5)
-    assert out.std() > 0.01 and float(out.mean()) == pytest.approx(1, abs=0.1)
-
-
-@pytest.mark.parametrize(("axes", "masks"), [(1, 64), (2, 64 * 9)])
-def test_drop_path_drops_whole_rows_and_keeps_the_mean(axes, masks):
-    drop = DropPath(0.25, axes=axes)
-    out = drop(torch.ones(64, 9, 17, 4))
-    rows = out.reshape(masks, -1)
-    assert (rows == rows[:, :1]).all() and rows.unique().tolist() == pytest.approx([0, 4 / 3])
-    assert float(out.mean()) == pytest.approx(1, abs=0.25)
-    assert "0.25" in repr(drop) and drop.eval()(out) is out
-
-
-def test_init_resets_layer_norm():
-    norm = torch.nn.LayerNorm(4)
-    torch.nn.init.constant_(norm.weight, 3)
-    torch.nn.init.constant_(norm.bias, 3)
-    init_truncated_normal(norm)
-    assert norm.weight.tolist() == [1] * 4 and norm.bias.tolist() == [0] * 4
-
-
-# SimpleBaseline
-
-
-@pytest.mark.parametrize(("name", "joints"), [("simplebaseline-16j", 17), ("simplebaseline-semgcn", 16)])
-def test_simplebaseline_adapts_clips_to_the_flat_network(name, joints):
-    model = filled(name)
-    x = clip(name)
-    sixteen = x[:, :, [0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 14, 15, 16]]
-    with torch.no_grad():
-        out = model(x)
-        flat = model.forward_flat(sixteen[..., :2].reshape(18, 32))
-        torch.testing.assert_close(model(sixteen), out)
-    assert out.shape == (2, 9, joints, 3) and not out[:, :, 0].any()
-    torch.testing.assert_close(out[:, :, 1:].reshape(18, -1), flat)
-
-
-def test_simplebaseline_statistics():
-    rng = np.random.default_rng(0)
-    mean2, std2, mean3, std3 = (rng.uniform(1, 2, shape) for shape in ((16, 2), (16, 2), (16, 3), (16, 3)))
-    plain = filled("simplebaseline")
-    model = filled("simplebaseline", input_mean=mean2, input_std=std2, output_mean=mean3, output_std=std3.tolist())
-    assert model.state_dict().keys() == plain.state_dict().keys()
-    x = clip("s", channels=2)[:, :, :16]
-    with torch.no_grad():
-        got = model(x * torch.tensor(std2).float() + torch.tensor(mean2).float())
-        want = plain(x)[:, :, 1:] * torch.tensor(std3).float() + torch.tensor(mean3).float()
-    torch.testing.assert_close(got[:, :, 1:], want, rtol=1e-3, atol=1e-4)
-    assert not got[:, :, 0].any()
-
-
-@pytest.mark.parametrize(
-    ("statistics", "message"),
-    [
-        ({"input_mean": np.zeros((16, 2))}, "input_std is None, expected input_mean and input_std together"),
-        ({"output_std": np.ones((16, 3))}, "output_mean is None"),
-        ({"output_mean": np.zeros((17, 3)), "output_std": np.ones((17, 3))}, r"output_mean has shape \[17, 3\]"),
-        ({"input_mean": np.zeros((16, 2)), "input_std": np.zeros((16, 2))}, "input_std has the value 0, expected"),
-    ],
-)
-def test_simplebaseline_bad_statistics(statistics, message):
-    with pytest.raises(ArgumentError, match=message):
-        backbones.create("simplebaseline", **statistics)
-
-
-def test_simplebaseline_single_frame():
-    model = filled("simplebaseline")
-    x = clip("s", batch=1, frames=1)
-    assert model(x).shape == (1, 1, 17, 3)
-    with pytest.raises(ArgumentError, match="x has 1 frame in all, expected 2 or more in training"):
-        model.train()(x)

@@ -1,10 +1,26 @@
 """2D-to-3D lifting networks: `create(name)` builds one, `names()` and `info(name)` tell what there is.
 
 Every backbone is a plain `nn.Module` from `[B, T, J, C]` (C = 2 or 3: x, y, optional confidence) to `[B, T_out, J, 3]`,
-with the parameter names of its published checkpoints, which `load_published` reads without executing code.
+and reads its published checkpoints without executing code (`load_published`). `predict_video` runs one over a video of
+any length.
 """
 
+from .base import KINDS, Backbone, Supervision
 from .checkpoints import LoadReport, convert, load_published, save_checkpoint
+from .official import to_official
 from .registry import BackboneInfo, create, info, names
 
-__all__ = ["BackboneInfo", "LoadReport", "convert", "create", "info", "load_published", "names", "save_checkpoint"]
+__all__ = [
+    "KINDS",
+    "Backbone",
+    "BackboneInfo",
+    "LoadReport",
+    "Supervision",
+    "convert",
+    "create",
+    "info",
+    "load_published",
+    "names",
+    "save_checkpoint",
+    "to_official",
+]

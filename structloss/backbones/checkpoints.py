@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..errors import ArgumentError, CheckpointError, MissingFileError
+from .official import from_official, official_keys, to_official
 from .registry import create
 
 __all__ = ["LoadReport", "convert", "load_published", "save_checkpoint"]
@@ -50,7 +51,8 @@ _NUMPY_GLOBALS = (
     "numpy.random._pcg64.PCG64",
 )
 
-_CONTAINERS = ("model_pos", "state_dict")  # MotionBERT and its relatives; Lightning, SimpleBaseline, SemGCN
+# VideoPose3D, MotionBERT and their relatives; Lightning, SimpleBaseline, SemGCN; MotionAGFormer
+_CONTAINERS = ("model_pos", "state_dict", "model")
 _PREFIXES = ("module.", "model.", "backbone.", "_orig_mod.")  # DataParallel, Lightning, Lightning, torch.compile
 
 
@@ -106,12 +108,13 @@ def load_published(
 ) -> LoadReport:
     """Copy published weights into `model`, all of them or none.
 
-    Takes the official keys bare or under `module.` (DataParallel), `model.` or `backbone.` (Lightning) and
-    `_orig_mod.` (torch.compile), in the dictionary itself or in its `model_pos` or `state_dict`. Files are safetensors
-    (by the suffix) or anything that `torch.load` reads; a pickle never gets to execute code.
+    Takes the published keys, or those that :func:`save_checkpoint` writes, bare or under `module.` (DataParallel),
+    `model.` or `backbone.` (Lightning) and `_orig_mod.` (torch.compile), in the dictionary itself or in its
+    `model_pos`, `state_dict` or `model`. Files are safetensors (by the suffix) or anything that `torch.load` reads; a
+    pickle never gets to execute code.
 
     Args:
-        model: a module whose state-dict keys are the official ones, such as every backbone of this package.
+        model: a backbone of this package, which knows its published keys, or a module whose own keys are published.
         state_dict_or_path: a file, or the dictionary already loaded.
         strict: refuse a checkpoint with missing, unexpected or misshapen entries. Otherwise what fits is copied, which
             must be at least one tensor.
@@ -129,8 +132,12 @@ def load_published(
     else:
         path = Path(state_dict_or_path)
         source, content = str(path), _read(path)
-    expected = model.state_dict()
-    prefix, found, ignored = _best_view(content, expected, source)
+    # A file holds the published names, or ours if this library has written it.
+    readings = [(names, _best_view(content, names, source)) for names in (to_official(model), model.state_dict())]
+    expected, (prefix, found, ignored) = max(readings, key=lambda reading: _matches(*reading))
+    published = expected is readings[0][0]
+    if published:
+        found = official_keys(model, found)
 
     fitting, mismatched = {}, []
     for key, value in found.items():
@@ -149,7 +156,7 @@ def load_published(
     )
     if not fitting or (strict and not report.complete):
         raise CheckpointError(_misfit(report, type(model).__name__, len(expected)))
-    model.load_state_dict(fitting, strict=False)
+    model.load_state_dict(from_official(model, fitting) if published else fitting, strict=False)
     return report
 
 
@@ -167,7 +174,7 @@ def _misfit(report: LoadReport, model: str, total: int) -> str:
     )
 
 
-def _views(content: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Tensor], int]]:
+def _views(content: Mapping[str, Any]) -> Iterator[_View]:
     """Every reading of a checkpoint: (prefix, tensors by the rest of their keys, number of other tensors)."""
     nested = [content[name] for name in _CONTAINERS if isinstance(content.get(name), Mapping)]
     for entries in [*nested, content]:
@@ -183,15 +190,19 @@ def _views(content: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Tensor],
             yield prefix, under, len(tensors) - len(under)
 
 
-def _best_view(content: object, expected: Mapping[str, Tensor], source: str) -> tuple[str, dict[str, Tensor], int]:
+_View = tuple[str, dict[str, Tensor], int]
+
+
+def _matches(expected: Mapping[str, Tensor], view: _View) -> tuple[int, int]:
+    """How many entries of the view are in the model, with the right shape and at all."""
+    shaped = sum(key in expected and value.shape == expected[key].shape for key, value in view[1].items())
+    return shaped, sum(key in expected for key in view[1])
+
+
+def _best_view(content: object, expected: Mapping[str, Tensor], source: str) -> _View:
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{source} holds a {type(content).__name__}, expected a dictionary of weights.")
-
-    def matches(view: tuple[str, dict[str, Tensor], int]) -> tuple[int, int]:
-        shaped = sum(key in expected and value.shape == expected[key].shape for key, value in view[1].items())
-        return shaped, sum(key in expected for key in view[1])
-
-    best = max(_views(content), key=matches)
+    best = max(_views(content), key=lambda view: _matches(expected, view))
     if not best[1]:
         raise CheckpointError(f"{source} holds no tensors, expected a dictionary of weights.")
     return best

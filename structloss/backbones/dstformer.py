@@ -10,8 +10,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import ArgumentError
-from .blocks import MLP, Attention, DropPath, check_clip, check_rate, check_size, init_truncated_normal
+from .base import Backbone
+from .blocks import (
+    MLP,
+    Attention,
+    DropPath,
+    check_rate,
+    check_ratio,
+    check_size,
+    check_sizes,
+    drop_path_rates,
+    init_truncated_normal,
+)
 from .registry import family
 
 __all__ = ["DSTformer"]
@@ -32,7 +42,7 @@ class _Block(nn.Module):
             self.add_module(f"attn_{axis}", Attention(dim, heads, attn_drop=attn_drop, proj_drop=drop))
             self.add_module(f"norm2_{axis}", nn.LayerNorm(dim, eps=_EPS))
             self.add_module(f"mlp_{axis}", MLP(dim, hidden, drop=drop))
-        self.drop_path = DropPath(path, axes=2)
+        self.drop_path = DropPath(path)
 
     def forward(self, h: Tensor) -> Tensor:
         for axis in self.order:
@@ -124,7 +134,7 @@ _COMMON = {
     flagship="h36m",
     **_COMMON,
 )
-class DSTformer(nn.Module):
+class DSTformer(Backbone):
     """Dual-stream transformer: every level runs a space-then-time and a time-then-space block on the same input and
     mixes them by a softmax over two scores per token.
 
@@ -164,22 +174,16 @@ class DSTformer(nn.Module):
         drop_path_rate: float = 0.0,
         predict_offset: bool = False,
     ) -> None:
-        super().__init__()
-        sizes = {"dim_rep": dim_rep, "depth": depth, "num_heads": num_heads, "maxlen": maxlen, "num_joints": num_joints}
-        for argument, value in sizes.items():
-            check_size(argument, value)
+        check_sizes(dim_rep=dim_rep, depth=depth, num_heads=num_heads, maxlen=maxlen, num_joints=num_joints)
         check_size("dim_feat", dim_feat, multiple_of=num_heads)
         rates = {"drop_rate": drop_rate, "attn_drop_rate": attn_drop_rate, "drop_path_rate": drop_path_rate}
         for argument, value in rates.items():
             check_rate(argument, value)
-        if not isinstance(mlp_ratio, (int, float)) or int(dim_feat * mlp_ratio) < 1:
-            raise ArgumentError(f"mlp_ratio is {mlp_ratio!r}, expected a number with mlp_ratio * dim_feat >= 1.")
-        self.maxlen = maxlen
-        self.num_joints = num_joints
+        hidden = check_ratio("mlp_ratio", mlp_ratio, dim_feat, "dim_feat")
+        super().__init__(kind="sequence", frames=maxlen, joints=(num_joints,), channels=3, shortest=1, longest=maxlen)
         self.predict_offset = predict_offset
 
-        hidden = int(dim_feat * mlp_ratio)
-        paths = [drop_path_rate * level / max(depth - 1, 1) for level in range(depth)]
+        paths = drop_path_rates(drop_path_rate, depth)
 
         def stream(order: str) -> nn.ModuleList:
             return nn.ModuleList(
@@ -229,13 +233,11 @@ class DSTformer(nn.Module):
 
     def represent(self, x: Tensor) -> Tensor:
         """The motion representation `[B, T, J, dim_rep]`, in (-1, 1); takes and raises what `forward` does."""
-        check_clip(x, self.head.weight, joints=(self.num_joints,), frames=self.maxlen)
-        if x.shape[-1] == 2:
-            x = F.pad(x, (0, 1), value=1.0)
+        x = self.prepare(x)
         # Both embeddings are summed before they meet the batch: one pass over [B, T, J, C], forward and backward.
         h = self.pos_drop(self.joints_embed(x) + (self.pos_embed[:, None] + self.temp_embed[:, : x.shape[1]]))
         for st, ts, fusion in zip(self.blocks_st, self.blocks_ts, self.ts_attn, strict=True):
-            h = self._fuse(st(h), ts(h), fusion)
+            h = self._fuse(self.run(st, h), self.run(ts, h), fusion)
         return self.pre_logits(self.norm(h))
 
     @staticmethod

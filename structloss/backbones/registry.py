@@ -15,13 +15,12 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from torch import nn
-
 from ..errors import ArgumentError, check_name
+from .base import Backbone
 
 __all__ = ["BackboneInfo", "create", "family", "info", "names"]
 
-Builder = TypeVar("Builder", bound=Callable[..., nn.Module])
+Builder = TypeVar("Builder", bound=Callable[..., Backbone])
 
 
 @dataclass(frozen=True)
@@ -32,17 +31,22 @@ class BackboneInfo:
         name: registry name, the name of its golden file.
         family: name of the family; the bare family name stands for its flagship variant.
         paper: authors, title, venue.
-        kind: `"sequence"` (any T up to `frames` in, T poses out), `"centre"` (`frames` in, one pose out) or `"frame"`
-            (every frame by itself, any T).
-        frames: longest clip, or receptive field.
+        kind: one of :data:`~structloss.backbones.base.KINDS`: `"sequence"` (T frames in, T poses out), `"centre"` (a
+            receptive field in, the pose of its centre out), `"frame"` (every frame by itself), `"refine"` (a second
+            stage that takes poses), `"pretrain"` (no poses out).
+        frames: length of the clips that it was trained on, or receptive field.
         channels: input channels of the published network.
         joints_in, joints_out: numbers of joints; the first of `joints_in` is the usual one.
         skeleton: name in `structloss.skeletons` of the joint order of input and output.
         params: number of parameters.
         macs: multiply-accumulates of a clip of `frames` frames, matrix products of linear layers and attention.
-        published: figures of the paper or repository, names carry the units; empty for our own variants.
+        published: figures of the paper or repository, `<data>_<metric>_<unit>_<2D source>`: `h36m_mpjpe_mm_cpn`,
+            `h36m_pa_mpjpe_mm_gt2d`, `mpi_inf_3dhp_pck_gt2d`, ...; sources cpn, sh (stacked hourglass), gt2d (ground
+            truth). `_unverified` at the end: quoted from memory. Empty for variants that no paper has.
         recipe: name of the training recipe in `structloss.harness`; empty if there is none.
+        keeps: `"all"` or `"centre"`: which poses of a clip the published test keeps.
         arguments: constructor arguments of this variant; `create` takes others as overrides.
+        note: what else one should know, in a sentence; empty for most.
     """
 
     name: str
@@ -58,10 +62,12 @@ class BackboneInfo:
     skeleton: str = "h36m"
     published: Mapping[str, float] = field(default_factory=dict, hash=False)
     recipe: str = ""
+    keeps: str = "all"
+    note: str = ""
     arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
-_variants: dict[str, tuple[BackboneInfo, Callable[..., nn.Module]]] = {}
+_variants: dict[str, tuple[BackboneInfo, Callable[..., Backbone]]] = {}
 _flagships: dict[str, str] = {}
 
 
@@ -98,7 +104,7 @@ def _import_families() -> None:
         importlib.import_module(f"{__package__}.{module.name}")
 
 
-def _entry(name: str) -> tuple[BackboneInfo, Callable[..., nn.Module]]:
+def _entry(name: str) -> tuple[BackboneInfo, Callable[..., Backbone]]:
     _import_families()
     check_name("backbone", name, [*_variants, *_flagships])
     return _variants[_flagships.get(name, name)]
@@ -119,15 +125,18 @@ def info(name: str) -> BackboneInfo:
     return _entry(name)[0]
 
 
-def create(name: str, **overrides: Any) -> nn.Module:
+def create(name: str, *, gradient_checkpointing: bool = False, **overrides: Any) -> Backbone:
     """Build a backbone with fresh weights.
 
     Args:
         name: a variant (`"motionbert-lite"`) or a family (`"motionbert"`, its flagship).
+        gradient_checkpointing: in training, recompute the network's levels in the backward pass instead of keeping
+            their activations: less memory, about a third more time.
         **overrides: constructor arguments to use instead of the variant's.
 
     Returns:
         A module, in training mode: `[B, T, J, C]` (C = 2 or 3: x, y, maybe confidence) to `[B, T_out, J_out, 3]`.
+        Networks of kind `"refine"` and `"pretrain"` take and give what their classes say.
 
     Raises:
         UnknownNameError: the name is not registered.
@@ -140,4 +149,6 @@ def create(name: str, **overrides: Any) -> nn.Module:
             raise ArgumentError(
                 f"{override} is not an override of {entry.name}, expected one of {', '.join(accepted)}."
             )
-    return builder(**{**entry.arguments, **overrides})
+    model = builder(**{**entry.arguments, **overrides})
+    model.gradient_checkpointing = gradient_checkpointing
+    return model

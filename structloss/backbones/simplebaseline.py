@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ArgumentError
-from .blocks import check_clip, check_rate, check_size
+from .base import Backbone
+from .blocks import check_rate, check_size
 from .registry import family
 
 __all__ = ["SimpleBaseline"]
@@ -70,7 +71,7 @@ class _Stage(nn.Module):
     channels=("x", "y"),
     joints_in=(17, 16),
 )
-class SimpleBaseline(nn.Module):
+class SimpleBaseline(Backbone):
     """Residual fully connected network on single frames; batch normalisation runs over all B * T frames.
 
     The network itself works on flat vectors (`forward_flat`): 16 joints in, the 17 of h36m without neck/nose (9), and
@@ -107,7 +108,7 @@ class SimpleBaseline(nn.Module):
         output_mean: _Numbers | None = None,
         output_std: _Numbers | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(kind="frame", frames=1, joints=(17, 16), shortest=1)
         check_size("linear_size", linear_size)
         check_size("num_stage", num_stage)
         check_rate("dropout", dropout)
@@ -159,13 +160,12 @@ class SimpleBaseline(nn.Module):
             ArgumentError: a wrong shape or device, or a single frame in training mode.
             DtypeError: not floating point, or not the weights' dtype outside autocast.
         """
-        check_clip(x, self.w1.weight, joints=(17, 16))
+        x = self.prepare(x)
         batch, frames, joints, _ = x.shape
         if self.training and batch * frames == 1:
             raise ArgumentError(
                 "x has 1 frame in all, expected 2 or more in training, which batch normalisation needs."
             )
-        x = x[..., :2]
         if joints == 17:
             x = torch.cat((x[:, :, :_NECK_NOSE], x[:, :, _NECK_NOSE + 1 :]), dim=2)
         if self.input_mean is not None:

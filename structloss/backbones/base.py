@@ -1,0 +1,165 @@
+"""What all backbones share: the clips they take, the frames they answer for, how they are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ..errors import ArgumentError, check_choice
+from .blocks.checks import check_clip, check_size
+from .official import Source
+
+__all__ = ["KINDS", "Backbone", "Supervision"]
+
+KINDS = ("sequence", "centre", "frame", "refine", "pretrain")
+"""What a network does with a clip.
+
+- `"sequence"`: T frames in, T poses out.
+- `"centre"`: a receptive field of frames in, the pose of one of them out (more frames in, more poses out, if the
+  network can slide).
+- `"frame"`: every frame by itself, any T.
+- `"refine"`: a second stage, which takes poses too.
+- `"pretrain"`: a network for pre-training, whose output is no pose.
+"""
+
+
+@dataclass(frozen=True)
+class Supervision:
+    """A prediction that training compares with a target.
+
+    Attributes:
+        prediction, target: `[B, T', J, 3]`.
+        weight: `[B, T', J]` weights of frames and joints, or None.
+        share: factor of this prediction's loss in the total.
+    """
+
+    prediction: Tensor
+    target: Tensor
+    weight: Tensor | None = None
+    share: float = 1.0
+
+
+class Backbone(nn.Module):
+    """Base class of the lifting networks: `[B, T, J, C]` in, `[B, T_out, J_out, 3]` out.
+
+    A subclass calls `super().__init__` with what it takes, starts `forward` with :meth:`prepare`, and runs its repeated
+    levels through :meth:`run`, which is all that gradient checkpointing needs.
+
+    Args:
+        kind: one of :data:`KINDS`.
+        frames: clip length, or receptive field, in frames.
+        joints: the numbers of joints J that it takes.
+        channels: input channels of the network: 2 (x, y) or 3 (x, y, confidence).
+        shortest, longest: the T that `forward` takes; `shortest=None` is exactly `frames` for both, `longest=None` is
+            no limit otherwise.
+        centre: index of the frame in its receptive field that a `"centre"` network predicts; None is the middle.
+
+    Attributes:
+        gradient_checkpointing: recompute levels in the backward pass instead of keeping their activations.
+    """
+
+    #: official keys, by regular expression, that hold no weights: dropped on loading
+    official_constants: str | None = None
+
+    def __init__(
+        self,
+        *,
+        kind: str,
+        frames: int,
+        joints: Sequence[int] = (17,),
+        channels: int = 2,
+        shortest: int | None = None,
+        longest: int | None = None,
+        centre: int | None = None,
+    ) -> None:
+        super().__init__()
+        check_choice("kind", kind, KINDS)
+        check_size("frames", frames)
+        self.kind = kind
+        self.frames = frames
+        self.joints = tuple(joints)
+        self.channels = channels
+        self.shortest, self.longest = (frames, frames) if shortest is None else (shortest, longest)
+        self.centre = frames // 2 if centre is None else centre
+        self.gradient_checkpointing = False
+
+    def prepare(self, x: Tensor) -> Tensor:
+        """Check an input clip `[B, T, J, 2 or 3]` and give it the network's channels: a confidence that is missing is
+        1, one that the network doesn't take is dropped.
+
+        Raises:
+            ArgumentError: a wrong shape or device.
+            DtypeError: not floating point, or not the weights' dtype outside autocast.
+        """
+        check_clip(x, self._any_weight(), joints=self.joints, shortest=self.shortest, longest=self.longest)
+        if x.shape[-1] == self.channels:
+            return x
+        return x[..., :2] if self.channels == 2 else F.pad(x, (0, 1), value=1.0)
+
+    def _any_weight(self) -> Tensor:
+        return next(self.parameters())
+
+    def run(self, block: Callable[..., Any], *inputs: Tensor) -> Any:
+        """Call a level of the network, under gradient checkpointing if that is on.
+
+        Levels with batch normalisation are left alone by checkpointing under `torch.compile`, which cannot express that
+        the second pass must not count twice in the running statistics (its own partitioner saves memory anyway).
+        """
+        if not (self.gradient_checkpointing and self.training and torch.is_grad_enabled()):
+            return block(*inputs)
+        norms = [m for m in block.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        if not norms:
+            return checkpoint(block, *inputs, use_reentrant=False)
+        if torch.compiler.is_compiling():
+            return block(*inputs)
+        return checkpoint(
+            block, *inputs, use_reentrant=False, context_fn=lambda: (nullcontext(), _statistics_untouched(norms))
+        )
+
+    def match(self, clip: Tensor) -> Tensor:
+        """The part of a clip-shaped tensor `[B, T, ...]` that `forward` predicts from an input of T frames: all of it,
+        or for a `"centre"` network the frames at the centre of a full receptive field."""
+        if self.kind != "centre":
+            return clip
+        if clip.dim() < 2 or clip.shape[1] < self.frames:
+            raise ArgumentError(
+                f"clip has shape {list(clip.shape)}, expected [B, T, ...] with T of at least {self.frames}, the "
+                "receptive field."
+            )
+        return clip[:, self.centre : self.centre + clip.shape[1] - self.frames + 1]
+
+    def supervise(self, x: Tensor, target: Tensor, weight: Tensor | None = None) -> list[Supervision]:
+        """The forward pass of training: predictions and what they are compared with.
+
+        Args:
+            x: input clip, as for `forward`.
+            target: `[B, T, J_out, 3]`, the poses of the same frames.
+            weight: `[B, T, J_out]` or None.
+
+        Returns:
+            One :class:`Supervision`, or several for networks that the paper trains with intermediate predictions.
+        """
+        return [Supervision(self(x), self.match(target), None if weight is None else self.match(weight))]
+
+    def official(self, key: str) -> str | Source:
+        """The published name of the state-dict entry `key`, or how the published entries make it up."""
+        return key
+
+
+@contextmanager
+def _statistics_untouched(norms: Sequence[nn.modules.batchnorm._BatchNorm]):
+    """Batch statistics without an update of the running ones, while a checkpointed level is computed again."""
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
