@@ -62,7 +62,7 @@ def clip(name, batch=2, frames=None, channels=3):
     """An input of the uniform layout `[B, T, J, C]`; T is as short as the model allows, 9 if it takes any."""
     facts, model = backbones.info(name), shallow(name)
     if frames is None:
-        frames = max(model.shortest, min(9, facts.frames))
+        frames = max(model.shortest, min(9, model.longest or 9))
     if facts.kind == "refine" and facts.family == "jointformer":
         channels = 8
     return torch.from_numpy(fill_input(name, (batch, frames, facts.joints_in[0], channels)))

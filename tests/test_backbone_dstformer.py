@@ -4,6 +4,7 @@ import torch
 from backbone_cases import clip, filled
 
 from structloss import backbones
+from structloss.backbones.blocks import fuse
 
 
 def test_representation_feeds_the_head():
@@ -22,13 +23,13 @@ def test_fusion_is_the_softmax_of_two_scores():
     fusion = model.ts_attn[0]
     u, v = torch.randn(2, 2, 3, 17, 64, dtype=torch.float64)
     scores = fusion(torch.cat((u, v), -1)).softmax(-1)
-    torch.testing.assert_close(model._fuse(u, v, fusion), scores[..., :1] * u + scores[..., 1:] * v)
+    torch.testing.assert_close(fuse(u, v, fusion), scores[..., :1] * u + scores[..., 1:] * v)
 
 
 def test_fresh_model_averages_its_streams():
     model = backbones.create("repose-tiny")
     u, v = torch.randn(2, 1, 3, 17, 64)
-    torch.testing.assert_close(model._fuse(u, v, model.ts_attn[0]), (u + v) / 2)
+    torch.testing.assert_close(fuse(u, v, model.ts_attn[0]), (u + v) / 2)
     weights = model.blocks_st[0].mlp_s.fc1.weight.detach()
     assert 0.018 < float(weights.std()) < 0.022
     assert not model.joints_embed.bias.any()

@@ -9,6 +9,7 @@ from .base import KINDS, Backbone, Supervision
 from .checkpoints import LoadReport, convert, load_published, save_checkpoint
 from .official import to_official
 from .registry import BackboneInfo, create, info, names
+from .video import predict_video
 
 __all__ = [
     "KINDS",
@@ -21,6 +22,7 @@ __all__ = [
     "info",
     "load_published",
     "names",
+    "predict_video",
     "save_checkpoint",
     "to_official",
 ]

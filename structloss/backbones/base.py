@@ -63,6 +63,8 @@ class Backbone(nn.Module):
 
     Attributes:
         gradient_checkpointing: recompute levels in the backward pass instead of keeping their activations.
+        keeps: which poses of a clip the published test keeps, `"all"` or `"centre"`.
+        frame_step: the published clips take every so manieth frame.
     """
 
     #: official keys, by regular expression, that hold no weights: dropped on loading
@@ -89,6 +91,8 @@ class Backbone(nn.Module):
         self.shortest, self.longest = (frames, frames) if shortest is None else (shortest, longest)
         self.centre = frames // 2 if centre is None else centre
         self.gradient_checkpointing = False
+        self.keeps = "all"
+        self.frame_step = 1
 
     def prepare(self, x: Tensor) -> Tensor:
         """Check an input clip `[B, T, J, 2 or 3]` and give it the network's channels: a confidence that is missing is
@@ -112,9 +116,9 @@ class Backbone(nn.Module):
         Levels with batch normalisation are left alone by checkpointing under `torch.compile`, which cannot express that
         the second pass must not count twice in the running statistics (its own partitioner saves memory anyway).
         """
-        if not (self.gradient_checkpointing and self.training and torch.is_grad_enabled()):
+        if not (self.gradient_checkpointing and torch.is_grad_enabled()):
             return block(*inputs)
-        norms = [m for m in block.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        norms = [m for m in block.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
         if not norms:
             return checkpoint(block, *inputs, use_reentrant=False)
         if torch.compiler.is_compiling():
@@ -155,11 +159,15 @@ class Backbone(nn.Module):
 
 @contextmanager
 def _statistics_untouched(norms: Sequence[nn.modules.batchnorm._BatchNorm]):
-    """Batch statistics without an update of the running ones, while a checkpointed level is computed again."""
+    """Batch statistics without an update of the running ones, while a checkpointed level is computed again.
+
+    A momentum of 0 keeps them to the last bit, and keeps what autograd saves the same as in the first pass.
+    """
+    kept = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        norm.momentum, norm.num_batches_tracked = 0.0, None
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, momentum, count in kept:
+            norm.momentum, norm.num_batches_tracked = momentum, count

@@ -20,6 +20,7 @@ from .blocks import (
     check_size,
     check_sizes,
     drop_path_rates,
+    fuse,
     init_truncated_normal,
 )
 from .registry import family
@@ -50,12 +51,12 @@ class _Block(nn.Module):
         return h
 
     def _spatial(self, h: Tensor) -> Tensor:
-        h = h + self.drop_path(self.attn_s(self.norm1_s(h)))
-        return h + self.drop_path(self.mlp_s(self.norm2_s(h)))
+        h = h + self.drop_path(self.attn_s(h, norm=self.norm1_s))
+        return h + self.drop_path(self.mlp_s(h, norm=self.norm2_s))
 
     def _temporal(self, h: Tensor) -> Tensor:
-        h = h + self.drop_path(self.attn_t(self.norm1_t(h), over="frames"))
-        return h + self.drop_path(self.mlp_t(self.norm2_t(h)))
+        h = h + self.drop_path(self.attn_t(h, over="frames", norm=self.norm1_t))
+        return h + self.drop_path(self.mlp_t(h, norm=self.norm2_t))
 
 
 class _Representation(nn.Module):
@@ -86,10 +87,10 @@ _COMMON = {
             "published": {
                 "params_M": 42.5,
                 "macs_G": 174.7,
-                "h36m_mpjpe_mm_scratch": 39.2,
-                "h36m_mpjpe_mm_finetuned": 37.2,
-                "h36m_mpjpe_mm_scratch_gt2d": 17.8,
-                "h36m_mpjpe_mm_finetuned_gt2d": 16.9,
+                "h36m_mpjpe_mm_sh_scratch": 39.2,
+                "h36m_mpjpe_mm_sh_finetuned": 37.2,
+                "h36m_mpjpe_mm_gt2d_scratch": 17.8,
+                "h36m_mpjpe_mm_gt2d_finetuned": 16.9,
             },
             "arguments": {"dim_feat": 512, "mlp_ratio": 2, "depth": 5},
         },
@@ -109,11 +110,11 @@ _COMMON = {
             "published": {
                 "params_M": 16.0,
                 "macs_G": 43.7,
-                "h36m_mpjpe_mm": 36.5,
-                "h36m_pa_mpjpe_mm": 30.7,
+                "h36m_mpjpe_mm_sh": 36.5,
+                "h36m_pa_mpjpe_mm_sh": 30.7,
                 "h36m_mpjpe_mm_gt2d": 15.7,
-                "h36m_mpjpe_mm_without_depth_losses": 37.9,
-                "h36m_pa_mpjpe_mm_without_depth_losses": 32.5,
+                "h36m_mpjpe_mm_sh_without_depth_losses": 37.9,
+                "h36m_pa_mpjpe_mm_sh_without_depth_losses": 32.5,
             },
             "arguments": _LITE,
         },
@@ -237,16 +238,5 @@ class DSTformer(Backbone):
         # Both embeddings are summed before they meet the batch: one pass over [B, T, J, C], forward and backward.
         h = self.pos_drop(self.joints_embed(x) + (self.pos_embed[:, None] + self.temp_embed[:, : x.shape[1]]))
         for st, ts, fusion in zip(self.blocks_st, self.blocks_ts, self.ts_attn, strict=True):
-            h = self._fuse(self.run(st, h), self.run(ts, h), fusion)
+            h = fuse(self.run(st, h), self.run(ts, h), fusion)
         return self.pre_logits(self.norm(h))
-
-    @staticmethod
-    def _fuse(u: Tensor, v: Tensor, fusion: nn.Module) -> Tensor:
-        """a₀·u + a₁·v with (a₀, a₁) = softmax(fusion([u ; v])), without building the concatenation.
-
-        The softmax of two scores is the sigmoid of their difference, so one output row is enough.
-        """
-        channels = u.shape[-1]
-        weight, bias = fusion.weight[0] - fusion.weight[1], fusion.bias[0] - fusion.bias[1]
-        score = F.linear(u, weight[None, :channels]) + F.linear(v, weight[None, channels:]) + bias
-        return torch.lerp(v, u, torch.sigmoid(score).to(u.dtype))

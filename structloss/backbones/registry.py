@@ -45,6 +45,7 @@ class BackboneInfo:
             truth). `_unverified` at the end: quoted from memory. Empty for variants that no paper has.
         recipe: name of the training recipe in `structloss.harness`; empty if there is none.
         keeps: `"all"` or `"centre"`: which poses of a clip the published test keeps.
+        frame_step: the published clips take every so manieth frame of a 50 Hz video.
         arguments: constructor arguments of this variant; `create` takes others as overrides.
         note: what else one should know, in a sentence; empty for most.
     """
@@ -63,8 +64,26 @@ class BackboneInfo:
     published: Mapping[str, float] = field(default_factory=dict, hash=False)
     recipe: str = ""
     keeps: str = "all"
+    frame_step: int = 1
     note: str = ""
     arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def published_error(self) -> str:
+        """The published MPJPE for tables, such as "44.3 cpn"; empty if there is none.
+
+        With detected 2D rather than ground truth and on Human3.6M rather than elsewhere, where there is a choice.
+        """
+        found = [key for key in self.published if "mpjpe_mm" in key and "_pa_" not in key]
+        if not found:
+            return ""
+        key = min(found, key=lambda key: (not key.startswith("h36m"), "gt2d" in key, "unverified" in key))
+        data = {"mpi_inf_3dhp": "3DHP ", "h3wb": "H3WB ", "humaneva": "HumanEva "}
+        prefix = next((label for start, label in data.items() if key.startswith(start)), "")
+        source = key.partition("mpjpe_mm")[2].strip("_")
+        mark = "*" if source.endswith("unverified") else ""
+        source = source.removesuffix("unverified").strip("_")
+        return f"{prefix}{self.published[key]:g}{mark} {source}".strip()
 
 
 _variants: dict[str, tuple[BackboneInfo, Callable[..., Backbone]]] = {}
@@ -151,4 +170,5 @@ def create(name: str, *, gradient_checkpointing: bool = False, **overrides: Any)
             )
     model = builder(**{**entry.arguments, **overrides})
     model.gradient_checkpointing = gradient_checkpointing
+    model.keeps, model.frame_step = entry.keeps, entry.frame_step
     return model

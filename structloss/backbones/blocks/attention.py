@@ -7,6 +7,8 @@ import math
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .memory import recomputed
+
 __all__ = ["Attention", "attend", "merge_heads", "split_heads"]
 
 # Up to this many tokens plain matrix products beat the fused CPU kernel, forward + backward: 3 times at 17 tokens and
@@ -14,7 +16,14 @@ __all__ = ["Attention", "attend", "merge_heads", "split_heads"]
 _SHORT = 96
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0, scale: float | None = None) -> Tensor:
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    dropout: float = 0.0,
+    scale: float | None = None,
+    mask: Tensor | None = None,
+) -> Tensor:
     """Softmax attention of `[B, H, N, d]` queries, keys and values; returns `[B, H, N, d]`.
 
     Four dimensions matter: with five, PyTorch leaves its fused kernels.
@@ -23,12 +32,15 @@ def attend(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0, scale: float |
         q, k, v: `[B, H, N, d]`; keys and values may have another N than the queries.
         dropout: rate on the attention weights.
         scale: of the scores; None is 1/√d.
+        mask: boolean `[N]` over the keys, the same for all queries: False leaves a key out. None keeps all.
     """
     if q.device.type == "cpu" and k.shape[-2] <= _SHORT:
         factor = q.shape[-1] ** -0.5 if scale is None else scale
-        weights = ((q * factor) @ k.transpose(-2, -1)).softmax(-1)
+        scores = (q * factor) @ k.transpose(-2, -1)
+        weights = (scores if mask is None else scores.masked_fill(~mask, -math.inf)).softmax(-1)
         return (F.dropout(weights, dropout) if dropout else weights) @ v
-    return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scale)
+    shared = None if mask is None else mask.expand(q.shape[-2], -1)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=shared, dropout_p=dropout, scale=scale)
 
 
 def split_heads(x: Tensor, parts: int, heads: int, over: str = "tokens") -> tuple[Tensor, ...]:
@@ -90,8 +102,19 @@ class Attention(nn.Module):
         self.proj = nn.Linear(inner, dim, bias=proj_bias)
         self.proj_drop = nn.Dropout(proj_drop)
 
-    def forward(self, x: Tensor, over: str = "tokens") -> Tensor:
-        """Attend over axis -2 of `x` `[..., N, C]` (`over="tokens"`), or over axis 1 of `[B, T, J, C]` (`"frames"`)."""
-        q, k, v = split_heads(self.qkv(x), 3, self.heads, over)
-        out = attend(q, k, v, self.attn_drop if self.training else 0.0)
-        return self.proj_drop(self.proj(merge_heads(out, (*x.shape[:-1], self.proj.in_features), over)))
+    def forward(
+        self, x: Tensor, over: str = "tokens", mask: Tensor | None = None, norm: nn.Module | None = None
+    ) -> Tensor:
+        """Attend over axis -2 of `x` `[..., N, C]` (`over="tokens"`), or over axis 1 of `[B, T, J, C]` (`"frames"`).
+
+        Args:
+            x: tokens.
+            over: see above.
+            mask: boolean `[N]`: False leaves a token out of what the others attend to.
+            norm: attend to `norm(x)`, which is not kept for the backward pass.
+        """
+        qkv = self.qkv(x) if norm is None else recomputed(norm, x, self.qkv)
+        q, k, v = split_heads(qkv, 3, self.heads, over)
+        out = attend(q, k, v, self.attn_drop if self.training else 0.0, mask=mask)
+        shape = (*x.shape[:-1], self.proj.in_features)
+        return self.proj_drop(recomputed(lambda out: merge_heads(out, shape, over), out, self.proj))

@@ -11,7 +11,12 @@ __all__ = ["graph_convolution", "init_graph_weight", "neighbours"]
 
 
 def graph_convolution(
-    x: Tensor, weight: Tensor, adjacency: Tensor, bias: Tensor | None = None, modulation: Tensor | None = None
+    x: Tensor,
+    weight: Tensor,
+    adjacency: Tensor,
+    bias: Tensor | None = None,
+    modulation: Tensor | None = None,
+    over: str = "tokens",
 ) -> Tensor:
     """diag(A)·(X·W₀) + (A − diag(A))·(X·W₁) + b, with a node's own features weighted by W₀, its neighbours' by W₁.
 
@@ -23,16 +28,26 @@ def graph_convolution(
         adjacency: `[N, N]`, A.
         bias: `[C_out]`.
         modulation: `[N, C_out]`, multiplies both products.
+        over: `"tokens"`: nodes are axis -2. `"frames"`: nodes are axis 1 of `[B, T, J, C_in]`.
 
     Returns:
-        `[..., N, C_out]`.
+        `[..., N, C_out]`, for `over="frames"` `[B, T, J, C_out]`.
     """
     # One product with both weights side by side reads x once.
     own, others = (x @ torch.cat((weight[0], weight[1]), dim=-1)).chunk(2, dim=-1)
-    if modulation is not None:
-        own, others = own * modulation, others * modulation
     diagonal = adjacency.diagonal()
-    out = torch.addcmul((adjacency - diagonal.diag()) @ others, own, diagonal[:, None])
+    between = adjacency - diagonal.diag()
+    scale = diagonal[:, None]
+    if modulation is not None:
+        # One small product instead of another pass over the nodes' own features.
+        scale = scale * modulation
+        others = others * (modulation if over == "tokens" else modulation[:, None])
+    if over == "tokens":
+        mixed = between @ others
+    else:  # a frame's joints and channels side by side: the frames meet without being brought next to the channels
+        mixed = (between @ others.flatten(2)).view_as(others)
+        scale = scale[:, None]
+    out = torch.addcmul(mixed, own, scale)
     return out if bias is None else out + bias
 
 

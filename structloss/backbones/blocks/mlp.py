@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import check_choice
+from .memory import recomputed
 
 __all__ = ["MLP"]
 
@@ -30,7 +31,10 @@ class MLP(nn.Module):
         self.fc2 = nn.Linear(hidden, dim, bias=bias)
         self.drop = nn.Dropout(drop)
 
-    def forward(self, x: Tensor) -> Tensor:
-        hidden = self.fc1(x)
-        hidden = F.gelu(hidden) if self.activation == "gelu" else F.relu(hidden)
-        return self.drop(self.fc2(self.drop(hidden)))
+    def forward(self, x: Tensor, norm: nn.Module | None = None) -> Tensor:
+        """Of `norm(x)` if `norm` is given; neither that nor the activation's output is kept for the backward pass."""
+        hidden = self.fc1(x) if norm is None else recomputed(norm, x, self.fc1)
+        activation = F.gelu if self.activation == "gelu" else F.relu
+        if self.drop.p and self.training:  # the mask is drawn once
+            return self.drop(self.fc2(self.drop(activation(hidden))))
+        return recomputed(activation, hidden, self.fc2)

@@ -48,5 +48,5 @@ class TransformerBlock(nn.Module):
         self.drop_path = DropPath(path, (1, -1) if over == "frames" else (-2, -1))
 
     def forward(self, h: Tensor) -> Tensor:
-        h = h + self.drop_path(self.attn(self.norm1(h), self.over))
-        return h + self.drop_path(self.mlp(self.norm2(h)))
+        h = h + self.drop_path(self.attn(h, self.over, norm=self.norm1))
+        return h + self.drop_path(self.mlp(h, norm=self.norm2))
