@@ -1,42 +1,29 @@
-"""The fully connected single-frame baseline.
+"""The fully connected single-frame baseline, and its versions for the 133 joints of H3WB.
 
-Source: Martinez, Hossain, Romero, Little, "A simple yet effective baseline for 3d human pose estimation", ICCV 2017;
+Sources: Martinez, Hossain, Romero, Little, "A simple yet effective baseline for 3d human pose estimation", ICCV 2017;
 state-dict keys of its usual PyTorch version, also used with other sizes by Zhao et al., "Semantic Graph Convolutional
-Networks for 3D Human Pose Regression", CVPR 2019.
+Networks for 3D Human Pose Regression", CVPR 2019. Zhu, Samet, Picard, "H3WB: Human3.6M 3D WholeBody Dataset and
+Benchmark", ICCV 2023.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import ArgumentError
-from .base import Backbone
-from .blocks import check_rate, check_size
+from .base import Backbone, Supervision
+from .blocks import ResidualUnit, check_batch_statistics, check_rate, check_sizes, without_neck
 from .registry import family
 
-__all__ = ["SimpleBaseline"]
+__all__ = ["SimpleBaseline", "WholeBodyBaseline"]
 
-_NECK_NOSE = 9  # the joint of h36m that the networks never see
 _Numbers = Tensor | Sequence[Sequence[float]]
-
-
-class _Stage(nn.Module):
-    def __init__(self, width: int, drop: float) -> None:
-        super().__init__()
-        self.w1 = nn.Linear(width, width)
-        self.batch_norm1 = nn.BatchNorm1d(width)
-        self.w2 = nn.Linear(width, width)
-        self.batch_norm2 = nn.BatchNorm1d(width)
-        self.drop = nn.Dropout(drop)
-
-    def forward(self, y: Tensor) -> Tensor:
-        z = self.drop(torch.relu(self.batch_norm1(self.w1(y))))
-        z = self.drop(torch.relu(self.batch_norm2(self.w2(z))))
-        return y + z
 
 
 @family(
@@ -47,21 +34,20 @@ class _Stage(nn.Module):
             "params": 4_291_632,
             "macs": 4_276_224,
             "published": {"params_M": 4.29, "h36m_mpjpe_mm_gt2d": 45.5},
-            "arguments": {"neck": True},
+            "arguments": {"neck": True, "depth": 2},
         },
         "semgcn": {
-            "recipe": "",
             "joints_out": 16,
             "params": 4_288_557,
             "macs": 4_273_152,
             "published": {
                 "params_M": 4.29,
                 "h36m_mpjpe_mm_gt2d": 44.4,
-                "h36m_mpjpe_mm": 63.48,
+                "h36m_mpjpe_mm_sh": 63.48,
                 "h36m_pa_mpjpe_mm_gt2d": 35.25,
-                "h36m_pa_mpjpe_mm": 48.15,
+                "h36m_pa_mpjpe_mm_sh": 48.15,
             },
-            "arguments": {"neck": False},
+            "arguments": {"neck": False, "depth": 2},
         },
     },
     flagship="16j",
@@ -80,7 +66,7 @@ class SimpleBaseline(Backbone):
     Args:
         neck: True (`16j`): 16 joints out, h36m 1..16. False (`semgcn`): 15 joints out, neck/nose missing too.
         linear_size: width of the hidden layers.
-        num_stage: residual stages of two layers each.
+        depth: residual stages of two layers each.
         dropout: rate after every hidden layer.
         input_mean, input_std: `[16, 2]`, statistics of the 2D training data by which `forward` standardises its input;
             given together. The published `16j` network expects standardised pixels.
@@ -101,7 +87,7 @@ class SimpleBaseline(Backbone):
         *,
         neck: bool = True,
         linear_size: int = 1024,
-        num_stage: int = 2,
+        depth: int = 2,
         dropout: float = 0.5,
         input_mean: _Numbers | None = None,
         input_std: _Numbers | None = None,
@@ -109,14 +95,13 @@ class SimpleBaseline(Backbone):
         output_std: _Numbers | None = None,
     ) -> None:
         super().__init__(kind="frame", frames=1, joints=(17, 16), shortest=1)
-        check_size("linear_size", linear_size)
-        check_size("num_stage", num_stage)
+        check_sizes(linear_size=linear_size, depth=depth)
         check_rate("dropout", dropout)
         self.neck = neck
         self.joints_predicted = 16 if neck else 15
         self.w1 = nn.Linear(2 * 16, linear_size)
         self.batch_norm1 = nn.BatchNorm1d(linear_size)
-        self.linear_stages = nn.ModuleList(_Stage(linear_size, dropout) for _ in range(num_stage))
+        self.linear_stages = nn.ModuleList(ResidualUnit(linear_size, dropout) for _ in range(depth))
         self.w2 = nn.Linear(linear_size, 3 * self.joints_predicted)
         self.drop = nn.Dropout(dropout)
         self._statistics("input", input_mean, input_std, (16, 2))
@@ -128,7 +113,7 @@ class SimpleBaseline(Backbone):
             lacking = "mean" if mean is None else "std"
             raise ArgumentError(f"{side}_{lacking} is None, expected {side}_mean and {side}_std together or neither.")
         for kind, given in (("mean", mean), ("std", std)):
-            values = None if given is None else torch.as_tensor(given, dtype=self.w1.weight.dtype).clone()
+            values = None if given is None else torch.as_tensor(given).to(self.w1.weight, copy=True)
             if values is not None and values.shape != shape:
                 raise ArgumentError(f"{side}_{kind} has shape {list(values.shape)}, expected {list(shape)}.")
             if values is not None and kind == "std" and not bool((values > 0).all()):
@@ -160,24 +145,181 @@ class SimpleBaseline(Backbone):
             ArgumentError: a wrong shape or device, or a single frame in training mode.
             DtypeError: not floating point, or not the weights' dtype outside autocast.
         """
-        x = self.prepare(x)
-        batch, frames, joints, _ = x.shape
-        if self.training and batch * frames == 1:
-            raise ArgumentError(
-                "x has 1 frame in all, expected 2 or more in training, which batch normalisation needs."
-            )
-        if joints == 17:
-            x = torch.cat((x[:, :, :_NECK_NOSE], x[:, :, _NECK_NOSE + 1 :]), dim=2)
-        if self.input_mean is not None:
-            x = (x - self.input_mean) / self.input_std
-        out = self.forward_flat(x.reshape(batch * frames, 32)).view(batch, frames, self.joints_predicted, 3)
+        out = self._standardised(x)
         if self.output_mean is not None:
             out = out * self.output_std + self.output_mean
-        return nn.functional.pad(out, (0, 0, 1, 0))
+        return F.pad(out, (0, 0, 1, 0))
+
+    def _standardised(self, x: Tensor) -> Tensor:
+        """What the published network predicts from a clip, `[B, T, 16 or 15, 3]`."""
+        x = self.prepare(x)
+        batch, frames = x.shape[:2]
+        check_batch_statistics(self.training, batch * frames, "frame")
+        x = without_neck(x)
+        if self.input_mean is not None:
+            x = (x - self.input_mean) / self.input_std
+        return self.forward_flat(x.reshape(batch * frames, 32)).view(batch, frames, self.joints_predicted, 3)
 
     def forward_flat(self, x: Tensor) -> Tensor:
         """The published network: `[N, 32]` to `[N, 48]` (`[N, 45]` without neck), joint-major, without statistics."""
         y = self.drop(torch.relu(self.batch_norm1(self.w1(x))))
         for stage in self.linear_stages:
-            y = stage(y)
+            y = self.run(stage, y)
         return self.w2(y)
+
+    def match(self, clip: Tensor) -> Tensor:
+        """The joints that the network predicts: all 17, or the 16 without neck/nose, of 17 or 16."""
+        return clip if self.neck else without_neck(clip)
+
+    def supervise(self, x: Tensor, target: Tensor, weight: Tensor | None = None) -> list[Supervision]:
+        """As every backbone; with statistics of the output, prediction and target are standardised, as published."""
+        if self.output_mean is None:
+            return super().supervise(x, target, weight)
+        target = (self.match(target)[:, :, 1:] - self.output_mean) / self.output_std
+        pair = (F.pad(joints, (0, 0, 1, 0)) for joints in (self._standardised(x), target))
+        return [Supervision(*pair, None if weight is None else self.match(weight))]
+
+    def set_statistics(
+        self, *, input_mean: _Numbers, input_std: _Numbers, target_mean: _Numbers, target_std: _Numbers
+    ) -> None:
+        """Standardise by the statistics of clips: `[J, 2]` of the input and `[J, 3]` of the target, J = 17 or 16 as in
+        `forward`, the root among them.
+
+        Raises:
+            ArgumentError: a wrong shape, or a deviation of 0.
+        """
+        sides = (("input", input_mean, input_std, 0), ("output", target_mean, target_std, 1))
+        for side, mean, std, first in sides:
+            shape = (self.joints_predicted, 3) if first else (16, 2)
+            mean, std = (self._of_joints(values, drop_neck=not first or not self.neck) for values in (mean, std))
+            self._statistics(side, mean[first:], std[first:], shape)
+
+    def _of_joints(self, values: _Numbers, drop_neck: bool) -> Tensor:
+        values = torch.as_tensor(values)
+        return without_neck(values[None, None])[0, 0] if drop_neck and len(values) == 17 else values
+
+
+class _LeakyUnit(nn.Module):
+    """leaky(x + leaky(l2(leaky(l1(x))))): unlike `ResidualUnit` without normalisation, and the sum is activated."""
+
+    def __init__(self, width: int, slope: float = 0.01) -> None:
+        super().__init__()
+        self.slope = slope
+        self.l1 = nn.Linear(width, width)
+        self.l2 = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.leaky_relu(self.l2(F.leaky_relu(self.l1(x), self.slope)), self.slope)
+        return F.leaky_relu(x + y, self.slope)
+
+
+@family(
+    "simplebaseline",
+    {
+        "h3wb": {
+            "params": 4_888_975,
+            "macs": 4_875_264,
+            "published": {
+                "h3wb_mpjpe_mm_whole_body": 125.4,
+                "h3wb_mpjpe_mm_body": 125.7,
+                "h3wb_mpjpe_mm_face": 115.9,
+                "h3wb_mpjpe_mm_face_nose_aligned": 24.6,
+                "h3wb_mpjpe_mm_hands": 140.7,
+                "h3wb_mpjpe_mm_hands_wrist_aligned": 42.5,
+            },
+            "arguments": {"large": False, "depth": 2},
+            "note": "The published evaluation left dropout on, so its figures are of a random network.",
+        },
+        "h3wb-large": {
+            "params": 6_979_983,
+            "macs": 6_972_416,
+            "published": {
+                "h3wb_mpjpe_mm_whole_body": 112.3,
+                "h3wb_mpjpe_mm_body": 112.6,
+                "h3wb_mpjpe_mm_face": 110.6,
+                "h3wb_mpjpe_mm_face_nose_aligned": 14.6,
+                "h3wb_mpjpe_mm_hands": 114.8,
+                "h3wb_mpjpe_mm_hands_wrist_aligned": 31.7,
+            },
+            "arguments": {"large": True, "depth": 3},
+        },
+    },
+    flagship="16j",
+    paper="Zhu et al., H3WB: Human3.6M 3D WholeBody Dataset and Benchmark, ICCV 2023",
+    kind="frame",
+    frames=1,
+    channels=("x", "y"),
+    joints_in=(133,),
+    joints_out=133,
+    skeleton="h3wb",
+    recipe="",
+)
+class WholeBodyBaseline(Backbone):
+    """The fully connected networks of the H3WB benchmark, on single frames: the simple baseline's residual stages
+    between two bare linear layers, or more stages of another make, without batch normalisation and dropout.
+
+    The published code of the smaller network never switches its dropout off; here `eval()` does.
+
+    Source: Zhu et al., ICCV 2023.
+
+    Args:
+        large: stages without normalisation and dropout, their sum activated by a leaky ReLU.
+        num_joints: joints J.
+        linear_size: width of the hidden layers.
+        depth: residual stages of two layers each.
+        dropout: rate after every layer of a stage, where stages have dropout.
+
+    Raises:
+        ArgumentError: an impossible size or rate.
+    """
+
+    def __init__(
+        self,
+        *,
+        large: bool = False,
+        num_joints: int = 133,
+        linear_size: int = 1024,
+        depth: int = 2,
+        dropout: float = 0.5,
+    ) -> None:
+        check_sizes(num_joints=num_joints, linear_size=linear_size, depth=depth)
+        check_rate("dropout", dropout)
+        super().__init__(kind="frame", frames=1, joints=(num_joints,), shortest=1)
+        self.large = large
+        self.upscale = nn.Linear(2 * num_joints, linear_size)
+        self.stages = nn.ModuleList(
+            _LeakyUnit(linear_size) if large else ResidualUnit(linear_size, dropout) for _ in range(depth)
+        )
+        self.head = nn.Linear(linear_size, 3 * num_joints)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Lift every frame of a clip.
+
+        Args:
+            x: `[B, T, J, C]`, C = 2 (x, y) or 3 (the confidence is ignored), normalised as in training.
+
+        Returns:
+            `[B, T, J, 3]`, in the unit of the training target.
+
+        Raises:
+            ArgumentError: a wrong shape or device, or, where there is batch normalisation, a single frame in training
+                mode.
+            DtypeError: not floating point, or not the weights' dtype outside autocast.
+        """
+        x = self.prepare(x)
+        batch, frames, joints, _ = x.shape
+        check_batch_statistics(self.training and not self.large, batch * frames, "frame")
+        y = self.upscale(x.reshape(batch * frames, 2 * joints))
+        for stage in self.stages:
+            y = self.run(stage, y)
+        return self.head(y).view(batch, frames, joints, 3)
+
+    def official(self, key: str) -> str:
+        if self.large:
+            key = re.sub(r"^stages\.(\d+)", lambda m: f"res_{int(m[1]) + 1}", key)
+            return key.replace("head.", "pose3d.")
+        part = re.fullmatch(r"stages\.(\d+)\.(w|batch_norm)([12])\.(\w+)", key)
+        if part is None:
+            return key.replace("head.", "outputlayer.")
+        stage, kind, layer, entry = part.groups()
+        return f"{'fc' if kind == 'w' else 'bn'}{2 * int(stage) + int(layer)}.{entry}"
