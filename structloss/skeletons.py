@@ -16,7 +16,7 @@ import torch
 
 from .errors import ArgumentError, DtypeError, check_name
 
-__all__ = ["Bone", "Hinge", "Skeleton", "conversions", "convert", "get", "names"]
+__all__ = ["Bone", "Hinge", "Skeleton", "conversions", "convert", "flip", "get", "names"]
 
 Bone = tuple[int, int]  # (child, parent)
 Pose = TypeVar("Pose", torch.Tensor, np.ndarray)
@@ -330,6 +330,28 @@ def names() -> tuple[str, ...]:
 def get(name: str) -> Skeleton:
     """The skeleton called `name`; raises UnknownNameError for an unknown one."""
     return _REGISTRY[check_name("skeleton", name, _REGISTRY)]
+
+
+def flip(pose: torch.Tensor, skeleton: Skeleton) -> torch.Tensor:
+    """Mirror poses: x -> -x, left and right joints exchanged. Twice is the identity.
+
+    Args:
+        pose: `[..., J, C]`; channel 0 is x, further channels (y, depth, confidence) move with their joint.
+        skeleton: supplies the left and right joints.
+
+    Returns:
+        A new tensor of the same shape and dtype.
+
+    Raises:
+        ArgumentError: another number of joints, or no channel.
+    """
+    if pose.dim() < 2 or pose.shape[-2] != skeleton.num_joints or pose.shape[-1] < 1:
+        raise ArgumentError(
+            f"pose has shape {list(pose.shape)}, expected [..., {skeleton.num_joints}, C] for {skeleton.name!r}."
+        )
+    mirrored = pose[..., list(skeleton.mirror), :]  # indexing copies, so the next line leaves `pose` alone
+    mirrored[..., 0].neg_()
+    return mirrored
 
 
 # Conversions. A recipe has one row a target joint: the source joint to copy, or ((source joint, coefficient), ...).

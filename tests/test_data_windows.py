@@ -146,7 +146,7 @@ def test_cameras_can_be_chosen(clips):
 def test_window_errors(clips):
     for options, expected in (
         ({"split": "val"}, "split is 'val'"),
-        ({"target": "camera"}, "target is 'camera'"),
+        ({"target": "world"}, "target is 'world'"),
         ({"detections": "real"}, "detections is 'real'"),
         ({"short_clips": "drop"}, "short_clips is 'drop'"),
         ({"window": 0}, "window is 0"),

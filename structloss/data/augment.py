@@ -8,31 +8,9 @@ import torch
 from torch import Tensor
 
 from ..errors import ArgumentError
-from ..skeletons import Skeleton
+from ..skeletons import Skeleton, flip
 
 __all__ = ["flip", "flip_batch"]
-
-
-def flip(pose: Tensor, skeleton: Skeleton) -> Tensor:
-    """Mirror poses: x -> -x, left and right joints exchanged. Twice is the identity.
-
-    Args:
-        pose: `[..., J, C]`; channel 0 is x, further channels (y, depth, confidence) move with their joint.
-        skeleton: supplies the left and right joints.
-
-    Returns:
-        A new tensor of the same shape and dtype.
-
-    Raises:
-        ArgumentError: another number of joints, or no channel.
-    """
-    if pose.dim() < 2 or pose.shape[-2] != skeleton.num_joints or pose.shape[-1] < 1:
-        raise ArgumentError(
-            f"pose has shape {list(pose.shape)}, expected [..., {skeleton.num_joints}, C] for {skeleton.name!r}."
-        )
-    mirrored = pose[..., list(skeleton.mirror), :]  # indexing copies, so the next line leaves `pose` alone
-    mirrored[..., 0].neg_()
-    return mirrored
 
 
 def flip_batch(batch: Mapping[str, Tensor], mask: Tensor, skeleton: Skeleton) -> dict[str, Tensor]:

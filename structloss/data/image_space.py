@@ -1,12 +1,15 @@
-"""The 2.5D image space that RePOSE and MotionBERT predict in, and its inverse.
+"""The spaces that networks predict in, and the way back to millimetres.
 
-x and y are the pinhole image (no lens distortion), depth is scaled to the same pixels by the image scale at the root,
-and everything is divided by half of the image's width. With intrinsics in normalised-screen units (f = 2 f_px / w):
+RePOSE and MotionBERT predict in a 2.5D image space: x and y are the pinhole image (no lens distortion), depth is scaled
+to the same pixels by the image scale at the root, and everything is divided by half of the image's width. With
+intrinsics in normalised-screen units (f = 2 f_px / w):
 
     x' = f_x X / Z + c_x        y' = f_y Y / Z + c_y        z'(t, j) = f_x / Z_root(t) * (Z(t, j) - Z_root(0))
 
 That is the target "global" (only the depth of the window's first root is removed). "root_relative" subtracts joint 0
 of every frame from all three channels. Sources: RePOSE's and MotionBERT's released code; database builder of LCN.
+
+VideoPose3D and most others predict "camera": camera space in metres, minus the root joint of every frame.
 """
 
 from __future__ import annotations
@@ -20,18 +23,18 @@ from ..errors import ArgumentError, check_choice, check_floating
 
 __all__ = ["TARGETS", "to_image_space", "to_millimetres"]
 
-TARGETS = ("global", "root_relative")
-"""Root handling of the target; the "global" one keeps the root's image position and its motion in depth."""
+TARGETS = ("global", "root_relative", "camera")
+"""What the target is: "global" keeps the root's image position and its motion in depth, "camera" is in metres."""
 
 
-def to_image_space(camera_pose: Tensor, intrinsics: Tensor, target: str = "global") -> Tensor:
-    """Camera-space poses to the normalised image space.
+def to_image_space(camera_pose: Tensor, intrinsics: Tensor, target: str = "global", *, root: int = 0) -> Tensor:
+    """Camera-space poses to the space of the target.
 
     Args:
-        camera_pose: `[..., T, J, 3]`, metres, absolute, in front of the camera; joint 0 is the root. The first frame is
-            the window's first.
+        camera_pose: `[..., T, J, 3]`, metres, absolute, in front of the camera. The first frame is the window's first.
         intrinsics: `[..., 4]`: pinhole f_x, f_y, c_x, c_y in normalised-screen units.
         target: one of :data:`TARGETS`.
+        root: index of the root joint.
 
     Returns:
         `[..., T, J, 3]` of the pose's dtype.
@@ -41,17 +44,20 @@ def to_image_space(camera_pose: Tensor, intrinsics: Tensor, target: str = "globa
     """
     check_choice("target", target, TARGETS)
     _check_pose("camera_pose", camera_pose)
+    here = slice(root, root + 1)
+    if target == "camera":
+        return camera_pose - camera_pose[..., here, :]
     k = _per_frame(intrinsics)
     z = camera_pose[..., 2]
-    root = z[..., :1]  # [..., T, 1]
+    depth = z[..., here]  # [..., T, 1]
     x = k[..., 0] * camera_pose[..., 0] / z + k[..., 2]
     y = k[..., 1] * camera_pose[..., 1] / z + k[..., 3]
-    image = torch.stack([x, y, k[..., 0] / root * (z - root[..., :1, :])], dim=-1)
-    return image - image[..., :1, :] if target == "root_relative" else image
+    image = torch.stack([x, y, k[..., 0] / depth * (z - depth[..., :1, :])], dim=-1)
+    return image - image[..., here, :] if target == "root_relative" else image
 
 
-def to_millimetres(prediction: Tensor, batch: Mapping[str, Tensor], target: str = "global") -> Tensor:
-    """Predictions in normalised image space to camera-space poses in millimetres; the exact inverse of the target.
+def to_millimetres(prediction: Tensor, batch: Mapping[str, Tensor], target: str = "global", *, root: int = 0) -> Tensor:
+    """Predictions in the space of the target to camera-space poses in millimetres; the exact inverse of the target.
 
     Depth: `z_mm = z' * factor(t)`, relative to the root of the window's first frame ("global") or to the frame's root
     ("root_relative"). x and y are un-projected by the pinhole at the depth `Z_root(t) + z_mm(t, j) - z_mm(t, 0)`, so an
@@ -59,14 +65,16 @@ def to_millimetres(prediction: Tensor, batch: Mapping[str, Tensor], target: str 
 
     Side information that is not predicted: the root's true depth in every frame. That is no more than the published
     2.5D protocol uses, whose per-frame factor (millimetres per pixel, here `factor`) holds the same number. For
-    "root_relative", which leaves out where the person is, the root's true image position is used as well.
+    "root_relative", which leaves out where the person is, the root's true image position is used as well. "camera"
+    puts the root where it truly is.
 
     Args:
         prediction: `[..., T, J, 3]`; half types are computed in float32.
         batch: a sample or batch of :class:`~structloss.data.windows.PoseWindows`; uses `root_depth` `[..., T]`
-            (metres), `intrinsics` `[..., 4]`, `factor` `[..., T]` (mm per normalised unit), and for "root_relative"
-            joint 0 of `camera_pose` `[..., T, J, 3]` (mm).
+            (metres), `intrinsics` `[..., 4]`, `factor` `[..., T]` (mm per normalised unit), and but for "global" the
+            root of `camera_pose` `[..., T, J, 3]` (mm).
         target: the target the model was trained on.
+        root: index of the root joint.
 
     Returns:
         `[..., T, J, 3]`, absolute camera-space millimetres, float32 (float64 for a float64 prediction).
@@ -76,7 +84,7 @@ def to_millimetres(prediction: Tensor, batch: Mapping[str, Tensor], target: str 
     """
     check_choice("target", target, TARGETS)
     _check_pose("prediction", prediction)
-    needed = ("root_depth", "intrinsics", "factor") + (("camera_pose",) if target == "root_relative" else ())
+    needed = ("root_depth", "intrinsics", "factor") + (("camera_pose",) if target != "global" else ())
     missing = [key for key in needed if key not in batch]
     if missing:
         raise ArgumentError(f"batch has no {' and no '.join(map(repr, missing))}, expected {', '.join(needed)}.")
@@ -87,19 +95,22 @@ def to_millimetres(prediction: Tensor, batch: Mapping[str, Tensor], target: str 
         )
     dtype = torch.promote_types(prediction.dtype, torch.float32)
     image = prediction.to(dtype)
+    here = slice(root, root + 1)
+    if target == "camera":
+        return (image - image[..., here, :]) * 1000 + batch["camera_pose"][..., here, :].to(dtype)
     k = _per_frame(batch["intrinsics"].to(dtype))
-    root = batch["root_depth"].to(dtype)[..., None] * 1000  # [..., T, 1] mm
+    origin = batch["root_depth"].to(dtype)[..., None] * 1000  # [..., T, 1] mm
     z = image[..., 2] * batch["factor"].to(dtype)[..., None]
     x, y = image[..., 0], image[..., 1]
-    depth = root + z - z[..., :1]
+    depth = origin + z - z[..., here]
     if target == "root_relative":
         # The published protocol sets the predicted root to zero, then puts it where it truly is.
-        truth = batch["camera_pose"][..., :1, :].to(dtype)
-        x = x - x[..., :1] + k[..., 0] * truth[..., 0] / truth[..., 2] + k[..., 2]
-        y = y - y[..., :1] + k[..., 1] * truth[..., 1] / truth[..., 2] + k[..., 3]
+        truth = batch["camera_pose"][..., here, :].to(dtype)
+        x = x - x[..., here] + k[..., 0] * truth[..., 0] / truth[..., 2] + k[..., 2]
+        y = y - y[..., here] + k[..., 1] * truth[..., 1] / truth[..., 2] + k[..., 3]
         out = depth
     else:
-        out = z + root[..., :1, :]
+        out = z + origin[..., :1, :]
     return torch.stack([(x - k[..., 2]) / k[..., 0] * depth, (y - k[..., 3]) / k[..., 1] * depth, out], dim=-1)
 
 

@@ -15,7 +15,7 @@ from ..skeletons import Skeleton, get
 from .archive import load_archive
 from .image_space import TARGETS
 from .synthetic import generate_clips
-from .windows import PoseWindows
+from .windows import SAMPLINGS, PoseWindows
 
 try:
     from lightning import LightningDataModule
@@ -56,12 +56,17 @@ class MotionDataModule(LightningDataModule):
         data: path of a clip archive (see :func:`~structloss.data.archive.load_archive`); None generates synthetic
             motion.
         window: frames of a sample.
-        stride: frames between training windows; None is window // 3. Test windows do not overlap.
+        stride: frames between training windows; None is window // 3, or 1 for "centred". Test windows do not overlap.
+        sampling: how clips are cut, see :class:`~structloss.data.windows.PoseWindows`: "windows" (MotionBERT),
+            "centred" (VideoPose3D) or "chunks" (MixSTE).
+        frame_step: take every so manieth frame into a "centred" window.
+        mirrored: train on every window and on its mirror image; mirroring at random is the lifting module's.
+        skeleton: joint order: "h36m" or "mpi_inf_3dhp".
         batch_size: training windows per batch and process.
         eval_batch_size: windows per batch in validation and test; None is `batch_size`.
         num_workers: processes that load data; 0 loads in the training process, which is fast enough for one GPU.
         seed: of the synthetic motion, the simulated detections and the order of training.
-        target: "global" (RePOSE, MotionBERT global) or "root_relative".
+        target: "global" (RePOSE, MotionBERT global), "root_relative" (MotionBERT) or "camera" (metres; most others).
         detections: "simulated" or "exact" (ground-truth 2D, confidence 1).
         val_subjects: held-out subjects. None: the last quarter of the subjects by name; for an archive that has all of
             cmu03, cmu35 and cmu127, those three.
@@ -83,6 +88,10 @@ class MotionDataModule(LightningDataModule):
         data: str | None = None,
         window: int = 243,
         stride: int | None = None,
+        sampling: str = "windows",
+        frame_step: int = 1,
+        mirrored: bool = False,
+        skeleton: str = "h36m",
         batch_size: int = 16,
         eval_batch_size: int | None = None,
         num_workers: int = 0,
@@ -111,11 +120,15 @@ class MotionDataModule(LightningDataModule):
         if not 1 <= views <= 4:
             raise ArgumentError(f"views is {views}, expected 1 to 4 cameras.")
         check_choice("target", target, TARGETS)
+        check_choice("sampling", sampling, SAMPLINGS)
         check_choice("detections", detections, ("simulated", "exact"))
         check_choice("short_clips", short_clips, ("pad", "skip", "error"))
         self.data = data
         self.window = window
         self.stride = stride
+        self.sampling = sampling
+        self.frame_step = frame_step
+        self.mirrored = mirrored
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size or batch_size
         self.num_workers = num_workers
@@ -129,7 +142,7 @@ class MotionDataModule(LightningDataModule):
         self.frames = frames
         self.views = views
         self.progress = progress
-        self.skeleton: Skeleton = get("h36m")
+        self.skeleton: Skeleton = get(skeleton)
         self._built: tuple[PoseWindows, PoseWindows] | None = None
 
     @property
@@ -179,7 +192,7 @@ class MotionDataModule(LightningDataModule):
                     f"{len(subjects)} ({_some(subjects)}), of which {len(held_out)} are in val_subjects."
                 )
             longest = max(part, key=len)
-            if len(longest) < self.window:
+            if len(longest) < self.window and self.sampling == "windows":
                 remedy = f"choose a window of at most {len(longest)}"
                 if self.data is None:
                     remedy += f" or frames of at least {self.window}"
@@ -189,6 +202,9 @@ class MotionDataModule(LightningDataModule):
                 )
         common: dict[str, Any] = {
             "window": self.window,
+            "sampling": self.sampling,
+            "frame_step": self.frame_step,
+            "skeleton": self.skeleton.name,
             "target": self.target,
             "detections": self.detections,
             "seed": self.seed,
@@ -198,7 +214,10 @@ class MotionDataModule(LightningDataModule):
             "actions": sorted({clip.action for clip in clips}),
             "progress": progress,
         }
-        return PoseWindows(train, "train", stride=self.stride, **common), PoseWindows(val, "test", **common)
+        return (
+            PoseWindows(train, "train", stride=self.stride, mirrored=self.mirrored, **common),
+            PoseWindows(val, "test", **common),
+        )
 
     def _held_out(self, subjects: Sequence[str], source: str) -> set[str]:
         """The validation subjects."""

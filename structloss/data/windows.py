@@ -11,14 +11,15 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import ArgumentError, DataError, check_choice
-from ..skeletons import Skeleton, get
+from ..skeletons import Skeleton, convert, get
 from ._progress import track
+from .augment import flip_batch
 from .cameras import Camera, h36m_cameras, normalize_screen
 from .clips import Clip
 from .detections import simulate_detections
 from .image_space import TARGETS, to_image_space
 
-__all__ = ["PoseWindows"]
+__all__ = ["SAMPLINGS", "PoseWindows"]
 
 Cameras = Callable[[int, Clip], Sequence[Camera]] | Sequence[Sequence[Camera]]
 
@@ -26,23 +27,34 @@ _RIGS = {"train": ("S1", "S5", "S6", "S7", "S8"), "test": ("S9", "S11")}
 _NEAREST = 0.3  # metres; closer to the image plane, the pinhole's image and the image scale mean nothing
 
 
+SAMPLINGS = ("windows", "centred", "chunks")
+"""How clips are cut, see :class:`PoseWindows`."""
+
+
 class PoseWindows(Dataset[dict[str, Tensor]]):
     """Clips x cameras, cut into windows.
 
-    Training windows start every `stride` frames; a tail shorter than a window is dropped, as in the published recipes.
-    Test windows cover every frame: the last one is shifted back to end with the clip, and frames that an earlier window
-    has scored already have weight 0 there, so every test frame has weight 1 in exactly one window. A clip shorter
-    than the window is padded at its end with its last frame, at weight 0 (`short_clips="pad"`).
+    Training data are cut by `sampling`:
 
-    A sample is a dict of float32 tensors, T = `window`:
+    - `"windows"` (MotionBERT): windows start every `stride` frames; a tail shorter than a window is dropped.
+    - `"centred"` (VideoPose3D and other networks of one pose a window): a window around every `stride`-th frame, the
+      clip's first and last frames repeated beyond its ends.
+    - `"chunks"` (MixSTE): ceil(frames / window) windows side by side, centred on the clip, ends repeated likewise.
 
-    - `input` `[T, 17, 3]`: detected x', y' on the normalised screen, confidence.
-    - `target` `[T, 17, 3]`: the 2.5D image space of :mod:`~structloss.data.image_space`.
-    - `weight` `[T, 17]`: 1 to train on or score, 0 not to (padding; already scored).
-    - `root_depth` `[T]`: depth of joint 0, metres.
+    Test windows cover every frame: for `"centred"`, one around every frame, in which only the centre has weight.
+    Otherwise the last window is shifted back to end with the clip, and frames that an earlier window has scored already
+    have weight 0 there, so every test frame has weight 1 in exactly one window. A clip shorter than the window is
+    padded at its end with its last frame, at weight 0 (`short_clips="pad"`).
+
+    A sample is a dict of float32 tensors, T = `window`, J = 17:
+
+    - `input` `[T, J, 3]`: detected x', y' on the normalised screen, confidence.
+    - `target` `[T, J, 3]`: see :mod:`~structloss.data.image_space`.
+    - `weight` `[T, J]`: 1 to train on or score, 0 not to (padding; already scored).
+    - `root_depth` `[T]`: depth of the root joint, metres.
     - `intrinsics` `[4]`: pinhole f_x, f_y, c_x, c_y in normalised-screen units.
     - `factor` `[T]`: millimetres per normalised unit of depth.
-    - `camera_pose` `[T, 17, 3]`: ground truth, camera space, absolute, millimetres.
+    - `camera_pose` `[T, J, 3]`: ground truth, camera space, absolute, millimetres.
 
     and int64 scalars `subject`, `action` (index into `subjects`, `actions`), `clip` (index into `clips`), `view` (index
     of the camera) and `start` (first frame). Clips x views are stored once, windows are cut out of them on access.
@@ -53,13 +65,17 @@ class PoseWindows(Dataset[dict[str, Tensor]]):
         cameras: `cameras(clip index, clip)` or one sequence per clip. Default: the four Human3.6M cameras of a subject;
             training subjects cycle through the rigs of S1, S5, S6, S7, S8, test subjects through S9, S11.
         window: frames of a sample.
-        stride: frames between window starts, at most `window`; None is window // 3 for training and `window` for test.
-        target: "global" or "root_relative".
+        stride: frames between window starts, at most `window`; None is window // 3 for training and `window` for test,
+            1 for "centred". "chunks" has none.
+        sampling: one of :data:`SAMPLINGS`.
+        frame_step: take every so manieth frame into a "centred" window, which then spans more time.
+        mirrored: have every window twice, as it is and mirrored, as VideoPose3D and its successors train.
+        target: one of :data:`~structloss.data.image_space.TARGETS`.
         detections: "simulated" (see :mod:`~structloss.data.detections`; seen through the distorting lens), or "exact":
             the target's own x', y' with confidence 1, the published "ground-truth 2D".
         seed: of the simulated detections. They depend on it, the clip's subject and name, and the view only.
         short_clips: "pad", "skip" or "error".
-        skeleton: "h36m", the only one so far.
+        skeleton: joint order of the samples: "h36m", that of clips, or one that it converts to: "mpi_inf_3dhp".
         views: use the first so many cameras of each clip; None for all.
         recentre: move each clip so that its mean hip stands on the origin, where the cameras look.
         subjects, actions: names for the indices; None takes the sorted names of `clips`. A train and a test set that
@@ -81,6 +97,9 @@ class PoseWindows(Dataset[dict[str, Tensor]]):
         cameras: Cameras | None = None,
         window: int = 243,
         stride: int | None = None,
+        sampling: str = "windows",
+        frame_step: int = 1,
+        mirrored: bool = False,
         target: str = "global",
         detections: str = "simulated",
         seed: int = 0,
@@ -93,16 +112,25 @@ class PoseWindows(Dataset[dict[str, Tensor]]):
         progress: bool = False,
     ) -> None:
         check_choice("split", split, tuple(_RIGS))
+        check_choice("sampling", sampling, SAMPLINGS)
         check_choice("target", target, TARGETS)
         check_choice("detections", detections, ("simulated", "exact"))
         check_choice("short_clips", short_clips, ("pad", "skip", "error"))
         self.skeleton: Skeleton = get(skeleton)
-        if self.skeleton.name != "h36m":
-            raise ArgumentError(f"skeleton is {skeleton!r}, expected 'h36m', the joint order of clips.")
+        if self.skeleton.name not in ("h36m", "mpi_inf_3dhp"):
+            raise ArgumentError(
+                f"skeleton is {skeleton!r}, expected 'h36m', the joint order of clips, or 'mpi_inf_3dhp'."
+            )
         if window < 1:
             raise ArgumentError(f"window is {window}, expected at least 1 frame.")
-        if stride is None:
-            stride = max(1, window // 3) if split == "train" else window
+        if frame_step < 1 or (frame_step > 1 and sampling != "centred"):
+            raise ArgumentError(f"frame_step is {frame_step}, expected 1, or more with sampling 'centred'.")
+        if stride is None and sampling == "centred":
+            stride = 1
+        elif stride is None:
+            stride = max(1, window // 3) if split == "train" and sampling == "windows" else window
+        if sampling == "chunks" and stride != window:
+            raise ArgumentError(f"stride is {stride}, expected None with sampling 'chunks', which lie side by side.")
         if not 1 <= stride <= window:
             raise ArgumentError(f"stride is {stride}, expected 1 to {window}, the window.")
         if seed < 0:
@@ -112,7 +140,7 @@ class PoseWindows(Dataset[dict[str, Tensor]]):
         if not clips:
             raise DataError("clips is empty, expected at least one clip.")
         longest = max(clips, key=len)
-        if len(longest) < window:
+        if len(longest) < window and sampling == "windows":
             raise DataError(
                 f"no clip is as long as the window of {window} frames, the longest is {longest.key!r} with "
                 f"{len(longest)}; choose a window of at most {len(longest)} frames."
@@ -120,6 +148,7 @@ class PoseWindows(Dataset[dict[str, Tensor]]):
 
         self.clips = [clip.centred() for clip in clips] if recentre else list(clips)
         self.split, self.window, self.stride, self.target, self.seed = split, window, stride, target, seed
+        self.sampling, self.frame_step, self.mirrored = sampling, frame_step, mirrored
         self.subjects = tuple(subjects) if subjects is not None else tuple(sorted({c.subject for c in clips}))
         self.actions = tuple(actions) if actions is not None else tuple(sorted({c.action for c in clips}))
         self._labels = [
@@ -138,6 +167,7 @@ class PoseWindows(Dataset[dict[str, Tensor]]):
                 continue
             for v, camera in enumerate(rigs[c]):
                 pose, seen, k = _observe(clip, camera, v, detections, seed)
+                pose, seen = (convert(x, "h36m", self.skeleton.name) for x in (pose, seen))
                 self._windows += [(len(self._sequences), start, fresh) for start, fresh in spans]
                 self._sequences.append((c, v, offset, len(clip)))
                 offset += len(clip)
@@ -168,6 +198,13 @@ class PoseWindows(Dataset[dict[str, Tensor]]):
     def _spans(self, clip: Clip, short_clips: str) -> list[tuple[int, int]]:
         """(start, first frame of the window that counts) of a clip's windows."""
         frames, window = len(clip), self.window
+        if self.sampling == "centred":
+            before = window // 2 * self.frame_step
+            stride = self.stride if self.split == "train" else 1
+            return [(centre - before, window // 2) for centre in range(0, frames, stride)]
+        if self.sampling == "chunks" and self.split == "train":
+            count = -(-frames // window)
+            return [(-((count * window - frames) // 2) + i * window, 0) for i in range(count)]
         if frames < window:
             if short_clips == "error":
                 raise DataError(
@@ -184,26 +221,23 @@ class PoseWindows(Dataset[dict[str, Tensor]]):
         return [(start, max(0, end - start)) for start, end in zip(starts, ends, strict=True)]
 
     def __len__(self) -> int:
-        return len(self._windows)
+        return len(self._windows) * (2 if self.mirrored else 1)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
+        index = range(len(self))[index]  # negative indices, and an IndexError past the end
+        mirror, index = divmod(index, len(self._windows))
         sequence, start, fresh = self._windows[index]
         clip, view, offset, frames = self._sequences[sequence]
-        length = min(self.window, frames - start)
-        where = slice(offset + start, offset + start + length)
+        wanted = start + self.frame_step * torch.arange(self.window)
+        where = offset + wanted.clamp(0, frames - 1)
         pose, seen = self._pose[where], self._input[where]
-        weight = torch.ones(self.window, self.skeleton.num_joints)
-        weight[:fresh] = 0
-        if length < self.window:
-            weight[length:] = 0
-            pose, seen = (torch.cat([x, x[-1:].expand(self.window - length, -1, -1)]) for x in (pose, seen))
         k = self._intrinsics[sequence]
-        root = pose[:, 0, 2].clone()
+        root = pose[:, self.skeleton.root, 2].clone()
         subject, action = self._labels[clip]
-        return {
-            "input": seen.clone(),  # not a view: changing a sample must not change the data set
-            "target": to_image_space(pose, k, self.target),
-            "weight": weight,
+        sample = {
+            "input": seen,
+            "target": to_image_space(pose, k, self.target, root=self.skeleton.root),
+            "weight": self._weight(wanted, frames, fresh),
             "root_depth": root,
             "intrinsics": k.clone(),
             "factor": root * (1000 / k[0]),
@@ -214,6 +248,31 @@ class PoseWindows(Dataset[dict[str, Tensor]]):
             "view": torch.tensor(view),
             "start": torch.tensor(start),
         }
+        if mirror:
+            single = {key: sample[key][None] for key in ("input", "target", "weight")}
+            sample |= {k: v[0] for k, v in flip_batch(single, torch.tensor([True]), self.skeleton).items()}
+        return sample
+
+    def _weight(self, wanted: Tensor, frames: int, fresh: int) -> Tensor:
+        """`[T, J]` weights of a window whose frames are `wanted`, in a clip of so many frames."""
+        weight = torch.ones(self.window, self.skeleton.num_joints)
+        if self.split == "train" and self.sampling != "windows":
+            return weight  # repeated frames count like others in the published losses
+        weight[:fresh] = 0
+        if self.sampling == "centred":
+            weight[fresh + 1 :] = 0
+        weight[wanted >= frames] = 0
+        return weight
+
+    def statistics(self) -> dict[str, Tensor]:
+        """Mean and standard deviation of every coordinate over all windows: "input_mean" and "input_std" `[J, 2]`,
+        "target_mean" and "target_std" `[J, 3]`; what SimpleBaseline standardises by. Mirroring is left out."""
+        out = {}
+        samples = [self[i] for i in range(0, len(self._windows), max(1, len(self._windows) // 2000))]
+        for key, channels in (("input", 2), ("target", 3)):
+            values = torch.cat([sample[key][..., :channels] for sample in samples]).double()
+            out |= {f"{key}_mean": values.mean(0).float(), f"{key}_std": values.std(0).float()}
+        return out
 
 
 def _index(argument: str, names: tuple[str, ...], name: str) -> int:
