@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..data import to_millimetres
 from .lifting import LiftingModule
 
 __all__ = ["Evaluation", "evaluate", "poses_of"]
@@ -19,8 +18,9 @@ class Evaluation:
     """Results over all held-out windows.
 
     Attributes:
-        metrics: the module's test metrics (mm, mm per frame, shares).
-        per_joint: MPJPE of each joint, mm, root-relative.
+        metrics: the module's test metrics (mm, mm per frame, shares); for a network that is being pre-trained and
+            predicts no poses, "loss".
+        per_joint: MPJPE of each joint that the network predicts, mm, root-relative.
         per_action: MPJPE of each action, mm, root-relative, the mean over its frames.
     """
 
@@ -31,7 +31,7 @@ class Evaluation:
 
 def poses_of(module: LiftingModule, batch: dict[str, Tensor]) -> Tensor:
     """Predicted camera-space poses of a batch, `[B, T, J, 3]`, mm."""
-    return to_millimetres(module.predict_image_space(batch["input"]), batch, module.hparams.target)
+    return module.predict_step(batch, 0)
 
 
 @torch.no_grad()
@@ -44,15 +44,21 @@ def evaluate(module: LiftingModule, batches: Iterable[dict[str, Tensor]], action
         actions: names of the batches' action numbers.
     """
     module.eval()
+    if module.model.kind == "pretrain":
+        losses = [module.loss(module.model.supervise(batch["input"].to(module.device), None))[0] for batch in batches]
+        return Evaluation({"loss": float(torch.stack(losses).mean())})
     scores = module.test_metrics, module.test_order
     for metrics in scores:
         metrics.reset()
-    joints, root = module.skeleton.num_joints, module.skeleton.root
-    errors = torch.zeros(len(actions), joints, dtype=torch.float64)
-    weights = torch.zeros_like(errors)
+    root = module.skeleton.root
+    errors = weights = torch.zeros(())
     for batch in batches:
         batch = {key: value.to(module.device) for key, value in batch.items()}
         prediction = module.score(batch, *scores)
+        batch = module.matched(batch)
+        if not errors.dim():
+            errors = torch.zeros(len(actions), prediction.shape[-2], dtype=torch.float64)
+            weights = torch.zeros_like(errors)
         found, true = (x - x[..., root : root + 1, :] for x in (prediction, batch["camera_pose"]))
         error = torch.linalg.vector_norm((found - true).double(), dim=-1)
         error, weight = ((x * batch["weight"]).sum(1).cpu().double() for x in (error, torch.ones_like(error)))

@@ -2,54 +2,68 @@
 
 from __future__ import annotations
 
-import functools
-import math
 import time
 from collections.abc import Mapping
 from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import Tensor
 from torchmetrics import MetricCollection
 
 from .. import backbones, skeletons
-from .. import nn as losses
 from ..data import flip, flip_batch, to_millimetres
 from ..data.image_space import TARGETS
 from ..errors import ArgumentError, CheckpointError, check_choice
 from ..metrics import MPJPE, MPJVE, NMPJPE, PAMPJPE, DepthOrderAccuracy
 from ..terms import check_term
+from .objective import SQUARED_ERROR, TrainingLoss
+from .optimizers import OptimizerSettings
 
 __all__ = ["REPOSE_OBJECTIVE", "LiftingModule", "describe"]
-
-SCHEDULES = ("exponential", "one_cycle")
 
 #: RePOSE, Equation 4. The paper's lambdas are not published; 1 with mean reduction is our choice.
 REPOSE_OBJECTIVE = {"mpjpe": 1.0, "depth_ranking_joints": 1.0, "depth_ranking_frames": 1.0}
 
 
+_PER_FRAME = ("target", "weight", "camera_pose", "root_depth", "factor")
+
+
 class LiftingModule(L.LightningModule):
     """Train a 2D-to-3D lifting backbone.
 
-    Batches are those of :class:`structloss.data.PoseWindows`. The loss acts on the backbone's output in normalised
-    image space; metrics are in millimetres and root-relative (see :meth:`score` for the depth order).
+    Batches are those of :class:`structloss.data.PoseWindows`. The loss acts on the backbone's output in the space of
+    the target; metrics are in millimetres and root-relative (see :meth:`score` for the depth order). A network that
+    predicts the centre of its receptive field is trained and scored on the centre of each window.
 
     Args:
         backbone: name in `structloss.backbones`.
         backbone_args: constructor arguments to use instead of the variant's.
-        objective: loss term -> lambda; None is RePOSE's MPJPE + L_S + L_T with all lambdas 1.
-        target: "global" or "root_relative", as in the data module (the command line links the two).
+        refine: name of a second stage to train behind the backbone, which is then frozen (Jointformer).
+        objective: loss term -> lambda, and "mse" for the plain squared error; None is RePOSE's MPJPE + L_S + L_T with
+            all lambdas 1.
+        objective_options: loss term -> keywords of its function, such as `joint_weight`.
+        squared_objective: minimise half of the objective's square (MixSTE's published training).
+        target: "global", "root_relative" or "camera", as in the data module (the command line links the two).
         skeleton: name of the skeleton of input and output.
-        lr: learning rate of AdamW (its peak under "one_cycle").
-        weight_decay: of AdamW, on every parameter.
-        schedule: "exponential" multiplies the rate by `lr_decay` after each epoch (MotionBERT, RePOSE); "one_cycle"
-            rises over the first tenth of the steps and falls along a cosine.
+        optimizer: "adamw", "adam" or "amsgrad".
+        lr: learning rate at the start (its peak under "one_cycle").
+        weight_decay: on every parameter.
+        schedule: "exponential" multiplies the rate by `lr_decay` after each epoch (MotionBERT, RePOSE, most others),
+            with `drop_every` by `drop` instead after every so manieth; "steps" by `lr_decay` after every `drop_every`
+            steps; "cosine" falls to 0 along half a cosine; "one_cycle" rises over the first tenth of the steps first.
         lr_decay: see `schedule`.
+        drop_every: see `schedule`; 0 is never.
+        drop: see `schedule`.
+        batch_norm_momentum: momentum of batch normalisation at the end of training, reached from 0.1 along an
+            exponential, an epoch at a time (VideoPose3D: 0.001); None leaves it alone.
+        standardise: give the backbone mean and standard deviation of the training data's coordinates (SimpleBaseline).
         flip_probability: share of training clips that are mirrored.
         flip_test: average the prediction with that of the mirrored input in validation and test.
         seed: of the mirroring; the same seed mirrors the same clips at the same step.
-        init_from: official checkpoint or .safetensors file to start from.
+        init_from: published checkpoint or .safetensors file to start from: of the backbone, or of the stage before it
+            (P-STMO's pre-training).
 
     Raises:
         UnknownNameError: an unknown backbone, term or skeleton.
@@ -61,13 +75,21 @@ class LiftingModule(L.LightningModule):
         self,
         backbone: str = "repose-tiny",
         backbone_args: dict[str, Any] | None = None,
+        refine: str | None = None,
         objective: dict[str, float] | None = None,
+        objective_options: dict[str, dict[str, Any]] | None = None,
+        squared_objective: bool = False,
         target: str = "global",
         skeleton: str = "h36m",
+        optimizer: str = "adamw",
         lr: float = 5e-4,
         weight_decay: float = 0.01,
         schedule: str = "exponential",
         lr_decay: float = 0.99,
+        drop_every: int = 0,
+        drop: float = 0.5,
+        batch_norm_momentum: float | None = None,
+        standardise: bool = False,
         flip_probability: float = 0.5,
         flip_test: bool = True,
         seed: int = 0,
@@ -75,17 +97,21 @@ class LiftingModule(L.LightningModule):
     ) -> None:
         super().__init__()
         check_choice("target", target, TARGETS)
-        check_choice("schedule", schedule, SCHEDULES)
         if not 0 <= flip_probability <= 1:
             raise ArgumentError(f"flip_probability is {flip_probability}, expected a number from 0 to 1.")
-        if not lr > 0:
-            raise ArgumentError(f"lr is {lr}, expected a number > 0.")
+        self.optimization = OptimizerSettings(optimizer, lr, weight_decay, schedule, lr_decay, drop_every, drop)
         self.save_hyperparameters()
         self.skeleton = skeletons.get(skeleton)
         self.model = backbones.create(backbone, **(backbone_args or {}))
+        self._check_fit(backbone, target, standardise)
         if init_from is not None:
-            backbones.load_published(self.model, init_from)
-        self.loss = losses.Objective(objective or REPOSE_OBJECTIVE, skeleton=skeleton)
+            self._start_from(init_from)
+        if refine is not None:
+            second = backbones.create(refine)
+            if not hasattr(second, "after"):
+                raise ArgumentError(f"refine is {refine!r}, expected a second stage that trains by itself.")
+            self.model = second.after(self.model)
+        self.loss = TrainingLoss(objective or REPOSE_OBJECTIVE, skeleton, objective_options, squared_objective)
         root = self.skeleton.root
         positions = {
             "mpjpe": MPJPE(root=root),
@@ -109,10 +135,10 @@ class LiftingModule(L.LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         batch = self._augment(batch)
-        prediction = self.model(batch["input"])
+        predictions = self.model.supervise(batch["input"], batch["target"], batch["weight"])
         self._synchronise()
         started = time.perf_counter()
-        total, terms = self.loss(prediction, batch["target"], batch["weight"])
+        total, terms = self.loss(predictions)
         self._synchronise()
         self.loss_seconds += time.perf_counter() - started
         size = len(batch["input"])
@@ -128,7 +154,15 @@ class LiftingModule(L.LightningModule):
 
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Camera-space poses in mm, `[B, T, J, 3]`."""
-        return to_millimetres(self.predict_image_space(batch["input"]), batch, self.hparams.target)
+        return self.to_millimetres(self.predict_image_space(batch["input"]), self.matched(batch))
+
+    def to_millimetres(self, prediction: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        """Camera-space poses in mm from a prediction in the space of the target, for a batch of the same frames."""
+        return to_millimetres(prediction, batch, self.hparams.target, root=self.skeleton.root)
+
+    def matched(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The batch with those frames and joints alone that the network predicts."""
+        return {key: self.model.match(value) if key in _PER_FRAME else value for key, value in batch.items()}
 
     def predict_image_space(self, keypoints: Tensor) -> Tensor:
         """Prediction in normalised image space, averaged with that of the mirrored input if `flip_test` is set."""
@@ -139,22 +173,72 @@ class LiftingModule(L.LightningModule):
         return prediction
 
     def configure_optimizers(self) -> dict[str, Any]:
-        optimizer = torch.optim.AdamW(self.parameters(), lr=self.hparams.lr, weight_decay=self.hparams.weight_decay)
-        if self.hparams.schedule == "exponential":
-            schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma=self.hparams.lr_decay)
-            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
-        steps = max(2, int(self.trainer.estimated_stepping_batches))
-        # A function of the step alone, so that a resumed run may be given more steps.
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, functools.partial(_one_cycle, steps=steps))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return self.optimization.build(self.parameters(), int(self.trainer.estimated_stepping_batches))
+
+    def configure_callbacks(self) -> list[Callback]:
+        if self.model.kind != "pretrain":
+            return []
+        best = ModelCheckpoint(
+            monitor="val/loss", filename="best-{epoch}", save_last=True, enable_version_counter=False
+        )
+        return [best]
+
+    def on_fit_start(self) -> None:
+        if self.hparams.standardise:
+            self.model.set_statistics(**self.trainer.datamodule.train_dataset.statistics())
+
+    def on_train_epoch_start(self) -> None:
+        last = self.hparams.batch_norm_momentum
+        if last is None:
+            return
+        epochs = self.trainer.max_epochs if self.trainer.max_epochs and self.trainer.max_epochs > 0 else 1
+        momentum = 0.1 * (last / 0.1) ** min(1.0, self.current_epoch / epochs)
+        for norm in self.modules():
+            if isinstance(norm, torch.nn.modules.batchnorm._BatchNorm):
+                norm.momentum = momentum
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.hparams.standardise:  # the published state dict has no place for them
+            names = ("input_mean", "input_std", "output_mean", "output_std")
+            checkpoint["statistics"] = {name: getattr(self.model, name) for name in names}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        for name, value in checkpoint.get("statistics", {}).items():
+            self.model.register_buffer(name, value, persistent=False)
         found = checkpoint.get("hyper_parameters", {})
         for name in ("backbone", "backbone_args", "target", "skeleton"):
             if name in found and (found[name] or None) != (self.hparams[name] or None):
                 raise CheckpointError(
                     f"the checkpoint is of a model with {name} {found[name]!r}, expected {self.hparams[name]!r}."
                 )
+
+    def _start_from(self, path: str) -> None:
+        try:
+            backbones.load_published(self.model, path)
+        except CheckpointError:
+            if not hasattr(self.model, "load_first_stage"):
+                raise
+            self.model.load_first_stage(path)
+
+    def _check_fit(self, backbone: str, target: str, standardise: bool) -> None:
+        """Raise if the backbone can't be trained on what is asked for."""
+        kind = self.model.kind
+        if kind == "refine":
+            raise ArgumentError(
+                f"backbone is {backbone!r}, a second stage that takes poses, expected a lifting network."
+            )
+        if kind == "centre" and target == "global":
+            raise ArgumentError(
+                f"target is 'global', which refers to a window's first frame, expected 'root_relative' or 'camera' for "
+                f"{backbone}, which predicts its centre."
+            )
+        if self.skeleton.num_joints not in self.model.joints:
+            raise ArgumentError(
+                f"skeleton is {self.skeleton.name!r} with {self.skeleton.num_joints} joints, expected one with "
+                f"{' or '.join(map(str, self.model.joints))} for {backbone}."
+            )
+        if standardise and not hasattr(self.model, "set_statistics"):
+            raise ArgumentError(f"standardise is True, expected False for {backbone}, which takes no statistics.")
 
     def _augment(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         if self.hparams.flip_probability == 0:
@@ -171,12 +255,17 @@ class LiftingModule(L.LightningModule):
         mm multiplies each frame by its true scale, and the order over frames would come from that.
         """
         prediction = self.predict_image_space(batch["input"])
-        poses = to_millimetres(prediction, batch, self.hparams.target)
+        batch = self.matched(batch)
+        poses = self.to_millimetres(prediction, batch)
         positions.update(poses, batch["camera_pose"], batch["weight"])
         order.update(prediction, batch["target"], batch["weight"])
         return poses
 
     def _score(self, batch: dict[str, Tensor], positions: MetricCollection, order: MetricCollection) -> None:
+        if self.model.kind == "pretrain":  # it predicts no poses
+            total, _ = self.loss(self.model.supervise(batch["input"], batch["target"], batch["weight"]))
+            self.log("val/loss", total, on_epoch=True, batch_size=len(batch["input"]))
+            return
         self.score(batch, positions, order)
         for metrics in (positions, order):
             self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=len(batch["input"]))
@@ -187,18 +276,10 @@ class LiftingModule(L.LightningModule):
             torch.cuda.synchronize(self.device)
 
 
-def _one_cycle(step: int, steps: int) -> float:
-    """Share of the peak learning rate: a line up over the first tenth, then half a cosine down."""
-    rise = max(1, steps // 10)
-    if step < rise:
-        return (step + 1) / (rise + 1)
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rise) / max(1, steps - rise))))
-
-
 def describe(objective: Mapping[str, float]) -> str:
     """A short name of an objective for tables: "MPJPE + L_S + 2 L_T"."""
     parts = [
-        (f"{weight:g} " if weight != 1 else "") + check_term(name).symbol
+        (f"{weight:g} " if weight != 1 else "") + ("MSE" if name == SQUARED_ERROR else check_term(name).symbol)
         for name, weight in objective.items()
         if weight
     ]

@@ -1,0 +1,98 @@
+"""Optimizers and learning-rate schedules of the published recipes."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import ArgumentError, check_choice
+
+__all__ = ["OPTIMIZERS", "SCHEDULES", "OptimizerSettings"]
+
+OPTIMIZERS = ("adamw", "adam", "amsgrad")
+"""`"amsgrad"` is Adam with AMSGrad (VideoPose3D, MHFormer, P-STMO, STCFormer)."""
+
+SCHEDULES = ("exponential", "steps", "cosine", "one_cycle")
+"""- `"exponential"`: times `lr_decay` after every epoch; with `drop_every`, times `drop` instead after every so manieth
+  (MHFormer).
+- `"steps"`: times `lr_decay` after every `drop_every` optimizer steps (SimpleBaseline, SemGCN).
+- `"cosine"`: half a cosine to 0 over all steps (Jointformer).
+- `"one_cycle"`: a line up over the first tenth of the steps, then half a cosine down (ours)."""
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """An optimizer and its schedule.
+
+    Attributes:
+        optimizer: one of :data:`OPTIMIZERS`.
+        lr: learning rate at the start (its peak under "one_cycle").
+        weight_decay: on every parameter; for "adam" and "amsgrad" coupled, as PyTorch has it.
+        schedule: one of :data:`SCHEDULES`.
+        lr_decay, drop_every, drop: see :data:`SCHEDULES`; `drop_every=0` is never.
+
+    Raises:
+        ArgumentError: an impossible value.
+    """
+
+    optimizer: str = "adamw"
+    lr: float = 5e-4
+    weight_decay: float = 0.01
+    schedule: str = "exponential"
+    lr_decay: float = 0.99
+    drop_every: int = 0
+    drop: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        check_choice("schedule", self.schedule, SCHEDULES)
+        for name, value in {"lr": self.lr, "lr_decay": self.lr_decay, "drop": self.drop}.items():
+            if not value > 0:
+                raise ArgumentError(f"{name} is {value}, expected a number > 0.")
+        if self.drop_every < 0 or (self.schedule == "steps" and self.drop_every == 0):
+            expected = "at least 1 with schedule 'steps'" if self.schedule == "steps" else "at least 0"
+            raise ArgumentError(f"drop_every is {self.drop_every}, expected {expected}.")
+
+    def build(self, parameters: Iterable[nn.Parameter], total_steps: int) -> dict[str, Any]:
+        """What Lightning's `configure_optimizers` returns; parameters without gradient are left out."""
+        trained = [p for p in parameters if p.requires_grad]
+        if self.optimizer == "adamw":
+            optimizer: torch.optim.Optimizer = torch.optim.AdamW(trained, lr=self.lr, weight_decay=self.weight_decay)
+        else:
+            optimizer = torch.optim.Adam(
+                trained, lr=self.lr, weight_decay=self.weight_decay, amsgrad=self.optimizer == "amsgrad"
+            )
+        # Functions of the step or epoch alone, so that a resumed run may be given more steps.
+        factor = functools.partial(_FACTORS[self.schedule], settings=self, total=max(2, total_steps))
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        interval = "epoch" if self.schedule == "exponential" else "step"
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": interval}}
+
+
+def _exponential(epoch: int, settings: OptimizerSettings, total: int) -> float:
+    drops = epoch // settings.drop_every if settings.drop_every else 0
+    return settings.lr_decay ** (epoch - drops) * settings.drop**drops
+
+
+def _steps(step: int, settings: OptimizerSettings, total: int) -> float:
+    return settings.lr_decay ** (step // settings.drop_every)
+
+
+def _cosine(step: int, settings: OptimizerSettings, total: int) -> float:
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, step / total)))
+
+
+def _one_cycle(step: int, settings: OptimizerSettings, total: int) -> float:
+    rise = max(1, total // 10)
+    if step < rise:
+        return (step + 1) / (rise + 1)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rise) / max(1, total - rise))))
+
+
+_FACTORS = {"exponential": _exponential, "steps": _steps, "cosine": _cosine, "one_cycle": _one_cycle}
