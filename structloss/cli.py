@@ -18,7 +18,7 @@ _FIT_COMMANDS = {
     "test": "score a checkpoint with all metrics",
 }
 
-_BENCH = "time the losses, or a training step (bench step), against other ways to compute the same"
+_BENCH = "time losses, a training step (bench step) or networks (bench backbones) against other forms of the same"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -127,11 +127,12 @@ def _add_backbones(commands: argparse._SubParsersAction) -> None:
         commands,
         "backbones",
         "list the backbones, describe one, or convert a published checkpoint",
-        "  structloss backbones list\n"
+        "  structloss backbones                         the table of all\n"
         "  structloss backbones info repose-h36m\n"
         "  structloss backbones convert best_epoch.bin repose.safetensors --model repose-h36m\n",
     )
-    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    parser.set_defaults(run=_list_backbones)
+    actions = parser.add_subparsers(dest="action", metavar="ACTION")
     actions.add_parser("list", help="all backbones, a line each").set_defaults(run=_list_backbones)
     info = actions.add_parser("info", help="everything known about one")
     info.add_argument("name")
@@ -146,15 +147,20 @@ def _add_backbones(commands: argparse._SubParsersAction) -> None:
 def _list_backbones(arguments: argparse.Namespace) -> None:
     from . import backbones
 
-    rows = [("name", "T", "joints", "params", "MACs/clip", "paper")]
+    rows = [("name", "T", "joints", "params", "MACs/clip", "MPJPE, mm", "paper")]
     for name in backbones.names():
         info = backbones.info(name)
         frames = "any" if info.kind == "frame" else str(info.frames)
         joints = f"{info.joints_in[0]} -> {info.joints_out}"
-        rows.append((name, frames, joints, f"{info.params / 1e6:.2f} M", f"{info.macs / 1e9:.2f} G", info.paper))
-    widths = [max(len(row[k]) for row in rows) for k in range(5)]
+        size = f"{info.params / 1e6:.2f} M", f"{info.macs / 1e9:.3g} G"
+        rows.append((name, frames, joints, *size, info.published_error, info.paper))
+    widths = [max(len(row[k]) for row in rows) for k in range(6)]
     for row in rows:
-        print("  ".join([*(cell.ljust(width) for cell, width in zip(row[:5], widths, strict=True)), row[5]]))
+        print("  ".join([*(cell.ljust(width) for cell, width in zip(row[:6], widths, strict=True)), row[6]]))
+    print(
+        "\nT: frames of a clip or receptive field. MPJPE as published, on Human3.6M unless it says 3DHP or H3WB;"
+        "\n2D input cpn, sh: detected, gt2d: ground truth; *: quoted from memory."
+    )
 
 
 def _backbone_info(arguments: argparse.Namespace) -> None:
@@ -196,7 +202,7 @@ def _backends(arguments: argparse.Namespace) -> None:
 
 
 def _bench(arguments: list[str]) -> int:
-    """Run bench/run.py, or with a leading `step` bench/step.py: scripts of a checkout, which a wheel carries along."""
+    """Run bench/run.py, or with a leading `step` or `backbones` the script of that name; a wheel carries them along."""
     package = Path(__file__).resolve().parent
     folder = next((f for f in (package / "bench", package.parent / "bench") if (f / "run.py").exists()), None)
     if folder is None:
@@ -206,6 +212,10 @@ def _bench(arguments: list[str]) -> int:
         import step
 
         return step.main(arguments[1:], prog="structloss bench step")
+    if arguments[:1] == ["backbones"]:
+        import backbones
+
+        return backbones.main(arguments[1:], prog="structloss bench backbones")
     import run
 
     return run.main(arguments, prog="structloss bench")

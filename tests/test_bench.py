@@ -17,9 +17,9 @@ import structloss
 BENCH = Path(__file__).resolve().parents[1] / "bench"
 sys.path.append(str(BENCH))  # bench is no package: its modules import each other as scripts do
 
-definition, inputs, measure, plot, providers, run, step, tables = (
+backbones, definition, inputs, measure, plot, providers, run, step, tables = (
     importlib.import_module(name)
-    for name in ("definition", "inputs", "measure", "plot", "providers", "run", "step", "tables")
+    for name in ("backbones", "definition", "inputs", "measure", "plot", "providers", "run", "step", "tables")
 )
 
 SMALL = inputs.Shape(2, 27, 17)
@@ -402,3 +402,42 @@ def test_micro_benchmarks_check_before_they_time():
     assert value > 0 and gradient.shape == pred.shape
     with pytest.raises(definition.WrongError, match="value at torch is off"):
         micro.checked(wrong, pred, target, "torch")
+
+
+def test_backbones_against_their_plain_form(tmp_path, capsys):
+    path = tmp_path / "backbones.csv"
+    arguments = ["--backbones", "poseformer-27", "simplebaseline-16j", "--modes", *backbones.MODES, "--rounds", "3"]
+    assert backbones.main([*arguments, "--no-memory", "--csv", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert "### Forward, B = 1, float32" in out and "### Forward + backward" in out
+    rows = read(path)
+    assert [(r["op"], r["mode"], r["provider"]) for r in rows] == [
+        (f"backbone {name}", mode, provider)
+        for name in ("poseformer-27", "simplebaseline-16j")
+        for mode in backbones.MODES
+        for provider in ("plain", "structloss")
+    ]
+    assert all(
+        float(r["p50"]) > 0 and r["unit"] == "ms" and r["T"] == ("27" if "pose" in r["op"] else "1") for r in rows
+    )
+    assert [float(r["ratio"]) == 1 for r in rows[::2]] == [True] * 4
+
+
+def test_memory_of_a_backbone(tmp_path):
+    path = tmp_path / "backbones.csv"
+    assert backbones.main(["--backbones", "poseformer-81", "--rounds", "3", "--csv", str(path)]) == 0
+    memory = {r["provider"]: float(r["p50"]) for r in read(path) if r["metric"] == "peak_extra_memory"}
+    assert 5 < memory["structloss"] < 1.1 * memory["plain"]
+
+
+def test_a_wrong_backbone_is_not_timed(monkeypatch, capsys):
+    case = backbones.Case("poseformer-27", 1, "cpu")
+    case.check(("plain", "structloss"), torch.float32)
+    module = importlib.import_module("plain.poseformer")
+    right = module.forward
+    monkeypatch.setattr(module, "forward", lambda *args, **kwargs: right(*args, **kwargs) * 1.001)
+    assert backbones.main(["--backbones", "poseformer-27"]) == 1
+    err = capsys.readouterr().err
+    assert "wrong and therefore not timed: structloss of poseformer-27 differs from the plain form" in err
+    assert backbones.main(["--backbones", "nobody"]) == 2
+    assert "unknown backbone 'nobody'" in capsys.readouterr().err
