@@ -52,10 +52,21 @@ def filled(name, **overrides):
     return fill(model, adjust).eval()
 
 
+#: families whose clips have one length, and that are the same network with any
+_ANY_LENGTH = ("mixste", "ktpformer", "d3dp", "motionagformer", "mhformer")
+
+
+def small(name):
+    """Overrides for one level, and for clips of 27 frames where their length is fixed for no reason of structure."""
+    facts = backbones.info(name)
+    overrides = {"depth": 1} if "depth" in facts.arguments else {}
+    return overrides | ({"frames": 27} if facts.family in _ANY_LENGTH and facts.frames > 27 else {})
+
+
 @functools.cache
 def shallow(name):
-    """The variant with one level where depth is an argument; shared, so leave it as it is."""
-    return filled(name, **({"depth": 1} if "depth" in backbones.info(name).arguments else {}))
+    """The variant made small; shared, so leave it as it is."""
+    return filled(name, **small(name))
 
 
 def clip(name, batch=2, frames=None, channels=3):

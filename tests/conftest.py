@@ -21,6 +21,10 @@ torch.utils.deterministic.fill_uninitialized_memory = True
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+# Test processes side by side share the cores instead of each taking all of them.
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+
 
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: "slow" not in item.keywords)  # so that no process is left alone with the longest

@@ -11,6 +11,7 @@ import torch
 import yaml
 
 import structloss
+from structloss.backbones import Backbone
 from structloss.errors import ArgumentError, CheckpointError, DataError, MissingFileError, UnknownNameError
 from structloss.harness.checkpoint_io import SafeCheckpointIO
 from structloss.harness.lifting import LiftingModule, describe
@@ -34,6 +35,13 @@ def data():
 def module(**arguments):
     torch.manual_seed(0)
     return LiftingModule(**{"backbone_args": TINY, "schedule": "one_cycle", **arguments})
+
+
+def stand_in(forward):
+    """A network of sequences that answers what it is told."""
+    model = Backbone(kind="sequence", frames=9)
+    model.forward = forward
+    return model
 
 
 def run(*arguments, cwd):
@@ -90,7 +98,7 @@ def test_a_perfect_prediction_scores_zero_error(target):
     lifting = module(target=target, flip_test=False)
     batches = list(exact.val_dataloader())
     answers = iter([b["target"] for b in batches])
-    lifting.model = type("Oracle", (torch.nn.Module,), {"forward": lambda self, x: next(answers)})()
+    lifting.model = stand_in(lambda x: next(answers))
     from structloss.harness.evaluation import evaluate
 
     metrics = evaluate(lifting, batches, exact.actions).metrics
@@ -101,7 +109,7 @@ def test_a_perfect_prediction_scores_zero_error(target):
 def test_the_order_over_frames_is_the_predicted_one(data):
     """A prediction that stands still orders no frames, though its millimetres grow and shrink with the true scale."""
     lifting = module(flip_test=False)
-    lifting.model = type("Still", (torch.nn.Module,), {"forward": lambda self, x: torch.ones(*x.shape[:3], 3)})()
+    lifting.model = stand_in(lambda x: torch.ones(*x.shape[:3], 3))
     from structloss.harness.evaluation import evaluate
 
     assert evaluate(lifting, data.val_dataloader(), data.actions).metrics["depth_order_frames"] == 0.5
@@ -124,8 +132,8 @@ def test_bad_arguments():
         LiftingModule(backbone="repose-tinny")
     with pytest.raises(UnknownNameError, match="unknown term 'L_S'"):
         module(objective={"L_S": 1.0})
-    with pytest.raises(ArgumentError, match="schedule is 'cosine'"):
-        module(schedule="cosine")
+    with pytest.raises(ArgumentError, match="schedule is 'sawtooth'"):
+        module(schedule="sawtooth")
     with pytest.raises(ArgumentError, match="flip_probability is 2"):
         module(flip_probability=2)
     with pytest.raises(MissingFileError, match=r"nowhere\.pth"):
@@ -181,18 +189,6 @@ def test_recipes_are_found():
         recipe_path("repose-h36")
     with pytest.raises(MissingFileError, match=r"mine\.yaml does not exist"):
         recipe_path("mine.yaml")
-
-
-@pytest.mark.parametrize("name", recipe_names())
-def test_every_recipe_builds_and_takes_two_steps(name, data):
-    from structloss.data import MotionDataModule
-
-    recipe = yaml.safe_load(recipe_path(name).read_text())
-    smaller = {} if "simplebaseline" in name else {"backbone_args": TINY}  # the recipe, not the network's size
-    lifting = LiftingModule(**{**recipe["model"], **smaller}, target=recipe["data"].get("target", "global"))
-    batches = MotionDataModule(**{**recipe["data"], **SMALL_DATA, "stride": None}, progress=False)
-    trained = train(lifting, batches, steps=2, validations=1)
-    assert all(torch.isfinite(torch.tensor(trained.curves["train_loss"])))
 
 
 @pytest.mark.slow

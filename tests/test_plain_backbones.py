@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from backbone_cases import NAMES, clip, extras, shallow
+from backbone_cases import NAMES, clip, extras, shallow, small
 
 from structloss import backbones
 from structloss.backbones.official import to_official
@@ -20,7 +20,7 @@ FILES = {"motionbert": "dstformer", "repose": "dstformer"}
 def test_plain_form_agrees(name):
     facts, model, x = backbones.info(name), shallow(name), clip(name)
     plain = importlib.import_module(f"plain.{FILES.get(facts.family, facts.family).replace('-', '_')}")
-    arguments = {**facts.arguments, **({"depth": 1} if "depth" in facts.arguments else {})}
+    arguments = {**facts.arguments, **small(name)}
     with torch.no_grad():
         want = model(x, **extras(name, x))
         x = x if facts.kind == "refine" else x[..., : len(facts.channels)]

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import yaml
+from backbone_cases import small
 from lightning.pytorch.cli import LightningArgumentParser
 
 from structloss import backbones
@@ -18,14 +19,18 @@ from structloss.harness.recipe_files import recipe_names, recipe_path
 from structloss.harness.training import train
 
 #: little data, and few clips a step; everything else is the recipe's
-TINY = {"num_subjects": 2, "clips_per_subject": 1, "frames": 40, "views": 1, "batch_size": 2, "eval_batch_size": 2}
+TINY = {"num_subjects": 2, "clips_per_subject": 1, "frames": 40, "views": 1, "batch_size": 2, "eval_batch_size": 1}
 
 
 def parsed(name, **data):
-    """Module and data as `structloss fit --config NAME` builds them, with one level and little data."""
+    """Module and data as `structloss fit --config NAME` builds them, with a small network and little data."""
     recipe = yaml.safe_load(recipe_path(name).read_text())
-    if "depth" in backbones.info(recipe["model"]["backbone"]).arguments:
-        recipe["model"]["backbone_args"] = {"depth": 1}
+    published = recipe["data"]["window"]
+    recipe["model"]["backbone_args"] = small(recipe["model"]["backbone"])
+    if "frames" in recipe["model"]["backbone_args"]:
+        recipe["data"]["window"] = recipe["model"]["backbone_args"]["frames"]
+        if "stride" in recipe["data"]:
+            recipe["data"]["stride"] = 9
     recipe["data"] |= TINY | data
     if recipe["data"].get("sampling", "windows") == "windows":
         recipe["data"]["frames"] = max(40, recipe["data"]["window"] + 5)
@@ -36,6 +41,7 @@ def parsed(name, **data):
     parser.link_arguments("data.skeleton", "model.skeleton")
     config = parser.parse_object({"model": recipe["model"], "data": recipe["data"]})
     built = parser.instantiate_classes(config)
+    recipe["data"]["window"] = published
     return built.model, built.data, recipe
 
 
@@ -47,7 +53,7 @@ def test_recipe_trains_two_steps(name):
     assert recipe["data"]["window"] == info.frames or info.kind == "frame" or name.startswith("repose-tiny")
     assert recipe["data"].get("frame_step", 1) == info.frame_step
     assert ("mirrored" in recipe["data"]) == (recipe["model"].get("flip_probability") == 0.0 and info.kind != "frame")
-    data.val_dataset._windows = data.val_dataset._windows[:2]
+    data.val_dataset._windows = data.val_dataset._windows[:1]
     before = {key: p.detach().clone() for key, p in module.model.named_parameters() if p.requires_grad}
     trained = train(module, data, steps=2, validations=1)
     assert all(math.isfinite(loss) for loss in trained.curves["train_loss"]) and len(trained.curves["train_loss"]) == 2
