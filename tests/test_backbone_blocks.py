@@ -82,7 +82,7 @@ def test_stochastic_depth_of_a_block_drops_whole_sequences(over):
 
 def test_recomputed_activations_are_not_kept_and_change_no_gradient():
     """First and second derivatives, and what the graph keeps."""
-    x = torch.randn(64, 64, 32, dtype=torch.float64, requires_grad=True)
+    x = torch.randn(256, 64, 32, dtype=torch.float64, requires_grad=True)
     w = torch.randn(16, 32, dtype=torch.float64, requires_grad=True)
     gelu, linear = torch.nn.functional.gelu, torch.nn.functional.linear
 
@@ -110,7 +110,7 @@ def test_recomputed_activations_are_not_kept_and_change_no_gradient():
 
 
 def test_recomputed_activations_under_autocast():
-    x = torch.randn(64, 64, 32, requires_grad=True)
+    x = torch.randn(256, 64, 32, requires_grad=True)
     layers = torch.nn.Linear(32, 64), torch.nn.Linear(64, 32)
     results = []
     for thrifty in (False, True):
