@@ -86,6 +86,8 @@ def test_backbones_and_backends(capsys):
     assert main(["backbones", "list"]) == 0
     listed = capsys.readouterr().out
     assert all(name in listed for name in structloss.backbones.names())
+    assert "44.3 cpn" in listed and "40.1* cpn" in listed and "3DHP 23.1 gt2d" in listed and "H3WB 125.4" in listed
+    assert main(["backbones"]) == 0 and capsys.readouterr().out == listed
     assert main(["backbones", "info", "repose"]) == 0
     assert "repose-h36m" in capsys.readouterr().out
     assert main(["backends"]) == 0

@@ -19,6 +19,7 @@ from structloss.data import (
     to_millimetres,
 )
 from structloss.errors import ArgumentError, DataError, MissingFileError, UnknownNameError
+from structloss.skeletons import convert, flip
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "real_mocap.npz"
 needs_real = pytest.mark.skipif(
@@ -103,6 +104,69 @@ def test_training_windows_by_stride(clips):
     assert PoseWindows(clips, "test", window=81).stride == 81
 
 
+@pytest.mark.parametrize(("window", "step"), [(9, 1), (9, 3), (4, 1), (81, 1)])
+def test_centred_windows_repeat_the_ends(clips, window, step):
+    """Every frame of every clip is the centre of one window, whose frames stop at the clip's ends."""
+    data = PoseWindows(clips, "train", window=window, sampling="centred", frame_step=step, views=1, target="camera")
+    assert len(data) == sum(len(clip) for clip in clips)
+    whole = PoseWindows(clips[:1], "train", window=len(clips[0]), views=1, target="camera")[0]
+    for centre in (0, 1, 20, len(clips[0]) - 1):
+        frames = [min(max(centre + step * (k - window // 2), 0), len(clips[0]) - 1) for k in range(window)]
+        sample = data[centre]
+        for key in ("input", "target", "camera_pose", "root_depth"):
+            torch.testing.assert_close(sample[key], whole[key][frames])
+        assert (sample["weight"] == 1).all()
+    strided = PoseWindows(clips, "train", window=window, sampling="centred", stride=3, views=1)
+    assert len(strided) == sum(-(-len(clip) // 3) for clip in clips)
+    test = PoseWindows(clips, "test", window=window, sampling="centred", stride=3, frame_step=step, views=1)
+    assert len(test) == len(data)
+    for i in (0, 30, len(test) - 1):
+        assert test[i]["weight"].sum() == 17 and (test[i]["weight"][window // 2] == 1).all()
+
+
+def test_chunks_lie_side_by_side_and_cover_every_frame(clips):
+    """MixSTE's cut: as many windows as are needed, centred on the clip."""
+    data = PoseWindows(clips, "train", window=27, sampling="chunks", views=1)
+    starts = [[int(data[i]["start"]) for i in range(len(data)) if data[i]["clip"] == c] for c in range(4)]
+    assert starts == [[-2, 25], [0, 27, 54], [-4, 23, 50, 77], [0]]  # 50, 81, 100 and 27 frames
+    first = data[0]
+    torch.testing.assert_close(first["target"][0], first["target"][2])
+    assert (first["weight"] == 1).all()
+    assert len(PoseWindows(clips, "train", window=243, sampling="chunks", views=1)) == 4  # shorter clips are padded
+
+
+def test_mirrored_windows_follow_the_plain_ones(clips):
+    plain = PoseWindows(clips, "train", window=27, views=1)
+    data = PoseWindows(clips, "train", window=27, views=1, mirrored=True)
+    assert len(data) == 2 * len(plain)
+    one, other = data[3], data[len(plain) + 3]
+    torch.testing.assert_close(one["input"], plain[3]["input"])
+    torch.testing.assert_close(other["input"], flip(one["input"], data.skeleton))
+    torch.testing.assert_close(other["target"], flip(one["target"], data.skeleton))
+    torch.testing.assert_close(other["camera_pose"], one["camera_pose"])
+    with pytest.raises(IndexError):
+        data[len(data)]
+
+
+def test_joints_of_mpi_inf_3dhp(clips):
+    h36m = PoseWindows(clips, "train", window=27, views=1, target="camera")[0]
+    data = PoseWindows(clips, "train", window=27, views=1, target="camera", skeleton="mpi_inf_3dhp")
+    for key in ("input", "camera_pose"):
+        torch.testing.assert_close(data[0][key], convert(h36m[key], "h36m", "mpi_inf_3dhp"))
+    torch.testing.assert_close(data[0]["root_depth"], h36m["root_depth"])
+    assert (data[0]["target"][:, 14] == 0).all()
+    torch.testing.assert_close(data[0]["target"], convert(h36m["target"], "h36m", "mpi_inf_3dhp"))
+
+
+def test_statistics_are_those_of_all_windows(clips):
+    data = PoseWindows(clips, "train", window=1, stride=1, views=1, target="camera", mirrored=True)
+    found = data.statistics()
+    targets = torch.cat([data[i]["target"] for i in range(len(data) // 2)]).double()
+    torch.testing.assert_close(found["target_mean"], targets.mean(0).float())
+    torch.testing.assert_close(found["target_std"], targets.std(0).float())
+    assert found["input_mean"].shape == found["input_std"].shape == (17, 2) and not found["target_std"][0].any()
+
+
 def test_short_clips(clips):
     padded = PoseWindows(clips, "train", window=81, views=1)
     last = padded[len(padded) - 1]
@@ -150,6 +214,9 @@ def test_window_errors(clips):
         ({"detections": "real"}, "detections is 'real'"),
         ({"short_clips": "drop"}, "short_clips is 'drop'"),
         ({"window": 0}, "window is 0"),
+        ({"sampling": "random"}, "sampling is 'random'"),
+        ({"window": 27, "frame_step": 2}, "frame_step is 2, expected 1, or more with sampling 'centred'"),
+        ({"window": 27, "sampling": "chunks", "stride": 9}, "stride is 9, expected None with sampling 'chunks'"),
         ({"window": 27, "stride": 28}, "stride is 28, expected 1 to 27"),
         ({"window": 27, "views": 5}, "has 4 cameras, expected at least 5"),
         ({"window": 27, "subjects": ["x"]}, "subjects does not list 'syn01'"),
@@ -263,6 +330,9 @@ def test_module_errors(tmp_path, clips):
         MotionDataModule(str(tmp_path / "nothing.npz")).setup()
     for options, expected in (
         ({"window": 0}, "window is 0"),
+        ({"sampling": "random"}, "sampling is 'random'"),
+        ({"window": 27, "frame_step": 2}, "frame_step is 2, expected 1, or more with sampling 'centred'"),
+        ({"window": 27, "sampling": "chunks", "stride": 9}, "stride is 9, expected None with sampling 'chunks'"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"views": 5}, "views is 5"),
         ({"stride": 300}, "stride is 300"),

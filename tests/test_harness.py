@@ -182,6 +182,15 @@ def test_checkpoint_io_is_atomic_and_refuses_code(tmp_path):
         io.load_checkpoint(tmp_path / "nothing.ckpt")
 
 
+def test_init_from_is_short_for_the_models():
+    from structloss.harness.commands import _with_init_from
+
+    given = ["fit", "--init-from", "x.pth", "--init_from=y.pth", "--initial", "--model.init_from", "z"]
+    assert _with_init_from(given) == [
+        "fit", "--model.init_from", "x.pth", "--model.init_from=y.pth", "--initial", "--model.init_from", "z",
+    ]  # fmt: skip
+
+
 def test_recipes_are_found():
     assert "repose-tiny" in recipe_names()
     assert recipe_path("repose-h36m").is_file()

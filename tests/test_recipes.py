@@ -1,6 +1,7 @@
 """Every recipe builds what it says and trains; the losses, optimizers and schedules that recipes choose from."""
 
 import math
+import types
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from structloss import backbones
 from structloss.backbones import Supervision
 from structloss.data import MotionDataModule
-from structloss.errors import ArgumentError
+from structloss.errors import ArgumentError, CheckpointError
 from structloss.harness.lifting import LiftingModule
 from structloss.harness.objective import TrainingLoss
 from structloss.harness.optimizers import OptimizerSettings
@@ -205,3 +206,44 @@ def test_bad_settings(settings, message):
 def test_what_cannot_be_trained(arguments, message):
     with pytest.raises(ArgumentError, match=message):
         LiftingModule(**arguments)
+
+
+def test_statistics_travel_with_the_checkpoint(tmp_path):
+    """They are in no published state dict, and a test without them would score standard deviations."""
+    module, data, _ = parsed("simplebaseline-16j")
+    train(module, data, steps=2, validations=1)
+    assert module.model.output_std.shape == (16, 3)
+    checkpoint = {"hyper_parameters": dict(module.hparams)}
+    module.on_save_checkpoint(checkpoint)
+    fresh, _, _ = parsed("simplebaseline-16j")
+    assert fresh.model.output_std is None
+    fresh.on_load_checkpoint(checkpoint)
+    assert torch.equal(fresh.model.output_std, module.model.output_std)
+    fresh.load_state_dict(module.state_dict())
+    batch = next(iter(data.val_dataloader()))
+    torch.testing.assert_close(fresh.eval().predict_step(batch, 0), module.eval().predict_step(batch, 0))
+
+
+def test_the_second_stage_of_pstmo_starts_from_the_first(tmp_path):
+    first = backbones.create("pstmo-pretrain-s-3dhp-81", depth=1)
+    path = backbones.save_checkpoint(first, tmp_path / "first.safetensors")
+    module = LiftingModule(backbone="pstmo-s-3dhp-81", backbone_args={"depth": 1}, target="camera", init_from=str(path))
+    published, mine = backbones.to_official(first), backbones.to_official(module.model)
+    shared = [key for key in published if key.startswith(("encoder.", "Transformer."))]
+    assert len(shared) > 20 and all(torch.equal(mine[key], published[key]) for key in shared)
+    with pytest.raises(CheckpointError):
+        LiftingModule(backbone="videopose3d-27", target="camera", init_from=str(path))
+
+
+def test_batch_norm_momentum_falls_along_an_exponential():
+    """VideoPose3D: 0.1 at first, 0.001 after the last epoch."""
+    module, data, _ = parsed("videopose3d-27")
+    train(module, data, steps=1, validations=1)
+    norms = [m for m in module.modules() if isinstance(m, torch.nn.BatchNorm1d)]
+    found = []
+    for epoch in (0, 40, 80):
+        module.trainer = types.SimpleNamespace(max_epochs=80, current_epoch=epoch)
+        module.on_train_epoch_start()
+        found.append(norms[0].momentum)
+        assert all(norm.momentum == norms[0].momentum for norm in norms)
+    assert found == pytest.approx([0.1, 0.01, 0.001])

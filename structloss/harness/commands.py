@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,6 +34,7 @@ _EXAMPLES = {
   structloss fit --config repose-tiny --data.data motion.npz --trainer.max_epochs 20
   structloss fit --config repose-h36m --data.data motion.npz --trainer.precision bf16-mixed
   structloss fit --config repose-tiny --model.objective '{mpjpe: 1.0, depth_ranking_joints: 5.0}'
+  structloss fit --config repose-h36m --init-from motionbert_lite.bin    (fine-tune a published checkpoint)
   structloss fit --config repose-tiny --ckpt_path last          (resume where the last run stopped)
 """,
     "validate": """examples:
@@ -82,6 +84,14 @@ def _with_recipe_paths(arguments: Sequence[str]) -> list[str]:
     return out
 
 
+def _with_init_from(arguments: Sequence[str]) -> list[str]:
+    """Spell out `--init-from FILE`, the short form of `--model.init_from FILE`."""
+    return [
+        re.sub(r"^--init[-_]from(?==|$)", "--model.init_from", argument) if argument.startswith("--init") else argument
+        for argument in arguments
+    ]
+
+
 def _run_name(arguments: Sequence[str]) -> str:
     for flag, value in zip(arguments, [*arguments[1:], ""], strict=True):
         if flag in ("--config", "-c"):
@@ -120,7 +130,7 @@ def run(subcommand: str, arguments: Sequence[str]) -> None:
     Raises:
         StructlossError: bad input; the parser itself exits with code 2 for arguments that it can't read.
     """
-    arguments = _with_recipe_paths(arguments)
+    arguments = _with_init_from(_with_recipe_paths(arguments))
     name = _run_name(arguments)
     arguments = _with_last_checkpoint(arguments, Path(RUNS) / name)
     help_text = {
