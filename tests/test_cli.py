@@ -98,6 +98,8 @@ def test_backbones_and_backends(capsys):
     "arguments, message",
     [
         (["demo", "--backbone", "repose-tin"], "unknown backbone 'repose-tin': did you mean 'repose-tiny'"),
+        (["demo", "--backbone", "videopose3d-27"], "expected one that predicts the 17 joints in every frame"),
+        (["demo", "--backbone", "mixste-81"], "window is 27, expected 81 frames for mixste-81."),
         (["demo", "--data", "nowhere.npz"], "data file nowhere.npz does not exist."),
         (["demo", "--lambda-s", "0", "--lambda-t", "0"], "lambda_s and lambda_t are both 0"),
         (["demo", "--steps", "1"], "steps is 1, expected at least 2."),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -136,8 +137,13 @@ def run(subcommand: str, arguments: Sequence[str]) -> None:
     help_text = {
         command: {
             "prog": f"structloss {command}",
-            "usage": f"structloss {command} --config RECIPE [--{{trainer,model,data}}.KEY VALUE] [--ckpt_path PATH]",
-            "description": f"{command} a backbone. Recipes: {', '.join(recipe_names())}; or your own YAML file.",
+            "usage": f"structloss {command} --config RECIPE [--{{trainer,model,data}}.KEY VALUE] [--init-from FILE] "
+            "[--ckpt_path PATH]",
+            "description": textwrap.fill(
+                f"{command} a backbone. Recipes: {', '.join(recipe_names())}; or your own YAML file.",
+                width=100,
+                break_on_hyphens=False,
+            ),
             "epilog": _EXAMPLES[command],
         }
         for command in SUBCOMMANDS

@@ -170,7 +170,17 @@ def run_demo(settings: DemoSettings) -> RunSummary:
 
 def _check(settings: DemoSettings, out: Path) -> None:
     """Refuse before the training what would fail after it."""
-    backbones.info(settings.backbone)
+    info = backbones.info(settings.backbone)
+    if info.kind not in ("sequence", "frame") or info.joints_in[0] != 17 or info.joints_out != 17:
+        raise ArgumentError(
+            f"backbone is {settings.backbone!r}, expected one that predicts the 17 joints in every frame, since the "
+            "demo compares depth order over frames."
+        )
+    with torch.device("meta"):
+        model = backbones.create(settings.backbone)
+    if settings.window < model.shortest or (model.longest is not None and settings.window > model.longest):
+        expected = f"{model.shortest}" if model.shortest == model.longest else f"{model.shortest} to {model.longest}"
+        raise ArgumentError(f"window is {settings.window}, expected {expected} frames for {settings.backbone}.")
     if settings.steps < 2:
         raise ArgumentError(f"steps is {settings.steps}, expected at least 2.")
     if settings.lambda_s == settings.lambda_t == 0:
