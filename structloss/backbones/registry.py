@@ -72,12 +72,12 @@ class BackboneInfo:
     def published_error(self) -> str:
         """The published MPJPE for tables, such as "44.3 cpn"; empty if there is none.
 
-        With detected 2D rather than ground truth and on Human3.6M rather than elsewhere, where there is a choice.
+        With detected 2D rather than ground truth, and on the data set of its skeleton, where there is a choice.
         """
         found = [key for key in self.published if "mpjpe_mm" in key and "_pa_" not in key]
         if not found:
             return ""
-        key = min(found, key=lambda key: (not key.startswith("h36m"), "gt2d" in key, "unverified" in key))
+        key = min(found, key=lambda key: (not key.startswith(self.skeleton), "gt2d" in key, "unverified" in key))
         data = {"mpi_inf_3dhp": "3DHP ", "h3wb": "H3WB ", "humaneva": "HumanEva "}
         prefix = next((label for start, label in data.items() if key.startswith(start)), "")
         source = key.partition("mpjpe_mm")[2].strip("_")
