@@ -14,7 +14,6 @@ import importlib
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import measure
 import run
@@ -35,14 +34,19 @@ PROVIDERS = {
     COMPILED: "structloss under torch.compile",
 }
 MODES = ("forward", "forward+backward")
-#: families whose paper's file has another name
-FILES = {"motionbert": "dstformer", "repose": "dstformer", "pstmo-pretrain": "pstmo_pretrain"}
+#: families whose plain form is another's
+_SHARED = {"motionbert": "dstformer", "repose": "dstformer"}
 EPILOG = """\
 examples:
   {command} --backbones motionbert-lite mixste-243 --csv backbones.csv
   {command} --batch 4 --modes forward --no-memory
   {command} --device cuda --dtype bfloat16 --providers plain structloss structloss-compiled --batch 16
 """
+
+
+def plain_form(family: str) -> Callable[..., Tensor]:
+    """The plain forward function of a family, in bench/plain."""
+    return importlib.import_module(f"plain.{_SHARED.get(family, family).replace('-', '_')}").forward
 
 
 class Case:
@@ -59,8 +63,7 @@ class Case:
         frames = max(self.info.frames, self.model.shortest)
         self.x = torch.rand(batch, frames, self.info.joints_in[0], channels, device=device) * 2 - 1
         self.arguments = self._arguments(batch, frames, device)
-        file = FILES.get(self.info.family, self.info.family)
-        self.plain = importlib.import_module(f"plain.{file}").forward
+        self.plain = plain_form(self.info.family)
         buffers = {key for key, _ in self.model.named_buffers()}
         trained = {key for key, p in self.model.named_parameters() if p.requires_grad}
         self.weights: dict[str, Tensor] = {}
@@ -139,24 +142,14 @@ def parse_arguments(argv: Sequence[str] | None, prog: str) -> argparse.Namespace
     parser.add_argument("--providers", nargs="+", choices=PROVIDERS, default=[PLAIN, OURS], metavar="PROVIDER")
     parser.add_argument("--modes", nargs="+", choices=MODES, default=["forward+backward"], metavar="MODE")
     parser.add_argument("--batch", type=run.positive(int), default=1, metavar="N", help="clips, default 1")
-    parser.add_argument("--rounds", type=run.positive(int), default=5, metavar="N", help="default 5")
-    parser.add_argument(
-        "--budget", type=run.positive(float), default=120.0, metavar="S", help="seconds a provider, default 120"
-    )
-    parser.add_argument("--threads", type=run.positive(int), metavar="N", help="default: torch's")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="bfloat16 is by autocast")
-    parser.add_argument("--no-memory", action="store_true", help="time only")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write tidy rows")
-    args = parser.parse_args(argv)
-    if args.device == "cuda" and not torch.cuda.is_available():
-        parser.error("--device cuda: torch finds no GPU")
+    run.add_measurement(parser, rounds=5, budget=120.0, each="provider")
+    args = run.parse_measurement(parser, argv)
     if PLAIN not in args.providers:
         args.providers = [PLAIN, *args.providers]
     if args.csv is not None and not args.csv.resolve().parent.is_dir():
         parser.error(f"--csv: the directory {args.csv.parent} doesn't exist")
     args.backbones = args.backbones or one_of_each_family()
-    args.threads = args.threads or torch.get_num_threads()
     return args
 
 

@@ -71,6 +71,29 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message}\n")
 
 
+def add_measurement(parser: argparse.ArgumentParser, *, rounds: int, budget: float, each: str) -> None:
+    """Arguments about how to measure, which the views of steps and of backbones share."""
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--threads", type=positive(int), metavar="N", help="default: torch's")
+    parser.add_argument("--rounds", type=positive(int), default=rounds, metavar="N", help=f"default {rounds}")
+    parser.add_argument(
+        "--budget", type=positive(float), default=budget, metavar="S", help=f"seconds a {each}, default {budget:g}"
+    )
+    parser.add_argument("--no-memory", action="store_true", help="time only")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write tidy rows")
+
+
+def parse_measurement(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse, and check what :func:`add_measurement` added."""
+    args = parser.parse_args(argv)
+    if args.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: torch finds no GPU")
+    if args.csv is not None and not args.csv.resolve().parent.is_dir():
+        parser.error(f"--csv: the directory {args.csv.parent} doesn't exist")
+    args.threads = args.threads or torch.get_num_threads()
+    return args
+
+
 @dataclass
 class Result:
     """What came out for one provider and shape, or why not: by mode seconds of each round, megabytes, error, note."""

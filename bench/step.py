@@ -12,7 +12,6 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import definition
 import measure
@@ -95,24 +94,12 @@ def parse_arguments(argv: Sequence[str] | None, prog: str = "step.py") -> argpar
     parser.add_argument(
         "--losses", nargs="+", choices=providers.PROVIDERS, metavar="NAME", help=f"default: {', '.join(LOSSES)}"
     )
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--threads", type=run.positive(int), metavar="N", help="default: torch's")
-    parser.add_argument("--rounds", type=run.positive(int), default=10, metavar="N", help="default 10")
-    parser.add_argument(
-        "--budget", type=run.positive(float), default=60.0, metavar="S", help="seconds a loss, default 60"
-    )
     parser.add_argument(
         "--memory-limit", type=run.positive(float), metavar="GB", help="default: half of the free memory"
     )
-    parser.add_argument("--no-memory", action="store_true", help="don't measure peak memory")
-    parser.add_argument("--csv", type=Path, metavar="PATH", help="tidy rows, run.py's columns")
-    args = parser.parse_args(argv)
-    if args.device == "cuda" and not torch.cuda.is_available():
-        parser.error("--device cuda: torch finds no GPU")
-    if args.csv is not None and not args.csv.resolve().parent.is_dir():
-        parser.error(f"--csv: the directory {args.csv.parent} doesn't exist")
+    run.add_measurement(parser, rounds=10, budget=60.0, each="loss")
+    args = run.parse_measurement(parser, argv)
     args.losses = tuple(dict.fromkeys(args.losses or LOSSES))
-    args.threads = args.threads or torch.get_num_threads()
     args.dtype = "float32"
     return args
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from backbone_cases import filled, golden, official_shapes
 
-from structloss import backbones
+from structloss import backbones, skeletons
 from structloss.backbones import diffusion
 from structloss.backbones.diffusion import Diffusion
 from structloss.data.cameras import h36m_cameras
@@ -62,7 +62,7 @@ def test_golden_samples(model, file):
 
 
 def test_golden_mirror(model, file):
-    torch.testing.assert_close(diffusion.mirrored(file["input_2d"], model.skeleton), file["input_2d_flip"])
+    torch.testing.assert_close(skeletons.flip(file["input_2d"], model.skeleton), file["input_2d_flip"])
     assert list(model.skeleton.left) == file["joints_left"].tolist()
     assert list(model.skeleton.right) == file["joints_right"].tolist()
 
@@ -164,7 +164,7 @@ def test_sampler_without_flip_is_the_loop_written_out(model, file):
 
 def test_mirrored_clip_has_mirrored_samples(model, file):
     """The flip makes the sampler equivariant, noise included."""
-    swap = lambda pose: diffusion.mirrored(pose, model.skeleton)  # noqa: E731
+    swap = lambda pose: skeletons.flip(pose, model.skeleton)  # noqa: E731
     got = model.sample(
         swap(file["input_2d"]), 3, 4, noise_init=swap(file["noise_init"]), noise_steps=swap(file["noise_steps"])
     )
@@ -186,7 +186,7 @@ def test_other_skeleton_has_its_own_root_and_sides(file):
     out = model.sample(file["input_2d"], 2, 2, generator=torch.Generator().manual_seed(0))
     assert not out[..., 14, :].any() and out[..., 0, :].any()
     left, right = [5, 6, 7, 11, 12, 13], [2, 3, 4, 8, 9, 10]
-    turned = diffusion.mirrored(out, model.skeleton)
+    turned = skeletons.flip(out, model.skeleton)
     torch.testing.assert_close(turned[..., left, 1:], out[..., right, 1:])
     torch.testing.assert_close(turned[..., right, 0], -out[..., left, 0])
 

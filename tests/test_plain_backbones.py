@@ -1,6 +1,5 @@
 """The plain forms that the backbones are timed against compute the same."""
 
-import importlib
 import sys
 from pathlib import Path
 
@@ -13,16 +12,16 @@ from structloss.backbones.official import to_official
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
 
-FILES = {"motionbert": "dstformer", "repose": "dstformer"}
+from backbones import plain_form
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_plain_form_agrees(name):
     facts, model, x = backbones.info(name), shallow(name), clip(name)
-    plain = importlib.import_module(f"plain.{FILES.get(facts.family, facts.family).replace('-', '_')}")
+    plain = plain_form(facts.family)
     arguments = {**facts.arguments, **small(name)}
     with torch.no_grad():
         want = model(x, **extras(name, x))
         x = x if facts.kind == "refine" else x[..., : len(facts.channels)]
-        got = plain.forward(to_official(model), x, **arguments, **extras(name, x))
+        got = plain(to_official(model), x, **arguments, **extras(name, x))
     assert float((got - want).abs().max() / want.abs().max()) < (0.05 if facts.family == "motionagformer" else 1e-5)

@@ -16,7 +16,7 @@ from .. import skeletons
 from ..errors import ArgumentError, DtypeError, check_floating, check_same_device
 from .base import Supervision
 from .blocks import check_size
-from .diffusion import Diffusion, mirrored
+from .diffusion import Diffusion
 from .mixste import MixSTE
 from .registry import family
 
@@ -268,15 +268,15 @@ class D3DP(MixSTE):
         def draw() -> Tensor:
             return torch.randn(shape, generator=generator, device=x.device, dtype=x.dtype)
 
-        views = torch.cat((x, mirrored(x, self.skeleton))) if flip else x
+        views = torch.cat((x, skeletons.flip(x, self.skeleton))) if flip else x
 
         def denoise(noisy: Tensor, time: int) -> Tensor:
             # Both views in one batch; some hypotheses at a time if that is asked for.
-            noisy = torch.cat((noisy, mirrored(noisy, self.skeleton))) if flip else noisy
+            noisy = torch.cat((noisy, skeletons.flip(noisy, self.skeleton))) if flip else noisy
             timestep = torch.full((len(noisy),), time, device=x.device)
             parts = [self._denoise(views, part, timestep) for part in noisy.split(at_once, dim=1)]
             clean = (torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]).to(x.dtype)
-            return (clean[: len(x)] + mirrored(clean[len(x) :], self.skeleton)) / 2 if flip else clean
+            return (clean[: len(x)] + skeletons.flip(clean[len(x) :], self.skeleton)) / 2 if flip else clean
 
         poses = x.new_empty((x.shape[0], iterations, *shape[1:]))
         start = draw() if noise_init is None else noise_init

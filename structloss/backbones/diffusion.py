@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from ..errors import ArgumentError
-from ..skeletons import Skeleton
 from .blocks import check_size
 
 __all__ = [
@@ -30,7 +29,6 @@ __all__ = [
     "hypothesis_errors",
     "j_agg",
     "j_best",
-    "mirrored",
     "p_agg",
     "p_best",
     "project",
@@ -157,13 +155,6 @@ class Diffusion:
             yield clean
             if then >= 0:
                 sample = self.step(sample, clean, now, then, noise(i))
-
-
-def mirrored(pose: Tensor, skeleton: Skeleton) -> Tensor:
-    """Poses `[..., J, C]`, 2D or 3D, with x -> -x and the sides of `skeleton` exchanged."""
-    out = pose[..., list(skeleton.mirror), :]  # a copy
-    out[..., 0].neg_()
-    return out
 
 
 # One pose, or one error, from many hypotheses

@@ -15,7 +15,8 @@ from .blocks import (
     MLP,
     Attention,
     DropPath,
-    check_rate,
+    Representation,
+    check_rates,
     check_ratio,
     check_size,
     check_sizes,
@@ -57,15 +58,6 @@ class _Block(nn.Module):
     def _temporal(self, h: Tensor) -> Tensor:
         h = h + self.drop_path(self.attn_t(h, over="frames", norm=self.norm1_t))
         return h + self.drop_path(self.mlp_t(h, norm=self.norm2_t))
-
-
-class _Representation(nn.Module):
-    def __init__(self, dim: int, dim_rep: int) -> None:
-        super().__init__()
-        self.fc = nn.Linear(dim, dim_rep)
-
-    def forward(self, h: Tensor) -> Tensor:
-        return torch.tanh(self.fc(h))
 
 
 _LITE = {"dim_feat": 256, "mlp_ratio": 4, "depth": 5}
@@ -177,9 +169,7 @@ class DSTformer(Backbone):
     ) -> None:
         check_sizes(dim_rep=dim_rep, depth=depth, num_heads=num_heads, maxlen=maxlen, num_joints=num_joints)
         check_size("dim_feat", dim_feat, multiple_of=num_heads)
-        rates = {"drop_rate": drop_rate, "attn_drop_rate": attn_drop_rate, "drop_path_rate": drop_path_rate}
-        for argument, value in rates.items():
-            check_rate(argument, value)
+        check_rates(drop_rate=drop_rate, attn_drop_rate=attn_drop_rate, drop_path_rate=drop_path_rate)
         hidden = check_ratio("mlp_ratio", mlp_ratio, dim_feat, "dim_feat")
         super().__init__(kind="sequence", frames=maxlen, joints=(num_joints,), channels=3, shortest=1, longest=maxlen)
         self.predict_offset = predict_offset
@@ -198,7 +188,7 @@ class DSTformer(Backbone):
         self.blocks_st = stream("st")
         self.blocks_ts = stream("ts")
         self.norm = nn.LayerNorm(dim_feat, eps=_EPS)
-        self.pre_logits = _Representation(dim_feat, dim_rep)
+        self.pre_logits = Representation(dim_feat, dim_rep)
         self.head = nn.Linear(dim_rep, 3)
         self.ts_attn = nn.ModuleList(nn.Linear(2 * dim_feat, 2) for _ in range(depth))
         self.reset_parameters()

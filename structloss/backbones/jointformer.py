@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..errors import ArgumentError
 from .base import Backbone, Supervision
-from .blocks import MLP, Attention, check_clip, check_rate, check_ratio, check_sizes
+from .blocks import MLP, Attention, check_clip, check_rates, check_ratio, check_sizes
 from .official import Source
 from .registry import family
 
@@ -95,9 +95,7 @@ class _JointEncoder(Backbone):
         drop_rate: float,
     ) -> None:
         check_sizes(num_joints=num_joints, dim_feat=dim_feat, depth=depth, num_heads=num_heads, head_dim=head_dim)
-        rates = {"pred_drop_rate": pred_drop_rate, "attn_drop_rate": attn_drop_rate, "drop_rate": drop_rate}
-        for argument, value in rates.items():
-            check_rate(argument, value)
+        check_rates(pred_drop_rate=pred_drop_rate, attn_drop_rate=attn_drop_rate, drop_rate=drop_rate)
         hidden = check_ratio("mlp_ratio", mlp_ratio, dim_feat, "dim_feat")
         super().__init__(kind=kind, frames=1, joints=(num_joints,), channels=channels, shortest=1)
         self.embed = nn.Linear(channels, dim_feat)
@@ -159,7 +157,6 @@ class _JointEncoder(Backbone):
         return f"{name}.{parts[part]}.{entry}"
 
 
-_COMMON = {"frames": 1}
 _PAPER = (
     "Lutz et al., Jointformer: Single-Frame Lifting Transformer with Error Prediction and Refinement for 3D Human Pose "
     "Estimation, ICPR 2022"
@@ -195,7 +192,7 @@ _H3WB = {
     channels=("x", "y"),
     joints_in=(17,),
     joints_out=17,
-    **_COMMON,
+    frames=1,
 )
 class Jointformer(_JointEncoder):
     """The pose network: single frames, tokens are joints. Every level predicts the pose and the absolute error of that
@@ -332,7 +329,7 @@ class Jointformer(_JointEncoder):
     channels=("x", "y", *(f"{what}_{axis}" for what in ("pose", "error") for axis in "xyz")),
     joints_in=(17,),
     joints_out=17,
-    **_COMMON,
+    frames=1,
 )
 class JointformerRefinement(_JointEncoder):
     """The second stage: the same encoder on the 2D joints and the pose and error that the first stage predicts.

@@ -11,10 +11,8 @@ from torch import Tensor, nn
 
 from .. import skeletons
 from .blocks import (
+    TokenBatchNorm,
     TransformerBlock,
-    check_rate,
-    check_size,
-    drop_path_rates,
     graph_convolution,
     init_graph_weight,
     neighbours,
@@ -59,11 +57,10 @@ class _Graph(nn.Module):
     def __init__(self, c_in: int, c_out: int, topology: Tensor, over: str = "tokens") -> None:
         super().__init__()
         self.gconv = _GraphConvolution(c_in, c_out, topology, over)
-        self.bn = nn.BatchNorm1d(c_out)
+        self.bn = TokenBatchNorm(c_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.gconv(x)
-        return torch.relu(self.bn(h.flatten(0, 2))).view_as(h)
+        return torch.relu(self.bn(self.gconv(x)))
 
 
 class _Trajectory(nn.Module):
@@ -160,8 +157,6 @@ class KTPFormer(AlternatingTransformer):
         mlp_ratio: float = 2,
         drop_path_rate: float = 0.1,
     ) -> None:
-        check_size("depth", depth)
-        check_rate("drop_path_rate", drop_path_rate)
         parents = skeletons.get(skeleton).parents
         super().__init__(
             frames=frames,
@@ -169,7 +164,9 @@ class KTPFormer(AlternatingTransformer):
             embed_dim=embed_dim,
             num_heads=num_heads,
             mlp_ratio=mlp_ratio,
-            paths=drop_path_rates(drop_path_rate, depth + 1)[1:],
+            depth=depth,
+            drop_path_rate=drop_path_rate,
+            levels_before=1,
         )
         hidden = int(embed_dim * mlp_ratio)
         chain = list(range(-1, frames - 1))

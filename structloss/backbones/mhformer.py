@@ -19,7 +19,7 @@ from .blocks import (
     TokenBatchNorm,
     TransformerBlock,
     attend,
-    check_rate,
+    check_rates,
     check_size,
     check_sizes,
     drop_path_rates,
@@ -243,9 +243,7 @@ class MHFormer(Backbone):
         check_sizes(num_heads=num_heads, mhg_heads=mhg_heads)
         check_size("dim", dim, multiple_of=num_heads)
         check_size("frames", frames, multiple_of=mhg_heads)
-        rates = {"drop_rate": drop_rate, "embed_drop_rate": embed_drop_rate, "drop_path_rate": drop_path_rate}
-        for argument, value in rates.items():
-            check_rate(argument, value)
+        check_rates(drop_rate=drop_rate, embed_drop_rate=embed_drop_rate, drop_path_rate=drop_path_rate)
         super().__init__(kind="sequence", frames=frames, joints=(num_joints,))
         tokens = 2 * num_joints
 

@@ -6,8 +6,6 @@ Video", CVPR 2022.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
@@ -32,11 +30,13 @@ class AlternatingTransformer(Backbone):
         embed_dim: channels C, a multiple of `num_heads`.
         num_heads: attention heads.
         mlp_ratio: hidden width of the MLPs over C.
-        paths: stochastic depth of each level. A spatial block drops single frames, a temporal one single joints'
-            trajectories.
+        depth: levels, each a spatial and a temporal block.
+        drop_path_rate: stochastic depth of the last level, in even steps from 0 at the first. A spatial block drops
+            single frames, a temporal one single joints' trajectories.
+        levels_before: levels that a subclass puts in front, which those steps count too.
 
     Raises:
-        ArgumentError: an impossible size.
+        ArgumentError: an impossible size or rate.
     """
 
     def __init__(
@@ -47,13 +47,16 @@ class AlternatingTransformer(Backbone):
         embed_dim: int,
         num_heads: int,
         mlp_ratio: float,
-        paths: Sequence[float],
+        depth: int,
+        drop_path_rate: float,
+        levels_before: int = 0,
     ) -> None:
-        check_sizes(num_joints=num_joints, num_heads=num_heads)
+        check_sizes(num_joints=num_joints, num_heads=num_heads, depth=depth)
+        check_rate("drop_path_rate", drop_path_rate)
         check_size("embed_dim", embed_dim, multiple_of=num_heads)
         hidden = check_ratio("mlp_ratio", mlp_ratio, embed_dim, "embed_dim")
         super().__init__(kind="sequence", frames=frames, joints=(num_joints,))
-        self.embed_dim = embed_dim
+        paths = drop_path_rates(drop_path_rate, levels_before + depth)[levels_before:]
         self.STEblocks = nn.ModuleList(TransformerBlock(embed_dim, num_heads, hidden, path=path) for path in paths)
         self.TTEblocks = nn.ModuleList(
             TransformerBlock(embed_dim, num_heads, hidden, over="frames", path=path) for path in paths
@@ -156,15 +159,14 @@ class MixSTE(AlternatingTransformer):
         mlp_ratio: float = 2,
         drop_path_rate: float = 0.1,
     ) -> None:
-        check_size("depth", depth)
-        check_rate("drop_path_rate", drop_path_rate)
         super().__init__(
             frames=frames,
             num_joints=num_joints,
             embed_dim=embed_dim,
             num_heads=num_heads,
             mlp_ratio=mlp_ratio,
-            paths=drop_path_rates(drop_path_rate, depth),
+            depth=depth,
+            drop_path_rate=drop_path_rate,
         )
         self.Spatial_patch_to_embedding = nn.Linear(self._features, embed_dim)
         self.Spatial_pos_embed = nn.Parameter(torch.zeros(1, num_joints, embed_dim))

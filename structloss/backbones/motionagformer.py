@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..errors import ArgumentError
 from .base import Backbone
-from .blocks import MLP, Attention, check_ratio, check_size, check_sizes, fuse
+from .blocks import MLP, Attention, Representation, check_ratio, check_size, check_sizes, fuse
 from .official import Source
 from .registry import family
 
@@ -130,7 +130,7 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = torch.addcmul(x, self.layer_scale_1, self.mixer(self.norm1(x)))
-        return torch.addcmul(x, self.layer_scale_2, self.mlp(self.norm2(x)))
+        return torch.addcmul(x, self.layer_scale_2, self.mlp(x, norm=self.norm2))
 
 
 class _Layer(nn.Module):
@@ -148,15 +148,6 @@ class _Layer(nn.Module):
         u = self.att_temporal(self.att_spatial(h))
         v = self.graph_temporal(self.graph_spatial(h))
         return fuse(u, v, self.fusion)
-
-
-class _Representation(nn.Module):
-    def __init__(self, dim: int, dim_rep: int) -> None:
-        super().__init__()
-        self.fc = nn.Linear(dim, dim_rep)
-
-    def forward(self, h: Tensor) -> Tensor:
-        return torch.tanh(self.fc(h))
 
 
 @family(
@@ -281,7 +272,7 @@ class MotionAGFormer(Backbone):
         self.pos_embed = nn.Parameter(torch.zeros(1, len(_READS), dim_feat))
         self.layers = nn.ModuleList(_Layer(dim_feat, num_heads, hidden, frames, neighbours) for _ in range(depth))
         self.norm = nn.LayerNorm(dim_feat)
-        self.rep_logit = _Representation(dim_feat, dim_rep)
+        self.rep_logit = Representation(dim_feat, dim_rep)
         self.head = nn.Linear(dim_rep, 3)
         self.reset_parameters()
 

@@ -35,21 +35,39 @@ class SpatialStage(Backbone):
 
     Args:
         frames: receptive field.
-        joints: joints J of a frame.
-        dim: channels of a joint.
-        depth, heads, hidden: blocks, attention heads and MLP width.
+        embed_dim_ratio: channels c of a joint, a multiple of `num_heads`.
+        depth: blocks.
+        num_heads: attention heads.
+        mlp_ratio: hidden width of the MLPs over c.
+        num_joints: joints J of a frame.
         drop_path_rate: stochastic depth of the last block; drops single frames.
+
+    Raises:
+        ArgumentError: an impossible size or rate.
     """
 
     def __init__(
-        self, *, frames: int, joints: int, dim: int, depth: int, heads: int, hidden: int, drop_path_rate: float
+        self,
+        *,
+        frames: int,
+        embed_dim_ratio: int,
+        depth: int,
+        num_heads: int,
+        mlp_ratio: float,
+        num_joints: int,
+        drop_path_rate: float,
     ) -> None:
-        super().__init__(kind="centre", frames=frames, joints=(joints,), centre=(frames - 1) // 2)
-        self.Spatial_pos_embed = nn.Parameter(torch.zeros(1, joints, dim))
+        check_sizes(frames=frames, depth=depth, num_heads=num_heads, num_joints=num_joints)
+        check_size("embed_dim_ratio", embed_dim_ratio, multiple_of=num_heads)
+        check_rate("drop_path_rate", drop_path_rate)
+        hidden = check_ratio("mlp_ratio", mlp_ratio, embed_dim_ratio, "embed_dim_ratio")
+        super().__init__(kind="centre", frames=frames, joints=(num_joints,), centre=(frames - 1) // 2)
+        self.Spatial_pos_embed = nn.Parameter(torch.zeros(1, num_joints, embed_dim_ratio))
         self.Spatial_blocks = nn.ModuleList(
-            TransformerBlock(dim, heads, hidden, eps=EPS, path=path) for path in drop_path_rates(drop_path_rate, depth)
+            TransformerBlock(embed_dim_ratio, num_heads, hidden, eps=EPS, path=path)
+            for path in drop_path_rates(drop_path_rate, depth)
         )
-        self.Spatial_norm = nn.LayerNorm(dim, eps=EPS)
+        self.Spatial_norm = nn.LayerNorm(embed_dim_ratio, eps=EPS)
 
     def frame_vectors(self, tokens: Tensor) -> Tensor:
         """Embedded joints `[B, T, J, c]` to frames `[B, T, J * c]`, joint by joint."""
@@ -120,19 +138,16 @@ class PoseFormer(SpatialStage):
         num_joints: int = 17,
         drop_path_rate: float = 0.1,
     ) -> None:
-        check_sizes(frames=frames, depth=depth, num_heads=num_heads, num_joints=num_joints)
-        check_size("embed_dim_ratio", embed_dim_ratio, multiple_of=num_heads)
-        check_rate("drop_path_rate", drop_path_rate)
-        dim = num_joints * embed_dim_ratio
         super().__init__(
             frames=frames,
-            joints=num_joints,
-            dim=embed_dim_ratio,
+            embed_dim_ratio=embed_dim_ratio,
             depth=depth,
-            heads=num_heads,
-            hidden=check_ratio("mlp_ratio", mlp_ratio, embed_dim_ratio, "embed_dim_ratio"),
+            num_heads=num_heads,
+            mlp_ratio=mlp_ratio,
+            num_joints=num_joints,
             drop_path_rate=drop_path_rate,
         )
+        dim = num_joints * embed_dim_ratio
         self.Spatial_patch_to_embedding = nn.Linear(2, embed_dim_ratio)
         self.Temporal_pos_embed = nn.Parameter(torch.zeros(1, frames, dim))
         self.blocks = nn.ModuleList(

@@ -16,9 +16,6 @@ from .blocks import (
     MLP,
     Attention,
     DropPath,
-    check_rate,
-    check_ratio,
-    check_size,
     check_sizes,
     dct_matrix,
     drop_path_rates,
@@ -50,9 +47,9 @@ class _MixedBlock(nn.Module):
         self.register_buffer("idct", inverse_dct_matrix(self.halves[1]), persistent=False)
 
     def forward(self, h: Tensor) -> Tensor:
-        h = h + self.drop_path(self.attn(self.norm1(h)))
+        h = h + self.drop_path(self.attn(h, norm=self.norm1))
         u, v = h.split(self.halves, dim=1)
-        u = u + self.drop_path(self.mlp1(self.norm2(u)))
+        u = u + self.drop_path(self.mlp1(u, norm=self.norm2))
         v = v + self.drop_path(self.idct @ self.mlp2(self.dct @ self.norm3(v)))
         return torch.cat((u, v), dim=1)
 
@@ -126,25 +123,22 @@ class PoseFormerV2(SpatialStage):
         num_joints: int = 17,
         drop_path_rate: float = 0.1,
     ) -> None:
-        check_sizes(frames=frames, frames_kept=frames_kept, depth=depth, num_heads=num_heads, num_joints=num_joints)
         coefficients = frames_kept if coefficients is None else coefficients
-        check_size("coefficients", coefficients)
-        check_size("embed_dim_ratio", embed_dim_ratio, multiple_of=num_heads)
-        check_rate("drop_path_rate", drop_path_rate)
+        check_sizes(frames=frames, frames_kept=frames_kept, coefficients=coefficients)
         if frames_kept > frames or frames_kept % 2 == 0:
             raise ArgumentError(f"frames_kept is {frames_kept}, expected an odd number up to frames = {frames}.")
         if coefficients > frames:
             raise ArgumentError(f"coefficients is {coefficients}, expected at most frames = {frames}.")
-        dim, tokens = num_joints * embed_dim_ratio, coefficients + frames_kept
         super().__init__(
             frames=frames,
-            joints=num_joints,
-            dim=embed_dim_ratio,
+            embed_dim_ratio=embed_dim_ratio,
             depth=depth,
-            heads=num_heads,
-            hidden=check_ratio("mlp_ratio", mlp_ratio, embed_dim_ratio, "embed_dim_ratio"),
+            num_heads=num_heads,
+            mlp_ratio=mlp_ratio,
+            num_joints=num_joints,
             drop_path_rate=drop_path_rate,
         )
+        dim, tokens = num_joints * embed_dim_ratio, coefficients + frames_kept
         first = self.centre - frames_kept // 2
         self.kept = slice(first, first + frames_kept)
         self.tokens = (coefficients, frames_kept)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import check_choice
 from .base import Backbone
-from .blocks import MLP, DropPath, attend, check_rate, check_ratio, check_size, check_sizes
+from .blocks import MLP, DropPath, attend, check_rates, check_ratio, check_size, check_sizes
 from .blocks.memory import recomputed
 from .official import Source
 from .registry import family
@@ -301,8 +301,7 @@ class STCFormer(Backbone):
     ) -> None:
         check_sizes(depth=depth, num_heads=num_heads)
         check_size("dim", dim, multiple_of=2 * num_heads)
-        for argument, value in {"drop_rate": drop_rate, "emb_drop_rate": emb_drop_rate}.items():
-            check_rate(argument, value)
+        check_rates(drop_rate=drop_rate, emb_drop_rate=emb_drop_rate)
         hidden = check_ratio("mlp_ratio", mlp_ratio, dim, "dim")
         setup = _SETUPS[check_choice("skeleton", skeleton, tuple(_SETUPS))]
         super().__init__(kind="sequence", frames=frames, joints=(len(setup.parts),), shortest=1)

@@ -265,13 +265,17 @@ class PoseWindows(Dataset[dict[str, Tensor]]):
         return weight
 
     def statistics(self) -> dict[str, Tensor]:
-        """Mean and standard deviation of every coordinate over all windows: "input_mean" and "input_std" `[J, 2]`,
-        "target_mean" and "target_std" `[J, 3]`; what SimpleBaseline standardises by. Mirroring is left out."""
+        """Mean and standard deviation of every coordinate over all frames of all views: "input_mean" and "input_std"
+        `[J, 2]`, "target_mean" and "target_std" `[J, 3]`; what SimpleBaseline standardises by. A frame counts once,
+        however many windows it is in, and not mirrored. For a target that depends on a window's other frames ("global",
+        in which the depth is relative to the first root), a sequence is taken as one window."""
+        targets = [
+            to_image_space(self._pose[offset : offset + frames], k, self.target, root=self.skeleton.root)
+            for (_, _, offset, frames), k in zip(self._sequences, self._intrinsics, strict=True)
+        ]
         out = {}
-        samples = [self[i] for i in range(0, len(self._windows), max(1, len(self._windows) // 2000))]
-        for key, channels in (("input", 2), ("target", 3)):
-            values = torch.cat([sample[key][..., :channels] for sample in samples]).double()
-            out |= {f"{key}_mean": values.mean(0).float(), f"{key}_std": values.std(0).float()}
+        for key, values in (("input", self._input[..., :2]), ("target", torch.cat(targets))):
+            out |= {f"{key}_mean": values.double().mean(0).float(), f"{key}_std": values.double().std(0).float()}
         return out
 
 

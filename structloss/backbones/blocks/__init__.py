@@ -5,24 +5,25 @@ the whole network: only attention over frames has to bring the frames next to th
 """
 
 from .attention import Attention, attend
-from .checks import check_clip, check_rate, check_ratio, check_size, check_sizes
+from .checks import check_clip, check_rate, check_rates, check_ratio, check_size, check_sizes
 from .dct import dct_matrix, inverse_dct_matrix
 from .drop_path import DropPath, drop_path_rates
 from .fusion import fuse
 from .graph import graph_convolution, init_graph_weight, neighbours
 from .initial import init_truncated_normal
-from .joints import NECK_NOSE, without_neck
+from .joints import without_neck
 from .mlp import MLP
 from .norm import TokenBatchNorm, check_batch_statistics
+from .representation import Representation
 from .residual import ResidualUnit
 from .std_norm import StdNorm
 from .transformer import TransformerBlock
 
 __all__ = [
     "MLP",
-    "NECK_NOSE",
     "Attention",
     "DropPath",
+    "Representation",
     "ResidualUnit",
     "StdNorm",
     "TokenBatchNorm",
@@ -31,6 +32,7 @@ __all__ = [
     "check_batch_statistics",
     "check_clip",
     "check_rate",
+    "check_rates",
     "check_ratio",
     "check_size",
     "check_sizes",

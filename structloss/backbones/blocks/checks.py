@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...errors import ArgumentError, DtypeError, check_floating, check_same_device
 
-__all__ = ["check_clip", "check_rate", "check_ratio", "check_size", "check_sizes"]
+__all__ = ["check_clip", "check_rate", "check_rates", "check_ratio", "check_size", "check_sizes"]
 
 
 def check_size(argument: str, value: object, *, multiple_of: int = 1) -> None:
@@ -29,6 +29,12 @@ def check_rate(argument: str, value: object) -> None:
     """Raise unless `value` is a number in [0, 1)."""
     if not isinstance(value, (int, float)) or not 0 <= value < 1:
         raise ArgumentError(f"{argument} is {value!r}, expected a rate, 0 <= rate < 1.")
+
+
+def check_rates(**rates: object) -> None:
+    """`check_rate` for several arguments."""
+    for argument, value in rates.items():
+        check_rate(argument, value)
 
 
 def check_ratio(argument: str, value: object, dim: int, dim_name: str) -> int:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["NECK_NOSE", "without_neck"]
+__all__ = ["without_neck"]
 
-NECK_NOSE = 9  # index in h36m
+_NECK_NOSE = 9  # index in h36m
 
 
 def without_neck(clip: Tensor) -> Tensor:
     """`[B, T, 17, ...]` of h36m without joint 9; 16 joints, and `[B, T]` without any, come back as they are."""
     if clip.dim() < 3 or clip.shape[2] == 16:
         return clip
-    return torch.cat((clip[:, :, :NECK_NOSE], clip[:, :, NECK_NOSE + 1 :]), dim=2)
+    return torch.cat((clip[:, :, :_NECK_NOSE], clip[:, :, _NECK_NOSE + 1 :]), dim=2)

@@ -20,9 +20,7 @@ class TransformerBlock(nn.Module):
         hidden: hidden width of the MLP.
         eps: of both LayerNorms.
         over: `"tokens"` attends over axis -2, `"frames"` over axis 1 of `[B, T, J, C]`.
-        qkv_bias: whether the projection to queries, keys and values has a bias.
         drop: dropout after `proj` and in the MLP.
-        attn_drop: dropout on the attention weights.
         path: stochastic depth of both branches; drops a whole sequence of tokens (see :class:`DropPath`).
     """
 
@@ -34,15 +32,13 @@ class TransformerBlock(nn.Module):
         *,
         eps: float = 1e-6,
         over: str = "tokens",
-        qkv_bias: bool = True,
         drop: float = 0.0,
-        attn_drop: float = 0.0,
         path: float = 0.0,
     ) -> None:
         super().__init__()
         self.over = over
         self.norm1 = nn.LayerNorm(dim, eps=eps)
-        self.attn = Attention(dim, heads, qkv_bias=qkv_bias, attn_drop=attn_drop, proj_drop=drop)
+        self.attn = Attention(dim, heads, proj_drop=drop)
         self.norm2 = nn.LayerNorm(dim, eps=eps)
         self.mlp = MLP(dim, hidden, drop=drop)
         self.drop_path = DropPath(path, (1, -1) if over == "frames" else (-2, -1))
