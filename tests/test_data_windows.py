@@ -41,13 +41,14 @@ def test_a_sample(clips):
         "input": (27, 17, 3), "target": (27, 17, 3), "weight": (27, 17), "root_depth": (27,), "intrinsics": (4,),
         "factor": (27,), "camera_pose": (27, 17, 3),
     }  # fmt: skip
-    integers = ("subject", "action", "clip", "view", "start")
+    integers = ("subject", "action", "clip", "view", "start", "index")
     assert set(sample) == set(floats) | set(integers)
     for key, shape in floats.items():
         assert sample[key].shape == shape and sample[key].dtype == torch.float32 and sample[key].isfinite().all()
     for key in integers:
         assert sample[key].shape == () and sample[key].dtype == torch.int64
-    clip = data.clips[sample["clip"]]
+    clip = clips[sample["clip"]].centred()
+    assert data.motions[sample["clip"]] == clip.key and sample["index"] == 3
     assert data.subjects[sample["subject"]] == clip.subject and data.actions[sample["action"]] == clip.action
     camera = h36m_cameras("S1")[sample["view"]]
     start = int(sample["start"])
@@ -158,6 +159,26 @@ def test_joints_of_mpi_inf_3dhp(clips):
     torch.testing.assert_close(data[0]["target"], convert(h36m["target"], "h36m", "mpi_inf_3dhp"))
 
 
+@pytest.mark.parametrize("sampling", ["windows", "chunks"])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_context_is_input_only(clips, sampling, split):
+    """The windows are those of the shorter length, with more frames around them; test frames count once."""
+    options = {"sampling": sampling, "views": 1, "target": "camera"}
+    plain = PoseWindows(clips, split, window=9, **options)
+    data = PoseWindows(clips, split, window=15, context=3, **options)
+    assert len(data) == len(plain) and data.stride == plain.stride
+    whole = {i: PoseWindows(clips[i : i + 1], window=len(c), views=1, target="camera") for i, c in enumerate(clips)}
+    for a, b in zip(data, plain, strict=True):
+        assert a["start"] == b["start"] - 3
+        for key in ("input", "target", "camera_pose", "weight"):
+            torch.testing.assert_close(a[key][3:-3], b[key], rtol=0, atol=0)
+        if split == "test":
+            assert not a["weight"][:3].any() and not a["weight"][-3:].any()
+        frames = (a["start"] + torch.arange(15)).clamp(0, len(clips[a["clip"]]) - 1)
+        if a["view"] == 0 and a["subject"] == 0 and split == "train":  # the same camera as in `whole`
+            torch.testing.assert_close(a["input"], whole[int(a["clip"])][0]["input"][frames])
+
+
 def test_statistics_are_those_of_all_windows(clips):
     data = PoseWindows(clips, "train", window=1, stride=1, views=1, target="camera", mirrored=True)
     found = data.statistics()
@@ -184,10 +205,10 @@ def test_short_clips(clips):
 def test_detections_depend_on_the_clip_and_the_seed_only(clips):
     a = PoseWindows(clips, "train", window=27)
     b = PoseWindows(clips[::-1], "train", window=27, actions=a.actions)
-    first = {(a.clips[s["clip"]].key, int(s["view"]), int(s["start"])): s for s in (a[i] for i in range(len(a)))}
+    first = {(a.motions[s["clip"]], int(s["view"]), int(s["start"])): s for s in (a[i] for i in range(len(a)))}
     for i in range(len(b)):
         sample = b[i]
-        same = first[(b.clips[sample["clip"]].key, int(sample["view"]), int(sample["start"]))]
+        same = first[(b.motions[sample["clip"]], int(sample["view"]), int(sample["start"]))]
         torch.testing.assert_close(sample["input"], same["input"], rtol=0, atol=0)
     assert (PoseWindows(clips, "train", window=27, seed=1)[0]["input"] - a[0]["input"]).abs().max() > 1e-3
     assert (a[0]["input"] - PoseWindows(clips, "train", window=27)[0]["input"]).abs().max() == 0
@@ -220,7 +241,7 @@ def test_window_errors(clips):
         ({"window": 27, "stride": 28}, "stride is 28, expected 1 to 27"),
         ({"window": 27, "views": 5}, "has 4 cameras, expected at least 5"),
         ({"window": 27, "subjects": ["x"]}, "subjects does not list 'syn01'"),
-        ({"window": 27, "skeleton": "coco"}, "skeleton is 'coco'"),
+        ({"window": 27, "skeleton": "coco"}, "no conversion from 'h36m' to 'coco'"),
         ({"window": 27, "seed": -1}, "seed is -1"),
     ):
         with pytest.raises(ArgumentError, match=expected):
@@ -246,8 +267,8 @@ def test_split_by_subject_and_shared_labels():
     train, val = module.train_dataset, module.val_dataset
     module.setup("test")
     assert module.train_dataset is train  # built once
-    assert {c.subject for c in train.clips} == {"syn01", "syn02", "syn03"}
-    assert {c.subject for c in val.clips} == {"syn04"}
+    assert set(train.store.subjects) == {"syn01", "syn02", "syn03"}
+    assert set(val.store.subjects) == {"syn04"}
     assert module.subjects == ("syn01", "syn02", "syn03", "syn04") and module.actions == ("reach", "walk")
     assert train.subjects == val.subjects and train.actions == val.actions
     assert val[0]["subject"] == 3 and module.skeleton.name == "h36m"
@@ -256,7 +277,7 @@ def test_split_by_subject_and_shared_labels():
         assert all(a[key].equal(b[key]) for key in a)
     assert sum(b["weight"].sum() for b in val_batches) == 2 * 60 * 17
     chosen = MotionDataModule(**SMALL, val_subjects=["syn02"])
-    assert {c.subject for c in chosen.val_dataset.clips} == {"syn02"}
+    assert set(chosen.val_dataset.store.subjects) == {"syn02"}
 
 
 def order(module, epoch):
@@ -317,7 +338,7 @@ def test_lightning_tells_the_epoch_and_a_resumed_run_sees_the_same_order(tmp_pat
 
 def test_module_errors(tmp_path, clips):
     with pytest.raises(
-        DataError, match=r"no training clip of the synthetic motion .* window of 61 .* with 60; .*frames of"
+        DataError, match=r"no training clip of the synthetic motion .* window of 61 .* has 60; .*frames of"
     ):
         MotionDataModule(**{**SMALL, "window": 61}).setup()
     with pytest.raises(ArgumentError, match="val_subjects has 'bob', expected subjects of the synthetic motion: syn01"):
@@ -344,18 +365,18 @@ def test_module_errors(tmp_path, clips):
     with pytest.raises(DataError, match=r"no training clip of .*clips.npz is as long as the window of 90 .* most 81"):
         MotionDataModule(str(path), window=90).setup()
     module = MotionDataModule(str(path), window=27)
-    assert {c.subject for c in module.val_dataset.clips} == {"syn02"}
+    assert set(module.val_dataset.store.subjects) == {"syn02"}
 
 
 @needs_real
 def test_real_motion_with_the_published_windows():
     module = MotionDataModule(str(REAL), window=243, views=1, detections="exact", progress=False)
     train, val = module.train_dataset, module.val_dataset
-    assert {c.subject for c in val.clips} == {"cmu03", "cmu35", "cmu127"}
-    assert not {c.subject for c in val.clips} & {c.subject for c in train.clips}
+    assert set(val.store.subjects) == {"cmu03", "cmu35", "cmu127"}
+    assert not set(val.store.subjects) & set(train.store.subjects)
     assert train.stride == 81 and len(module.subjects) == 11
     scored = sum(int(val[i]["weight"][:, 0].sum()) for i in range(len(val)))
-    assert scored == sum(map(len, val.clips))
+    assert scored == val.store.frames
     worst = 0.0
     for i in range(0, len(val), 5):
         sample = val[i]

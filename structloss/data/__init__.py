@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from .detections import occlusion, simulate_detections
     from .image_space import TARGETS, to_image_space, to_millimetres
     from .module import MotionDataModule
+    from .observation import observe
+    from .store import PoseStore, View, open_store, save_store
     from .synthetic import ACTIONS, generate_clips
     from .windows import PoseWindows
 
@@ -36,7 +38,12 @@ __all__ = [
     "simulate_detections",
     # training data
     "MotionDataModule",
+    "PoseStore",
     "PoseWindows",
+    "View",
+    "observe",
+    "open_store",
+    "save_store",
     "TARGETS",
     "flip",
     "flip_batch",
@@ -52,6 +59,8 @@ _HOMES = {
     "detections": ("occlusion", "simulate_detections"),
     "image_space": ("TARGETS", "to_image_space", "to_millimetres"),
     "module": ("MotionDataModule",),
+    "observation": ("observe",),
+    "store": ("PoseStore", "View", "open_store", "save_store"),
     "synthetic": ("ACTIONS", "generate_clips"),
     "windows": ("PoseWindows",),
 }

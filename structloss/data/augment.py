@@ -4,13 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import ArgumentError
 from ..skeletons import Skeleton, flip
 
-__all__ = ["flip", "flip_batch"]
+__all__ = ["chance", "flip", "flip_batch"]
+
+
+def chance(seed: int, epoch: int, index: Tensor) -> Tensor:
+    """A number from 0 to 1 for each sample of an epoch, float64 of the shape of `index` (int64, >= 0).
+
+    It depends on seed, epoch and the sample alone: not on the batch, the process or the run that the sample is in, so
+    a resumed run, or one on more processes, draws the same. (Steele et al., OOPSLA 2014: the mixer of SplitMix64.)
+    """
+    start = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0]
+    with np.errstate(over="ignore"):
+        z = start + (index.cpu().numpy().astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z = z ^ (z >> np.uint64(31))
+    return torch.from_numpy((z >> np.uint64(11)) * 2.0**-53)
 
 
 def flip_batch(batch: Mapping[str, Tensor], mask: Tensor, skeleton: Skeleton) -> dict[str, Tensor]:

@@ -57,3 +57,42 @@ class Clip:
         shift = self.positions[:, 0].mean(axis=0, dtype=np.float64)
         shift[2] = 0.0
         return replace(self, positions=self.positions - shift.astype(np.float32))
+
+    def resampled(self, fps: float) -> Clip:
+        """The same motion at another rate: a cubic spline through all frames, at the times 0, 1/fps, 2/fps, ... that
+        lie within the clip. The first frame stays; nothing is filtered, and bones change by fractions of a millimetre.
+
+        Raises:
+            ArgumentError: a rate that is not positive.
+        """
+        if not (np.isfinite(fps) and fps > 0):
+            raise ArgumentError(f"fps is {fps!r}, expected a positive number of frames per second.")
+        if fps == self.fps:
+            return self
+        step = self.fps / fps
+        times = np.arange(int((len(self) - 1) / step + 1e-9) + 1) * step
+        return replace(self, positions=_spline(self.positions.astype(np.float64), times), fps=fps)
+
+
+def _spline(values: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Cubic spline through `values` `[T, ...]` at 0, 1, ..., T - 1, read at `times`; its third derivative is continuous
+    at the second and the last but one ("not-a-knot", SciPy's default)."""
+    count = len(values)
+    bend = np.zeros_like(values)  # second derivatives
+    if count > 2:
+        bend[1:-1] = values[:-2] - 2 * values[1:-1] + values[2:]  # of the first and last inner one; continued below
+        # The others solve bend[i - 1] + 4 bend[i] + bend[i + 1] = 6 (second difference): forward, then back.
+        share = np.zeros(count)
+        for i in range(2, count - 2):
+            share[i] = 1 / (4 - share[i - 1])
+            bend[i] = (6 * bend[i] - bend[i - 1]) * share[i]
+        for i in range(count - 3, 1, -1):
+            bend[i] -= share[i] * bend[i + 1]
+        bend[0] = 2 * bend[1] - bend[2] if count > 3 else bend[1]
+        bend[-1] = 2 * bend[-2] - bend[-3] if count > 3 else bend[1]
+    left = np.clip(times.astype(int), 0, max(0, count - 2))
+    right = np.minimum(left + 1, count - 1)
+    b = (times - left).reshape(-1, *[1] * (values.ndim - 1))
+    a = 1 - b
+    curve = ((a**3 - a) * bend[left] + (b**3 - b) * bend[right]) / 6
+    return a * values[left] + b * values[right] + curve

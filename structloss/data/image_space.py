@@ -14,27 +14,45 @@ VideoPose3D and most others predict "camera": camera space in metres, minus the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from ..errors import ArgumentError, check_choice, check_floating
 
-__all__ = ["TARGETS", "to_image_space", "to_millimetres"]
+__all__ = ["TARGETS", "relative", "to_image_space", "to_millimetres"]
 
 TARGETS = ("global", "root_relative", "camera")
 """What the target is: "global" keeps the root's image position and its motion in depth, "camera" is in metres."""
 
 
-def to_image_space(camera_pose: Tensor, intrinsics: Tensor, target: str = "global", *, root: int = 0) -> Tensor:
+Root = int | Sequence[int]
+"""A joint, or several whose mean is meant: both hips, where a skeleton has no pelvis."""
+
+
+def relative(pose: Tensor, root: Root) -> Tensor:
+    """A pose `[..., J, C]` minus its root."""
+    return pose - _at(pose, root)
+
+
+def _at(pose: Tensor, root: Root) -> Tensor:
+    """The root `[..., 1, C]`."""
+    if isinstance(root, int):
+        return pose[..., root : root + 1, :]
+    if len(root) == 1:
+        return pose[..., root[0] : root[0] + 1, :]
+    return pose[..., list(root), :].mean(-2, keepdim=True)
+
+
+def to_image_space(camera_pose: Tensor, intrinsics: Tensor, target: str = "global", *, root: Root = 0) -> Tensor:
     """Camera-space poses to the space of the target.
 
     Args:
         camera_pose: `[..., T, J, 3]`, metres, absolute, in front of the camera. The first frame is the window's first.
         intrinsics: `[..., 4]`: pinhole f_x, f_y, c_x, c_y in normalised-screen units.
         target: one of :data:`TARGETS`.
-        root: index of the root joint.
+        root: index of the root joint, or of several whose mean is the root.
 
     Returns:
         `[..., T, J, 3]` of the pose's dtype.
@@ -44,24 +62,29 @@ def to_image_space(camera_pose: Tensor, intrinsics: Tensor, target: str = "globa
     """
     check_choice("target", target, TARGETS)
     _check_pose("camera_pose", camera_pose)
-    here = slice(root, root + 1)
     if target == "camera":
-        return camera_pose - camera_pose[..., here, :]
+        return relative(camera_pose, root)
     k = _per_frame(intrinsics)
     z = camera_pose[..., 2]
-    depth = z[..., here]  # [..., T, 1]
+    depth = _at(camera_pose, root)[..., 2]  # [..., T, 1]
     x = k[..., 0] * camera_pose[..., 0] / z + k[..., 2]
     y = k[..., 1] * camera_pose[..., 1] / z + k[..., 3]
     image = torch.stack([x, y, k[..., 0] / depth * (z - depth[..., :1, :])], dim=-1)
-    return image - image[..., here, :] if target == "root_relative" else image
+    return relative(image, root) if target == "root_relative" else image
 
 
-def to_millimetres(prediction: Tensor, batch: Mapping[str, Tensor], target: str = "global", *, root: int = 0) -> Tensor:
+def to_millimetres(
+    prediction: Tensor, batch: Mapping[str, Tensor], target: str = "global", *, root: Root = 0
+) -> Tensor:
     """Predictions in the space of the target to camera-space poses in millimetres; the exact inverse of the target.
 
     Depth: `z_mm = z' * factor(t)`, relative to the root of the window's first frame ("global") or to the frame's root
     ("root_relative"). x and y are un-projected by the pinhole at the depth `Z_root(t) + z_mm(t, j) - z_mm(t, 0)`, so an
     exact target gives the exact camera-space pose to float32 precision.
+
+    A batch without `root_depth` has published targets (MotionBERT's pickle): all three channels are multiplied by the
+    published factor of the frame, x and y too, and the pose is put where the root of the published truth is. That is
+    the published 2.5D protocol.
 
     Side information that is not predicted: the root's true depth in every frame. That is no more than the published
     2.5D protocol uses, whose per-frame factor (millimetres per pixel, here `factor`) holds the same number. For
@@ -74,7 +97,7 @@ def to_millimetres(prediction: Tensor, batch: Mapping[str, Tensor], target: str 
             (metres), `intrinsics` `[..., 4]`, `factor` `[..., T]` (mm per normalised unit), and but for "global" the
             root of `camera_pose` `[..., T, J, 3]` (mm).
         target: the target the model was trained on.
-        root: index of the root joint.
+        root: index of the root joint, or of several whose mean is the root.
 
     Returns:
         `[..., T, J, 3]`, absolute camera-space millimetres, float32 (float64 for a float64 prediction).
@@ -84,30 +107,36 @@ def to_millimetres(prediction: Tensor, batch: Mapping[str, Tensor], target: str 
     """
     check_choice("target", target, TARGETS)
     _check_pose("prediction", prediction)
-    needed = ("root_depth", "intrinsics", "factor") + (("camera_pose",) if target != "global" else ())
+    published = "root_depth" not in batch
+    needed = ("factor", "camera_pose") if published else ("root_depth", "intrinsics", "factor")
+    if target != "global" and not published:
+        needed += ("camera_pose",)
     missing = [key for key in needed if key not in batch]
     if missing:
         raise ArgumentError(f"batch has no {' and no '.join(map(repr, missing))}, expected {', '.join(needed)}.")
-    if batch["root_depth"].shape != prediction.shape[:-2]:
+    if batch["factor"].shape != prediction.shape[:-2]:
         raise ArgumentError(
-            f"prediction has shape {list(prediction.shape)}, expected {list(batch['root_depth'].shape)} before the "
-            "joints, the shape of the batch's root_depth."
+            f"prediction has shape {list(prediction.shape)}, expected {list(batch['factor'].shape)} before the "
+            "joints, the shape of the batch's factor."
         )
     dtype = torch.promote_types(prediction.dtype, torch.float32)
     image = prediction.to(dtype)
-    here = slice(root, root + 1)
+    if published:
+        millimetres = relative(image, root) * batch["factor"].to(dtype)[..., None, None]
+        return millimetres + _at(batch["camera_pose"].to(dtype), root)
     if target == "camera":
-        return (image - image[..., here, :]) * 1000 + batch["camera_pose"][..., here, :].to(dtype)
+        return relative(image, root) * 1000 + _at(batch["camera_pose"].to(dtype), root)
     k = _per_frame(batch["intrinsics"].to(dtype))
     origin = batch["root_depth"].to(dtype)[..., None] * 1000  # [..., T, 1] mm
     z = image[..., 2] * batch["factor"].to(dtype)[..., None]
     x, y = image[..., 0], image[..., 1]
-    depth = origin + z - z[..., here]
+    depth = origin + z - _at(z[..., None], root)[..., 0]
     if target == "root_relative":
         # The published protocol sets the predicted root to zero, then puts it where it truly is.
-        truth = batch["camera_pose"][..., here, :].to(dtype)
-        x = x - x[..., here] + k[..., 0] * truth[..., 0] / truth[..., 2] + k[..., 2]
-        y = y - y[..., here] + k[..., 1] * truth[..., 1] / truth[..., 2] + k[..., 3]
+        truth = _at(batch["camera_pose"].to(dtype), root)
+        centre = _at(image, root)
+        x = x - centre[..., 0] + k[..., 0] * truth[..., 0] / truth[..., 2] + k[..., 2]
+        y = y - centre[..., 1] + k[..., 1] * truth[..., 1] / truth[..., 2] + k[..., 3]
         out = depth
     else:
         out = z + origin[..., :1, :]

@@ -1,19 +1,21 @@
-"""The Lightning data module: synthetic motion or a clip archive, split by subject. Only this file imports lightning."""
+"""The Lightning data module: any data set, split by its protocol. Only this file imports lightning."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from torch.utils.data.distributed import DistributedSampler
 
 from ..errors import ArgumentError, DataError, MissingDependencyError, check_choice
 from ..skeletons import Skeleton, get
-from .archive import load_archive
+from .clips import Clip
 from .image_space import TARGETS
+from .loading import EpochSampler, EverySample, window_loader
+from .observation import DETECTIONS
+from .protocols import PROTOCOLS, held_out, split
+from .store import PoseStore
 from .synthetic import generate_clips
 from .windows import SAMPLINGS, PoseWindows
 
@@ -24,41 +26,33 @@ except ImportError as error:
         "MotionDataModule needs lightning, which is not installed; run: pip install 'structloss[harness]'."
     ) from error
 
-__all__ = ["EpochSampler", "MotionDataModule"]
-
-CMU_VAL_SUBJECTS = ("cmu03", "cmu35", "cmu127")
-"""Held-out subjects of the real clips: walking, running and stunts of people whose other clips are not trained on."""
-
-
-class EpochSampler(DistributedSampler):
-    """A shuffle that depends on (seed, epoch) only, so that two runs, and a run and its resumption, see one order.
-
-    Lightning calls `set_epoch`, and leaves a `DistributedSampler` alone under DDP, where every process takes its share
-    (the last samples are repeated until the shares are equal).
-    """
-
-    def __init__(self, dataset: PoseWindows, seed: int, replicas: int = 1, rank: int = 0) -> None:
-        # The base class seeds with seed + epoch; the factor keeps seeds from sharing orders one epoch apart.
-        super().__init__(dataset, num_replicas=replicas, rank=rank, shuffle=True, seed=seed * 1_000_003)
+__all__ = ["MotionDataModule"]
 
 
 class MotionDataModule(LightningDataModule):
-    """Windows of 3D motion with simulated 2D detections, for training and for scoring on unseen subjects.
+    """Windows of 2D keypoints with 3D poses, for training and for scoring on unseen subjects.
 
     The training loader shuffles by (seed, epoch). Its last, smaller batch is kept, unless it would hold a single
     sample: batch normalisation cannot train on one, so that sample sits out the epoch (another one each time).
-    Validation, test and prediction loaders give the same data: every frame of the held-out subjects once, in order.
-    Under DDP Lightning may repeat samples there to make shares equal; score on one device.
+    Validation, test and prediction loaders give the same data: every frame of the held-out subjects once, in order,
+    and under DDP a share of them to each process.
 
     Everything is prepared by the first call of :meth:`setup`, or the first use of an attribute that needs it.
 
     Args:
-        data: path of a clip archive (see :func:`~structloss.data.archive.load_archive`); None generates synthetic
-            motion.
+        data: a file or folder of any format that :func:`~structloss.data.inspect.open_data` reads: a pose store, a clip
+            archive, Human3.6M as VideoPose3D's npz or MotionBERT's pickle, MPI-INF-3DHP, H3WB, motion capture; None
+            generates synthetic motion. Motion without cameras is seen by Human3.6M's.
+        keypoints: the 2D file that goes with a Human3.6M npz, or the part of its name that tells it ("gt",
+            "cpn_ft_h36m_dbb").
+        reference: MotionBERT's pickle, where `data` is a folder of clips cut from it.
+        protocol: one of :data:`~structloss.data.protocols.PROTOCOLS`; None is the data set's own.
         window: frames of a sample.
         stride: frames between training windows; None is window // 3, or 1 for "centred". Test windows do not overlap.
         sampling: how clips are cut, see :class:`~structloss.data.windows.PoseWindows`: "windows" (MotionBERT),
             "centred" (VideoPose3D) or "chunks" (MixSTE).
+        context: frames at both ends of a window that are input only, see
+            :class:`~structloss.data.windows.PoseWindows`.
         frame_step: take every so manieth frame into a "centred" window.
         mirrored: train on every window and on its mirror image; mirroring at random is the lifting module's.
         skeleton: joint order: "h36m" or "mpi_inf_3dhp".
@@ -86,9 +80,13 @@ class MotionDataModule(LightningDataModule):
     def __init__(
         self,
         data: str | None = None,
+        keypoints: str | None = None,
+        reference: str | None = None,
+        protocol: str | None = None,
         window: int = 243,
         stride: int | None = None,
         sampling: str = "windows",
+        context: int = 0,
         frame_step: int = 1,
         mirrored: bool = False,
         skeleton: str = "h36m",
@@ -121,12 +119,16 @@ class MotionDataModule(LightningDataModule):
             raise ArgumentError(f"views is {views}, expected 1 to 4 cameras.")
         check_choice("target", target, TARGETS)
         check_choice("sampling", sampling, SAMPLINGS)
-        check_choice("detections", detections, ("simulated", "exact"))
+        check_choice("detections", detections, DETECTIONS)
+        if protocol is not None:
+            check_choice("protocol", protocol, tuple(PROTOCOLS))
         check_choice("short_clips", short_clips, ("pad", "skip", "error"))
         self.data = data
+        self.keypoints, self.reference, self.protocol = keypoints, reference, protocol
         self.window = window
         self.stride = stride
         self.sampling = sampling
+        self.context = context
         self.frame_step = frame_step
         self.mirrored = mirrored
         self.batch_size = batch_size
@@ -144,6 +146,7 @@ class MotionDataModule(LightningDataModule):
         self.progress = progress
         self.skeleton: Skeleton = get(skeleton)
         self._built: tuple[PoseWindows, PoseWindows] | None = None
+        self._resumed: tuple[int, int] | None = None  # epoch, batches of it that were trained on
 
     @property
     def train_dataset(self) -> PoseWindows:
@@ -175,74 +178,89 @@ class MotionDataModule(LightningDataModule):
         return self._built
 
     def _build(self) -> tuple[PoseWindows, PoseWindows]:
-        progress = self.progress and (self._trainer_value("is_global_zero", True))
-        if self.data is None:
-            clips = generate_clips(self.num_subjects, self.clips_per_subject, self.frames, self.seed, progress=progress)
-        else:
-            clips, _ = load_archive(self.data)
         source = "the synthetic motion" if self.data is None else str(self.data)
-        subjects = sorted({clip.subject for clip in clips})
-        held_out = self._held_out(subjects, source)
-        train = [clip for clip in clips if clip.subject not in held_out]
-        val = [clip for clip in clips if clip.subject in held_out]
-        for split, part in (("training", train), ("validation", val)):
+        found = self._open()
+        if isinstance(found, PoseStore):
+            if found.skeleton != self.skeleton.name:
+                raise ArgumentError(
+                    f"skeleton is {self.skeleton.name!r}, expected {found.skeleton!r}, the joint order of {source}."
+                )
+            name = self.protocol or found.source.get("protocol", "subjects")
+            parts, observing = split(found, name, self.val_subjects), {}
+            tails = PROTOCOLS[name].tails
+            all_subjects, actions = found.subjects, found.actions
+            lengths = [[view.frames for view in part.views] for part in parts]
+        else:
+            all_subjects = tuple(sorted({clip.subject for clip in found}))
+            actions = tuple(sorted({clip.action for clip in found}))
+            scored = self._scored(all_subjects, source)
+            parts = tuple([c for c in found if (c.subject in scored) == test] for test in (False, True))
+            lengths = [[len(clip) for clip in part] for part in parts]
+            observing = {"detections": self.detections, "seed": self.seed, "views": self.views}
+            observing |= {"skeleton": self.skeleton.name, "progress": self._shows_progress}
+            tails = "cover"
+        for name, part in zip(("training", "validation"), lengths, strict=True):
             if not part:
                 raise DataError(
-                    f"the {split} split of {source} is empty, expected at least one subject in each split; it has "
-                    f"{len(subjects)} ({_some(subjects)}), of which {len(held_out)} are in val_subjects."
+                    f"the {name} split of {source} is empty, expected at least one subject in each split; it has "
+                    f"{len(all_subjects)} ({_some(all_subjects)})."
                 )
-            longest = max(part, key=len)
-            if len(longest) < self.window and self.sampling == "windows":
-                remedy = f"choose a window of at most {len(longest)}"
+            if max(part) < self.window - 2 * self.context and self.sampling == "windows":
+                remedy = f"choose a window of at most {max(part)}"
                 if self.data is None:
                     remedy += f" or frames of at least {self.window}"
                 raise DataError(
-                    f"no {split} clip of {source} is as long as the window of {self.window} frames, the longest is "
-                    f"{longest.key!r} with {len(longest)}; {remedy}."
+                    f"no {name} clip of {source} is as long as the window of {self.window} frames, the longest has "
+                    f"{max(part)}; {remedy}."
                 )
         common: dict[str, Any] = {
             "window": self.window,
             "sampling": self.sampling,
+            "context": self.context,
             "frame_step": self.frame_step,
-            "skeleton": self.skeleton.name,
             "target": self.target,
-            "detections": self.detections,
-            "seed": self.seed,
             "short_clips": self.short_clips,
-            "views": self.views,
-            "subjects": subjects,
-            "actions": sorted({clip.action for clip in clips}),
-            "progress": progress,
+            "subjects": all_subjects,
+            "actions": actions,
+            **observing,
         }
         return (
-            PoseWindows(train, "train", stride=self.stride, mirrored=self.mirrored, **common),
-            PoseWindows(val, "test", **common),
+            PoseWindows(parts[0], "train", stride=self.stride, mirrored=self.mirrored, **common),
+            PoseWindows(parts[1], "test", tails=tails, **common),
         )
 
-    def _held_out(self, subjects: Sequence[str], source: str) -> set[str]:
+    @property
+    def _shows_progress(self) -> bool:
+        return self.progress and self._trainer_value("is_global_zero", True)
+
+    def _open(self) -> PoseStore | list[Clip]:
+        if self.data is None:
+            progress = self._shows_progress
+            return generate_clips(self.num_subjects, self.clips_per_subject, self.frames, self.seed, progress=progress)
+        from .inspect import open_data
+
+        return open_data(self.data, keypoints=self.keypoints, reference=self.reference, progress=self._shows_progress)
+
+    def _scored(self, subjects: Sequence[str], source: str) -> set[str]:
         """The validation subjects."""
-        if self.val_subjects is not None:
-            unknown = [s for s in self.val_subjects if s not in subjects]
-            if unknown:
-                raise ArgumentError(
-                    f"val_subjects has {unknown[0]!r}, expected subjects of {source}: {_some(subjects)}."
-                )
-            return set(self.val_subjects)
-        if self.data is not None and set(CMU_VAL_SUBJECTS) <= set(subjects):
-            return set(CMU_VAL_SUBJECTS)
-        return set(subjects[-max(1, round(len(subjects) / 4)) :])
+        for subject in self.val_subjects or ():
+            if subject not in subjects:
+                raise ArgumentError(f"val_subjects has {subject!r}, expected subjects of {source}: {_some(subjects)}.")
+        return set(self.val_subjects if self.val_subjects is not None else held_out(subjects))
 
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
-        """Shuffled training windows."""
-        sampler = EpochSampler(
-            self.train_dataset, self.seed, self._trainer_value("world_size", 1), self._trainer_value("global_rank", 0)
-        )
+        """Shuffled training windows; in a resumed run, at first those of the epoch that were not trained on yet."""
+        sampler = EpochSampler(self.train_dataset, self.seed, *self._place)
+        if self._resumed is not None:
+            epoch, batches = self._resumed
+            sampler.resume(epoch, batches * self.batch_size)
         lonely = len(sampler) % self.batch_size == 1 and len(sampler) > 1 and self.batch_size > 1
-        return self._loader(self.train_dataset, self.batch_size, sampler=sampler, drop_last=lonely)
+        return window_loader(self.train_dataset, self.batch_size, sampler, workers=self.num_workers, drop_last=lonely)
 
     def val_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """Windows of the held-out subjects in order."""
-        return self._loader(self.val_dataset, self.eval_batch_size)
+        sampler = EverySample(self.val_dataset, *self._place)
+        return window_loader(self.val_dataset, self.eval_batch_size, sampler, workers=self.num_workers)
 
     def test_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """The same data as in validation."""
@@ -252,15 +270,22 @@ class MotionDataModule(LightningDataModule):
         """The same data as in validation."""
         return self.val_dataloader()
 
-    def _loader(self, dataset: PoseWindows, batch_size: int, **options: Any) -> DataLoader[dict[str, Tensor]]:
-        return DataLoader(
-            dataset,
-            batch_size=batch_size,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            **options,
-        )
+    def state_dict(self) -> dict[str, Any]:
+        """How much of which epoch has been trained on; Lightning keeps it in checkpoints."""
+        loop = self.trainer.fit_loop
+        batches = loop.epoch_loop.batch_progress.current.ready
+        if batches >= self.trainer.num_training_batches:  # the epoch is over
+            return {"epoch": self.trainer.current_epoch + 1, "batches": 0}
+        return {"epoch": self.trainer.current_epoch, "batches": batches}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Begin where :meth:`state_dict` was taken."""
+        self._resumed = state_dict["epoch"], state_dict["batches"]
+
+    @property
+    def _place(self) -> tuple[int, int]:
+        """Number of processes, and which of them this is."""
+        return self._trainer_value("world_size", 1), self._trainer_value("global_rank", 0)
 
     def _trainer_value(self, name: str, default: Any) -> Any:
         """An attribute of the trainer, or `default` where the module is used without one."""

@@ -1,9 +1,9 @@
-"""Windows of frames, seen by cameras: the samples that lifting networks train on and are scored on."""
+"""Windows of frames: the samples that lifting networks train on and are scored on."""
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,79 +11,75 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import ArgumentError, DataError, check_choice
-from ..skeletons import Skeleton, convert, get
-from ._progress import track
+from ..skeletons import Skeleton, get
 from .augment import flip_batch
-from .cameras import Camera, h36m_cameras, normalize_screen
 from .clips import Clip
-from .detections import simulate_detections
-from .image_space import TARGETS, to_image_space
+from .image_space import TARGETS, relative, to_image_space
+from .observation import observe
+from .store import PoseStore, View
 
-__all__ = ["SAMPLINGS", "PoseWindows"]
-
-Cameras = Callable[[int, Clip], Sequence[Camera]] | Sequence[Sequence[Camera]]
-
-_RIGS = {"train": ("S1", "S5", "S6", "S7", "S8"), "test": ("S9", "S11")}
-_NEAREST = 0.3  # metres; closer to the image plane, the pinhole's image and the image scale mean nothing
-
+__all__ = ["SAMPLINGS", "TAILS", "PoseWindows"]
 
 SAMPLINGS = ("windows", "centred", "chunks")
-"""How clips are cut, see :class:`PoseWindows`."""
+"""How views are cut, see :class:`PoseWindows`."""
+
+TAILS = ("cover", "drop")
+"""What test windows do with a tail shorter than a window, see :class:`PoseWindows`."""
 
 
 class PoseWindows(Dataset[dict[str, Tensor]]):
-    """Clips x cameras, cut into windows.
+    """What cameras saw, cut into windows.
 
     Training data are cut by `sampling`:
 
     - `"windows"` (MotionBERT): windows start every `stride` frames; a tail shorter than a window is dropped.
     - `"centred"` (VideoPose3D and other networks of one pose a window): a window around every `stride`-th frame, the
-      clip's first and last frames repeated beyond its ends.
-    - `"chunks"` (MixSTE): ceil(frames / window) windows side by side, centred on the clip, ends repeated likewise.
+      view's first and last frames repeated beyond its ends.
+    - `"chunks"` (MixSTE): ceil(frames / window) windows side by side, centred on the view, ends repeated likewise.
 
     Test windows cover every frame: for `"centred"`, one around every frame, in which only the centre has weight.
-    Otherwise the last window is shifted back to end with the clip, and frames that an earlier window has scored already
-    have weight 0 there, so every test frame has weight 1 in exactly one window. A clip shorter than the window is
-    padded at its end with its last frame, at weight 0 (`short_clips="pad"`).
+    Otherwise the last window is shifted back to end with the view, and frames that an earlier window has scored already
+    have weight 0 there, so every test frame has weight 1 in exactly one window; with `tails="drop"` there is no such
+    window, and those frames are not scored (MotionBERT's protocol). A view shorter than the window is padded at its end
+    with its last frame, at weight 0 (`short_clips="pad"`).
 
-    A sample is a dict of float32 tensors, T = `window`, J = 17:
+    A sample is a dict of float32 tensors, T = `window`:
 
     - `input` `[T, J, 3]`: detected x', y' on the normalised screen, confidence.
     - `target` `[T, J, 3]`: see :mod:`~structloss.data.image_space`.
-    - `weight` `[T, J]`: 1 to train on or score, 0 not to (padding; already scored).
-    - `root_depth` `[T]`: depth of the root joint, metres.
+    - `weight` `[T, J]`: 1 to train on or score, 0 not to (padding; already scored; pose not known).
+    - `root_depth` `[T]`: depth of the root joint, metres; absent with published targets, whose scale `factor` tells.
     - `intrinsics` `[4]`: pinhole f_x, f_y, c_x, c_y in normalised-screen units.
     - `factor` `[T]`: millimetres per normalised unit of depth.
-    - `camera_pose` `[T, J, 3]`: ground truth, camera space, absolute, millimetres.
+    - `camera_pose` `[T, J, 3]`: ground truth, camera space, absolute (as published, with published targets), mm.
 
-    and int64 scalars `subject`, `action` (index into `subjects`, `actions`), `clip` (index into `clips`), `view` (index
-    of the camera) and `start` (first frame). Clips x views are stored once, windows are cut out of them on access.
+    and int64 scalars `subject`, `action` (index into `subjects`, `actions`), `clip` (index into `motions`), `view`
+    (index of the camera), `start` (first frame) and `index` (of the sample). Windows are cut out on access, from memory
+    or from the mapped files of a store.
 
     Args:
-        clips: what to cut; all must have the skeleton's 17 joints.
-        split: "train" or "test"; decides on the stride's default, on what happens to tails, and on the default cameras.
-        cameras: `cameras(clip index, clip)` or one sequence per clip. Default: the four Human3.6M cameras of a subject;
-            training subjects cycle through the rigs of S1, S5, S6, S7, S8, test subjects through S9, S11.
+        source: a :class:`~structloss.data.store.PoseStore`, or clips, of which
+            :func:`~structloss.data.observation.observe` makes one.
+        split: "train" or "test"; decides on the stride's default, on what happens to tails, and on cameras for clips.
         window: frames of a sample.
         stride: frames between window starts, at most `window`; None is window // 3 for training and `window` for test,
             1 for "centred". "chunks" has none.
         sampling: one of :data:`SAMPLINGS`.
+        context: so many frames at both ends of a window are input only: windows are cut as if they were shorter by
+            them, then grow by them, over a view's ends by repeating the end frames. For networks of one pose a window
+            that train on several in a row (VideoPose3D's chunks): half of the receptive field.
         frame_step: take every so manieth frame into a "centred" window, which then spans more time.
         mirrored: have every window twice, as it is and mirrored, as VideoPose3D and its successors train.
         target: one of :data:`~structloss.data.image_space.TARGETS`.
-        detections: "simulated" (see :mod:`~structloss.data.detections`; seen through the distorting lens), or "exact":
-            the target's own x', y' with confidence 1, the published "ground-truth 2D".
-        seed: of the simulated detections. They depend on it, the clip's subject and name, and the view only.
-        short_clips: "pad", "skip" or "error".
-        skeleton: joint order of the samples: "h36m", that of clips, or one that it converts to: "mpi_inf_3dhp".
-        views: use the first so many cameras of each clip; None for all.
-        recentre: move each clip so that its mean hip stands on the origin, where the cameras look.
-        subjects, actions: names for the indices; None takes the sorted names of `clips`. A train and a test set that
+        short_clips: views shorter than the window: "pad", "skip" or "error".
+        tails: one of :data:`TAILS`.
+        subjects, actions: names for the indices; None takes the sorted names of `source`. A train and a test set that
             share indices get the same lists.
-        progress: show a progress bar on a terminal while preparing.
+        observing: keywords of :func:`~structloss.data.observation.observe` where `source` is clips.
 
     Raises:
-        ArgumentError: an argument out of range, or a clip whose subject or action is not listed.
+        ArgumentError: an argument out of range, a subject or action that is not listed, a target that the source can't
+            give, or windows of several frames out of single poses.
         DataError: no clips, no clip as long as the window, a clip too short with `short_clips="error"`, or a person
             behind a camera or closer to it than 0.3 m.
         UnknownNameError: an unknown skeleton.
@@ -91,221 +87,225 @@ class PoseWindows(Dataset[dict[str, Tensor]]):
 
     def __init__(
         self,
-        clips: Sequence[Clip],
+        source: PoseStore | Sequence[Clip],
         split: str = "train",
         *,
-        cameras: Cameras | None = None,
         window: int = 243,
         stride: int | None = None,
         sampling: str = "windows",
+        context: int = 0,
         frame_step: int = 1,
         mirrored: bool = False,
         target: str = "global",
-        detections: str = "simulated",
-        seed: int = 0,
         short_clips: str = "pad",
-        skeleton: str = "h36m",
-        views: int | None = None,
-        recentre: bool = True,
+        tails: str = "cover",
         subjects: Sequence[str] | None = None,
         actions: Sequence[str] | None = None,
-        progress: bool = False,
+        **observing: Any,
     ) -> None:
-        check_choice("split", split, tuple(_RIGS))
+        check_choice("split", split, ("train", "test"))
         check_choice("sampling", sampling, SAMPLINGS)
         check_choice("target", target, TARGETS)
-        check_choice("detections", detections, ("simulated", "exact"))
         check_choice("short_clips", short_clips, ("pad", "skip", "error"))
-        self.skeleton: Skeleton = get(skeleton)
-        if self.skeleton.name not in ("h36m", "mpi_inf_3dhp"):
-            raise ArgumentError(
-                f"skeleton is {skeleton!r}, expected 'h36m', the joint order of clips, or 'mpi_inf_3dhp'."
-            )
+        check_choice("tails", tails, TAILS)
         if window < 1:
             raise ArgumentError(f"window is {window}, expected at least 1 frame.")
         if frame_step < 1 or (frame_step > 1 and sampling != "centred"):
             raise ArgumentError(f"frame_step is {frame_step}, expected 1, or more with sampling 'centred'.")
+        if context < 0 or 2 * context >= window or (context and sampling == "centred"):
+            raise ArgumentError(
+                f"context is {context}, expected 0, or less than half of the window of {window} frames with sampling "
+                "'windows' or 'chunks'."
+            )
+        inner = window - 2 * context
         if stride is None and sampling == "centred":
             stride = 1
         elif stride is None:
-            stride = max(1, window // 3) if split == "train" and sampling == "windows" else window
-        if sampling == "chunks" and stride != window:
+            stride = max(1, inner // 3) if split == "train" and sampling == "windows" else inner
+        if sampling == "chunks" and stride != inner:
             raise ArgumentError(f"stride is {stride}, expected None with sampling 'chunks', which lie side by side.")
-        if not 1 <= stride <= window:
-            raise ArgumentError(f"stride is {stride}, expected 1 to {window}, the window.")
-        if seed < 0:
-            raise ArgumentError(f"seed is {seed}, expected at least 0.")
-        if views is not None and views < 1:
-            raise ArgumentError(f"views is {views}, expected at least 1 camera.")
-        if not clips:
-            raise DataError("clips is empty, expected at least one clip.")
-        longest = max(clips, key=len)
-        if len(longest) < window and sampling == "windows":
+        if not 1 <= stride <= inner:
+            raise ArgumentError(
+                f"stride is {stride}, expected 1 to {inner}, the window" + (" without its context." if context else ".")
+            )
+        if not isinstance(source, PoseStore):
+            source = observe(source, split, **observing)
+        elif observing:
+            raise ArgumentError(f"{min(observing)} is given with a pose store, expected it with clips only.")
+        self.store = source
+        self.skeleton: Skeleton = get(source.skeleton)
+        self.split, self.window, self.stride, self.target = split, window, stride, target
+        self.context, self._inner = context, inner
+        self.sampling, self.frame_step, self.mirrored, self.tails = sampling, frame_step, mirrored, tails
+        self._check_source()
+        self.subjects = tuple(subjects) if subjects is not None else source.subjects
+        self.actions = tuple(actions) if actions is not None else source.actions
+        #: `subject/name` of each motion
+        self.motions = source.motions
+        numbers = {motion: i for i, motion in enumerate(self.motions)}
+        self._views = np.array(
+            [
+                (
+                    _index("subjects", self.subjects, view.subject),
+                    _index("actions", self.actions, view.action),
+                    numbers[view.motion],
+                    view.index,
+                    view.start,
+                    view.frames,
+                )
+                for view in source.views
+            ]
+        )  # [views, 6]
+        self._intrinsics = np.array([view.intrinsics for view in source.views], dtype=np.float32)  # [views, 4]
+        # (view, start, first frame of the window to count)
+        self._windows = np.concatenate([self._cut(v, view, short_clips) for v, view in enumerate(source.views)])
+
+    def _check_source(self) -> None:
+        """Raise if windows of this kind can't be cut from the store."""
+        store = self.store
+        if not store.views:
+            raise DataError("the pose store has no views, expected at least one.")
+        if not store.temporal and self.window > 1:
+            raise ArgumentError(
+                f"window is {self.window}, expected 1: {store.source.get('format', 'the data')} has single poses whose "
+                "order is not that of time."
+            )
+        if self.target == "camera" and store.label is not None:
+            raise ArgumentError(
+                "target is 'camera', expected 'global' or 'root_relative' with published targets in image space."
+            )
+        if self.target != "camera" and store.label is None:
+            for view in store.views:
+                if not np.isfinite(view.intrinsics).all():
+                    raise ArgumentError(
+                        f"target is {self.target!r}, expected 'camera': the intrinsics of camera {view.camera!r} are "
+                        f"not known."
+                    )
+        longest = max(store.views, key=lambda view: view.frames)
+        if longest.frames < self._inner and self.sampling == "windows":
             raise DataError(
-                f"no clip is as long as the window of {window} frames, the longest is {longest.key!r} with "
-                f"{len(longest)}; choose a window of at most {len(longest)} frames."
+                f"no clip is as long as the window of {self._inner} frames, the longest is {longest.motion!r} with "
+                f"{longest.frames}; choose a window of at most {longest.frames} frames."
             )
 
-        self.clips = [clip.centred() for clip in clips] if recentre else list(clips)
-        self.split, self.window, self.stride, self.target, self.seed = split, window, stride, target, seed
-        self.sampling, self.frame_step, self.mirrored = sampling, frame_step, mirrored
-        self.subjects = tuple(subjects) if subjects is not None else tuple(sorted({c.subject for c in clips}))
-        self.actions = tuple(actions) if actions is not None else tuple(sorted({c.action for c in clips}))
-        self._labels = [
-            (_index("subjects", self.subjects, clip.subject), _index("actions", self.actions, clip.action))
-            for clip in clips
-        ]
+    def _cut(self, number: int, view: View, short_clips: str) -> np.ndarray:
+        """(view, start, first frame of the window that counts) of a view's windows, `[W, 3]`."""
+        starts, fresh = self._spans(view, short_clips)
+        fresh = np.broadcast_to(fresh, starts.shape) + self.context
+        return np.stack([np.full_like(starts, number), starts - self.context, fresh], axis=-1)
 
-        self._windows: list[tuple[int, int, int]] = []  # (sequence, start, first frame of the window to count)
-        poses, inputs, intrinsics = [], [], []
-        self._sequences: list[tuple[int, int, int, int]] = []  # (clip, view, first frame in the stores, frames)
-        rigs = self._rigs(cameras, views)
-        offset = 0
-        for c, clip in track(list(enumerate(self.clips)), "2D detections", progress):
-            spans = self._spans(clip, short_clips)
-            if not spans:
-                continue
-            for v, camera in enumerate(rigs[c]):
-                pose, seen, k = _observe(clip, camera, v, detections, seed)
-                pose, seen = (convert(x, "h36m", self.skeleton.name) for x in (pose, seen))
-                self._windows += [(len(self._sequences), start, fresh) for start, fresh in spans]
-                self._sequences.append((c, v, offset, len(clip)))
-                offset += len(clip)
-                poses.append(pose)
-                inputs.append(seen)
-                intrinsics.append(k)
-        self._pose = torch.from_numpy(np.concatenate(poses))  # [N, 17, 3] camera space, metres
-        self._input = torch.from_numpy(np.concatenate(inputs))  # [N, 17, 3]
-        self._intrinsics = torch.from_numpy(np.stack(intrinsics))  # [sequences, 4]
-
-    def _rigs(self, cameras: Cameras | None, views: int | None) -> list[Sequence[Camera]]:
-        """The cameras of each clip."""
-        if cameras is None:
-            names = _RIGS[self.split]
-            order = {s: i for i, s in enumerate(sorted({c.subject for c in self.clips}))}
-            rigs: list[Sequence[Camera]] = [h36m_cameras(names[order[c.subject] % len(names)]) for c in self.clips]
-        elif callable(cameras):
-            rigs = [cameras(i, clip) for i, clip in enumerate(self.clips)]
-        else:
-            if len(cameras) != len(self.clips):
-                raise ArgumentError(f"cameras has {len(cameras)} entries, expected {len(self.clips)}, one per clip.")
-            rigs = list(cameras)
-        for clip, rig in zip(self.clips, rigs, strict=True):
-            if len(rig) < (views or 1):
-                raise ArgumentError(f"clip {clip.key!r} has {len(rig)} cameras, expected at least {views or 1}.")
-        return [rig[:views] for rig in rigs]
-
-    def _spans(self, clip: Clip, short_clips: str) -> list[tuple[int, int]]:
-        """(start, first frame of the window that counts) of a clip's windows."""
-        frames, window = len(clip), self.window
+    def _spans(self, view: View, short_clips: str) -> tuple[np.ndarray, np.ndarray | int]:
+        """Starts of a view's windows, and the first frame of each that counts, leaving context out."""
+        frames, window = view.frames, self._inner
         if self.sampling == "centred":
-            before = window // 2 * self.frame_step
             stride = self.stride if self.split == "train" else 1
-            return [(centre - before, window // 2) for centre in range(0, frames, stride)]
+            return np.arange(0, frames, stride) - window // 2 * self.frame_step, window // 2
         if self.sampling == "chunks" and self.split == "train":
             count = -(-frames // window)
-            return [(-((count * window - frames) // 2) + i * window, 0) for i in range(count)]
+            return np.arange(count) * window - (count * window - frames) // 2, 0
         if frames < window:
             if short_clips == "error":
                 raise DataError(
-                    f"clip {clip.key!r} has {frames} frames, fewer than the window of {window}; choose a shorter "
+                    f"clip {view.motion!r} has {frames} frames, fewer than the window of {window}; choose a shorter "
                     "window, or short_clips 'pad' or 'skip'."
                 )
-            return [(0, 0)] if short_clips == "pad" else []
-        starts = list(range(0, frames - window + 1, self.stride))
+            return np.zeros(1 if short_clips == "pad" else 0, dtype=np.int64), 0
+        starts = np.arange(0, frames - window + 1, self.stride)
         if self.split == "train":
-            return [(start, 0) for start in starts]
-        if starts[-1] + window < frames:
-            starts.append(frames - window)
-        ends = [0] + [start + window for start in starts[:-1]]
-        return [(start, max(0, end - start)) for start, end in zip(starts, ends, strict=True)]
+            return starts, 0
+        if starts[-1] + window < frames and self.tails == "cover":
+            starts = np.append(starts, frames - window)
+        fresh = np.zeros_like(starts)
+        fresh[1:] = np.maximum(0, starts[:-1] + window - starts[1:])
+        return starts, fresh
 
     def __len__(self) -> int:
         return len(self._windows) * (2 if self.mirrored else 1)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         index = range(len(self))[index]  # negative indices, and an IndexError past the end
-        mirror, index = divmod(index, len(self._windows))
-        sequence, start, fresh = self._windows[index]
-        clip, view, offset, frames = self._sequences[sequence]
-        wanted = start + self.frame_step * torch.arange(self.window)
-        where = offset + wanted.clamp(0, frames - 1)
-        pose, seen = self._pose[where], self._input[where]
-        k = self._intrinsics[sequence]
-        root = pose[:, self.skeleton.root, 2].clone()
-        subject, action = self._labels[clip]
-        sample = {
-            "input": seen,
-            "target": to_image_space(pose, k, self.target, root=self.skeleton.root),
-            "weight": self._weight(wanted, frames, fresh),
-            "root_depth": root,
-            "intrinsics": k.clone(),
-            "factor": root * (1000 / k[0]),
-            "camera_pose": pose * 1000,
-            "subject": torch.tensor(subject),
-            "action": torch.tensor(action),
-            "clip": torch.tensor(clip),
-            "view": torch.tensor(view),
-            "start": torch.tensor(start),
-        }
-        if mirror:
-            single = {key: sample[key][None] for key in ("input", "target", "weight")}
-            sample |= {k: v[0] for k, v in flip_batch(single, torch.tensor([True]), self.skeleton).items()}
+        return {key: value[0] for key, value in self.batch([index]).items()}
+
+    def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        """The samples of some indices (0 to the length - 1), stacked: what collating them gives, at once."""
+        chosen = np.asarray(indices, dtype=np.int64)
+        mirror, window = np.divmod(chosen, max(1, len(self._windows)))
+        view, start, fresh = self._windows[window].T
+        subject, action, motion, camera, first, frames = self._views[view].T
+        wanted = start[:, None] + self.frame_step * np.arange(self.window)  # [B, T]
+        where = first[:, None] + wanted.clip(0, frames[:, None] - 1)
+        store, k = self.store, torch.from_numpy(self._intrinsics[view])
+        sample = {"input": _take(store.input, where)}
+        pose = _take(store.pose, where)
+        if store.label is not None:
+            label = _take(store.label, where)
+            root = relative(label, self.skeleton.pelvis) if self.target == "root_relative" else label
+            sample |= {"target": root, "factor": _take(store.factor, where)}
+        else:
+            sample["target"] = to_image_space(pose, k, self.target, root=self.skeleton.pelvis)
+            depth = pose[..., list(self.skeleton.pelvis), 2].mean(-1)
+            sample |= {"root_depth": depth, "factor": depth * (1000 / k[:, :1])}
+        sample["weight"] = self._weight(wanted, where, frames, fresh)
+        sample |= {"intrinsics": k, "camera_pose": pose * 1000}
+        numbers = {"subject": subject, "action": action, "clip": motion, "view": camera, "start": start}
+        sample |= {key: torch.tensor(values) for key, values in (numbers | {"index": chosen}).items()}
+        if mirror.any():
+            keys = ("input", "target", "weight")
+            sample |= flip_batch({key: sample[key] for key in keys}, torch.from_numpy(mirror > 0), self.skeleton)
         return sample
 
-    def _weight(self, wanted: Tensor, frames: int, fresh: int) -> Tensor:
-        """`[T, J]` weights of a window whose frames are `wanted`, in a clip of so many frames."""
-        weight = torch.ones(self.window, self.skeleton.num_joints)
+    def _weight(self, wanted: np.ndarray, where: np.ndarray, frames: np.ndarray, fresh: np.ndarray) -> Tensor:
+        """`[B, T, J]` weights of windows whose frames are `wanted` `[B, T]`, in views of so many frames."""
+        if self.store.weight is None:
+            weight = torch.ones(*wanted.shape, self.skeleton.num_joints)
+        else:
+            weight = _take(self.store.weight, where).float()
         if self.split == "train" and self.sampling != "windows":
             return weight  # repeated frames count like others in the published losses
-        weight[:fresh] = 0
+        position = np.arange(self.window)
+        unused = (position < fresh[:, None]) | (wanted >= frames[:, None]) | (position >= self.window - self.context)
         if self.sampling == "centred":
-            weight[fresh + 1 :] = 0
-        weight[wanted >= frames] = 0
+            unused |= position > fresh[:, None]
+        weight[torch.from_numpy(unused)] = 0
         return weight
 
     def statistics(self) -> dict[str, Tensor]:
         """Mean and standard deviation of every coordinate over all frames of all views: "input_mean" and "input_std"
         `[J, 2]`, "target_mean" and "target_std" `[J, 3]`; what SimpleBaseline standardises by. A frame counts once,
         however many windows it is in, and not mirrored. For a target that depends on a window's other frames ("global",
-        in which the depth is relative to the first root), a sequence is taken as one window."""
-        targets = [
-            to_image_space(self._pose[offset : offset + frames], k, self.target, root=self.skeleton.root)
-            for (_, _, offset, frames), k in zip(self._sequences, self._intrinsics, strict=True)
-        ]
+        in which the depth is relative to the first root), a view is taken as one window."""
+        sums: dict[str, Tensor] = {}
+        count = 0
+        for number, view in enumerate(self.store.views):  # a view at a time: a mapped store need not fit in memory
+            rows = slice(view.start, view.start + view.frames)
+            if self.store.label is not None:
+                target = torch.from_numpy(np.array(self.store.label[rows]))
+                target = relative(target, self.skeleton.pelvis) if self.target == "root_relative" else target
+            else:
+                pose = torch.from_numpy(np.array(self.store.pose[rows]))
+                k = torch.from_numpy(self._intrinsics[number])
+                target = to_image_space(pose, k, self.target, root=self.skeleton.pelvis)
+            seen = torch.from_numpy(np.array(self.store.input[rows, :, :2]))
+            count += view.frames
+            for key, values in (("input", seen.double()), ("target", target.double())):
+                for name, part in ((key, values.sum(0)), (f"{key}_squares", values.square().sum(0))):
+                    sums[name] = sums[name] + part if name in sums else part
         out = {}
-        for key, values in (("input", self._input[..., :2]), ("target", torch.cat(targets))):
-            out |= {f"{key}_mean": values.double().mean(0).float(), f"{key}_std": values.double().std(0).float()}
+        for key in ("input", "target"):
+            mean = sums[key] / count
+            variance = (sums[f"{key}_squares"] - count * mean.square()) / max(1, count - 1)
+            # What is left of a constant coordinate is rounding.
+            variance = torch.where(variance > 1e-12 * mean.square(), variance, 0.0)
+            out |= {f"{key}_mean": mean.float(), f"{key}_std": variance.sqrt().float()}
         return out
+
+
+def _take(array: np.ndarray, where: np.ndarray) -> Tensor:
+    """Rows of an array, also of one on disk, as a tensor of their own."""
+    return torch.from_numpy(np.asarray(array)[where])
 
 
 def _index(argument: str, names: tuple[str, ...], name: str) -> int:
     if name not in names:
         raise ArgumentError(f"{argument} does not list {name!r} of the clips, expected all of them.")
     return names.index(name)
-
-
-def _observe(
-    clip: Clip, camera: Camera, view: int, detections: str, seed: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What a camera sees: pose `[T, 17, 3]` in its frame, network input `[T, 17, 3]`, intrinsics `[4]`; float32."""
-    points = camera.to_camera(clip.positions)
-    nearest = points[..., 2].min()
-    if not nearest >= _NEAREST:
-        raise DataError(
-            f"clip {clip.key!r} comes within {nearest:.2f} m of the image plane of camera {camera.id}, expected at "
-            f"least {_NEAREST} m; leave the clip out, or pass cameras farther away."
-        )
-    k = camera.screen_intrinsics()
-    if detections == "exact":
-        # Not Camera.project: that clamps far outside of the image, the target does not.
-        screen = points[..., :2] / points[..., 2:] * k[:2] + k[2:]
-        confidence = np.ones(points.shape[:-1])
-    else:
-        # Keyed by name, so a clip looks the same whatever else is in the set, and in whatever order it is prepared.
-        rng = np.random.default_rng([seed, zlib.crc32(clip.key.encode()), view])
-        pixels = camera.project(points)
-        keypoints, confidence, _ = simulate_detections(points, pixels, camera, rng, fps=clip.fps)
-        screen = normalize_screen(keypoints, camera.width, camera.height)
-    seen = np.concatenate([screen, confidence[..., None]], axis=-1)
-    return points.astype(np.float32), seen.astype(np.float32), k.astype(np.float32)

@@ -1,0 +1,54 @@
+"""File formats of motion capture and keypoints. Everything is imported when first used."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .asf_amc import read_amc, read_asf
+    from .bvh import parse_bvh, read_bvh
+    from .bvh_writer import write_bvh
+    from .c3d import parse_c3d, read_c3d
+    from .joint_maps import JOINT_MAPS, JointMap
+    from .keypoints import Keypoints, read_keypoints
+
+_HOMES = {
+    "asf_amc": ("read_amc", "read_asf"),
+    "bvh": ("parse_bvh", "read_bvh"),
+    "bvh_writer": ("write_bvh",),
+    "c3d": ("parse_c3d", "read_c3d"),
+    "joint_maps": ("JOINT_MAPS", "JointMap"),
+    "keypoints": ("Keypoints", "read_keypoints"),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    # motion capture
+    "JOINT_MAPS",
+    "JointMap",
+    "parse_bvh",
+    "parse_c3d",
+    "read_amc",
+    "read_asf",
+    "read_bvh",
+    "read_c3d",
+    "write_bvh",
+    # 2D keypoints
+    "Keypoints",
+    "read_keypoints",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+        globals()[name] = value  # the next access does not come here
+        return value
+    if name in _HOMES:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__) | set(_HOMES))

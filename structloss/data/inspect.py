@@ -1,0 +1,267 @@
+"""Look at a data set of any format: what it holds, and what looks wrong with it."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ._body_checks import BodyChecks
+from ._progress import track
+from ._protocol_checks import protocol_problems
+from ._view_checks import ViewChecks
+from .clips import Clip
+from .formats.detect import FORMATS, detect
+from .opening import open_data
+from .protocols import PROTOCOLS
+from .store import PoseStore
+
+__all__ = ["Report", "inspect_data", "inspect_loaded", "open_data"]
+
+_UP = 0.3  # share of the body height by which heads are above ankles, if z points up
+
+
+@dataclass
+class Report:
+    """What :func:`inspect_data` found.
+
+    Attributes:
+        path, format, description: what was looked at.
+        kind: "clips" (motion in the world) or "views" (what cameras saw).
+        skeleton, joints: name and number of joints.
+        units: of `extent`.
+        subjects, actions, cameras: their names.
+        motions, sequences, frames: how many; a sequence is a clip or a view.
+        lengths: shortest, median and longest sequence, frames.
+        fps: rates; empty where none is known.
+        seconds: duration of the motions, as far as rates are known.
+        image_sizes: width and height of the images, pixels.
+        keypoints: of views: range of x and y on the normalised screen, share outside the image, range of confidence.
+        extent: smallest and largest x, y, z of the known joints: in the world, or in the cameras' frames.
+        heights: subject -> body height along the bones (leg length where the skeleton has no head top), metres.
+        bones: bone -> mean length and its deviation within a subject, mm.
+        known: share of joints whose pose counts.
+        protocol: rules by which it is split, and in words.
+        notes: what to know.
+        problems: what looks wrong, a sentence each.
+    """
+
+    path: str
+    format: str
+    description: str
+    kind: str
+    skeleton: str
+    joints: int
+    units: str = "metre"
+    subjects: list[str] = field(default_factory=list)
+    actions: list[str] = field(default_factory=list)
+    cameras: list[str] = field(default_factory=list)
+    motions: int = 0
+    sequences: int = 0
+    frames: int = 0
+    lengths: dict[str, float] = field(default_factory=dict)
+    fps: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    image_sizes: list[list[float]] = field(default_factory=list)
+    keypoints: dict[str, Any] = field(default_factory=dict)
+    extent: dict[str, list[float]] = field(default_factory=dict)
+    heights: dict[str, float] = field(default_factory=dict)
+    bones: dict[str, dict[str, float]] = field(default_factory=dict)
+    known: float = 1.0
+    protocol: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, text and lists, for JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        rows = [
+            ("path", self.path),
+            ("format", f"{self.format}: {self.description}"),
+            ("subjects", _listed(self.subjects)),
+            ("actions", _listed(self.actions, 8)),
+        ]
+        if self.kind == "views":
+            sizes = ", ".join(f"{w:g} x {h:g}" for w, h in self.image_sizes)
+            rows.append(("cameras", _listed(self.cameras) + (f", {sizes} px" if sizes else "")))
+        lengths = f"{self.lengths['shortest']:g} to {self.lengths['longest']:g}, median {self.lengths['median']:g}"
+        rates = ", ".join(f"{rate:g}" for rate in self.fps) or "unknown"
+        duration = f", {self.seconds / 60:.1f} min" if self.seconds else ""
+        rows += [
+            ("motions", f"{self.motions} in {self.sequences} {self.kind}"),
+            ("frames", f"{self.frames}, a sequence {lengths}; fps {rates}{duration}"),
+            ("skeleton", f"{self.skeleton}, {self.joints} joints; {self.known:.1%} of them known"),
+        ]
+        if self.keypoints:
+            x, y, score = (self.keypoints[key] for key in ("x", "y", "confidence"))
+            outside = f"; {self.keypoints['outside']:.2%} outside the image" if "outside" in self.keypoints else ""
+            rows.append(
+                ("keypoints", f"x' {_range(x)}, y' {_range(y)}, normalised; confidence {_range(score)}{outside}")
+            )
+        if self.extent:
+            where = "world" if self.kind == "clips" else "camera"
+            ranges = ", ".join(f"{axis} {_range(values)}" for axis, values in self.extent.items())
+            rows.append(("poses", f"{ranges} {self.units}s, {where} frame"))
+        if self.heights:
+            rows.append(("bodies", _listed([f"{name} {height:.2f} m" for name, height in self.heights.items()])))
+        if self.protocol:
+            rows.append(("protocol", f"{self.protocol['name']}: {self.protocol['text']}"))
+        lines = [f"{name:10} {text}" for name, text in rows]
+        lines += [f"note       {text}" for text in self.notes]
+        lines += [f"PROBLEM    {text}" for text in self.problems] or ["problems   none found"]
+        return "\n".join(lines)
+
+
+def _listed(names: Sequence[str], most: int = 12) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{len(names)}: {', '.join(names[:most])}{more}" if names else "none"
+
+
+def _range(values: Sequence[float]) -> str:
+    return f"{values[0]:.3g} to {values[1]:.3g}"
+
+
+def inspect_data(path: str | os.PathLike[str], *, progress: bool = False, **options: Any) -> Report:
+    """Read a data set and look at all of it.
+
+    Args:
+        path: any file or folder that :func:`open_data` reads.
+        progress: show progress bars on a terminal.
+        options: those of :func:`open_data`.
+
+    Raises:
+        MissingFileError, DataError, ArgumentError: as :func:`open_data`.
+    """
+    kind = detect(path)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        data = open_data(path, progress=progress, **options)
+    report = inspect_loaded(data, kind, str(Path(path)), progress=progress)
+    report.notes += dict.fromkeys(" ".join(str(warning.message).split()) for warning in said)
+    return report
+
+
+def inspect_loaded(data: PoseStore | Sequence[Clip], kind: str, path: str = "", *, progress: bool = False) -> Report:
+    """The same for data that is in memory already; `kind` is one of :data:`~structloss.data.formats.detect.FORMATS`."""
+    look = _look_at_store if isinstance(data, PoseStore) else _look_at_clips
+    return look(data, Report(path, kind, FORMATS[kind], "views", "h36m", 17), progress)
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sorts S9 before S11."""
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", name)]
+
+
+def _duration(sequences: Iterable[tuple[str, int, float]]) -> float:
+    """Seconds of (motion, frames, rate), each motion once, however many cameras saw it."""
+    motions = {motion: frames / rate for motion, frames, rate in sequences}
+    return float(sum(seconds for seconds in motions.values() if math.isfinite(seconds)))
+
+
+def _sequences(report: Report, frames: Sequence[int], rates: Sequence[float]) -> None:
+    report.sequences, report.frames = len(frames), int(sum(frames))
+    if frames:
+        report.lengths = {
+            "shortest": int(min(frames)),
+            "median": float(np.median(frames)),
+            "longest": int(max(frames)),
+        }
+    report.fps = sorted({rate for rate in rates if math.isfinite(rate)})
+    if len(report.fps) > 1:
+        report.notes.append("sequences have several frame rates, which nobody makes equal")
+
+
+def _bodies(report: Report, bodies: BodyChecks) -> None:
+    report.heights = {subject: round(height, 3) for subject, height in bodies.heights().items()}
+    report.bones = bodies.bone_table()
+    report.problems += bodies.problems()
+
+
+def _extent(low: np.ndarray, high: np.ndarray) -> dict[str, list[float]]:
+    return {
+        axis: [round(float(a), 3), round(float(b), 3)]
+        for axis, a, b in zip("xyz", low, high, strict=True)
+        if math.isfinite(a)
+    }
+
+
+def _look_at_clips(clips: Sequence[Clip], report: Report, progress: bool) -> Report:
+    report.kind = "clips"
+    report.subjects = sorted({clip.subject for clip in clips}, key=_natural)
+    report.actions = sorted({clip.action for clip in clips})
+    report.motions = len(clips)
+    _sequences(report, [len(clip) for clip in clips], [clip.fps for clip in clips])
+    report.seconds = _duration((clip.key, len(clip), clip.fps) for clip in clips)
+    report.protocol = {"name": "subjects", "text": PROTOCOLS["subjects"].text}
+    bodies = BodyChecks("h36m")
+    upright, floors = [], []
+    for clip in track(clips, "looking at clips", progress):
+        bodies.add(clip.key, clip.subject, clip.positions, None, clip.fps)
+        ankles = clip.positions[:, [3, 6]]
+        upright.append(np.median(clip.positions[:, 10] - ankles.mean(1), axis=0))
+        floors.append(float(np.percentile(ankles[..., 2].min(1), 2)))
+    low = np.min([clip.positions.min((0, 1)) for clip in clips], axis=0)
+    high = np.max([clip.positions.max((0, 1)) for clip in clips], axis=0)
+    report.extent = _extent(low, high)
+    _bodies(report, bodies)
+    up = np.median(upright, axis=0)
+    tall = float(np.median(list(report.heights.values())))
+    if up[2] < _UP * tall:
+        axis = int(np.abs(up).argmax())
+        sign = "-" if up[axis] < 0 else ""
+        found = f"; {sign}{'xyz'[axis]} seems to" if abs(up[axis]) > _UP * tall else ""
+        report.problems.append(f"z does not point up: heads are {up[2]:.2f} m above the ankles in the median{found}")
+    elif not -0.15 * tall < np.median(floors) < 0.25 * tall:
+        report.problems.append(
+            f"the lowest ankle is at {np.median(floors):.2f} m in the median, expected it near z = 0"
+        )
+    return report
+
+
+def _look_at_store(store: PoseStore, report: Report, progress: bool) -> Report:
+    views = store.views
+    report.skeleton, report.joints = store.skeleton, store.input.shape[1]
+    report.subjects, report.actions = sorted(store.subjects, key=_natural), list(store.actions)
+    report.cameras = sorted({view.camera for view in views})
+    report.motions = len(store.motions)
+    report.image_sizes = sorted({view.size for view in views if math.isfinite(view.size[0])})
+    report.image_sizes = [list(size) for size in report.image_sizes]
+    _sequences(report, [view.frames for view in views], [view.fps for view in views])
+    report.seconds = _duration((view.motion, view.frames, view.fps) for view in views)
+    report.notes += store.source.get("notes", [])
+    if not store.temporal:
+        report.notes.append("single poses: frames do not follow each other in time")
+    if missing := store.source.get("missing"):
+        report.notes.append(
+            f"{missing['keypoints']} keypoints and {missing['joints']} joints of poses are missing; they have "
+            "confidence and weight 0"
+        )
+    bodies, checks = BodyChecks(store.skeleton), ViewChecks(store)
+    for view in track(views, "looking at views", progress):
+        rows = slice(view.start, view.start + view.frames)
+        checks.add(view, rows)
+        if store.factor is None or np.isfinite(store.factor[rows]).all():
+            known = None if store.weight is None else store.weight[rows]
+            bodies.add(_called(view), view.subject, store.pose[rows], known, view.fps if store.temporal else math.nan)
+    report.keypoints, report.known = checks.keypoints(), checks.known
+    report.extent = _extent(checks.low, checks.high)
+    report.problems += checks.problems()
+    _bodies(report, bodies)
+    rules = PROTOCOLS.get(store.source.get("protocol", "subjects"))
+    if rules is not None:
+        report.protocol = {"name": rules.name, "text": rules.text}
+    report.problems += protocol_problems(store, str(store.source.get("format", report.format)))
+    return report
+
+
+def _called(view: Any) -> str:
+    return f"{view.motion} of camera {view.camera}"

@@ -1,0 +1,83 @@
+"""Loaders of windows: whole batches at once, in an order that a resumed run takes up where it was left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from .windows import PoseWindows
+
+__all__ = ["EpochSampler", "EverySample", "window_loader"]
+
+
+class EpochSampler(DistributedSampler):
+    """A shuffle that depends on (seed, epoch) only, so that two runs, and a run and its resumption, see one order.
+
+    Lightning calls `set_epoch`, and leaves a `DistributedSampler` alone under DDP, where every process takes its share
+    (the last samples are repeated until the shares are equal).
+    """
+
+    def __init__(self, dataset: PoseWindows, seed: int, replicas: int = 1, rank: int = 0) -> None:
+        # The base class seeds with seed + epoch; the factor keeps seeds from sharing orders one epoch apart.
+        super().__init__(dataset, num_replicas=replicas, rank=rank, shuffle=True, seed=seed * 1_000_003)
+        self._done: tuple[int, int] | None = None
+
+    def resume(self, epoch: int, samples: int) -> None:
+        """Leave out the first `samples` of `epoch`, which were trained on before; later epochs are whole."""
+        self.set_epoch(epoch)
+        self._done = (epoch, samples)
+
+    def __iter__(self) -> Iterator[int]:
+        order = list(super().__iter__())
+        skip = self._done[1] if self._done is not None and self._done[0] == self.epoch else 0
+        return iter(order[skip:])
+
+
+class EverySample(DistributedSampler):
+    """A process's share of the samples, in order, none of them twice: what scores are summed over."""
+
+    def __init__(self, dataset: PoseWindows, replicas: int = 1, rank: int = 0) -> None:
+        super().__init__(dataset, num_replicas=replicas, rank=rank, shuffle=False)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.rank, len(self.dataset), self.num_replicas))
+
+    def __len__(self) -> int:
+        return len(range(self.rank, len(self.dataset), self.num_replicas))
+
+
+class _Batches(Dataset[dict[str, Tensor]]):
+    """Lets a DataLoader fetch the samples of a batch in one go."""
+
+    def __init__(self, windows: PoseWindows) -> None:
+        self.windows = windows
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def __getitems__(self, indices: list[int]) -> dict[str, Tensor]:
+        return self.windows.batch(indices)
+
+
+def _as_it_is(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    return batch
+
+
+def window_loader(
+    windows: PoseWindows, batch_size: int, sampler: DistributedSampler, *, workers: int = 0, **options: Any
+) -> DataLoader[dict[str, Tensor]]:
+    """A DataLoader whose batches :meth:`PoseWindows.batch` makes: a gather a key, no sample by sample."""
+    return DataLoader(
+        _Batches(windows),
+        batch_size=batch_size,
+        sampler=sampler,
+        collate_fn=_as_it_is,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+        **options,
+    )

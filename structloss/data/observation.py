@@ -1,0 +1,132 @@
+"""Clips seen by cameras: motion in the world to the keypoints and camera-space poses that networks train on."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ..errors import ArgumentError, DataError, check_choice
+from ..skeletons import convert
+from ._progress import track
+from .cameras import Camera, h36m_cameras, normalize_screen
+from .clips import Clip
+from .detections import simulate_detections
+from .store import PoseStore, View
+
+__all__ = ["DETECTIONS", "observe"]
+
+Cameras = Callable[[int, Clip], Sequence[Camera]] | Sequence[Sequence[Camera]]
+
+DETECTIONS = ("simulated", "exact")
+_RIGS = {"train": ("S1", "S5", "S6", "S7", "S8"), "test": ("S9", "S11")}
+_NEAREST = 0.3  # metres; closer to the image plane, the pinhole's image and the image scale mean nothing
+
+
+def observe(
+    clips: Sequence[Clip],
+    split: str = "train",
+    *,
+    cameras: Cameras | None = None,
+    views: int | None = None,
+    detections: str = "simulated",
+    seed: int = 0,
+    recentre: bool = True,
+    skeleton: str = "h36m",
+    progress: bool = False,
+) -> PoseStore:
+    """Put cameras around each clip, detect the joints in 2D, and keep both.
+
+    Args:
+        clips: what to look at; keys must differ.
+        split: "train" or "test"; decides on the default cameras.
+        cameras: `cameras(clip index, clip)` or one sequence per clip. Default: the four Human3.6M cameras of a subject;
+            training subjects cycle through the rigs of S1, S5, S6, S7, S8, test subjects through S9, S11.
+        views: use the first so many cameras of each clip; None for all.
+        detections: "simulated" (see :mod:`~structloss.data.detections`; seen through the distorting lens), or "exact":
+            the pinhole image of the pose with confidence 1, the published "ground-truth 2D".
+        seed: of the simulated detections. They depend on it, the clip's subject and name, and the view only.
+        recentre: move each clip so that its mean hip stands on the origin, where the cameras look.
+        skeleton: joint order of the store: "h36m", that of clips, or one that it converts to.
+        progress: show a progress bar on a terminal.
+
+    Raises:
+        ArgumentError: an argument out of range, or too few cameras for a clip.
+        DataError: no clips, two with the same key, or a person behind a camera or closer to it than 0.3 m.
+        UnknownNameError: an unknown skeleton, or one that clips can't be converted to.
+    """
+    check_choice("split", split, tuple(_RIGS))
+    check_choice("detections", detections, DETECTIONS)
+    if seed < 0:
+        raise ArgumentError(f"seed is {seed}, expected at least 0.")
+    if views is not None and views < 1:
+        raise ArgumentError(f"views is {views}, expected at least 1 camera.")
+    if not clips:
+        raise DataError("clips is empty, expected at least one clip.")
+    seen_keys: set[str] = set()
+    for clip in clips:
+        if clip.key in seen_keys:
+            raise DataError(f"two clips are called {clip.key!r}, expected different names.")
+        seen_keys.add(clip.key)
+    clips = [clip.centred() for clip in clips] if recentre else list(clips)
+    rigs = _rigs(clips, split, cameras, views)
+    found: list[View] = []
+    poses, inputs, offset = [], [], 0
+    for c, clip in track(list(enumerate(clips)), "2D detections", progress):
+        for v, camera in enumerate(rigs[c]):
+            pose, seen = _see(clip, camera, v, detections, seed)
+            intrinsics = tuple(float(k) for k in camera.screen_intrinsics())
+            found.append(
+                View(
+                    clip.subject, clip.action, clip.name, camera.id, v, offset, len(clip), clip.fps,
+                    (float(camera.width), float(camera.height)), intrinsics,
+                )
+            )  # fmt: skip
+            offset += len(clip)
+            poses.append(convert(pose, "h36m", skeleton))
+            inputs.append(convert(seen, "h36m", skeleton))
+    source = {"format": "clips", "protocol": "subjects", "detections": detections, "seed": seed}
+    return PoseStore(tuple(found), np.concatenate(inputs), np.concatenate(poses), skeleton=skeleton, source=source)
+
+
+def _rigs(clips: Sequence[Clip], split: str, cameras: Cameras | None, views: int | None) -> list[Sequence[Camera]]:
+    """The cameras of each clip."""
+    if cameras is None:
+        names = _RIGS[split]
+        order = {s: i for i, s in enumerate(sorted({c.subject for c in clips}))}
+        rigs: list[Sequence[Camera]] = [h36m_cameras(names[order[c.subject] % len(names)]) for c in clips]
+    elif callable(cameras):
+        rigs = [cameras(i, clip) for i, clip in enumerate(clips)]
+    else:
+        if len(cameras) != len(clips):
+            raise ArgumentError(f"cameras has {len(cameras)} entries, expected {len(clips)}, one per clip.")
+        rigs = list(cameras)
+    for clip, rig in zip(clips, rigs, strict=True):
+        if len(rig) < (views or 1):
+            raise ArgumentError(f"clip {clip.key!r} has {len(rig)} cameras, expected at least {views or 1}.")
+    return [rig[:views] for rig in rigs]
+
+
+def _see(clip: Clip, camera: Camera, view: int, detections: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pose in the camera's frame and network input, both float32 `[T, 17, 3]`."""
+    points = camera.to_camera(clip.positions)
+    nearest = points[..., 2].min()
+    if not nearest >= _NEAREST:
+        raise DataError(
+            f"clip {clip.key!r} comes within {nearest:.2f} m of the image plane of camera {camera.id}, expected at "
+            f"least {_NEAREST} m; leave the clip out, or pass cameras farther away."
+        )
+    if detections == "exact":
+        # Not Camera.project: that clamps far outside of the image, the target does not.
+        k = camera.screen_intrinsics()
+        screen = points[..., :2] / points[..., 2:] * k[:2] + k[2:]
+        confidence = np.ones(points.shape[:-1])
+    else:
+        # Keyed by name, so a clip looks the same whatever else is in the set, and in whatever order it is prepared.
+        rng = np.random.default_rng([seed, zlib.crc32(clip.key.encode()), view])
+        pixels = camera.project(points)
+        keypoints, confidence, _ = simulate_detections(points, pixels, camera, rng, fps=clip.fps)
+        screen = normalize_screen(keypoints, camera.width, camera.height)
+    seen = np.concatenate([screen, confidence[..., None]], axis=-1)
+    return points.astype(np.float32), seen.astype(np.float32)
