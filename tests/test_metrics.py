@@ -25,7 +25,13 @@ from structloss.metrics import depth_order, procrustes
 GOLDEN = np.load(Path(__file__).parent / "golden" / "metrics.npz")
 NAN = float("nan")
 
-POSITION = ["mpjpe", "pa_mpjpe", "n_mpjpe", "mpjve"]
+POSITION = ["mpjpe", "pa_mpjpe", "n_mpjpe", "mpjve", "acceleration_error"]
+
+
+def without_target(function):
+    return lambda pred, target, weight=None, **kwargs: function(pred, weight=weight, **kwargs)
+
+
 # function, its keyword arguments, class with the same arguments
 PAIRS = {
     "mpjpe": (metrics.mpjpe, {"root": 0}, metrics.MPJPE),
@@ -33,11 +39,23 @@ PAIRS = {
     "pa_mpjpe": (metrics.pa_mpjpe, {}, metrics.PAMPJPE),
     "n_mpjpe": (metrics.n_mpjpe, {"root": 3}, metrics.NMPJPE),
     "mpjve": (metrics.mpjve, {"root": 0}, metrics.MPJVE),
+    "acceleration": (metrics.acceleration_error, {"root": 2}, metrics.AccelerationError),
+    "pck": (metrics.pck, {"threshold": 1.5, "joints": (1, 5, 16), "root": 0}, metrics.PCK),
+    "auc": (metrics.auc, {"thresholds": (0.5, 1.0, 2.0)}, metrics.AUC),
+    "lse": (without_target(metrics.lse), {}, metrics.LSE),
+    "lse limbs": (without_target(metrics.lse), {"level": "limb", "relative": True}, metrics.LSE),
+    "bsle": (metrics.bsle, {}, metrics.BSLE),
+    "lle": (metrics.lle, {"relative": True}, metrics.LLE),
+    "spread": (without_target(metrics.bone_length_spread), {}, metrics.BoneLengthSpread),
+    "bplp_c": (without_target(metrics.bplp_c), {}, metrics.BPLPC),
+    "illegal angles": (without_target(metrics.illegal_angle_rate), {"flexion": 10.0}, metrics.IllegalAngleRate),
     "joints": (metrics.depth_order_accuracy, {"over": "joints"}, metrics.DepthOrderAccuracy),
     "frames": (metrics.depth_order_accuracy, {"over": "frames", "root": 0}, metrics.DepthOrderAccuracy),
 }
 per_pair = pytest.mark.parametrize(("function", "kwargs", "cls"), PAIRS.values(), ids=PAIRS)
 per_function = pytest.mark.parametrize("name", [*POSITION, "depth_order_accuracy"])
+# Sums of zeros and ones: exact, whatever order they are added in.
+COUNTS = ["pck", "auc", "illegal angles", "joints", "frames"]
 
 
 def poses(*shape, seed=0, dtype=torch.float64):
@@ -91,6 +109,12 @@ def test_golden_mpjve(published):
     steps = metrics.mpjve(*published, reduction="none")
     assert steps.shape == (4, 26)
     close(steps.mean(-1), GOLDEN["videopose3d_mean_velocity_error"], 1e-10)
+
+
+def test_golden_acceleration(published):
+    golden = np.load(Path(__file__).parent / "golden" / "scores.npz")
+    close(metrics.acceleration_error(*published, reduction="none"), golden["acc_error"])
+    close(metrics.mpjpe(*published, reduction="joints"), golden["jpe"].mean(0))
 
 
 # Procrustes
@@ -220,7 +244,7 @@ def test_zero_weights_drop_out_whatever_they_hide(name):
     hidden = (w == 0)[..., None]
     for junk in (NAN, float("inf"), 1e300):
         found = function(pred.masked_fill(hidden, junk), target.masked_fill(hidden, -junk), weight=w)
-        close(found, expected, 0 if name in ("mpjpe", "mpjve") else 1e-13)
+        close(found, expected, 0 if name in ("mpjpe", "mpjve", "acceleration_error") else 1e-13)
     assert function(pred.masked_fill(~hidden, NAN), target, weight=w).isnan()
 
 
@@ -235,6 +259,32 @@ def test_padding_equals_cropping(name):
     assert found[:, 4:].isnan().all()
     close(function(pred, target, weight=w.bool()), function(pred[:, :4, 2:], target[:, :4, 2:]))
     close(function(pred, target, weight=torch.arange(9)), function(pred, target, weight=5.0 * torch.arange(9)))
+
+
+@pytest.mark.parametrize("name", POSITION)
+def test_one_value_a_joint(name):
+    function = getattr(metrics, name)
+    pred, target = poses(2, 12, 9)
+    w = weights(2, 12, 9)
+    w[..., 4] = 0
+    found = function(pred, target, weight=w, reduction="joints")
+    assert found.shape == (9,) and found.isnan().nonzero().tolist() == [[4]]
+    rows = {"mpjve": w[:, 1:] * w[:, :-1], "acceleration_error": w[:, 2:] * w[:, 1:-1] * w[:, :-2]}.get(name, w)
+    share = rows.sum((0, 1)) / rows.sum()
+    close((share * found.nan_to_num()).sum(), function(pred, target, weight=w))
+    with pytest.raises(ArgumentError, match="reduction is 'bones', expected one of 'mean', 'none', 'joints'"):
+        function(pred, target, reduction="bones")
+
+
+def test_acceleration_needs_three_frames():
+    pred, target = poses(1, 6, 4)
+    w = torch.ones(1, 6, 1)
+    w[0, 1] = 0
+    found = metrics.acceleration_error(pred, target, weight=w, reduction="none")
+    assert found.isnan().tolist() == [[True, True, False, False]]
+    assert metrics.acceleration_error(*poses(2, 2, 7)).isnan()
+    line = torch.arange(6.0)[:, None, None] * torch.rand(4, 3)
+    assert metrics.acceleration_error(pred + line, pred).abs() < 1e-7, "even motion has no acceleration"
 
 
 def test_mpjve_needs_both_frames():
@@ -256,7 +306,7 @@ def test_shapes_dtypes_and_strides(name):
     assert function(pred[0, 0], target[0, 0]).isfinite()
     strided = pred.permute(3, 1, 0, 2, 4).contiguous().permute(2, 1, 3, 0, 4)
     assert not strided.is_contiguous() and function(strided, target) == expected
-    last = {"mpjve": (4,)}.get(name, (5,))
+    last = {"mpjve": (4,), "acceleration_error": (3,)}.get(name, (5,))
     assert function(pred, target, reduction="none").shape == (2, 3, *last)
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         low = function(pred.to(dtype), target.to(dtype))
@@ -378,8 +428,8 @@ def test_depth_order_long_clip_in_little_time():
 
 @per_pair
 def test_class_equals_function_however_the_data_are_cut(function, kwargs, cls):
-    pred, target = poses(9, 6, 7)
-    w = weights(9, 6, 7)
+    pred, target = poses(9, 6, 17)
+    w = weights(9, 6, 17)
     expected = function(pred, target, weight=w, **kwargs)
     for cuts in ([9], [4, 5], [1, 0, 5, 3], [1] * 9):
         metric = cls(**kwargs)
@@ -402,7 +452,7 @@ def test_unweighted_depth_pairs_are_exact_however_cut(over):
 
 @per_pair
 def test_class_pickles_moves_and_starts_empty(function, kwargs, cls):
-    pred, target = poses(2, 6, 7, dtype=torch.float32)
+    pred, target = poses(2, 6, 17, dtype=torch.float32)
     metric = cls(**kwargs)
     metric.update(pred[:0], target[:0])
     assert metric.compute().isnan()
@@ -413,31 +463,113 @@ def test_class_pickles_moves_and_starts_empty(function, kwargs, cls):
     assert found.dtype == torch.float64 and found.shape == ()
     close(found, function(pred, target, **kwargs))
     close(metric.compute(), function(pred[:1], target[:1], **kwargs))
-    assert cls.higher_is_better is (cls is metrics.DepthOrderAccuracy)
+    higher = cls in (metrics.DepthOrderAccuracy, metrics.PCK, metrics.AUC, metrics.BPLPC)
+    assert cls.higher_is_better is higher
+
+
+def _whole(*shape):
+    """Poses whose errors, steps and bone lengths are whole numbers, so that their sums are exact in any order."""
+    rng = torch.Generator().manual_seed(0)
+    triples = torch.tensor([[3.0, 4.0, 0.0], [0.0, 6.0, 8.0], [12.0, 0.0, 5.0], [2.0, 3.0, 6.0], [8.0, 4.0, 1.0]])
+    along = triples.double()[torch.randint(5, (1, 1, shape[-1]), generator=rng)]
+    return [torch.randint(1, 50, (*shape, 1), generator=rng) * along for _ in range(2)]
+
+
+def _cases():
+    """name -> metrics made alike, and how to update one with clips `part` of the data set."""
+    pred, target = poses(5, 6, 17)
+    whole = _whole(5, 6, 17)
+    w = weights(5, 6, 17)
+    action, frame = torch.tensor([0, 1, 0, 2, 1]), torch.arange(30).reshape(5, 6) // 2
+    score = {"sequence": torch.tensor([0, 3, 3, 5, 0]), "activity": torch.tensor([1, 7, 7, 2, 2])}
+    h3wb = poses(5, 6, 133)
+    cases = {}
+    for key, (_, kwargs, cls) in PAIRS.items():
+        cases[key] = (lambda cls=cls, k=kwargs: cls(**k)), lambda m, part: m.update(pred[part], target[part], w[part])
+        if key in COUNTS:
+            cases[f"{key} unweighted"] = cases[key][0], lambda m, part: m.update(pred[part], target[part])
+    for name, cls in {
+        "mpjpe": metrics.MPJPE,
+        "mpjve": metrics.MPJVE,
+        "acceleration": metrics.AccelerationError,
+    }.items():
+        cases[f"{name} whole"] = cls, lambda m, part: m.update(whole[0][part], whole[1][part])
+    cases["actions"] = (
+        lambda: metrics.PerAction(metrics.MPJPE(root=0), ["a", "b", "c", "never"]),
+        lambda m, part: m.update(pred[part], target[part], w[part], action=action[part]),
+    )
+    cases["frames of actions"] = (
+        lambda: metrics.MotionBERTScore(metrics.PCK(threshold=1.0), ["a", "b"], [0, 1, -1, 0, 0] * 3),
+        lambda m, part: m.update(pred[part], target[part], frame=frame[part]),
+    )
+    cases["joints of errors"] = (
+        lambda: metrics.PerJoint(metrics.MPJPE()),
+        lambda m, part: m.update(whole[0][part], whole[1][part]),
+    )
+    cases["sequences"] = (
+        lambda: metrics.BoneLengthSpread(sequences=True),
+        lambda m, part: m.update(pred[part], None, w[part], sequence=action[part]),
+    )
+
+    def update_some(metric, part):
+        if rows := [clip for clip in range(5)[part] if clip not in (0, 3)]:  # those of the first process
+            metric.update(pred[rows], sequence=action[rows])
+
+    cases["a process without data"] = lambda: metrics.BoneLengthSpread(sequences=True, reduction="limbs"), update_some
+    cases["3dhp"] = (
+        metrics.MPIINF3DHPScore,
+        lambda m, part: m.update(50 * pred[part], 50 * target[part], **{k: v[part] for k, v in score.items()}),
+    )
+    cases["h3wb"] = metrics.H3WBScore, lambda m, part: m.update(h3wb[0][part], h3wb[1][part])
+    return cases
+
+
+EXACT = {"mpjpe whole", "mpjve whole", "acceleration whole", "joints of errors", *(f"{k} unweighted" for k in COUNTS)}
+
+
+def _results(metric):
+    """Every number that a metric gives, by name."""
+    value = metric.compute()
+    found = {"": value.tolist()} if isinstance(value, torch.Tensor) else {k: v.tolist() for k, v in value.items()}
+    if hasattr(metric, "per_action"):
+        found |= metric.per_action()
+    if hasattr(metric, "breakdown"):
+        for kind, parts in metric.breakdown().items():
+            found |= {f"{kind} {name} {key}": v for name, scores in parts.items() for key, v in scores.items()}
+    return found
 
 
 def _worker(rank, store, results):
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
     try:
-        pred, target = poses(5, 6, 7)
-        part = slice(0, 2) if rank == 0 else slice(2, 5)  # uneven parts
         values = {}
-        for key, (_, kwargs, cls) in PAIRS.items():
-            metric = cls(**kwargs)
-            metric.update(pred[part], target[part])
-            values[key] = metric.compute().item()
+        for key, (make, update) in _cases().items():
+            metric = make()
+            for clip in (0, 3) if rank == 0 else (1, 4, 2):  # uneven parts, in another order
+                update(metric, slice(clip, clip + 1))
+            values[key] = _results(metric)
         torch.save(values, f"{results}.{rank}")
     finally:
         dist.destroy_process_group()
 
 
 def test_two_processes_equal_one(tmp_path):
+    """Counts and sums of whole numbers to the last bit, other sums to the rounding of their order."""
     mp.spawn(_worker, args=(tmp_path / "store", tmp_path / "values"), nprocs=2)
-    pred, target = poses(5, 6, 7)
+    cases = _cases()
+    assert cases.keys() >= EXACT
     for rank in range(2):
         values = torch.load(f"{tmp_path / 'values'}.{rank}", weights_only=True)
-        for key, (function, kwargs, _) in PAIRS.items():
-            assert values[key] == pytest.approx(function(pred, target, **kwargs).item(), rel=1e-12)
+        for key, (make, update) in cases.items():
+            metric = make()
+            update(metric, slice(None))
+            expected = _results(metric)
+            assert values[key].keys() == expected.keys(), key
+            for name, value in expected.items():
+                if key in EXACT or (key == "3dhp" and ("pck" in name or "auc" in name)):
+                    assert values[key][name] == value, (key, name)
+                else:
+                    assert values[key][name] == pytest.approx(value, rel=1e-12), (key, name)
 
 
 # Bad input

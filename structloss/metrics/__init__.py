@@ -9,20 +9,64 @@
 >>> metric.update(pred, target)
 >>> metric.compute().item()
 0.0
+
+Position and motion: MPJPE, PA-MPJPE, N-MPJPE, MPJVE, acceleration error, PCK, AUC, depth order. Structure: LSE, BSLE,
+LLE, limb symmetry, spread of bone lengths, BPLP-C, illegal angles. `PerJoint`, `PerAction` and `MotionBERTScore` break
+a metric down; `MPIINF3DHPScore` and `H3WBScore` are whole protocols.
 """
 
-from .classes import MPJPE, MPJVE, NMPJPE, PAMPJPE, DepthOrderAccuracy
-from .functional import depth_order_accuracy, mpjpe, mpjve, n_mpjpe, pa_mpjpe
+from .angles import IllegalAngleRate, illegal_angle_rate
+from .classes import MPJPE, MPJVE, NMPJPE, PAMPJPE, AccelerationError, DepthOrderAccuracy
+from .depth_order import depth_order_accuracy
+from .functional import acceleration_error, mpjpe, mpjve, n_mpjpe, pa_mpjpe
+from .grouped import MotionBERTScore, PerAction, PerJoint
+from .lengths import BSLE, LIMBS, LLE, LSE, LimbSymmetry, bsle, limb_symmetry, lle, lse
+from .protocols import H3WBScore, MPIINF3DHPScore
+from .spread import BPLPC, BoneLengthSpread, bone_length_spread, bplp_c
+from .thresholds import AUC, AUC_THRESHOLDS, PCK, PCK_THRESHOLD, auc, pck
 
 __all__ = [
+    # position and motion
     "MPJPE",
     "MPJVE",
     "NMPJPE",
     "PAMPJPE",
+    "AccelerationError",
     "DepthOrderAccuracy",
+    "acceleration_error",
     "depth_order_accuracy",
     "mpjpe",
     "mpjve",
     "n_mpjpe",
     "pa_mpjpe",
+    # thresholds
+    "AUC",
+    "AUC_THRESHOLDS",
+    "PCK",
+    "PCK_THRESHOLD",
+    "auc",
+    "pck",
+    # structure
+    "BPLPC",
+    "BSLE",
+    "LIMBS",
+    "LLE",
+    "LSE",
+    "BoneLengthSpread",
+    "IllegalAngleRate",
+    "LimbSymmetry",
+    "bone_length_spread",
+    "bplp_c",
+    "bsle",
+    "illegal_angle_rate",
+    "limb_symmetry",
+    "lle",
+    "lse",
+    # breakdowns
+    "MotionBERTScore",
+    "PerAction",
+    "PerJoint",
+    # protocols
+    "H3WBScore",
+    "MPIINF3DHPScore",
 ]

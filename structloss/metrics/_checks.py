@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from ..errors import ArgumentError, DtypeError, check_choice
+from ..skeletons import Skeleton, get
 
-REDUCTIONS = ("mean", "none")
 
-
-def check_reduction(reduction: str) -> None:
-    check_choice("reduction", reduction, REDUCTIONS)
+def check_reduction(reduction: str, *parts: str) -> None:
+    """ "mean", "none", or what the metric's parts are called: one value a joint, bone, pair, ..."""
+    check_choice("reduction", reduction, ("mean", "none", *parts))
 
 
 def check_root(root: int | None) -> None:
@@ -19,13 +19,53 @@ def check_root(root: int | None) -> None:
         raise ArgumentError(f"root is {root!r}, expected None or the index of a joint (0 or more).")
 
 
-def _check_pose(name: str, pose: Tensor) -> None:
+def check_joints(joints: object) -> tuple[int, ...] | None:
+    """Indices of the joints to score; None is all."""
+    if joints is None:
+        return None
+    try:
+        indices = tuple(joints)  # type: ignore[arg-type]
+    except TypeError:
+        indices = ()
+    whole = all(isinstance(j, int) and not isinstance(j, bool) and j >= 0 for j in indices)
+    if not indices or not whole or len(set(indices)) < len(indices):
+        raise ArgumentError(f"joints is {joints!r}, expected None or different indices of joints (0 or more).")
+    return indices
+
+
+def check_labels(
+    name: str, labels: Tensor, shape: torch.Size, count: int | None, device: torch.device, rows: str = "frames"
+) -> Tensor:
+    """Numbers 0 to count - 1 (None: any), one a clip or, if the rows are frames, one a frame, as int64 of `shape`
+    [..., T] on the device.
+
+    Raises:
+        ArgumentError: another type, shape or device, or a number out of range.
+    """
+    if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.is_complex():
+        found = f"of dtype {labels.dtype}" if isinstance(labels, Tensor) else f"a {type(labels).__name__}"
+        raise ArgumentError(f"{name} is {found}, expected an integer tensor.")
+    if labels.shape == shape[:-1]:
+        wide = labels.long()[..., None].expand(shape)
+    elif labels.shape == shape and rows == "frames":
+        wide = labels.long()
+    else:
+        expected = f"{tuple(shape[:-1])}, one a clip" + (f", or {tuple(shape)}, one a frame" * (rows == "frames"))
+        raise ArgumentError(f"{name} has shape {tuple(labels.shape)}, expected {expected}.")
+    low, high = (int(x) for x in wide.aminmax()) if wide.numel() else (0, 0)
+    if count is not None and (low < 0 or high >= count):
+        raise ArgumentError(f"{name} has values from {low} to {high}, expected 0 to {count - 1}.")
+    return wide.to(device)
+
+
+def _check_pose(name: str, pose: Tensor, channels: tuple[int, ...] = (3,)) -> None:
     if not isinstance(pose, Tensor):
         raise ArgumentError(f"{name} is a {type(pose).__name__}, expected a torch tensor.")
     if not pose.is_floating_point():
         raise DtypeError(f"{name} has dtype {pose.dtype}, expected a floating-point tensor.")
-    if pose.ndim < 3 or pose.shape[-1] != 3:
-        raise ArgumentError(f"{name} has shape {tuple(pose.shape)}, expected [..., T, J, 3].")
+    if pose.ndim < 3 or pose.shape[-1] not in channels:
+        expected = " or ".join(f"[..., T, J, {c}]" for c in channels)
+        raise ArgumentError(f"{name} has shape {tuple(pose.shape)}, expected {expected}.")
 
 
 def prepare(
@@ -57,6 +97,33 @@ def prepare(
     return torch.where(scored, pred, 0.0), torch.where(scored, target, 0.0), weight
 
 
+def prepare_pose(pred: Tensor, weight: Tensor | None, skeleton: str) -> tuple[Tensor, Tensor, Skeleton]:
+    """Like :func:`prepare`, for a metric of the predicted skeleton alone."""
+    body = check_body(pred, skeleton)
+    return *prepare_any(pred, weight, body.num_joints - 1), body
+
+
+def prepare_any(pred: Tensor, weight: Tensor | None, last: int) -> tuple[Tensor, Tensor]:
+    """Like :func:`prepare_pose`, for joints up to `last` in 2D or 3D of no registered skeleton."""
+    _check_pose("pred", pred, channels=(2, 3))
+    if pred.shape[-2] <= last:
+        raise ArgumentError(f"pred has shape {tuple(pred.shape)}, expected at least {last + 1} joints.")
+    pred = pred.detach().double()
+    weight = _weight(weight, pred)
+    return torch.where((weight > 0)[..., None], pred, 0.0), weight
+
+
+def check_body(pred: Tensor, skeleton: str) -> Skeleton:
+    """The skeleton called so; raises if `pred` is no pose of as many joints."""
+    _check_pose("pred", pred)
+    body = get(skeleton)
+    if pred.shape[-2] != body.num_joints:
+        raise ArgumentError(
+            f"pred has shape {tuple(pred.shape)}, expected {body.num_joints} joints, those of skeleton {skeleton!r}."
+        )
+    return body
+
+
 def _weight(weight: Tensor | None, pred: Tensor) -> Tensor:
     shape = pred.shape[:-1]
     if weight is None:
@@ -78,8 +145,20 @@ def _weight(weight: Tensor | None, pred: Tensor) -> Tensor:
     return wide
 
 
+def weighted(value: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Weighted values and their weights; not simply the product, since NaN times a weight of 0 is NaN."""
+    return torch.where(weight > 0, weight * value, 0.0), weight
+
+
 def reduce(total: Tensor, count: Tensor, reduction: str) -> Tensor:
-    """Weighted mean from sums: over everything ("mean"), or one for each entry ("none"). 0/0 is NaN: nothing scored."""
+    """Weighted mean from weighted values and weights, both `[..., parts]`.
+
+    "mean" is over everything, "none" over each row's parts, any other reduction over each part's rows. 0/0 is NaN:
+    nothing was scored.
+    """
     if reduction == "mean":
-        total, count = total.sum(), count.sum()
-    return total / count
+        return total.sum() / count.sum()
+    if reduction == "none":
+        return total.sum(-1) / count.sum(-1)
+    rows = tuple(range(total.dim() - 1))
+    return total.sum(rows) / count.sum(rows)

@@ -47,13 +47,13 @@ def depth_order_accuracy(
         DtypeError: poses that are not floating point.
     """
     check_reduction(reduction)
-    return reduce(*depth_order_sums(pred, target, weight, over=over, root=root), reduction)
+    return reduce(*depth_order_values(pred, target, weight, over=over, root=root), reduction)
 
 
-def depth_order_sums(
+def depth_order_values(
     pred: Tensor, target: Tensor, weight: Tensor | None, *, over: str, root: int | None
 ) -> tuple[Tensor, Tensor]:
-    """Weight of the correctly ordered pairs and of all pairs, a row."""
+    """Weight of the correctly ordered pairs and of all pairs, `[..., rows, 1]`."""
     check_choice("over", over, OVER)
     check_root(root)
     pred, target, weight = prepare(pred, target, weight, root)
@@ -62,14 +62,14 @@ def depth_order_sums(
         p, t, weight = p.mT, t.mT, weight.mT
     rows, n = p.shape[:-1], p.shape[-1]
     if n == 0:
-        return p.new_zeros(rows), p.new_zeros(rows)
+        return p.new_zeros(*rows, 1), p.new_zeros(*rows, 1)
     p, t, weight = (x.reshape(-1, n) for x in (p, t, weight))
     right, total = torch.empty_like(p[:, 0]), torch.empty_like(p[:, 0])
     step = max(1, _BLOCK // n)
     for i in range(0, len(p), step):
         block = slice(i, i + step)
         right[block], total[block] = _count(p[block], t[block], weight[block])
-    return right.reshape(rows), total.reshape(rows)
+    return right.reshape(*rows, 1), total.reshape(*rows, 1)
 
 
 def _dense_rank(x: Tensor) -> Tensor:
@@ -86,7 +86,7 @@ def _cumulate(x: Tensor) -> Tensor:
 
 
 def _count(p: Tensor, t: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
-    """`depth_order_sums` of rows [R, N].
+    """`depth_order_values` of rows [R, N].
 
     Two different target ranks agree down to some bit, where the lower has 0 and the higher has 1. So every pair is met
     exactly once, level by level: among the entries with equal higher bits, sorted by prediction, each entry with bit 1

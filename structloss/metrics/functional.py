@@ -8,7 +8,8 @@ differentiable; the losses in :mod:`structloss` of the same names are.
 exactly, whatever they hold, and so does a frame whose weights are all 0. `reduction="mean"` is the mean over all joints
 of all frames, weighted: sum(w e) / sum(w), the root included like any joint (the published 17-joint convention: with an
 exact root it is 16/17 of the mean over the others). `reduction="none"` gives the weighted mean over each frame's
-joints, `[..., T]`. Where nothing is scored, the result is NaN.
+joints, `[..., T]`; `reduction="joints"` that of each joint over all frames, `[J]`. Where nothing is scored, the result
+is NaN.
 
 All raise :class:`~structloss.errors.ArgumentError` for shapes that differ or are not `[..., T, J, 3]`, for negative or
 non-finite weights, a root that is no joint or an unknown reduction, and :class:`~structloss.errors.DtypeError` for
@@ -21,10 +22,9 @@ import torch
 from torch import Tensor
 
 from . import procrustes
-from ._checks import check_reduction, prepare, reduce
-from .depth_order import depth_order_accuracy
+from ._checks import check_reduction, prepare, reduce, weighted
 
-__all__ = ["depth_order_accuracy", "mpjpe", "mpjve", "n_mpjpe", "pa_mpjpe"]
+__all__ = ["acceleration_error", "mpjpe", "mpjve", "n_mpjpe", "pa_mpjpe"]
 
 
 @torch.no_grad()
@@ -43,12 +43,12 @@ def mpjpe(
         weight: `[..., T, J]`, >= 0.
         root: subtract this joint from both poses first; None takes them as given. A frame whose root has weight 0
             drops out.
-        reduction: `"mean"`, or `"none"` for one value a frame, `[..., T]`.
+        reduction: `"mean"`, `"none"` for one value a frame, `[..., T]`, or `"joints"` for one a joint, `[J]`.
 
     See the module for dtypes, weights and errors raised. Source: VideoPose3D, MotionBERT (`mpjpe`, `loss_mpjpe`).
     """
-    check_reduction(reduction)
-    return reduce(*mpjpe_sums(pred, target, weight, root=root), reduction)
+    check_reduction(reduction, "joints")
+    return reduce(*mpjpe_values(pred, target, weight, root=root), reduction)
 
 
 @torch.no_grad()
@@ -62,12 +62,12 @@ def pa_mpjpe(pred: Tensor, target: Tensor, *, weight: Tensor | None = None, redu
     Args:
         pred, target: `[..., T, J, 3]`; the result has their unit.
         weight: `[..., T, J]`, >= 0.
-        reduction: `"mean"`, or `"none"` for one value a frame, `[..., T]`.
+        reduction: `"mean"`, `"none"` for one value a frame, `[..., T]`, or `"joints"` for one a joint, `[J]`.
 
     See the module for dtypes, weights and errors raised. Source: VideoPose3D, MotionBERT (`p_mpjpe`).
     """
-    check_reduction(reduction)
-    return reduce(*pa_mpjpe_sums(pred, target, weight), reduction)
+    check_reduction(reduction, "joints")
+    return reduce(*pa_mpjpe_values(pred, target, weight), reduction)
 
 
 @torch.no_grad()
@@ -79,7 +79,8 @@ def n_mpjpe(
     root: int | None = None,
     reduction: str = "mean",
 ) -> Tensor:
-    """MPJPE after the best scaling of each frame: factor sum(w p.g) / sum(w p.p), without centring.
+    """MPJPE after the best scaling of each frame: factor sum(w p.g) / sum(w p.p), without centring (VideoPose3D's
+    protocol 3).
 
     A prediction of zeros stays zero (the published code gives NaN there).
 
@@ -88,12 +89,12 @@ def n_mpjpe(
             root-relative poses or `root`.
         weight: `[..., T, J]`, >= 0.
         root: subtract this joint first; None (the published definition) takes the poses as given.
-        reduction: `"mean"`, or `"none"` for one value a frame, `[..., T]`.
+        reduction: `"mean"`, `"none"` for one value a frame, `[..., T]`, or `"joints"` for one a joint, `[J]`.
 
     See the module for dtypes, weights and errors raised. Source: VideoPose3D, MotionBERT (`n_mpjpe`).
     """
-    check_reduction(reduction)
-    return reduce(*n_mpjpe_sums(pred, target, weight, root=root), reduction)
+    check_reduction(reduction, "joints")
+    return reduce(*n_mpjpe_values(pred, target, weight, root=root), reduction)
 
 
 @torch.no_grad()
@@ -113,34 +114,58 @@ def mpjve(
         pred, target: `[..., T, J, 3]`; the result has their unit, per frame (not per second).
         weight: `[..., T, J]`, >= 0.
         root: subtract this joint first; None takes the poses as given.
-        reduction: `"mean"`, or `"none"` for one value a step, `[..., T - 1]` (`[..., 0]` for T = 0).
+        reduction: `"mean"`, `"none"` for one value a step, `[..., T - 1]` (`[..., 0]` for T = 0), or `"joints"` for one
+            a joint, `[J]`.
 
     See the module for dtypes, weights and errors raised. Source: VideoPose3D (`mean_velocity_error`), MotionBERT
     (`loss_velocity`).
     """
-    check_reduction(reduction)
-    return reduce(*mpjve_sums(pred, target, weight, root=root), reduction)
+    check_reduction(reduction, "joints")
+    return reduce(*mpjve_values(pred, target, weight, root=root), reduction)
 
 
-# Each *_sums returns, a frame, sum(w e) and sum(w) over the joints: what the functions divide and the classes add up.
+@torch.no_grad()
+def acceleration_error(
+    pred: Tensor,
+    target: Tensor,
+    *,
+    weight: Tensor | None = None,
+    root: int | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """Mean distance between predicted and true second differences x[t-1] - 2 x[t] + x[t+1].
+
+    A difference weighs the product of its three frames' weights. Two frames have none: NaN.
+
+    Args:
+        pred, target: `[..., T, J, 3]`; the result has their unit, per frame squared (published tables call it mm/s^2).
+        weight: `[..., T, J]`, >= 0.
+        root: subtract this joint first; None takes the poses as given.
+        reduction: `"mean"`, `"none"` for one value an inner frame, `[..., T - 2]`, or `"joints"` for one a joint.
+
+    See the module for dtypes, weights and errors raised. Source: MotionAGFormer (`acc_error`).
+    """
+    check_reduction(reduction, "joints")
+    return reduce(*acceleration_values(pred, target, weight, root=root), reduction)
+
+
+# Each *_values returns the weighted errors and the weights, [..., T, J]: what the functions divide and the classes sum.
 
 
 def _errors(pred: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    error = torch.linalg.vector_norm(pred - target, dim=-1)
-    # Not simply the product: NaN times a weight of 0 is NaN.
-    return torch.where(weight > 0, weight * error, 0.0).sum(-1), weight.sum(-1)
+    return weighted(torch.linalg.vector_norm(pred - target, dim=-1), weight)
 
 
-def mpjpe_sums(pred: Tensor, target: Tensor, weight: Tensor | None, *, root: int | None) -> tuple[Tensor, Tensor]:
+def mpjpe_values(pred: Tensor, target: Tensor, weight: Tensor | None, *, root: int | None) -> tuple[Tensor, Tensor]:
     return _errors(*prepare(pred, target, weight, root))
 
 
-def pa_mpjpe_sums(pred: Tensor, target: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+def pa_mpjpe_values(pred: Tensor, target: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
     pred, target, weight = prepare(pred, target, weight)
     return _errors(procrustes.fit(pred, target, weight), target, weight)
 
 
-def n_mpjpe_sums(pred: Tensor, target: Tensor, weight: Tensor | None, *, root: int | None) -> tuple[Tensor, Tensor]:
+def n_mpjpe_values(pred: Tensor, target: Tensor, weight: Tensor | None, *, root: int | None) -> tuple[Tensor, Tensor]:
     pred, target, weight = prepare(pred, target, weight, root)
     w = weight[..., None]
     dot, square = (w * pred * target).sum((-2, -1)), (w * pred * pred).sum((-2, -1))
@@ -148,6 +173,14 @@ def n_mpjpe_sums(pred: Tensor, target: Tensor, weight: Tensor | None, *, root: i
     return _errors(scale[..., None, None] * pred, target, weight)
 
 
-def mpjve_sums(pred: Tensor, target: Tensor, weight: Tensor | None, *, root: int | None) -> tuple[Tensor, Tensor]:
+def mpjve_values(pred: Tensor, target: Tensor, weight: Tensor | None, *, root: int | None) -> tuple[Tensor, Tensor]:
     pred, target, weight = prepare(pred, target, weight, root)
     return _errors(pred.diff(dim=-3), target.diff(dim=-3), weight[..., 1:, :] * weight[..., :-1, :])
+
+
+def acceleration_values(
+    pred: Tensor, target: Tensor, weight: Tensor | None, *, root: int | None
+) -> tuple[Tensor, Tensor]:
+    pred, target, weight = prepare(pred, target, weight, root)
+    inner = weight[..., 2:, :] * weight[..., 1:-1, :] * weight[..., :-2, :]
+    return _errors(pred.diff(2, dim=-3), target.diff(2, dim=-3), inner)

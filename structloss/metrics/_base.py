@@ -1,0 +1,79 @@
+"""What the metric classes share: weighted sums over batches and processes."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from ..errors import check_choice
+from ._checks import check_root
+
+__all__ = ["PartsMean", "RootRelative", "WeightedMean"]
+
+
+class WeightedMean(Metric):
+    """Sum of weighted values over the sum of weights: one number, or one for each part (joint, bone, pair, ...).
+
+    Attributes:
+        part: what the parts are called, a word that `reduction` takes; None where there are none.
+        rows: what one row of the values is: "frames", "steps" between frames, or "joints".
+        factor: from the mean to the result, 100 for per cent.
+    """
+
+    is_differentiable = False
+    higher_is_better = False
+    full_state_update = False  # forward() may compute the batch's value alone and add the sums
+
+    part: str | None = "joints"
+    rows: str = "frames"
+    factor: float = 1.0
+
+    total: Tensor
+    count: Tensor
+
+    def __init__(self, shape: tuple[int, ...] = (), **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.add_state("total", default=torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", default=torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
+
+    @abstractmethod
+    def values(self, pred: Tensor, target: Tensor | None, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Weighted values and weights, both `[..., rows, parts]`."""
+
+    def update(self, pred: Tensor, target: Tensor | None = None, weight: Tensor | None = None) -> None:
+        """Add a batch: poses `[..., T, J, 3]`, weight `[..., T, J]` or None. Metrics of the prediction alone look at no
+        target."""
+        with torch.no_grad():
+            total, count = self.values(pred, target, weight)
+        self.total = self.total + total.sum_to_size(self.total.shape)
+        self.count = self.count + count.sum_to_size(self.count.shape)
+
+    def compute(self) -> Tensor:
+        """The value over everything seen so far, float64; NaN where nothing was scored."""
+        return self.factor * (self.total / self.count)
+
+
+class RootRelative(WeightedMean):
+    """A metric of poses relative to a joint."""
+
+    def __init__(self, root: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        check_root(root)
+        self.root = root
+
+
+class PartsMean(WeightedMean):
+    """A metric of bones, pairs, ...: one number, or one a part.
+
+    Args:
+        reduction: "mean", or the class's `part` for one value a part.
+        count: how many parts there are.
+    """
+
+    def __init__(self, reduction: str, count: int, **kwargs: Any) -> None:
+        check_choice("reduction", reduction, ("mean", str(self.part)))
+        super().__init__(shape=() if reduction == "mean" else (count,), **kwargs)

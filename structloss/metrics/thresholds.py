@@ -1,0 +1,172 @@
+"""PCK and AUC: the share of joints closer to the truth than a threshold, in per cent as published.
+
+Poses are `[..., T, J, 3]`, floating point, any unit that the thresholds share (their defaults are millimetres). Both
+return float64, per cent. `weight` is `[..., T, J]`, >= 0; entries of weight 0 drop out whatever they hold. A scored
+joint whose error is NaN counts as wrong, as in MPI-INF-3DHP's evaluation. Unweighted counts are exact. Where nothing is
+scored, the result is NaN.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import ArgumentError, shown
+from ._base import RootRelative
+from ._checks import check_joints, check_reduction, prepare, reduce
+
+__all__ = ["AUC", "AUC_THRESHOLDS", "PCK", "PCK_THRESHOLD", "auc", "pck"]
+
+PCK_THRESHOLD = 150.0
+"""Millimetres; MPI-INF-3DHP."""
+AUC_THRESHOLDS = tuple(float(t) for t in range(0, 151, 5))
+"""0, 5, ..., 150 mm; MPI-INF-3DHP. No error is below 0, so with `strict` the most that 31 thresholds can give is
+96.77 %."""
+
+
+@torch.no_grad()
+def pck(
+    pred: Tensor,
+    target: Tensor,
+    *,
+    threshold: float = PCK_THRESHOLD,
+    strict: bool = True,
+    joints: Sequence[int] | None = None,
+    root: int | None = None,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """Percentage of correct keypoints: joints whose error is below the threshold.
+
+    Args:
+        pred, target: `[..., T, J, 3]`.
+        threshold: in the poses' unit.
+        strict: an error equal to the threshold is wrong (MPI-INF-3DHP); False counts it as right.
+        joints: the joints to score; None is all.
+        root: subtract this joint first; it need not be scored itself.
+        weight: `[..., T, J]`, >= 0.
+        reduction: `"mean"`, `"none"` for one value a frame, `[..., T]`, or `"joints"` for one a scored joint.
+
+    Returns:
+        Per cent, float64.
+
+    Raises:
+        ArgumentError: a wrong shape, weight, threshold or joint, or an unknown reduction.
+        DtypeError: poses that are not floating point.
+
+    Source: Mehta et al., 3DV 2017 (3DPCK).
+    """
+    check_reduction(reduction, "joints")
+    return 100 * reduce(
+        *hits(pred, target, weight, _check((threshold,)), strict, check_joints(joints), root), reduction
+    )
+
+
+@torch.no_grad()
+def auc(
+    pred: Tensor,
+    target: Tensor,
+    *,
+    thresholds: Sequence[float] = AUC_THRESHOLDS,
+    strict: bool = True,
+    joints: Sequence[int] | None = None,
+    root: int | None = None,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """Area under the curve of PCK over thresholds: the mean of PCK over them.
+
+    Args:
+        thresholds: in the poses' unit; by default MPI-INF-3DHP's 0, 5, ..., 150 mm.
+        pred, target, strict, joints, root, weight, reduction: as for :func:`pck`.
+
+    Returns, raises: as :func:`pck`. Source: Mehta et al., 3DV 2017.
+    """
+    check_reduction(reduction, "joints")
+    values = hits(pred, target, weight, _check(thresholds), strict, check_joints(joints), root)
+    return 100 * reduce(*values, reduction)
+
+
+def _check(thresholds: Sequence[float]) -> tuple[float, ...]:
+    try:
+        values = tuple(sorted(float(t) for t in thresholds))
+    except (TypeError, ValueError):
+        values = ()
+    if not values or not all(math.isfinite(t) and t >= 0 for t in values):
+        raise ArgumentError(f"thresholds is {shown(thresholds)}, expected finite numbers of 0 or more.")
+    return values
+
+
+def hits(
+    pred: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    thresholds: tuple[float, ...],
+    strict: bool,
+    joints: tuple[int, ...] | None,
+    root: int | None,
+) -> tuple[Tensor, Tensor]:
+    """Weighted number of thresholds that each joint passes, and of all thresholds; both `[..., T, J]`.
+
+    `thresholds` ascend.
+    """
+    pred, target, weight = prepare(pred, target, weight, root)
+    if joints is not None:
+        if max(joints) >= pred.shape[-2]:
+            raise ArgumentError(f"joints has {max(joints)}, expected joints below {pred.shape[-2]}.")
+        pred, target, weight = pred[..., joints, :], target[..., joints, :], weight[..., joints]
+    error = torch.linalg.vector_norm(pred - target, dim=-1).contiguous()
+    # How many thresholds lie at or below the error (strict), or below it: those are missed. NaN sorts last.
+    missed = torch.searchsorted(error.new_tensor(thresholds), error, right=strict)
+    passed = torch.where(error.isnan(), 0, len(thresholds) - missed)
+    return weight * passed, weight * len(thresholds)
+
+
+class PCK(RootRelative):
+    """:func:`pck` over a data set, per cent.
+
+    Args:
+        threshold, strict, joints, root: as for the function.
+        kwargs: those of `torchmetrics.Metric`.
+    """
+
+    higher_is_better = True
+    factor = 100.0
+
+    def __init__(
+        self,
+        threshold: float = PCK_THRESHOLD,
+        strict: bool = True,
+        joints: Sequence[int] | None = None,
+        root: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(root=root, **kwargs)
+        self.thresholds, self.strict, self.joints = _check((threshold,)), strict, check_joints(joints)
+
+    def values(self, pred: Tensor, target: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+        return hits(pred, target, weight, self.thresholds, self.strict, self.joints, self.root)
+
+
+class AUC(PCK):
+    """:func:`auc` over a data set, per cent.
+
+    Args:
+        thresholds, strict, joints, root: as for the function.
+        kwargs: those of `torchmetrics.Metric`.
+    """
+
+    def __init__(
+        self,
+        thresholds: Sequence[float] = AUC_THRESHOLDS,
+        strict: bool = True,
+        joints: Sequence[int] | None = None,
+        root: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(strict=strict, joints=joints, root=root, **kwargs)
+        self.thresholds = _check(thresholds)
