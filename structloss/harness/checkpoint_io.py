@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from ..errors import CheckpointError, MissingFileError
 
-__all__ = ["SafeCheckpointIO"]
+__all__ = ["SafeCheckpointIO", "verify_checkpoint"]
 
 
 class SafeCheckpointIO(TorchCheckpointIO):
@@ -21,15 +22,24 @@ class SafeCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike, storage_options: Any = None) -> None:
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
+        for abandoned in path.parent.glob(f".{path.name}.*"):  # of a process that was killed while writing
+            abandoned.unlink(missing_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
+            os.chmod(temporary, 0o666 & ~_umask())
             with os.fdopen(descriptor, "wb") as file:
                 torch.save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
-        except BaseException:
+        except BaseException as error:
             Path(temporary).unlink(missing_ok=True)
+            # torch reports a full disk as a RuntimeError of its archive writer.
+            if isinstance(error, OSError) or (isinstance(error, RuntimeError) and "PytorchStreamWriter" in str(error)):
+                raise CheckpointError(
+                    f"checkpoint {path} can't be written, the disk may be full: {_first_line(error)} Earlier "
+                    "checkpoints are as they were."
+                ) from error
             raise
 
     def load_checkpoint(self, path: str | os.PathLike, map_location: Any = None, **kwargs: Any) -> dict[str, Any]:
@@ -48,6 +58,28 @@ class SafeCheckpointIO(TorchCheckpointIO):
                 "--model.init_from."
             )
         return checkpoint
+
+
+def _umask() -> int:
+    """What the process takes away from the rights of new files; mkstemp gives them to their owner alone."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def verify_checkpoint(path: Path) -> None:
+    """Read a checkpoint to its end and compare the checksums of its parts.
+
+    Raises:
+        CheckpointError: it is truncated or damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError) as error:
+        raise CheckpointError(f"checkpoint {path} is truncated or damaged: {_first_line(error)}") from error
+    if damaged is not None:
+        raise CheckpointError(f"checkpoint {path} is damaged: the checksum of {damaged!r} is wrong.")
 
 
 def _first_line(error: BaseException) -> str:

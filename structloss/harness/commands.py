@@ -6,21 +6,27 @@ import os
 import re
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 from jsonargparse import DefaultHelpFormatter
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from ..data import MotionDataModule
-from ..errors import MissingFileError
+from ..errors import MissingDependencyError, MissingFileError
 from .callbacks import FiniteLoss, progress_callback
 from .checkpoint_io import SafeCheckpointIO
 from .lifting import LiftingModule
 from .recipe_files import recipe_names, recipe_path
+from .restart import Restart, RunFolder, newest_intact, step_of
+from .run_logger import RunLogger
 from .training import quiet_lightning
 
 __all__ = ["SUBCOMMANDS", "run"]
@@ -36,7 +42,11 @@ _EXAMPLES = {
   structloss fit --config repose-h36m --data.data motion.npz --trainer.precision bf16-mixed
   structloss fit --config repose-tiny --model.objective '{mpjpe: 1.0, depth_ranking_joints: 5.0}'
   structloss fit --config repose-h36m --init-from motionbert_lite.bin    (fine-tune a published checkpoint)
-  structloss fit --config repose-tiny --ckpt_path last          (resume where the last run stopped)
+  structloss fit --config repose-tiny --model.ema 0.999 --trainer.accumulate_grad_batches 4
+  torchrun --nproc-per-node 8 -m structloss.cli fit --config repose-h36m --trainer.devices 8 --data.data h36m.poses
+
+A run that was killed or stopped goes on from its last checkpoint when the same command is given again; --fresh begins
+anew. --tensorboard writes TensorBoard's logs too.
 """,
     "validate": """examples:
   structloss validate --config repose-tiny --ckpt_path runs/repose-tiny/version_0/checkpoints/last.ckpt
@@ -59,10 +69,64 @@ class _CLI(LightningCLI):
     """Links what data and model must agree on."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_lightning_class_args(Restart, "restart")
         parser.link_arguments("data.target", "model.target")
         parser.link_arguments("data.skeleton", "model.skeleton")
         parser.link_arguments("seed_everything", "data.seed")
         parser.link_arguments("seed_everything", "model.seed")
+
+    fresh = False
+    tensorboard = False
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        arguments = super()._prepare_subcommand_kwargs(subcommand)
+        logger = self.trainer.logger
+        if subcommand == "fit" and isinstance(logger, RunLogger):
+            if arguments.get("ckpt_path") is None and not self.fresh:
+                arguments["ckpt_path"] = self._take_up(logger)
+            if self.held is None and rank_zero_only.rank == 0:
+                self._begin(logger)
+            if self.tensorboard:
+                self.trainer.loggers = [*self.trainer.loggers, _tensorboard(logger)]
+        return arguments
+
+    #: the folder of the run, locked
+    held: ExitStack | None = None
+
+    def _hold(self, folder: Path) -> bool:
+        """Lock a run's folder; False if another process runs in it."""
+        held = ExitStack()
+        if held.enter_context(RunFolder(folder).locked()):
+            self.held = held
+            return True
+        held.close()
+        return False
+
+    def _take_up(self, logger: RunLogger) -> Path | None:
+        """Find the unfinished run of the same configuration and enter its folder; its checkpoint, or None to begin."""
+        config = self._parser("fit").dump(self.config["fit"], skip_none=False)
+        for folder in sorted(Path(logger.root_dir).glob("version_*"), key=_version, reverse=True):
+            run = RunFolder(folder)
+            if run.finished or run.config() != config or (rank_zero_only.rank == 0 and not self._hold(folder)):
+                continue  # over, of another kind, or running in another process
+            checkpoint = newest_intact(folder / "checkpoints")
+            step = step_of(checkpoint) if checkpoint else 0
+            logger.resume(_version(folder), step)
+            if rank_zero_only.rank == 0:
+                print(f"going on with {folder} from step {step}" if step else f"starting again in {folder}", flush=True)
+            return checkpoint
+        return None
+
+    def _begin(self, logger: RunLogger) -> None:
+        """Take a new folder."""
+        version = logger.version
+        while not self._hold(Path(logger.root_dir) / f"version_{version}"):
+            version += 1
+        logger.resume(version, 0)
+
+    def after_fit(self) -> None:
+        if isinstance(self.trainer.logger, RunLogger) and self.trainer.is_global_zero:
+            RunFolder(Path(self.trainer.logger.log_dir)).finish()
 
     def _parse_ckpt_path(self) -> None:
         """Lightning would let the checkpoint's arguments win over the command line's without a word; ours are compared
@@ -72,6 +136,25 @@ class _CLI(LightningCLI):
     def subcommands() -> dict[str, set[str]]:
         ours = LightningCLI.subcommands()
         return {name: ours[name] for name in SUBCOMMANDS}
+
+
+def _version(folder: Path) -> int:
+    number = folder.name.rpartition("_")[2]
+    return int(number) if number.isdigit() else -1
+
+
+def _tensorboard(logger: RunLogger) -> Logger:
+    """TensorBoard's logger for the folder of a run."""
+    try:
+        from lightning.pytorch.loggers import TensorBoardLogger
+
+        # Of a run that is taken up, what was logged after the checkpoint is to be left out.
+        purge = {"purge_step": logger.first_step} if logger.first_step else {}
+        return TensorBoardLogger(logger.save_dir, logger.name, version=logger.version, **purge)
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            "--tensorboard needs tensorboard, which is not installed; run: pip install tensorboard."
+        ) from error
 
 
 def _with_recipe_paths(arguments: Sequence[str]) -> list[str]:
@@ -120,6 +203,15 @@ def _with_last_checkpoint(arguments: Sequence[str], runs: Path) -> list[str]:
     return out
 
 
+@contextmanager
+def _exit_code_of_sigterm() -> Iterator[None]:
+    """Lightning leaves with code 0 when it is told to stop; the shell's convention is 128 + 15."""
+    try:
+        yield
+    except SIGTERMException as error:
+        raise SystemExit(143) from error
+
+
 def _configured(cls: type, **arguments: object) -> dict[str, object]:
     """A default in the form the command line's configuration files use, so that they can change it."""
     return {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": arguments}
@@ -132,13 +224,15 @@ def run(subcommand: str, arguments: Sequence[str]) -> None:
         StructlossError: bad input; the parser itself exits with code 2 for arguments that it can't read.
     """
     arguments = _with_init_from(_with_recipe_paths(arguments))
+    _CLI.fresh, _CLI.tensorboard = "--fresh" in arguments, "--tensorboard" in arguments
+    arguments = [argument for argument in arguments if argument not in ("--fresh", "--tensorboard")]
     name = _run_name(arguments)
     arguments = _with_last_checkpoint(arguments, Path(RUNS) / name)
     help_text = {
         command: {
             "prog": f"structloss {command}",
             "usage": f"structloss {command} --config RECIPE [--{{trainer,model,data}}.KEY VALUE] [--init-from FILE] "
-            "[--ckpt_path PATH]",
+            "[--ckpt_path PATH]" + (" [--fresh] [--tensorboard]" if command == "fit" else ""),
             "description": textwrap.fill(
                 f"{command} a backbone. Recipes: {', '.join(recipe_names())}; or your own YAML file.",
                 width=100,
@@ -149,7 +243,7 @@ def run(subcommand: str, arguments: Sequence[str]) -> None:
         for command in SUBCOMMANDS
     }
     defaults = {
-        "logger": _configured(CSVLogger, save_dir=RUNS, name=name),
+        "logger": _configured(RunLogger, save_dir=RUNS, name=name),
         "callbacks": [
             ModelCheckpoint(monitor="val/mpjpe", filename="best-{epoch}", save_last=True, enable_version_counter=False),
             FiniteLoss(),
@@ -160,7 +254,7 @@ def run(subcommand: str, arguments: Sequence[str]) -> None:
         "enable_progress_bar": sys.stdout.isatty(),  # PlainProgress prints lines instead
         "log_every_n_steps": 1,
     }
-    with quiet_lightning():
+    with quiet_lightning(), _exit_code_of_sigterm():
         _CLI(
             LiftingModule,
             MotionDataModule,

@@ -7,15 +7,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
 from torch import Tensor
 from torchmetrics import MetricCollection
 
 from .. import backbones, skeletons
 from ..data import flip, flip_batch, to_millimetres
-from ..data.image_space import TARGETS
-from ..errors import ArgumentError, CheckpointError, check_choice
+from ..data.augment import chance
+from ..data.image_space import TARGETS, relative
+from ..errors import ArgumentError, CheckpointError, DataError, check_choice
 from ..metrics import MPJPE, MPJVE, NMPJPE, PAMPJPE, DepthOrderAccuracy
 from ..terms import check_term
 from .objective import SQUARED_ERROR, TrainingLoss
@@ -45,6 +47,7 @@ class LiftingModule(L.LightningModule):
             all lambdas 1.
         objective_options: loss term -> keywords of its function, such as `joint_weight`.
         squared_objective: minimise half of the objective's square (MixSTE's published training).
+        learn_weights: learn the lambdas with the model, starting from those of `objective`.
         target: "global", "root_relative" or "camera", as in the data module (the command line links the two).
         skeleton: name of the skeleton of input and output.
         optimizer: "adamw", "adam" or "amsgrad".
@@ -59,6 +62,8 @@ class LiftingModule(L.LightningModule):
         batch_norm_momentum: momentum of batch normalisation at the end of training, reached from 0.1 along an
             exponential, an epoch at a time (VideoPose3D: 0.001); None leaves it alone.
         standardise: give the backbone mean and standard deviation of the training data's coordinates (SimpleBaseline).
+        ema: decay of an exponential moving average of the weights, such as 0.999, which is what is validated and saved;
+            None trains without.
         flip_probability: share of training clips that are mirrored.
         flip_test: average the prediction with that of the mirrored input in validation and test.
         seed: of the mirroring; the same seed mirrors the same clips at the same step.
@@ -79,6 +84,7 @@ class LiftingModule(L.LightningModule):
         objective: dict[str, float] | None = None,
         objective_options: dict[str, dict[str, Any]] | None = None,
         squared_objective: bool = False,
+        learn_weights: bool = False,
         target: str = "global",
         skeleton: str = "h36m",
         optimizer: str = "adamw",
@@ -90,6 +96,7 @@ class LiftingModule(L.LightningModule):
         drop: float = 0.5,
         batch_norm_momentum: float | None = None,
         standardise: bool = False,
+        ema: float | None = None,
         flip_probability: float = 0.5,
         flip_test: bool = True,
         seed: int = 0,
@@ -99,6 +106,8 @@ class LiftingModule(L.LightningModule):
         check_choice("target", target, TARGETS)
         if not 0 <= flip_probability <= 1:
             raise ArgumentError(f"flip_probability is {flip_probability}, expected a number from 0 to 1.")
+        if ema is not None and not 0 < ema < 1:
+            raise ArgumentError(f"ema is {ema}, expected None or a decay between 0 and 1.")
         self.optimization = OptimizerSettings(optimizer, lr, weight_decay, schedule, lr_decay, drop_every, drop)
         self.save_hyperparameters()
         self.skeleton = skeletons.get(skeleton)
@@ -111,14 +120,10 @@ class LiftingModule(L.LightningModule):
             if not hasattr(second, "after"):
                 raise ArgumentError(f"refine is {refine!r}, expected a second stage that trains by itself.")
             self.model = second.after(self.model)
-        self.loss = TrainingLoss(objective or REPOSE_OBJECTIVE, skeleton, objective_options, squared_objective)
-        root = self.skeleton.root
-        positions = {
-            "mpjpe": MPJPE(root=root),
-            "pa_mpjpe": PAMPJPE(),
-            "n_mpjpe": NMPJPE(root=root),
-            "mpjve": MPJVE(root=root),
-        }
+        self.loss = TrainingLoss(
+            objective or REPOSE_OBJECTIVE, skeleton, objective_options, squared_objective, learn_weights
+        )
+        positions = {"mpjpe": MPJPE(), "pa_mpjpe": PAMPJPE(), "n_mpjpe": NMPJPE(), "mpjve": MPJVE()}
         order = {f"depth_order_{over}": DepthOrderAccuracy(over=over) for over in ("joints", "frames")}
         self.val_metrics, self.val_order = (
             MetricCollection(metrics, prefix="val/", compute_groups=False) for metrics in (positions, order)
@@ -133,6 +138,11 @@ class LiftingModule(L.LightningModule):
         """`[B, T, J, C]` (x, y, confidence) -> `[B, T, J, 3]` in normalised image space."""
         return self.model(keypoints)
 
+    def on_train_batch_start(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        # Dropout and noise depend on where in training we are, not on how we got here: a resumed run draws the same.
+        place = [self.hparams.seed, self.current_epoch, batch_idx, self.global_rank]
+        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> 1))
+
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         batch = self._augment(batch)
         predictions = self.model.supervise(batch["input"], batch["target"], batch["weight"])
@@ -142,8 +152,10 @@ class LiftingModule(L.LightningModule):
         self._synchronise()
         self.loss_seconds += time.perf_counter() - started
         size = len(batch["input"])
-        self.log("train/loss", total.detach(), prog_bar=True, batch_size=size)
-        self.log_dict({f"train/{name}": value for name, value in terms.items()}, batch_size=size)
+        self.log("train/loss", total.detach(), prog_bar=True, batch_size=size, sync_dist=True)
+        self.log_dict({f"train/{name}": value for name, value in terms.items()}, batch_size=size, sync_dist=True)
+        lambdas = {f"lambda/{name}": value for name, value in self.loss.learned_weights().items()}
+        self.log_dict(lambdas, batch_size=size, sync_dist=False)
         return total
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
@@ -158,7 +170,7 @@ class LiftingModule(L.LightningModule):
 
     def to_millimetres(self, prediction: Tensor, batch: dict[str, Tensor]) -> Tensor:
         """Camera-space poses in mm from a prediction in the space of the target, for a batch of the same frames."""
-        return to_millimetres(prediction, batch, self.hparams.target, root=self.skeleton.root)
+        return to_millimetres(prediction, batch, self.hparams.target, root=self.skeleton.pelvis)
 
     def matched(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The batch with those frames and joints alone that the network predicts."""
@@ -173,15 +185,17 @@ class LiftingModule(L.LightningModule):
         return prediction
 
     def configure_optimizers(self) -> dict[str, Any]:
-        return self.optimization.build(self.parameters(), int(self.trainer.estimated_stepping_batches))
+        steps = int(self.trainer.estimated_stepping_batches)
+        return self.optimization.build(self.model.parameters(), steps, undecayed=self.loss.parameters())
 
     def configure_callbacks(self) -> list[Callback]:
-        if self.model.kind != "pretrain":
-            return []
-        best = ModelCheckpoint(
-            monitor="val/loss", filename="best-{epoch}", save_last=True, enable_version_counter=False
-        )
-        return [best]
+        found: list[Callback] = []
+        if self.hparams.ema is not None:
+            found.append(EMAWeightAveraging(decay=self.hparams.ema))
+        if self.model.kind == "pretrain":
+            options = {"filename": "best-{epoch}", "save_last": True, "enable_version_counter": False}
+            found.append(ModelCheckpoint(monitor="val/loss", **options))
+        return found
 
     def on_fit_start(self) -> None:
         if self.hparams.standardise:
@@ -198,6 +212,12 @@ class LiftingModule(L.LightningModule):
                 norm.momentum = momentum
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        for name, value in checkpoint["state_dict"].items():
+            if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+                raise DataError(
+                    f"{name} has NaN or infinite values at step {self.global_step}, expected finite weights; try a "
+                    "lower lr. No checkpoint is written, the last good one is as it was."
+                )
         if self.hparams.standardise:  # the published state dict has no place for them
             names = ("input_mean", "input_std", "output_mean", "output_std")
             checkpoint["statistics"] = {name: getattr(self.model, name) for name in names}
@@ -243,21 +263,24 @@ class LiftingModule(L.LightningModule):
     def _augment(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         if self.hparams.flip_probability == 0:
             return batch
-        # Seeded by the step, so that a resumed run mirrors what the uninterrupted one would have.
-        generator = torch.Generator().manual_seed(self.hparams.seed * 1_000_003 + self.global_step)
-        mask = torch.rand(len(batch["input"]), generator=generator) < self.hparams.flip_probability
-        return flip_batch(batch, mask, self.skeleton)
+        drawn = chance(self.hparams.seed, self.current_epoch, batch["index"])
+        return flip_batch(batch, drawn < self.hparams.flip_probability, self.skeleton)
 
     def score(self, batch: dict[str, Tensor], positions: MetricCollection, order: MetricCollection) -> Tensor:
         """Update the metrics with a batch; returns the predicted camera-space poses `[B, T, J, 3]`, mm.
 
-        Positions are scored in mm. The depth order is scored in normalised image space, as predicted: the conversion to
-        mm multiplies each frame by its true scale, and the order over frames would come from that.
+        Positions are scored in mm, relative to the pelvis. The depth order is scored in the space of the target, as
+        predicted: the conversion to mm multiplies each frame by its true scale, and the order over frames would come
+        from that.
         """
         prediction = self.predict_image_space(batch["input"])
         batch = self.matched(batch)
         poses = self.to_millimetres(prediction, batch)
-        positions.update(poses, batch["camera_pose"], batch["weight"])
+        pelvis = self.skeleton.pelvis
+        # Without its pelvis there is nothing to measure a pose from.
+        known = (batch["weight"][..., list(pelvis)] > 0).all(-1, keepdim=True)
+        weight = torch.where(known, batch["weight"], 0.0)
+        positions.update(relative(poses, pelvis), relative(batch["camera_pose"], pelvis), weight)
         order.update(prediction, batch["target"], batch["weight"])
         return poses
 

@@ -27,9 +27,12 @@ class TrainingLoss(nn.Module):
         options: term -> its own function's keywords, such as `joint_weight`.
         squared: minimise half of the total's square, as MixSTE's published training does: its backward pass starts
             with the loss's own value.
+        learned: learn the lambdas with the model, from these on (:class:`structloss.nn.LearnedWeights`).
 
     Raises:
-        ArgumentError, UnknownNameError: as :class:`structloss.nn.Objective`.
+        ArgumentError: no term, a weight that is not a number >= 0 (> 0 where they are learned), or lambdas to learn for
+            the squared error.
+        UnknownNameError: an unknown term or skeleton.
     """
 
     def __init__(
@@ -38,14 +41,18 @@ class TrainingLoss(nn.Module):
         skeleton: str = "h36m",
         options: Mapping[str, Mapping[str, object]] | None = None,
         squared: bool = False,
+        learned: bool = False,
     ) -> None:
         super().__init__()
         weights = dict(weights)
         self.squared_error = float(weights.pop(SQUARED_ERROR, 0.0))
         if not self.squared_error >= 0:
             raise ArgumentError(f"objective[{SQUARED_ERROR!r}] is {self.squared_error}, expected a number >= 0.")
+        if learned and (self.squared_error or squared):
+            raise ArgumentError("learned is True, expected False with the squared error or a squared objective.")
         self.squared = squared
-        self.terms = losses.Objective(weights, skeleton=skeleton, options=options) if weights else None
+        kind = losses.LearnedWeights if learned else losses.Objective
+        self.terms = kind(weights, skeleton=skeleton, options=options) if weights else None
         if self.terms is None and not self.squared_error:
             raise ArgumentError("objective has no term, expected at least one with a weight.")
 
@@ -68,6 +75,12 @@ class TrainingLoss(nn.Module):
                 values[name] = values[name] + value if name in values else value
         assert total is not None
         return (total.square() / 2 if self.squared else total), values
+
+    def learned_weights(self) -> dict[str, Tensor]:
+        """Term -> lambda as it is now, detached, where they are learned; empty otherwise."""
+        if not isinstance(self.terms, losses.LearnedWeights):
+            return {}
+        return {name: value.detach() for name, value in self.terms.current_weights().items()}
 
 
 def _mean_squared_error(one: Supervision) -> Tensor:

@@ -59,9 +59,14 @@ class OptimizerSettings:
             expected = "at least 1 with schedule 'steps'" if self.schedule == "steps" else "at least 0"
             raise ArgumentError(f"drop_every is {self.drop_every}, expected {expected}.")
 
-    def build(self, parameters: Iterable[nn.Parameter], total_steps: int) -> dict[str, Any]:
-        """What Lightning's `configure_optimizers` returns; parameters without gradient are left out."""
-        trained = [p for p in parameters if p.requires_grad]
+    def build(
+        self, parameters: Iterable[nn.Parameter], total_steps: int, undecayed: Iterable[nn.Parameter] = ()
+    ) -> dict[str, Any]:
+        """What Lightning's `configure_optimizers` returns; parameters without gradient are left out, `undecayed` ones
+        have no weight decay."""
+        trained: list[Any] = [{"params": [p for p in parameters if p.requires_grad]}]
+        if others := [p for p in undecayed if p.requires_grad]:
+            trained.append({"params": others, "weight_decay": 0.0})
         if self.optimizer == "adamw":
             optimizer: torch.optim.Optimizer = torch.optim.AdamW(trained, lr=self.lr, weight_decay=self.weight_decay)
         else:

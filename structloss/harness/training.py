@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ class TrainedModel:
         curves: see `callbacks.History`.
         clips_per_second: of the training step.
         loss_share: share of the training step spent in the loss.
+        seconds: of training and scoring.
     """
 
     module: LiftingModule
@@ -36,6 +38,7 @@ class TrainedModel:
     curves: dict[str, list[float]] = field(default_factory=dict)
     clips_per_second: float = float("nan")
     loss_share: float = float("nan")
+    seconds: float = float("nan")
 
 
 @contextmanager
@@ -63,6 +66,9 @@ def train(
     validations: int = 3,
     label: str = "",
     seed: int = 0,
+    clip: float = 0.0,
+    evaluation: bool = True,
+    quiet: bool = False,
 ) -> TrainedModel:
     """Train for a number of optimizer steps, then score on the held-out subjects.
 
@@ -70,10 +76,14 @@ def train(
         module: a fresh module; trained in place.
         data: the data module; its order depends on its own seed alone.
         steps: optimizer steps, > 0.
-        validations: how often to look at the held-out subjects on the way.
+        validations: how often to look at the held-out subjects on the way; 0 for never.
         label: shown with the progress.
         seed: of everything random in training (dropout, mirroring has its own).
+        clip: clip gradients to this norm; 0 for never.
+        evaluation: score afterwards; otherwise `evaluation` of the result is empty.
+        quiet: print nothing.
     """
+    started = time.perf_counter()
     L.seed_everything(seed, verbose=False)
     history, timer = History(), StepTimer(warm_up=min(3, steps - 1))
     with TemporaryDirectory() as scratch, quiet_lightning():
@@ -81,21 +91,24 @@ def train(
             max_steps=steps,
             max_epochs=-1,
             val_check_interval=max(1, steps // max(1, validations)),
+            limit_val_batches=None if validations else 0,
             check_val_every_n_epoch=None,
             num_sanity_val_steps=0,
             log_every_n_steps=1,
             logger=False,
             enable_checkpointing=False,
             enable_model_summary=False,
-            enable_progress_bar=sys.stdout.isatty(),  # PlainProgress prints lines instead
-            callbacks=[history, timer, FiniteLoss(), progress_callback(label)],
+            gradient_clip_val=clip or None,
+            enable_progress_bar=sys.stdout.isatty() and not quiet,  # PlainProgress prints lines instead
+            callbacks=[history, timer, FiniteLoss(), *([] if quiet else [progress_callback(label)])],
             default_root_dir=Path(scratch),
         )
         trainer.fit(module, datamodule=data)
     return TrainedModel(
         module=module.eval(),
-        evaluation=evaluate(module, data.test_dataloader(), data.actions),
+        evaluation=evaluate(module, data.test_dataloader(), data.actions) if evaluation else Evaluation({}),
         curves=history.curves,
         clips_per_second=timer.clips_per_second,
         loss_share=timer.loss_share,
+        seconds=time.perf_counter() - started,
     )

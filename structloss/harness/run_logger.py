@@ -1,0 +1,64 @@
+"""The log of a run, metrics.csv, which a resumed run goes on with instead of starting anew."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.loggers.logger import rank_zero_experiment
+
+__all__ = ["RunLogger", "read_metrics"]
+
+
+def read_metrics(path: Path) -> list[dict[str, str]]:
+    """The rows of a metrics.csv; a last line that a kill cut off is left out."""
+    if not path.is_file():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return [row for row in rows if None not in row.values() and None not in row and row.get("step", "").isdigit()]
+
+
+class _Writer(ExperimentWriter):
+    """Keeps what an earlier part of the run wrote before the step at which this one begins."""
+
+    def __init__(self, log_dir: str, first_step: int) -> None:
+        self._first_step = first_step
+        super().__init__(log_dir)
+
+    def _check_log_dir_exists(self) -> None:
+        path = Path(self.metrics_file_path)
+        kept = [row for row in read_metrics(path) if int(row["step"]) < self._first_step]
+        path.unlink(missing_ok=True)
+        self.metrics = [{key: value for key, value in row.items() if value != ""} for row in kept]
+        if kept:
+            self.save()
+
+    def log_metrics(self, metrics_dict: dict[str, float], step: int | None = None) -> None:
+        super().log_metrics(metrics_dict, step)
+        # A checkpoint writes its step's row ahead of time; Lightning then logs the same row again.
+        row = self.metrics.pop()
+        if (row["step"], row.keys()) != getattr(self, "_last", None):
+            self.metrics.append(row)
+        self._last = row["step"], row.keys()
+
+
+class RunLogger(CSVLogger):
+    """Lightning's CSVLogger, `save_dir/name/version_N/metrics.csv`, for runs that are taken up again."""
+
+    first_step = 0
+    """Step from which this process logs; rows of earlier steps are kept."""
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> ExperimentWriter:
+        if self._experiment is None:
+            self._fs.makedirs(self.root_dir, exist_ok=True)
+            self._experiment = _Writer(self.log_dir, self.first_step)
+        return self._experiment
+
+    def resume(self, version: int, first_step: int) -> None:
+        """Log into the folder of an earlier part of the run."""
+        self._version, self.first_step = version, first_step

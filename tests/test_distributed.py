@@ -1,0 +1,78 @@
+"""Two processes train like one with the same global batch, however they are started, and go on after a kill."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("lightning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform == "win32", reason="processes talk by gloo's Unix transport"),
+]
+
+#: 36 windows a view and epoch: whole batches for one process of 4 and two of 2
+COMMAND = [
+    "fit", "--config", "repose-tiny", "--data.frames", "54", "--data.num_subjects", "4", "--data.views", "2",
+    "--data.clips_per_subject", "2", "--data.window", "9", "--data.stride", "9", "--data.progress", "false",
+    "--model.backbone_args", "{dim_feat: 16, dim_rep: 16, depth: 1, num_heads: 2}", "--model.ema", "0.9",
+    "--trainer.max_epochs", "3", "--trainer.accelerator", "cpu", "--trainer.enable_model_summary", "false",
+]  # fmt: skip
+TWO = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--data.batch_size", "2", "--data.eval_batch_size", "5"]
+ONE = ["--trainer.devices", "1", "--data.batch_size", "4", "--data.eval_batch_size", "5"]
+LIGHTNING = [sys.executable, "-m", "structloss.cli"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+METRICS = Path("runs/repose-tiny/version_0/metrics.csv")
+
+
+def start(folder: Path, launcher: list[str], *extra: str) -> subprocess.Popen:
+    folder.mkdir(exist_ok=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    with open(folder / "log", "a") as log:
+        return subprocess.Popen(
+            [*launcher, *COMMAND, *extra], cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+
+
+def curves(folder: Path) -> dict[str, list[float]]:
+    with open(folder / METRICS, newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {key: [float(row[key]) for row in rows if row[key]] for key in rows[0] if key != "epoch"}
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("one")
+    assert start(folder, LIGHTNING, *ONE).wait() == 0, (folder / "log").read_text()
+    return curves(folder)
+
+
+def assert_same(found: dict[str, list[float]], expected: dict[str, list[float]]) -> None:
+    assert found.keys() == expected.keys() and len(expected["train/loss"]) == 54 and len(expected["val/mpjpe"]) == 3
+    for key, values in expected.items():
+        assert found[key] == pytest.approx(values, rel=2e-4, abs=1e-6), key
+
+
+@pytest.mark.parametrize("launcher", ["lightning", "torchrun"])
+def test_two_processes_make_the_curve_of_one(one, tmp_path, launcher):
+    program = LIGHTNING if launcher == "lightning" else [*TORCHRUN, "structloss.cli"]
+    assert start(tmp_path, program, *TWO).wait() == 0, (tmp_path / "log").read_text()
+    assert_same(curves(tmp_path), one)
+
+
+def test_two_processes_go_on_after_a_kill(one, tmp_path):
+    extra = [*TWO, "--restart.every_steps", "4"]
+    process = start(tmp_path, LIGHTNING, *extra)
+    until = time.monotonic() + 120
+    while not list(tmp_path.glob("runs/*/*/checkpoints/resume-00001-*.ckpt")) and time.monotonic() < until:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert start(tmp_path, LIGHTNING, *extra).wait() == 0, (tmp_path / "log").read_text()
+    assert "going on with" in (tmp_path / "log").read_text()
+    assert_same(curves(tmp_path), one)

@@ -1,0 +1,245 @@
+"""Runs that are killed, told to stop, or find their disk full go on, bit by bit as if nothing had happened."""
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("lightning")
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the runs are forked")
+
+#: an epoch of 22 batches, of which the last is smaller; everything that has a state
+COMMAND = [
+    "fit", "--config", "repose-tiny", "--data.frames", "60", "--data.num_subjects", "4", "--data.views", "2",
+    "--data.clips_per_subject", "2", "--data.window", "9", "--data.stride", "9", "--data.batch_size", "4",
+    "--data.progress", "false", "--model.ema", "0.9",
+    "--model.backbone_args", "{drop_path_rate: 0.2, dim_feat: 16, dim_rep: 16, depth: 1, num_heads: 2}",
+    "--trainer.accumulate_grad_batches", "2", "--trainer.max_epochs", "6", "--trainer.val_check_interval", "0.5",
+    "--trainer.enable_model_summary", "false",
+]  # fmt: skip
+RUN = Path("runs/repose-tiny/version_0")
+
+
+class Fits:
+    """A server that forks runs of `structloss fit`."""
+
+    def __init__(self) -> None:
+        server = Path(__file__).with_name("fit_server.py")
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        self.process = subprocess.Popen(
+            [sys.executable, str(server)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+
+    def start(self, folder: Path, *extra: str, file_limit: int = 0) -> int:
+        """Begin a run; its process number."""
+        folder.mkdir(exist_ok=True)
+        request = {"cwd": str(folder), "arguments": [*COMMAND, *extra], "log": str(folder / "log")}
+        self.process.stdin.write(json.dumps(request | {"file_limit": file_limit}) + "\n")
+        self.process.stdin.flush()
+        return int(self.process.stdout.readline())
+
+    def wait(self) -> int:
+        """The exit code of the run; negative for a signal."""
+        return int(self.process.stdout.readline())
+
+    def run(self, folder: Path, *extra: str, **options: int) -> int:
+        self.start(folder, *extra, **options)
+        return self.wait()
+
+
+@pytest.fixture(scope="module")
+def fits():
+    server = Fits()
+    yield server
+    server.process.stdin.close()
+    server.process.wait()
+
+
+EVERY_TWO = ["--restart.every_steps", "2"]
+
+
+@pytest.fixture(scope="module")
+def whole(fits, tmp_path_factory):
+    """The run that nothing happens to."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert fits.run(folder, *EVERY_TWO) == 0, (folder / "log").read_text()
+    return folder
+
+
+def last_checkpoint(folder: Path) -> dict:
+    path = max((folder / RUN / "checkpoints").glob("resume-*.ckpt"))
+    return torch.load(path, weights_only=True)
+
+
+def same(a, b, place="checkpoint"):
+    """Bitwise equality of nested containers, but for clock times."""
+    assert type(a) is type(b), place
+    if isinstance(a, torch.Tensor):
+        assert a.dtype == b.dtype and torch.equal(a, b), place
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), place
+        for key in a:
+            same(a[key], b[key], f"{place}.{key}")
+    elif isinstance(a, (list, tuple)):
+        assert len(a) == len(b), place
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            same(x, y, f"{place}[{i}]")
+    elif not isinstance(a, (str, bytes)):
+        assert a == b or a != a, place
+
+
+def assert_same_run(folder: Path, whole: Path) -> None:
+    assert [path.name for path in folder.glob("runs/*/*")] == ["version_0"]
+    assert_log_and_weights(folder, whole)
+
+
+def assert_log_and_weights(folder: Path, whole: Path) -> None:
+    log = (folder / "log").read_text()
+    assert (folder / RUN / "metrics.csv").read_text() == (whole / RUN / "metrics.csv").read_text(), log
+    assert (folder / RUN / "finished").exists()
+    found, expected = last_checkpoint(folder), last_checkpoint(whole)
+    for checkpoint in (found, expected):  # counters of what happened since the process began
+        checkpoint.pop("callbacks")
+        checkpoint.pop("loops")
+    same(found, expected)
+    assert "current_model_state" in found  # the average and the weights themselves
+
+
+def steps_saved(folder: Path) -> int:
+    """The step of the newest checkpoint to go on from."""
+    names = [path.name for path in (folder / RUN / "checkpoints").glob("resume-*.ckpt")]
+    return int(max(names)[-14:-5]) if names else 0
+
+
+@pytest.mark.slow
+def test_twenty_kills_at_random_points_change_nothing(fits, whole, tmp_path):
+    """Every fifth comes while a run is starting, the others where one has made some steps since the last."""
+    chance, folder = random.Random(20), tmp_path / "killed"
+    for kill in range(20):
+        before = steps_saved(folder)
+        process = fits.start(folder, *EVERY_TWO)
+        if kill % 5:
+            until = time.monotonic() + 30
+            while steps_saved(folder) == before and time.monotonic() < until:
+                time.sleep(0.005)
+            time.sleep(chance.uniform(0, 0.15))
+        else:
+            time.sleep(chance.uniform(0, 1.5))
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+        code = fits.wait()
+        assert code == -signal.SIGKILL, f"ended with {code} after {kill} kills: {(folder / 'log').read_text()}"
+    assert fits.run(folder, *EVERY_TWO) == 0, (folder / "log").read_text()
+    assert (folder / "log").read_text().count("going on with") >= 15
+    assert_same_run(folder, whole)
+
+
+def test_sigterm_saves_and_says_how_to_go_on(fits, whole, tmp_path):
+    folder = tmp_path / "stopped"
+    process = fits.start(folder, *EVERY_TWO[:1], "1000")
+    until = time.monotonic() + 60
+    while "step 9," not in read_log(folder) and time.monotonic() < until:  # the first validation has been
+        time.sleep(0.01)
+    os.kill(process, signal.SIGTERM)
+    assert fits.wait() == 143, read_log(folder)
+    stopped = steps_saved(folder)
+    assert stopped >= 9 and f"goes on from step {stopped}" in read_log(folder)
+    assert fits.run(folder, *EVERY_TWO[:1], "1000") == 0
+    assert f"going on with {RUN} from step {stopped}" in read_log(folder)
+    # Checkpoints lie elsewhere than in the reference, what is in the last one does not depend on it.
+    config, expected = ((place / RUN / "config.yaml").read_text() for place in (folder, whole))
+    assert config.replace("every_steps: 1000", "every_steps: 2") == expected
+    assert_same_run(folder, whole)
+
+
+def read_log(folder: Path) -> str:
+    path = folder / "log"
+    return path.read_text() if path.exists() else ""
+
+
+def interrupted(fits, folder: Path, *extra: str) -> None:
+    """Kill a run some steps after it has begun to keep checkpoints."""
+    process = fits.start(folder, *EVERY_TWO, *extra)
+    until = time.monotonic() + 60
+    while steps_saved(folder) < 6 and time.monotonic() < until:
+        time.sleep(0.005)
+    os.kill(process, signal.SIGKILL)
+    assert fits.wait() == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("damage", ["truncated", "a bit"])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(fits, whole, tmp_path, damage):
+    folder = tmp_path / "damaged"
+    interrupted(fits, folder)
+    newest, before = sorted((folder / RUN / "checkpoints").glob("resume-*.ckpt"), reverse=True)[:2]
+    content = bytearray(newest.read_bytes())
+    if damage == "truncated":
+        content = content[: len(content) // 2]
+    else:
+        content[len(content) // 2] ^= 16
+    newest.write_bytes(content)
+    step = int(before.stem[-9:])
+    assert fits.run(folder, *EVERY_TWO) == 0, read_log(folder)
+    log = read_log(folder)
+    assert "damaged" in log and "The one before it is used" in log and f"from step {step}" in log
+    assert_same_run(folder, whole)
+
+
+def test_a_new_run_begins_when_the_last_is_over_another_or_not_wanted(fits, whole, tmp_path):
+    folder = tmp_path / "several"
+    interrupted(fits, folder)
+    short = ["--trainer.max_epochs", "1"]
+    assert fits.run(folder, *EVERY_TWO, "--fresh", *short) == 0
+    assert fits.run(folder, *EVERY_TWO, "--model.lr", "1e-4", *short) == 0
+    assert fits.run(folder, *EVERY_TWO, *short) == 0  # the first of these is over
+    found = sorted(path.name for path in folder.glob("runs/repose-tiny/*"))
+    assert found == ["version_0", "version_1", "version_2", "version_3"]
+    assert not (folder / RUN / "finished").exists()
+    assert fits.run(folder, *EVERY_TWO) == 0
+    assert_log_and_weights(folder, whole)
+
+
+def test_the_same_command_beside_a_running_one_is_another_run(fits, tmp_path):
+    folder = tmp_path / "both"
+    process = fits.start(folder, "--trainer.max_epochs", "1000")
+    until = time.monotonic() + 60
+    while not (folder / RUN / "config.yaml").exists() and time.monotonic() < until:
+        time.sleep(0.01)
+    second = Fits()
+    assert second.run(folder, "--trainer.max_epochs", "1000", "--trainer.max_time", "00:00:00:01") == 0
+    second.process.stdin.close()
+    assert (folder / "runs/repose-tiny/version_1/config.yaml").exists()
+    os.kill(process, signal.SIGKILL)
+    fits.wait()
+
+
+def test_a_full_disk_is_an_error_and_the_last_checkpoint_stays(fits, whole, tmp_path):
+    folder = tmp_path / "full"
+    interrupted(fits, folder)
+    kept = sorted((folder / RUN / "checkpoints").glob("resume-*.ckpt"))
+    contents = [path.read_bytes() for path in kept]
+    assert fits.run(folder, *EVERY_TWO, file_limit=100_000) == 1
+    error = read_log(folder).splitlines()[-1]
+    assert error.startswith("structloss: error: ") and "can't be written, the disk may be full" in error
+    assert [path.read_bytes() for path in kept] == contents
+    assert not list((folder / RUN / "checkpoints").glob(".*"))
+    assert fits.run(folder, *EVERY_TWO) == 0
+    assert_same_run(folder, whole)
+
+
+def test_weights_that_are_not_finite_are_not_saved(fits, tmp_path):
+    folder = tmp_path / "nan"
+    assert fits.run(folder, "--restart.every_steps", "1", "--model.lr", "1e30", "--model.schedule", "exponential") == 1
+    error = read_log(folder).splitlines()[-1]
+    assert error.startswith("structloss: error: ") and ("NaN" in error or "nan" in error or "inf" in error), error
+    for path in (folder / RUN / "checkpoints").glob("*.ckpt"):
+        weights = torch.load(path, weights_only=True)["state_dict"]
+        assert all(value.isfinite().all() for value in weights.values())
