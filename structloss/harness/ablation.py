@@ -1,0 +1,326 @@
+"""Ablations: a grid over objectives, backbones and seeds, each cell trained and scored once and remembered."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field, replace
+from importlib.resources import files
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from .. import __version__, backbones
+from ..data import MotionDataModule
+from ..errors import ArgumentError, DataError, MissingFileError, StructlossError, check_name
+from .lifting import LiftingModule
+from .recipe_files import recipe_names, recipe_path
+from .training import train
+
+__all__ = ["Cell", "CellResult", "Grid", "grid_names", "load_grid", "run_grid"]
+
+_KEYS = ("objectives", "backbones", "model", "data", "seeds", "steps", "pretrain_steps", "finetune_lr", "clip")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What to compare.
+
+    Attributes:
+        objectives: name -> (loss term -> lambda); the first is what the others are compared with.
+        backbones: name in `structloss.backbones` -> {"model": ..., "data": ...}, arguments of
+            :class:`~structloss.harness.lifting.LiftingModule` and :class:`~structloss.data.MotionDataModule` over those
+            of the backbone's recipe and over `model` and `data`.
+        model, data: arguments for every backbone.
+        seeds: of weights, data order and simulated detections; the cells of one seed are pairs.
+        steps: optimizer steps of a cell.
+        pretrain_steps: steps with MPJPE alone before, shared by the objectives of a backbone and seed; 0 for none.
+        finetune_lr: learning rate after that, or after `init_from`; None keeps the recipe's.
+        init_from: backbone -> checkpoint to start from.
+        clip: gradients are clipped to this norm; 0 for never.
+    """
+
+    objectives: dict[str, dict[str, float]]
+    backbones: dict[str, dict[str, dict[str, Any]]]
+    model: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    steps: int = 600
+    pretrain_steps: int = 0
+    finetune_lr: float | None = None
+    init_from: dict[str, str] = field(default_factory=dict)
+    clip: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("objectives", "backbones", "seeds"):
+            if not getattr(self, name):
+                raise ArgumentError(f"{name} is empty, expected at least one.")
+        for name, least in (("steps", 1), ("pretrain_steps", 0), ("clip", 0)):
+            if not getattr(self, name) >= least:
+                raise ArgumentError(f"{name} is {getattr(self, name)!r}, expected at least {least}.")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ArgumentError(f"seeds has {list(self.seeds)}, expected different ones.")
+        for name in self.backbones:
+            backbones.info(name)
+        for name in self.init_from:
+            if name not in self.backbones:
+                raise ArgumentError(f"init_from has {name!r}, expected backbones of the grid: {list(self.backbones)}.")
+
+    def cells(self) -> list[Cell]:
+        """All cells, those that share data and a start next to each other."""
+        return [
+            Cell(backbone, objective, seed)
+            for backbone in self.backbones
+            for seed in self.seeds
+            for objective in self.objectives
+        ]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training run of a grid."""
+
+    backbone: str
+    objective: str
+    seed: int
+
+    @property
+    def file(self) -> str:
+        """Name of its result."""
+        name = re.sub(r"[^\w.-]+", "_", self.objective.replace("+", "plus")).strip("_")
+        digest = hashlib.sha256(self.objective.encode()).hexdigest()[:6]
+        return f"{self.backbone}__{name}-{digest}__seed{self.seed}.json"
+
+
+@dataclass
+class CellResult:
+    """What a cell came to.
+
+    Attributes:
+        cell: which.
+        metrics: scores on the held-out subjects.
+        structure: structural metrics of the predicted skeletons.
+        per_action: MPJPE of each action, mm.
+        curves: see `callbacks.History`.
+        seconds: of training and scoring.
+    """
+
+    cell: Cell
+    metrics: dict[str, float]
+    structure: dict[str, float]
+    per_action: dict[str, float]
+    curves: dict[str, list[float]]
+    seconds: float
+
+
+def grid_names() -> tuple[str, ...]:
+    """Names of the grids in the package."""
+    return tuple(sorted(path.stem for path in _folder().glob("*.yaml")))
+
+
+def _folder() -> Path:
+    return Path(str(files("structloss") / "harness" / "grids"))
+
+
+def load_grid(name_or_path: str) -> Grid:
+    """Read a grid: a YAML file, or one of :func:`grid_names`.
+
+    Raises:
+        MissingFileError: no such file.
+        UnknownNameError: no such name.
+        DataError: not YAML, or no grid.
+        ArgumentError: an impossible value.
+    """
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml"):
+        path = _folder() / f"{check_name('grid', name_or_path, grid_names())}.yaml"
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise MissingFileError(f"grid {path} does not exist.") from error
+    except yaml.YAMLError as error:
+        raise DataError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path} holds a {type(content).__name__}, expected a mapping with {', '.join(_KEYS)}.")
+    for key in content:
+        if key not in _KEYS:
+            raise DataError(f"{path} has {key!r}, expected only {', '.join(_KEYS)}.")
+    if isinstance(content.get("backbones"), list):
+        content["backbones"] = {name: {} for name in content["backbones"]}
+    content["backbones"] = {name: value or {} for name, value in (content.get("backbones") or {}).items()}
+    try:
+        return Grid(**{**content, "seeds": tuple(content.get("seeds", (0, 1, 2)))})
+    except TypeError as error:
+        raise DataError(f"{path} is no grid: {error}.") from error
+
+
+def settings_of(grid: Grid, cell: Cell) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Arguments of the module and of the data module for a cell."""
+    model: dict[str, Any] = {}
+    data: dict[str, Any] = {}
+    info = backbones.info(cell.backbone)
+    if info.name in recipe_names():
+        recipe = yaml.safe_load(recipe_path(info.name).read_text(encoding="utf-8"))
+        model, data = recipe.get("model", {}), recipe.get("data", {})
+    own = grid.backbones[cell.backbone]
+    for key in own:
+        if key not in ("model", "data"):
+            raise ArgumentError(f"backbones[{cell.backbone!r}] has {key!r}, expected 'model' and 'data' only.")
+    model = {**model, **grid.model, **own.get("model", {}), "backbone": info.name, "seed": cell.seed}
+    data = {**data, **grid.data, **own.get("data", {}), "seed": cell.seed}
+    for key in ("target", "skeleton"):
+        if key in data:
+            model[key] = data[key]
+    return model, data
+
+
+def _fingerprint(grid: Grid, cell: Cell) -> str:
+    """What a result depends on: a cell is run again where anything of it has changed."""
+    model, data = settings_of(grid, cell)
+    parts = {
+        "model": model,
+        "data": data,
+        "objective": grid.objectives[cell.objective],
+        "steps": grid.steps,
+        "clip": grid.clip,
+        "start": [grid.pretrain_steps, grid.finetune_lr, grid.init_from.get(cell.backbone)],
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def run_grid(
+    grid: Grid,
+    folder: str | os.PathLike[str],
+    *,
+    jobs: int = 1,
+    report: Callable[[int, int, CellResult], None] | None = None,
+) -> list[CellResult]:
+    """Train and score every cell that has no result in `folder` yet; returns all results in the order of the cells.
+
+    A run that was stopped, or whose grid has grown, goes on with the cells that are missing.
+
+    Args:
+        grid: what to compare.
+        folder: where results are kept, a JSON file each.
+        jobs: cells trained side by side, in processes that share the cores.
+        report: called with (cells done, cells in all, result) whenever one is done.
+
+    Raises:
+        StructlossError: bad input, or a cell failed; those that were done are kept.
+    """
+    if jobs < 1:
+        raise ArgumentError(f"jobs is {jobs}, expected at least 1.")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    cells = grid.cells()
+    results = {cell: found for cell in cells if (found := _read(folder, cell, _fingerprint(grid, cell))) is not None}
+    missing = [cell for cell in cells if cell not in results]
+    for number, result in enumerate(results.values(), 1):
+        if report:
+            report(number, len(cells), result)
+    for result in _train_all(grid, missing, folder, jobs):
+        results[result.cell] = result
+        if report:
+            report(len(results), len(cells), result)
+    return [results[cell] for cell in cells]
+
+
+def _train_all(grid: Grid, cells: list[Cell], folder: Path, jobs: int) -> Iterator[CellResult]:
+    # The cells of a backbone and seed share their data and their start: they stay in one process.
+    groups: dict[tuple[str, int], list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault((cell.backbone, cell.seed), []).append(cell)
+    if jobs == 1:
+        for group in groups.values():
+            yield from _train_group(grid, group, folder)
+        return
+    threads = max(1, torch.get_num_threads() // jobs)
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_begin, initargs=(threads,)) as pool:
+        waiting = {pool.submit(_list_group, grid, group, folder): group for group in groups.values()}
+        try:
+            for future in as_completed(waiting):
+                yield from future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _begin(threads: int) -> None:
+    torch.set_num_threads(threads)
+
+
+def _list_group(grid: Grid, cells: list[Cell], folder: Path) -> list[CellResult]:
+    return list(_train_group(grid, cells, folder))
+
+
+def _train_group(grid: Grid, cells: list[Cell], folder: Path) -> Iterator[CellResult]:
+    """Train cells of one backbone and seed on the same data, from the same start."""
+    if not cells:
+        return
+    model, data = settings_of(grid, cells[0])
+    try:
+        windows = MotionDataModule(**{"progress": False, **data})
+        windows.setup()
+        start = None
+        if grid.pretrain_steps and cells[0].backbone not in grid.init_from:
+            start = _pretrain(grid, cells[0], model, windows)
+        for cell in cells:
+            result = _train_cell(grid, cell, model, windows, start)
+            _write(folder, result, _fingerprint(grid, cell))
+            yield result
+    except TypeError as error:
+        raise ArgumentError(f"the settings of {cells[0].backbone} can't be used: {error}.") from error
+    except StructlossError as error:
+        raise type(error)(f"{cells[0].backbone}, seed {cells[0].seed}: {error}") from error
+
+
+def _pretrain(grid: Grid, cell: Cell, model: dict[str, Any], windows: MotionDataModule) -> dict[str, torch.Tensor]:
+    module = LiftingModule(**{**model, "objective": {"mpjpe": 1.0}})
+    options = {"seed": cell.seed, "clip": grid.clip, "validations": 0, "evaluation": False, "quiet": True}
+    train(module, windows, steps=grid.pretrain_steps, **options)
+    return {key: value.clone() for key, value in module.model.state_dict().items()}
+
+
+def _train_cell(
+    grid: Grid, cell: Cell, model: dict[str, Any], windows: MotionDataModule, start: Mapping[str, torch.Tensor] | None
+) -> CellResult:
+    arguments = {**model, "objective": grid.objectives[cell.objective]}
+    if cell.backbone in grid.init_from:
+        arguments["init_from"] = grid.init_from[cell.backbone]
+    if grid.finetune_lr is not None and (start is not None or cell.backbone in grid.init_from):
+        arguments["lr"] = grid.finetune_lr
+    torch.manual_seed(cell.seed)  # the same first weights for all objectives
+    module = LiftingModule(**arguments)
+    if start is not None:
+        module.model.load_state_dict(start)
+    trained = train(module, windows, steps=grid.steps, seed=cell.seed, clip=grid.clip, validations=0, quiet=True)
+    found = trained.evaluation
+    return CellResult(cell, found.metrics, found.structure, found.per_action, trained.curves, trained.seconds)
+
+
+def _write(folder: Path, result: CellResult, fingerprint: str) -> None:
+    content = {"fingerprint": fingerprint, "version": __version__, **asdict(result)}
+    descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=".cell.")
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        json.dump(content, file)
+    os.replace(temporary, folder / result.cell.file)
+
+
+def _read(folder: Path, cell: Cell, fingerprint: str) -> CellResult | None:
+    """The result of a cell; None if there is none, or one of other settings."""
+    try:
+        content = json.loads((folder / cell.file).read_text(encoding="utf-8"))
+        if content.pop("fingerprint") != fingerprint:
+            return None
+        content.pop("version")
+        return replace(CellResult(**content), cell=cell)
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None

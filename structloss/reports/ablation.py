@@ -1,0 +1,267 @@
+"""The outcome of an ablation: one table, one figure, and the `structloss ablate` command that makes them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import _style
+from .files import write_bytes, write_text
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from ..harness.ablation import CellResult, Grid
+
+__all__ = [
+    "MEASURES",
+    "Measure",
+    "Summary",
+    "ablation_csv",
+    "ablation_table",
+    "plot_ablation",
+    "run_ablation",
+    "summarise",
+]
+
+#: two-sided 95 % points of Student's t for 1 to 15 degrees of freedom; beyond, the normal's serves
+_T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A column: where it is in a result, heading, unit, decimals, whether higher is better, factor to what is shown."""
+
+    key: str
+    title: str
+    unit: str
+    decimals: int
+    higher: bool = False
+    factor: float = 1.0
+
+    def value(self, result: CellResult) -> float:
+        """Of a result; NaN where it has none."""
+        found = result.metrics.get(self.key, result.structure.get(self.key, math.nan))
+        return self.factor * found
+
+
+MEASURES = (
+    Measure("mpjpe", "MPJPE", "mm", 1),
+    Measure("pa_mpjpe", "PA-MPJPE", "mm", 1),
+    Measure("mpjve", "MPJVE", "mm/frame", 2),
+    Measure("depth_order_joints", "depth order, joints", "%", 2, True, 100),
+    Measure("depth_order_frames", "depth order, frames", "%", 2, True, 100),
+    Measure("lse", "LSE", "mm", 1),
+    Measure("bsle", "BSLE", "mm", 1),
+    Measure("bone_length_spread", "bone-length spread", "mm", 1),
+    Measure("illegal_angle_rate", "illegal angles", "%", 2, False, 100),
+)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One measure of one backbone and objective over the seeds.
+
+    Attributes:
+        values: one a seed.
+        changes: the same minus those of the first objective with the same seeds; empty for the first objective.
+    """
+
+    backbone: str
+    objective: str
+    measure: Measure
+    values: tuple[float, ...]
+    changes: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.values)
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation over seeds; NaN for one seed."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else math.nan
+
+    @property
+    def change(self) -> float:
+        """Mean paired difference; NaN for the first objective."""
+        return statistics.fmean(self.changes) if self.changes else math.nan
+
+    @property
+    def margin(self) -> float:
+        """Half of the 95 % confidence interval of the mean paired difference (Student's t); NaN for one seed."""
+        count = len(self.changes)
+        if count < 2:
+            return math.nan
+        t = _T95[count - 2] if count - 2 < len(_T95) else 1.96
+        return t * statistics.stdev(self.changes) / math.sqrt(count)
+
+    @property
+    def verdict(self) -> str:
+        """ "better" or "worse" where the interval leaves zero out; otherwise empty."""
+        if not abs(self.change) > self.margin:
+            return ""
+        return "better" if (self.change > 0) == self.measure.higher else "worse"
+
+
+def summarise(grid: Grid, results: Sequence[CellResult]) -> list[Summary]:
+    """Every measure of every backbone and objective, over seeds; measures that no result has are left out."""
+    found = {(r.cell.backbone, r.cell.objective, r.cell.seed): r for r in results}
+    first = next(iter(grid.objectives))
+    out = []
+    for measure in MEASURES:
+        if not any(math.isfinite(measure.value(result)) for result in results):
+            continue
+        for backbone in grid.backbones:
+            base = [measure.value(found[backbone, first, seed]) for seed in grid.seeds]
+            for objective in grid.objectives:
+                values = [measure.value(found[backbone, objective, seed]) for seed in grid.seeds]
+                changes = [] if objective == first else [v - b for v, b in zip(values, base, strict=True)]
+                out.append(Summary(backbone, objective, measure, tuple(values), tuple(changes)))
+    return out
+
+
+def ablation_table(grid: Grid, summaries: Sequence[Summary]) -> str:
+    """Markdown: a table a backbone; mean ± standard deviation over seeds, and below it the paired difference."""
+    measures = list(dict.fromkeys(s.measure for s in summaries))
+    parts = []
+    for backbone in grid.backbones:
+        heads = [f"{m.title}, {m.unit} {'↑' if m.higher else '↓'}" for m in measures]
+        lines = [["objective", *heads], ["---", *["---:"] * len(heads)]]
+        for objective in grid.objectives:
+            row = [s for s in summaries if (s.backbone, s.objective) == (backbone, objective)]
+            lines.append([objective, *(_cell(s) for s in row)])
+        parts.append(f"### {backbone}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines))
+    count = len(grid.seeds)
+    note = (
+        f"Mean ± standard deviation over {count} seed{'s' if count != 1 else ''}; in brackets the mean paired "
+        f"difference to {next(iter(grid.objectives))} with the same seed. **Bold**: its 95 % confidence interval "
+        "(Student's t over the seeds) leaves zero out, for better or for worse."
+    )
+    return "\n\n".join(parts) + f"\n\n{note}\n"
+
+
+def _cell(summary: Summary) -> str:
+    if not math.isfinite(summary.mean):
+        return "–"
+    decimals = summary.measure.decimals
+    text = f"{summary.mean:.{decimals}f}"
+    if math.isfinite(summary.deviation):
+        text += f" ± {summary.deviation:.{decimals}f}"
+    if math.isfinite(summary.change):
+        change = f"{summary.change:+.{decimals}f}"
+        text += f" ({f'**{change}**' if summary.verdict else change})"
+    return text
+
+
+def ablation_csv(summaries: Sequence[Summary], seeds: Sequence[int]) -> str:
+    """Tidy rows: one a backbone, objective, measure and seed, with the paired difference."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["backbone", "objective", "measure", "unit", "seed", "value", "change"])
+    for s in summaries:
+        for i, (seed, value) in enumerate(zip(seeds, s.values, strict=True)):
+            change = f"{s.changes[i]:.6g}" if s.changes else ""
+            writer.writerow([s.backbone, s.objective, s.measure.key, s.measure.unit, seed, f"{value:.6g}", change])
+    return out.getvalue()
+
+
+def plot_ablation(grid: Grid, summaries: Sequence[Summary], path: str | os.PathLike[str]) -> Path:
+    """A panel a measure: paired differences to the first objective, per cent of its mean; a dot a seed, a bar the 95 %
+    interval. Written atomically as PNG; returns the path.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+    """
+    measures = list(dict.fromkeys(s.measure for s in summaries))
+    objectives = list(grid.objectives)[1:]
+    columns = min(3, len(measures))
+    rows = -(-len(measures) // columns)
+    figure = _style.new_figure(4.4 * columns, 0.9 + (0.55 + 0.17 * len(objectives) * len(grid.backbones)) * rows)
+    for number, measure in enumerate(measures):
+        axes = figure.add_subplot(rows, columns, number + 1)
+        _panel(axes, grid, [s for s in summaries if s.measure is measure], objectives)
+        axes.set_title(f"{measure.title} ({'higher' if measure.higher else 'lower'} is better)", fontsize=9)
+        if number % columns:
+            axes.set_yticklabels([])
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", ncols=len(labels), frameon=False, fontsize=9)
+    figure.suptitle(
+        f"Change against {next(iter(grid.objectives))}, % of its mean; dots: seeds, bars: 95 %", fontsize=10
+    )
+    figure.tight_layout(rect=(0, 0.6 / figure.get_figheight() / 2, 1, 1))
+    return write_bytes(path, _style.png(figure, 130))
+
+
+def _panel(axes: Axes, grid: Grid, summaries: Sequence[Summary], objectives: Sequence[str]) -> None:
+    backbones = list(grid.backbones)
+    base = {s.backbone: abs(s.mean) for s in summaries if not s.changes}
+    for b, backbone in enumerate(backbones):
+        labelled = False
+        for o, objective in enumerate(objectives):
+            summary = next(s for s in summaries if (s.backbone, s.objective) == (backbone, objective))
+            if not math.isfinite(summary.change) or not base[backbone]:
+                continue
+            scale = 100 / base[backbone]
+            y = o + 0.7 * ((b + 0.5) / len(backbones) - 0.5)
+            colour = _style.colour(b)
+            if math.isfinite(summary.margin):
+                ends = [(summary.change - summary.margin) * scale, (summary.change + summary.margin) * scale]
+                axes.plot(ends, [y, y], color=colour, linewidth=1, alpha=0.5)
+            axes.plot(
+                [c * scale for c in summary.changes], [y] * len(summary.changes), "o", ms=3, color=colour, alpha=0.6
+            )
+            axes.plot([summary.change * scale], [y], "D", ms=4.5, color=colour, label=None if labelled else backbone)
+            labelled = True
+    axes.axvline(0, color="#888888", linewidth=0.8)
+    axes.set_yticks(range(len(objectives)), objectives, fontsize=8)
+    axes.set_ylim(len(objectives) - 0.5, -0.5)
+    axes.tick_params(axis="x", labelsize=8)
+    for edge in ("top", "right", "left"):
+        axes.spines[edge].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    # Intervals of few seeds are wide; the dots decide what is in sight.
+    dots = [abs(c) * 100 / base[s.backbone] for s in summaries if base.get(s.backbone) for c in s.changes]
+    reach = 1.35 * max([d for d in dots if math.isfinite(d)] or [1.0])
+    axes.set_xlim(-reach, reach)
+
+
+def run_ablation(
+    grid: Grid,
+    out: str | os.PathLike[str],
+    *,
+    jobs: int = 1,
+    say: Callable[[str], None] = print,
+) -> list[Summary]:
+    """Run a grid and write `table.md`, `table.csv` and `plot.png` beside its `cells`; returns the summaries.
+
+    Raises:
+        StructlossError: bad input, or a cell failed; finished cells are kept.
+    """
+    from ..harness.ablation import run_grid
+
+    folder = Path(out)
+
+    def report(done: int, total: int, result: CellResult) -> None:
+        cell = result.cell
+        error = result.metrics.get("mpjpe", math.nan)
+        say(
+            f"{done}/{total}  {cell.backbone}, {cell.objective}, seed {cell.seed}: MPJPE {error:.1f} mm, "
+            f"{result.seconds:.0f} s"
+        )
+
+    results = run_grid(grid, folder / "cells", jobs=jobs, report=report)
+    summaries = summarise(grid, results)
+    write_text(folder / "table.md", ablation_table(grid, summaries))
+    write_text(folder / "table.csv", ablation_csv(summaries, grid.seeds))
+    plot_ablation(grid, summaries, folder / "plot.png")
+    say(ablation_table(grid, summaries))
+    say(f"written to {folder}: table.md, table.csv, plot.png")
+    return summaries
