@@ -18,7 +18,7 @@ _FIT_COMMANDS = {
     "test": "score a checkpoint with all metrics",
 }
 
-_BENCH = "time losses, a training step (bench step) or networks (bench backbones) against other forms of the same"
+_BENCH = "time losses, a training step (bench step), networks (bench backbones), or the wait for data (bench loader)"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -452,7 +452,7 @@ def _backends(arguments: argparse.Namespace) -> None:
 
 
 def _bench(arguments: list[str]) -> int:
-    """Run bench/run.py, or with a leading `step` or `backbones` the script of that name; a wheel carries them along."""
+    """Run bench/run.py, or with a leading `step`, `backbones` or `loader` that script; a wheel carries them along."""
     package = Path(__file__).resolve().parent
     folder = next((f for f in (package / "bench", package.parent / "bench") if (f / "run.py").exists()), None)
     if folder is None:
@@ -462,6 +462,10 @@ def _bench(arguments: list[str]) -> int:
         import step
 
         return step.main(arguments[1:], prog="structloss bench step")
+    if arguments[:1] == ["loader"]:
+        import loader
+
+        return loader.main(arguments[1:], prog="structloss bench loader")
     if arguments[:1] == ["backbones"]:
         import backbones
 

@@ -122,6 +122,72 @@ def test_many_videos_at_once():
     assert shown == [1]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("options", [{}, {"overlap": 4}, {"overlap": 8}, {"keep": "centre"}], ids=str)
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_pieces_are_the_same_poses_as_soon_as_they_are_known(kind, options, batch_size):
+    """Poses of an explicit loop over windows: the sums of all, whatever the batches that they are run in."""
+    frames = 31
+    model, x = Echo(context=True, **KINDS[kind]), video(frames)
+    if kind == "frame":
+        starts, length, weights = [0], frames, [1.0] * frames
+    elif KINDS[kind]["kind"] == "centre" or "keep" in options:
+        starts, length, weights = [t - model.centre for t in range(frames)], 9, [0.0] * 9
+        weights[model.centre] = 1.0
+    else:
+        last = frames - 9
+        starts, length = [*range(0, last, 9 - options.get("overlap", 0)), last], 9
+        weights = [float(min(i + 1, 9 - i)) for i in range(9)]
+    sums, shares = torch.zeros(frames, 17, 3), torch.zeros(frames, 1, 1)
+    for start in starts:
+        window = [min(max(start + i, 0), frames - 1) for i in range(length)]
+        mean = x[window, 0, 1].mean()
+        for i, weight in enumerate(weights):
+            if weight:
+                sums[start + i] += weight * (torch.cat([x[start + i], x[start + i, :, :1]], -1) + mean)
+                shares[start + i] += weight
+    pieces = backbones.predict_stream(model.train(), x, flip=False, batch_size=batch_size, **options)
+    assert not model.seen  # nothing is run before it is asked for
+    got = []
+    for piece in pieces:
+        assert len(piece)
+        got.append(piece)
+        if len(model.seen) == 1 and len(starts) > batch_size and model.longest is not None and kind != "frame":
+            assert sum(map(len, got)) == starts[batch_size] - (starts[0] if starts[0] < 0 else 0)
+    assert model.training and all(shape[0] <= batch_size for shape in model.seen)
+    if kind in ("sliding centre", "causal"):  # one long stretch: its window is the video
+        want = torch.cat([x, x[..., :1]], -1)
+        assert torch.cat(got).shape == want.shape
+    else:
+        torch.testing.assert_close(torch.cat(got), sums / shares)
+
+
+def test_long_videos_come_in_small_pieces():
+    model, x = Echo(**KINDS["exact sequence"]), video(2000)
+    sizes = [len(piece) for piece in backbones.predict_stream(model, x, overlap=4, batch_size=4)]
+    assert sum(sizes) == 2000 and max(sizes) <= 4 * 9 and len(sizes) > 90
+    stopped = backbones.predict_stream(model.train(), x, batch_size=4)
+    next(stopped)
+    stopped.close()
+    assert model.training
+    several = list(backbones.predict_stream(model, torch.randn(2, 50, 17, 2), batch_size=4))
+    assert all(piece.shape[0] == 2 for piece in several) and sum(piece.shape[1] for piece in several) == 50
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["repose-tiny", "videopose3d-27"])
+def test_videos_on_a_gpu(name):
+    model, x = filled(name), video(100, channels=3)
+    want = backbones.predict_video(model, x, overlap=3 if name == "repose-tiny" else 0)
+    got = backbones.predict_video(model.cuda(), x.cuda(), overlap=3 if name == "repose-tiny" else 0)
+    torch.testing.assert_close(got.cpu(), want, rtol=1e-3, atol=1e-4)
+
+
+def test_arguments_of_a_stream_are_checked_at_once():
+    with pytest.raises(ArgumentError, match="overlap is 9"):
+        backbones.predict_stream(Echo(**KINDS["sequence"]), video(20), overlap=9)
+
+
 def test_another_function_may_lift():
     model = Echo(**KINDS["frame"])
     out = backbones.predict_video(model, video(4), flip=False, lift=lambda x: torch.ones(*x.shape[:3], 3))

@@ -2,14 +2,14 @@
 
 Every backbone is a plain `nn.Module` from `[B, T, J, C]` (C = 2 or 3: x, y, optional confidence) to `[B, T_out, J, 3]`,
 and reads its published checkpoints without executing code (`load_published`). `predict_video` runs one over a video of
-any length.
+any length, `predict_stream` piece by piece.
 """
 
 from .base import KINDS, Backbone, Supervision
 from .checkpoints import LoadReport, convert, load_published, save_checkpoint
 from .official import to_official
 from .registry import BackboneInfo, create, info, names
-from .video import predict_video
+from .video import predict_stream, predict_video
 
 __all__ = [
     "KINDS",
@@ -22,6 +22,7 @@ __all__ = [
     "info",
     "load_published",
     "names",
+    "predict_stream",
     "predict_video",
     "save_checkpoint",
     "to_official",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,30 +13,42 @@ from ..errors import ArgumentError, check_choice, check_floating
 from .base import Backbone
 from .blocks.checks import check_size
 
-__all__ = ["predict_video"]
+__all__ = ["predict_stream", "predict_video"]
 
 # Outputs of one call of a network that slides over longer inputs; its inputs overlap by the receptive field.
 _STRETCH = 1024
 
-Track = Callable[[Iterable[Tensor]], Iterable[Tensor]]
+Track = Callable[[Sequence[range]], Iterable[range]]
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """Which frames each window reads and writes.
+    """Which frames each window reads and writes; nothing in it grows with the video.
 
     Attributes:
-        reads: `[W, L]` frame numbers, within the video.
-        writes: `[W, M]` frame number of each output, or -1 for one that is not kept.
+        count: number of windows.
+        step: frames from the start of a window to that of the next.
+        last: start of the last window, which may be nearer to the one before.
+        reads: `[L]` frames that a window reads, counted from its start; beyond the video's ends its first and last
+            frames are repeated.
+        kept: `[M]` which of its outputs are kept.
+        writes: `[M]` the frames that they are of, counted from its start; those beyond the video's end are dropped.
         weights: `[M]` of the outputs where windows overlap.
     """
 
+    count: int
+    step: int
+    last: int
     reads: Tensor
+    kept: Tensor
     writes: Tensor
     weights: Tensor
 
+    def start(self, window: int) -> int:
+        """Start of a window; the starts never fall."""
+        return self.last if window >= self.count - 1 else window * self.step
 
-@torch.no_grad()
+
 def predict_video(
     model: Backbone,
     keypoints: Tensor,
@@ -72,7 +84,7 @@ def predict_video(
         batch_size: windows of one call.
         lift: what to call instead of the model, `[B, L, J, C]` -> `[B, M, J, 3]`, such as the mean of several
             hypotheses.
-        track: wraps the iteration over batches to show progress, such as `tqdm.tqdm`.
+        track: wraps the iteration over batches (a sequence of ranges of windows) to show progress, such as `tqdm.tqdm`.
 
     Returns:
         `[T, J_out, 3]` or `[N, T, J_out, 3]`, in the space of the training target.
@@ -80,6 +92,35 @@ def predict_video(
     Raises:
         ArgumentError: another shape, no frames, or an impossible option.
         DtypeError: not floating point.
+    """
+    stream = predict_stream(
+        model, keypoints, flip=flip, skeleton=skeleton, overlap=overlap, keep=keep, frame_step=frame_step,
+        batch_size=batch_size, lift=lift, track=track,
+    )  # fmt: skip
+    return torch.cat(list(stream), dim=-3)
+
+
+def predict_stream(
+    model: Backbone,
+    keypoints: Tensor,
+    *,
+    flip: bool = True,
+    skeleton: str = "h36m",
+    overlap: int = 0,
+    keep: str | None = None,
+    frame_step: int | None = None,
+    batch_size: int = 16,
+    lift: Callable[[Tensor], Tensor] | None = None,
+    track: Track | None = None,
+) -> Iterator[Tensor]:
+    """What :func:`predict_video` returns, in pieces: consecutive poses as soon as no later window changes them.
+
+    Besides the keypoints, memory holds the activations of one batch of windows and the poses since the last piece,
+    however long the video is. Arguments and errors are those of :func:`predict_video`; they are checked at once, while
+    windows are run as pieces are asked for.
+
+    Yields:
+        `[n, J_out, 3]` or `[N, n, J_out, 3]`, n >= 1, which together have every frame once, in order.
     """
     check_floating("keypoints", keypoints)
     if keypoints.dim() not in (3, 4) or keypoints.shape[-3] < 1:
@@ -94,72 +135,79 @@ def predict_video(
     step = model.frame_step if frame_step is None else frame_step
     check_size("frame_step", step)
     plan = _plan(model, videos.shape[1], overlap, keep, step)
-    body = skeletons.get(skeleton)
-
-    training = model.training
-    model.eval()
-    try:
-        poses = _run(plan, videos, lift or model, batch_size, track)
-        if flip:
-            mirrored = _run(plan, skeletons.flip(videos, body), lift or model, batch_size, track)
-            poses = (poses + skeletons.flip(mirrored, body)) / 2
-    finally:
-        model.train(training)
-    return poses if keypoints.dim() == 4 else poses[0]
+    body = skeletons.get(skeleton) if flip else None
+    # Every video takes part in a batch of windows, so that videos side by side cost no more calls than one.
+    size = max(1, batch_size // max(1, len(videos)))
+    batches = [range(i, min(i + size, plan.count)) for i in range(0, plan.count, size)]
+    pieces = _run(plan, model, videos, body, lift or model, track(batches) if track else batches)
+    return pieces if keypoints.dim() == 4 else (piece[0] for piece in pieces)
 
 
 def _plan(model: Backbone, frames: int, overlap: int, keep: str, step: int) -> _Plan:
-    every = torch.arange(frames)
     if model.kind == "frame":
-        return _side_by_side(every, min(frames, model.frames if model.frames > 1 else 256), 0)
+        return _side_by_side(frames, min(frames, model.frames if model.frames > 1 else 256), 0)
     if model.kind == "centre" and model.longest is None and step == 1:
         length = min(_STRETCH, frames)
-        starts = torch.arange(0, frames, length)[:, None]
-        writes = starts + torch.arange(length)
-        reads = starts - model.centre + torch.arange(length + model.frames - 1)
-        writes[writes >= frames] = -1
-        return _Plan(reads.clamp(0, frames - 1), writes, torch.ones(length))
+        reads, writes = torch.arange(length + model.frames - 1) - model.centre, torch.arange(length)
+        count = -(-frames // length)
+        return _Plan(count, length, (count - 1) * length, reads, writes, writes, torch.ones(length))
     if model.kind == "centre" or keep == "centre":
-        reads = every[:, None] + step * (torch.arange(model.frames) - model.centre)
-        writes = every[:, None]
-        if model.kind == "sequence":
-            writes = torch.full((frames, model.frames), -1)
-            writes[:, model.centre] = every
-        return _Plan(reads.clamp(0, frames - 1), writes, torch.ones(writes.shape[1]))
+        reads = step * (torch.arange(model.frames) - model.centre)
+        kept = torch.tensor([model.centre if model.kind == "sequence" else 0])
+        return _Plan(frames, 1, frames - 1, reads, kept, torch.zeros(1, dtype=torch.long), torch.ones(1))
     if not 0 <= overlap < model.frames:
         raise ArgumentError(f"overlap is {overlap}, expected 0 to {model.frames - 1}, less than a clip's frames.")
     if frames <= model.frames:
-        length = max(frames, model.shortest)
-        writes = torch.arange(length)
-        reads = writes.clamp(max=frames - 1)
-        return _Plan(reads[None], torch.where(writes < frames, writes, -1)[None], torch.ones(length))
-    return _side_by_side(every, model.frames, overlap)
+        every = torch.arange(max(frames, model.shortest))
+        return _Plan(1, 0, 0, every, every, every, torch.ones(len(every)))
+    return _side_by_side(frames, model.frames, overlap)
 
 
-def _side_by_side(every: Tensor, length: int, overlap: int) -> _Plan:
+def _side_by_side(frames: int, length: int, overlap: int) -> _Plan:
     """Clips of one length that cover all frames, the last one shifted back to end with the video."""
-    last = len(every) - length
-    starts = torch.cat([torch.arange(0, last, length - overlap), torch.tensor([last])])
-    reads = starts[:, None] + torch.arange(length)
+    last, step = frames - length, length - overlap
+    every = torch.arange(length)
     rise = torch.arange(1, length + 1).float()
-    return _Plan(reads, reads, torch.minimum(rise, rise.flip(0)))
+    return _Plan(-(-last // step) + 1, step, last, every, every, every, torch.minimum(rise, rise.flip(0)))
 
 
-def _run(plan: _Plan, videos: Tensor, lift: Callable[[Tensor], Tensor], batch_size: int, track: Track | None) -> Tensor:
+@torch.no_grad()
+def _run(
+    plan: _Plan,
+    model: Backbone,
+    videos: Tensor,
+    body: skeletons.Skeleton | None,
+    lift: Callable[[Tensor], Tensor],
+    batches: Iterable[range],
+) -> Iterator[Tensor]:
+    """Finished poses `[N, n, J_out, 3]`; averaged with those of the mirrored input if `body` is given."""
     count, frames = videos.shape[:2]
-    sums = weights = None
-    # Every video takes part in a batch of windows, so that videos side by side cost no more calls than one.
-    batches = torch.arange(len(plan.reads)).split(max(1, batch_size // max(1, count)))
-    for windows in track(batches) if track else batches:
-        reads, writes = plan.reads[windows].to(videos.device), plan.writes[windows].to(videos.device)
-        out = lift(videos[:, reads].flatten(0, 1))
-        out = out.view(count, len(windows), *out.shape[1:])
-        if sums is None or weights is None:
-            sums = out.new_zeros(count, frames, *out.shape[-2:])
-            weights = out.new_zeros(frames)
-        kept = writes >= 0
-        share = plan.weights.to(out)[None].expand(writes.shape)[kept]
-        sums.index_add_(1, writes[kept], out[:, kept] * share[:, None, None])
-        weights.index_add_(0, writes[kept], share)
-    assert sums is not None and weights is not None
-    return sums / weights[:, None, None]
+    done = 0  # frames before are finished
+    sums = weights = None  # of the frames from `done` on
+    training = model.training
+    model.eval()
+    try:
+        for windows in batches:
+            starts = torch.tensor([plan.start(window) for window in windows])[:, None]
+            inputs = videos[:, (starts + plan.reads).clamp(0, frames - 1).to(videos.device)].flatten(0, 1)
+            poses = lift(inputs)
+            if body is not None:
+                poses = (poses + skeletons.flip(lift(skeletons.flip(inputs, body)), body)) / 2
+            poses = poses.view(count, len(windows), *poses.shape[1:])[:, :, plan.kept.to(poses.device)]
+            writes = starts + plan.writes
+            inside = (writes < frames).to(poses.device)
+            if sums is None or weights is None:
+                sums, weights = poses.new_zeros(count, 0, *poses.shape[-2:]), poses.new_zeros(0)
+            more = min(frames, int(writes.max()) + 1) - done - len(weights)
+            sums = torch.cat([sums, poses.new_zeros(count, more, *poses.shape[-2:])], dim=1)
+            weights = torch.cat([weights, poses.new_zeros(more)])
+            share = plan.weights.to(poses)[None].expand(inside.shape)[inside]
+            where = (writes - done).to(poses.device)[inside]
+            sums.index_add_(1, where, poses[:, inside] * share[:, None, None])
+            weights.index_add_(0, where, share)
+            finished = (plan.start(windows[-1] + 1) if windows[-1] + 1 < plan.count else frames) - done
+            if finished:
+                yield sums[:, :finished] / weights[:finished, None, None]
+                sums, weights, done = sums[:, finished:], weights[finished:], done + finished
+    finally:
+        model.train(training)

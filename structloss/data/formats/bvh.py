@@ -1,0 +1,295 @@
+"""BVH motion capture.
+
+A joint lies at P = P_parent + R_parent * offset and turns by R = R_parent * R_local; its rotation channels compose from
+left to right in the file's order, and its position channels, where it has any, replace the offset.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ...errors import ArgumentError, DataError, check_choice
+from ..clips import Clip
+from ._named import choose_map, euler, points_to_clip, read_text
+from .asf_amc import read_asf
+from .bvh_writer import write_bvh
+
+__all__ = ["BvhMotion", "parse_bvh", "read_bvh", "write_bvh"]
+
+_BUILTIN = ("cmu-bvh", "h36m", "mixamo")
+# The bones that B. Hahne's conversion of the CMU database gives the length 0 -> the ASF's.
+_LOST = {
+    "Neck": "thorax",
+    "LeftShoulder": "thorax",
+    "RightShoulder": "thorax",
+    "LeftFingerBase": "lwrist",
+    "RightFingerBase": "rwrist",
+}
+
+
+@dataclass(frozen=True)
+class BvhMotion:
+    """The content of a BVH file.
+
+    Attributes:
+        names: joints in file order, and `"NAME.end"` for the End Site below NAME.
+        parents: index of each one's parent, -1 for a root; a parent comes before its children.
+        offsets: float64 `[N, 3]`, file units.
+        channels: of each, such as ("Xposition", ..., "Xrotation"); empty for End Sites.
+        values: float64 `[T, C]`: the channels' values in file order; degrees, file units.
+        fps: frames per second.
+    """
+
+    names: tuple[str, ...]
+    parents: tuple[int, ...]
+    offsets: np.ndarray
+    channels: tuple[tuple[str, ...], ...]
+    values: np.ndarray
+    fps: float
+
+    def positions(self, offsets: np.ndarray | None = None) -> np.ndarray:
+        """Positions of all joints and End Sites, float64 `[T, N, 3]`, file units and axes; `offsets` replace the
+        file's."""
+        offsets = self.offsets if offsets is None else offsets
+        out = np.empty((len(self.values), len(self.names), 3))
+        turns: list[np.ndarray] = []
+        column = 0
+        for i, (parent, channels) in enumerate(zip(self.parents, self.channels, strict=True)):
+            local = np.broadcast_to(offsets[i], (len(out), 3)).copy()
+            angles, axes = [], ""
+            for k, channel in enumerate(channels, column):
+                if channel.endswith("position"):
+                    local[:, "XYZ".index(channel[0])] = self.values[:, k]
+                else:
+                    angles.append(self.values[:, k])
+                    axes += channel[0]
+            column += len(channels)
+            turn = euler(np.radians(np.stack(angles, axis=1)), axes) if angles else None
+            if parent < 0:
+                out[:, i] = local
+                turns.append(np.broadcast_to(np.eye(3), (len(out), 3, 3)) if turn is None else turn)
+            else:
+                out[:, i] = out[:, parent] + (turns[parent] @ local[:, :, None])[..., 0]
+                turns.append(turns[parent] if turn is None else turns[parent] @ turn)
+        return out
+
+
+def read_bvh(
+    path: str | os.PathLike[str],
+    *,
+    joints: object = "auto",
+    asf: str | os.PathLike[str] | None = None,
+    scale: float | None = None,
+    up: str = "y",
+    fps: float | None = None,
+    drop_first: bool | str = "auto",
+    subject: str | None = None,
+    action: str | None = None,
+    name: str | None = None,
+) -> Clip:
+    """Read a BVH file as a clip of the Human3.6M joints.
+
+    B. Hahne's conversion of the CMU database, which "auto" knows as "cmu-bvh", lost the `thorax` segment (thorax,
+    shoulders, arms and head are about 0.12 m too low) and the `wrist` segments (the wrist is 0.10 m, a third of the
+    forearm, too near the elbow). They are put back from the skeleton `asf`; without it there is a warning.
+
+    Args:
+        path: the BVH file.
+        joints: "auto", "cmu-bvh", "h36m" (of :func:`write_bvh`), "mixamo", a mapping of joint name to BVH joint(s), or
+            a YAML or JSON file of one; see :mod:`~structloss.data.formats.joint_maps`.
+        asf: the Acclaim skeleton of the same subject, for "cmu-bvh" only.
+        scale: metres per unit of the file, which it does not say; None is that of the built-in map: 0.0564444 for
+            "cmu-bvh", 0.01 (centimetres) for the others, and 1 for your own.
+        up: the file's axis that points up: "x", "y", "z" or "-y".
+        fps: frames per second, where the file's frame time is wrong; None is 1 / frame time, to the nearest integer
+            if that is within a thousandth.
+        drop_first: leave out frame 0; "auto" does so for "cmu-bvh" where frame 0 is the T-pose that it adds.
+        subject, action, name: of the clip; None takes subject and name from the file's name, and action "unknown".
+
+    Returns:
+        A clip in metres, z up, all frames at the file's rate.
+
+    Raises:
+        MissingFileError: the file does not exist.
+        ArgumentError: an impossible argument, or `asf` for another map than "cmu-bvh".
+        DataError: a malformed or truncated file; a joint of the map is missing; the person is less than 1 m or more
+            than 2.5 m tall and `scale` was not given (otherwise that is a warning).
+    """
+    path = Path(path)
+    motion = parse_bvh(path)
+    joint_map, rows = choose_map(path, motion.names, joints, _BUILTIN, "joint")
+    cmu = joint_map.name == "cmu-bvh"
+    offsets = _restored(path, motion, asf) if cmu else motion.offsets
+    if asf is not None and not cmu:
+        raise ArgumentError(f"asf is given for {path}, whose joint map is {joint_map.name!r}, expected 'cmu-bvh'.")
+    if not isinstance(drop_first, bool):
+        check_choice("drop_first", drop_first, ("auto",))
+        drop_first = cmu and _starts_with_rest(motion)
+    points = motion.positions(offsets)[int(drop_first) :]
+    if not len(points):
+        raise DataError(f"{path} has {len(motion.values)} frames, none after the first is dropped.")
+    return points_to_clip(
+        path, points, rows, motion.fps if fps is None else fps, scale=scale, default_scale=joint_map.scale, up=up,
+        subject=subject, action=action, name=name,
+    )  # fmt: skip
+
+
+def _restored(path: Path, motion: BvhMotion, asf: str | os.PathLike[str] | None) -> np.ndarray:
+    """Offsets with the segments that the CMU conversion lost."""
+    lost = {name: bone for name, bone in _LOST.items() if not motion.offsets[motion.names.index(name)].any()}
+    offsets = motion.offsets.copy()
+    if asf is not None:
+        skeleton = read_asf(asf)
+        for name, bone in lost.items():
+            offsets[motion.names.index(name)] = skeleton.vector(bone)
+    elif lost:
+        warnings.warn(
+            f"{path} is a conversion that lost the segments {', '.join(sorted(set(lost.values())))}: thorax, "
+            "shoulders, arms and head are about 0.12 m too low, and forearms 0.10 m too short; pass asf, the subject's "
+            ".asf file, to put them back.",
+            UserWarning,
+            stacklevel=3,
+        )
+    return offsets
+
+
+def _starts_with_rest(motion: BvhMotion) -> bool:
+    """Whether frame 0 is a pose that nobody recorded: the root and three quarters of all channels not turned at all."""
+    turning = [c.endswith("rotation") for channels in motion.channels for c in channels]
+    root = np.array([c.endswith("rotation") for c in motion.channels[0]])
+    zero = motion.values[:2] == 0
+    still = zero[:, turning].mean(axis=1)
+    return bool(len(zero) > 1 and zero[0, : len(root)][root].all() and still[0] >= 0.75 and still[1] < 0.75)
+
+
+def parse_bvh(path: str | os.PathLike[str]) -> BvhMotion:
+    """Read a BVH file as it is.
+
+    Tokens count, not lines: tabs, CR LF, several items a line and a missing final newline are all read. Channels may
+    come in any order and number.
+
+    Raises:
+        MissingFileError: the file does not exist.
+        DataError: a malformed or truncated file, or one with NaN or infinite values.
+    """
+    path = Path(path)
+    text = read_text(path, "a BVH file")
+    found = re.search(r"(?im)(^|(?<=\s))MOTION\s+Frames\s*:\s*(\S+)\s+Frame\s+Time\s*:\s*(\S+)", text)
+    if found is None:
+        raise DataError(f"{path} has no MOTION with 'Frames:' and 'Frame Time:', expected a complete BVH file.")
+    names, parents, offsets, channels = _parse_hierarchy(path, text[: found.start()].split())
+    frames, seconds = _count(found[2]), _float(found[3])
+    if not frames:
+        raise DataError(f"{path} has {found[2]!r} as its number of frames, expected a positive integer.")
+    if not 0 < seconds < float("inf"):
+        raise DataError(f"{path} has the frame time {found[3]!r}, expected a positive number of seconds.")
+    width = sum(map(len, channels))
+    values = _numbers(path, text[found.end() :], width)
+    if values.size != frames * width:
+        raise DataError(
+            f"{path} has {values.size} values, expected {frames * width}: {frames} frames of {width} channels; is it "
+            "truncated?"
+        )
+    if not np.isfinite(values).all():
+        frame, column = divmod(int((~np.isfinite(values)).argmax()), width)
+        raise DataError(f"{path} has a NaN or infinite value in frame {frame}, {_channel(names, channels, column)}.")
+    rate = 1 / seconds
+    fps = float(round(rate)) if abs(rate - round(rate)) < 1e-3 * rate else rate
+    return BvhMotion(
+        tuple(names), tuple(parents), np.array(offsets), tuple(channels), values.reshape(frames, width), fps
+    )
+
+
+def _parse_hierarchy(
+    path: Path, words: list[str]
+) -> tuple[list[str], list[int], list[list[float]], list[tuple[str, ...]]]:
+    names: list[str] = []
+    parents: list[int] = []
+    offsets: list[list[float]] = []
+    channels: list[tuple[str, ...]] = []
+    stack: list[int] = []
+    if not words or words[0].upper() != "HIERARCHY":
+        raise DataError(f"{path} starts with {' '.join(words[:1])[:40]!r}, expected HIERARCHY.")
+    at = 1
+
+    def take(count: int, what: str) -> list[str]:
+        nonlocal at
+        at += count
+        if at > len(words):
+            raise DataError(f"the hierarchy of {path} ends in {what}; is the file truncated?")
+        return words[at - count : at]
+
+    while at < len(words):
+        (word,) = take(1, "")
+        kind = word.upper()
+        if kind in ("ROOT", "JOINT", "END"):
+            label = []
+            while (part := take(1, f"a {word} before its '{{'")[0]) != "{":
+                label.append(part)
+            if (kind == "ROOT") == bool(stack):
+                raise DataError(f"the hierarchy of {path} has {word} {' '.join(label)} in the wrong place.")
+            stack.append(len(names))
+            parents.append(stack[-2] if len(stack) > 1 else -1)
+            names.append(f"{names[parents[-1]]}.end" if kind == "END" else " ".join(label))
+            offsets.append([0.0, 0.0, 0.0])
+            channels.append(())
+        elif kind == "}" and stack:
+            stack.pop()
+        elif kind == "OFFSET" and stack:
+            vector = [_float(part) for part in take(3, f"the OFFSET of {names[stack[-1]]!r}")]
+            if not np.isfinite(vector).all():
+                raise DataError(
+                    f"OFFSET of {names[stack[-1]]!r} in {path} is {' '.join(words[at - 3 : at])!r}, expected 3 numbers."
+                )
+            offsets[stack[-1]] = vector
+        elif kind == "CHANNELS" and stack:
+            owner = names[stack[-1]]
+            (count,) = take(1, f"the CHANNELS of {owner!r}")
+            listed = tuple(part.capitalize() for part in take(_count(count), f"the CHANNELS of {owner!r}"))
+            good = [re.fullmatch("[XYZ](position|rotation)", channel) for channel in listed]
+            if not count.isdecimal() or not all(good) or len(set(listed)) != len(listed):
+                raise DataError(
+                    f"CHANNELS of {owner!r} in {path} are {count} {' '.join(listed)}, expected their number and that "
+                    "many different of Xposition to Zrotation."
+                )
+            channels[stack[-1]] = listed
+        else:
+            where = f" in {names[stack[-1]]!r}" if stack else ""
+            raise DataError(f"the hierarchy of {path} has an unexpected {word!r}{where}.")
+    if stack or not names:
+        raise DataError(f"the hierarchy of {path} lacks a '}}' for {names[stack[-1]] if stack else 'its ROOT'!r}.")
+    return names, parents, offsets, channels
+
+
+def _count(word: str) -> int:
+    return int(word) if word.isdecimal() else 0
+
+
+def _float(word: str) -> float:
+    try:
+        return float(word)
+    except ValueError:
+        return float("nan")
+
+
+def _numbers(path: Path, text: str, width: int) -> np.ndarray:
+    words = text.split()
+    try:
+        return np.array(words, dtype=np.float64)
+    except ValueError:
+        at = next(i for i, word in enumerate(words) if np.isnan(_float(word)))
+        raise DataError(
+            f"{path} has {words[at][:40]!r} in frame {at // max(1, width)}, value {at % max(1, width)}, expected a "
+            "number."
+        ) from None
+
+
+def _channel(names: list[str], channels: list[tuple[str, ...]], column: int) -> str:
+    flat = [(name, channel) for name, listed in zip(names, channels, strict=True) for channel in listed]
+    return "{1} of {0!r}".format(*flat[column])

@@ -1,0 +1,113 @@
+"""Tables from the names that motion-capture files use to the 17 joints of Human3.6M.
+
+A joint is a point's name or several, whose mean is taken; `"a|b"` is a, or b where the file has no a. Points are:
+
+- BVH: joints, and `"Head.end"` for the End Site below `Head`.
+- ASF/AMC: the *end* of each bone; `"root"` for the root.
+- C3D: marker labels.
+
+A prefix before a colon ("mixamorig:", "Subject1:") may be left out. A table of your own is a mapping with all 17
+joints, or a YAML or JSON file of one:
+
+    Hip: [LeftUpLeg, RightUpLeg]
+    RHip: RightUpLeg
+    ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+__all__ = ["JOINT_MAPS", "JointMap"]
+
+
+@dataclass(frozen=True)
+class JointMap:
+    """How the 17 joints are made of a file's points.
+
+    Attributes:
+        name: of the table, or the file it was read from.
+        joints: Human3.6M joint -> names of the points whose mean it is.
+        scale: metres per unit of the files that use these names.
+    """
+
+    name: str
+    joints: Mapping[str, tuple[str, ...]]
+    scale: float = 1.0
+
+
+def _sides(template: Mapping[str, str | tuple[str, ...]], left: str, right: str) -> dict[str, tuple[str, ...]]:
+    """Joints of both sides: in the template, "*" is the side's letter in ours and `left` or `right` in the file's."""
+    out = {}
+    for letter, side in (("R", right), ("L", left)):
+        for joint, names in template.items():
+            names = (names,) if isinstance(names, str) else names
+            out[joint.replace("*", letter)] = tuple(name.replace("*", side) for name in names)
+    return out
+
+
+def _map(name: str, scale: float, left: str, right: str, sides: Mapping, middle: Mapping) -> JointMap:
+    middle = {joint: (names,) if isinstance(names, str) else tuple(names) for joint, names in middle.items()}
+    return JointMap(name, {**middle, **_sides(sides, left, right)}, scale)
+
+
+#: Acclaim lengths are inches times 0.45 in the CMU database.
+CMU_SCALE = 0.0254 / 0.45
+
+_LEGS_AND_ARMS = {
+    "*Hip": "*UpLeg",
+    "*Knee": "*Leg",
+    "*Foot": "*Foot",
+    "*Shoulder": "*Arm",
+    "*Elbow": "*ForeArm",
+    "*Wrist": "*Hand",
+}
+_BETWEEN_HIPS = ("LeftUpLeg", "RightUpLeg")
+
+_MAPS = (
+    # B. Hahne's conversion of the CMU database: the joints where those of "cmu-asf" are.
+    _map(
+        "cmu-bvh", CMU_SCALE, "Left", "Right",
+        {**_LEGS_AND_ARMS, "*Wrist": "*FingerBase"},
+        {"Hip": _BETWEEN_HIPS, "Spine": "Spine", "Thorax": "Neck", "Neck/Nose": "Head", "Head": "Head.end"},
+    ),
+    # Written by `write_bvh`.
+    _map(
+        "h36m", 0.01, "L", "R",
+        {f"*{part}": f"*{part}" for part in ("Hip", "Knee", "Foot", "Shoulder", "Elbow", "Wrist")},
+        {"Hip": "Hip", "Spine": "Spine", "Thorax": "Thorax", "Neck/Nose": "Neck", "Head": "Head"},
+    ),
+    # Mixamo, and most rigs that descend from MotionBuilder's names; centimetres.
+    _map(
+        "mixamo", 0.01, "Left", "Right", _LEGS_AND_ARMS,
+        {"Hip": _BETWEEN_HIPS, "Spine": "Spine1|Spine", "Thorax": "Neck", "Neck/Nose": "Head",
+         "Head": "HeadTop_End|HeadEnd|Head_End|Head.end"},
+    ),
+    # The Acclaim files of the CMU database; spec of the joint choice: the embedded real motion's description.
+    _map(
+        "cmu-asf", CMU_SCALE, "l", "r",
+        {"*Hip": "*hipjoint", "*Knee": "*femur", "*Foot": "*tibia", "*Shoulder": "*clavicle", "*Elbow": "*humerus",
+         "*Wrist": "*wrist"},
+        {"Hip": ("lhipjoint", "rhipjoint"), "Spine": "lowerback", "Thorax": "thorax", "Neck/Nose": "upperneck",
+         "Head": "head"},
+    ),
+    # Markers lie on the skin: front and back of waist, chest and head are averaged, limbs have one marker a joint.
+    _map(
+        "cmu-markers", 0.001, "L", "R",
+        {"*Hip": ("*FWT", "*BWT"), "*Knee": "*KNE", "*Foot": "*ANK", "*Shoulder": "*SHO", "*Elbow": "*ELB",
+         "*Wrist": ("*WRA", "*WRB")},
+        {"Hip": ("LFWT", "RFWT", "LBWT", "RBWT"), "Spine": ("T10", "STRN"), "Thorax": ("C7", "CLAV"),
+         "Neck/Nose": ("C7", "CLAV", "LFHD", "RFHD", "LBHD", "RBHD"), "Head": ("LFHD", "RFHD", "LBHD", "RBHD")},
+    ),
+    _map(
+        "plug-in-gait", 0.001, "L", "R",
+        {"*Hip": ("*ASI", "*PSI|SACR"), "*Knee": "*KNE", "*Foot": "*ANK", "*Shoulder": "*SHO", "*Elbow": "*ELB",
+         "*Wrist": ("*WRA", "*WRB")},
+        {"Hip": ("LASI", "RASI", "LPSI|SACR", "RPSI|SACR"), "Spine": ("T10", "STRN"), "Thorax": ("C7", "CLAV"),
+         "Neck/Nose": ("C7", "CLAV", "LFHD", "RFHD", "LBHD", "RBHD"), "Head": ("LFHD", "RFHD", "LBHD", "RBHD")},
+    ),
+)  # fmt: skip
+
+#: name -> table; `read_bvh`, `read_amc` and `read_c3d` try those of their format under "auto"
+JOINT_MAPS = {entry.name: entry for entry in _MAPS}

@@ -1,0 +1,298 @@
+"""A video of 2D keypoints beside the 3D poses that were made of them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import skeletons
+from ..data._progress import track
+from ..errors import ArgumentError, MissingDependencyError
+from . import _style
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["FORMATS", "check_encoder", "pose_frames", "write_pose_video"]
+
+FORMATS = (".mp4", ".gif")
+"""Endings of files that can be written."""
+
+_COLOURS = {"right": _style.LIGHT[0], "left": _style.LIGHT[1], "centre": "#3a3a3a"}
+_DPI = 100
+_PANEL = (4.8, 4.8)  # inches
+_MARGIN, _HEAD, _LABEL = 0.12, 0.42, 0.26
+_GIF_RATE = 25.0  # frames per second at most: browsers slow down faster ones, and files grow
+# The 3D view looks at the person from where the camera is, but from further to the right and a little above, so that
+# depth shows; degrees.
+_AZIMUTH, _ELEVATION = 40.0, 14.0
+
+
+def write_pose_video(
+    path: str | os.PathLike[str],
+    keypoints: np.ndarray,
+    confidence: np.ndarray,
+    positions: np.ndarray,
+    *,
+    fps: float,
+    skeleton: str = "h36m",
+    title: str = "",
+    progress: bool = False,
+) -> Path:
+    """Draw every frame, 2D keypoints on the left, the 3D pose on the right, and encode it as MP4 (H.264) or GIF.
+
+    Memory does not grow with the number of frames. The person stands on the floor grid in every frame, since how high
+    it is above ground is not predicted. Right limbs are orange, left limbs blue; keypoints fade with their confidence.
+
+    Args:
+        path: a name that ends in `.mp4` or `.gif`; the file appears complete or not at all.
+        keypoints: `[T, J, 2]`, x right, y down, pixels.
+        confidence: `[T, J]`, 0 to 1.
+        positions: `[T, J, 3]`: x right, y down, z forward, relative to the pelvis, metres.
+        fps: frames per second; of a faster GIF every second, third, ... frame is taken, for at most 25.
+        skeleton: joint order.
+        title: shown above the frames.
+        progress: show a progress bar on a terminal.
+
+    Returns:
+        The path.
+
+    Raises:
+        ArgumentError: another ending, arrays that don't belong together, no frames, or a rate that is not positive.
+        MissingDependencyError: matplotlib, or for MP4 `av`, is not installed.
+        OSError: the file can't be written there.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in FORMATS:
+        raise ArgumentError(f"path is {str(path)!r}, expected a name that ends in {' or '.join(FORMATS)}.")
+    if not (np.isfinite(fps) and fps > 0):
+        raise ArgumentError(f"fps is {fps!r}, expected a positive number.")
+    gif = path.suffix.lower() == ".gif"
+    step = int(np.ceil(fps / _GIF_RATE)) if gif else 1
+    frames = pose_frames(
+        keypoints, confidence, positions, fps=fps, skeleton=skeleton, title=title, step=step, progress=progress
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.{secrets.token_hex(4)}{path.suffix}")
+    try:
+        (_encode_gif if gif else _encode_mp4)(temporary, frames, fps / step)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def pose_frames(
+    keypoints: np.ndarray,
+    confidence: np.ndarray,
+    positions: np.ndarray,
+    *,
+    fps: float,
+    skeleton: str = "h36m",
+    title: str = "",
+    step: int = 1,
+    progress: bool = False,
+) -> Iterator[NDArray[np.uint8]]:
+    """The frames of :func:`write_pose_video`, uint8 `[height, width, 3]` one after the other, every `step`-th."""
+    body = skeletons.get(skeleton)
+    count = len(keypoints)
+    shapes = [(keypoints, 2), (positions, 3), (np.asarray(confidence)[..., None], 1)]
+    if count == 0 or any(np.shape(array) != (count, body.num_joints, size) for array, size in shapes):
+        found = ", ".join(str(list(np.shape(array))) for array in (keypoints, confidence, positions))
+        raise ArgumentError(
+            f"keypoints, confidence and positions have shapes {found}, expected [T, {body.num_joints}, 2], "
+            f"[T, {body.num_joints}] and [T, {body.num_joints}, 3] with T >= 1."
+        )
+    return _draw_all(keypoints, confidence, positions, fps, body, title, step, progress)
+
+
+def _draw_all(
+    keypoints: np.ndarray, confidence: np.ndarray, positions: np.ndarray, fps: float, body: skeletons.Skeleton,
+    title: str, step: int, progress: bool,
+) -> Iterator[NDArray[np.uint8]]:  # fmt: skip
+    width, height = 2 * _PANEL[0] + 3 * _MARGIN, _PANEL[1] + _HEAD + _LABEL + _MARGIN
+    figure = _style.new_figure(width, height)
+    figure.set_dpi(_DPI)
+    panels = []
+    names = ("2D keypoints", f"3D, from {_AZIMUTH:g}° to the right of the camera; grid 0.5 m")
+    for left, name in zip((_MARGIN, 2 * _MARGIN + _PANEL[0]), names, strict=True):
+        box = (left / width, _MARGIN / height, _PANEL[0] / width, _PANEL[1] / height)
+        axes = figure.add_axes(box, facecolor="#fafafa")
+        axes.set_xticks([])
+        axes.set_yticks([])
+        for spine in axes.spines.values():
+            spine.set_color("#d0d0d0")
+        label = (_MARGIN + _PANEL[1] + _LABEL / 2) / height
+        figure.text(left / width, label, name, va="center", fontsize=9.5, color="#555555")
+        panels.append(axes)
+    head = 1 - (_HEAD / 2) / height
+    figure.text(_MARGIN / width, head, _shortened(title), va="center", fontsize=11, parse_math=False)
+    clock = figure.text(1 - _MARGIN / width, head, "", va="center", ha="right", fontsize=11, family="monospace")
+
+    flat, bodies = _Limbs(panels[0], body), _Limbs(panels[1], body)
+    _fit(panels[0], keypoints[confidence > 0] if (confidence > 0).any() else keypoints.reshape(-1, 2), down=True)
+    upright = _standing(positions)
+    seen_from = _view(upright)
+    _floor(panels[1], upright)
+    # What never changes is drawn once; the rest is drawn over it.
+    clock.set_animated(True)
+    canvas: Any = figure.canvas
+    canvas.draw()
+    background = canvas.copy_from_bbox(figure.bbox)
+    seconds = len(keypoints) / fps
+    for t in track(range(0, len(keypoints), step), "Drawing", progress):
+        canvas.restore_region(background)
+        flat.draw(keypoints[t], 0.15 + 0.85 * np.clip(confidence[t], 0, 1))
+        bodies.draw(seen_from[t], np.ones(body.num_joints))
+        clock.set_text(f"frame {t:>{len(str(len(keypoints)))}}   {t / fps:5.2f} / {seconds:.2f} s")
+        figure.draw_artist(clock)
+        yield np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+class _Limbs:
+    """Bones and joints of one pose in a panel."""
+
+    def __init__(self, axes: Any, body: skeletons.Skeleton) -> None:
+        from matplotlib.collections import LineCollection
+
+        self.axes, self.bones = axes, list(body.bones)
+        self.colours = np.array([_rgba(_COLOURS[_style.side(body, *bone)]) for bone in self.bones])
+        small = body.num_joints > 40
+        self.lines = LineCollection([], linewidths=1.4 if small else 3.6, capstyle="round", animated=True)
+        self.dots = axes.scatter([], [], s=3 if small else 17, zorder=3, linewidths=0, animated=True)
+        self.joints = np.array([_rgba(_COLOURS[_style.side(body, j)]) for j in range(body.num_joints)])
+        axes.add_collection(self.lines, autolim=False)
+
+    def draw(self, points: np.ndarray, alpha: np.ndarray) -> None:
+        """`[J, 2]` or, with depth to draw far limbs first, `[J, 3]`; `alpha` is `[J]`."""
+        order = np.arange(len(self.bones))
+        ends = np.array(self.bones)
+        if points.shape[1] == 3:
+            order = np.argsort(-points[ends, 2].mean(1), kind="stable")
+        ends = ends[order]
+        colours = self.colours[order].copy()
+        colours[:, 3] = alpha[ends].min(1)
+        self.lines.set_segments(points[ends, :2])
+        self.lines.set_color(colours)
+        self.dots.set_offsets(points[:, :2])
+        self.dots.set_facecolor(np.concatenate([self.joints[:, :3] * 0.75, alpha[:, None]], axis=1))
+        self.axes.draw_artist(self.lines)
+        self.axes.draw_artist(self.dots)
+
+
+def _rgba(colour: str) -> tuple[float, ...]:
+    from matplotlib.colors import to_rgba
+
+    return to_rgba(colour)
+
+
+def _shortened(title: str) -> str:
+    title = " ".join(title.split())
+    return title if len(title) <= 60 else f"{title[:57]}..."
+
+
+def _fit(axes: Any, points: np.ndarray, *, down: bool = False, margin: float = 0.12) -> None:
+    """Limits, of one scale in both directions, that show the points with a margin."""
+    low, high = points.min(axis=0), points.max(axis=0)
+    centre, reach = (low + high) / 2, max(float((high - low).max()), 1e-6) * (0.5 + margin)
+    axes.set_xlim(centre[0] - reach, centre[0] + reach)
+    axes.set_ylim(*((centre[1] + reach, centre[1] - reach) if down else (centre[1] - reach, centre[1] + reach)))
+
+
+def _standing(positions: np.ndarray) -> np.ndarray:
+    """Camera frame to x right, y up, z forward, moved so that each frame's lowest joint is at y = 0."""
+    upright = positions * np.array([1.0, -1.0, 1.0])
+    return upright - upright[..., 1].min(axis=1)[:, None, None] * np.array([0.0, 1.0, 0.0])
+
+
+def _view(points: np.ndarray) -> np.ndarray:
+    """Screen x, y and depth of points in the 3D view."""
+    a, e = np.radians([_AZIMUTH, _ELEVATION])
+    x = np.cos(a) * points[..., 0] + np.sin(a) * points[..., 2]
+    z = -np.sin(a) * points[..., 0] + np.cos(a) * points[..., 2]
+    y = np.cos(e) * points[..., 1] + np.sin(e) * z
+    return np.stack([x, y, np.cos(e) * z - np.sin(e) * points[..., 1]], axis=-1)
+
+
+def _floor(axes: Any, upright: np.ndarray) -> None:
+    """A grid of half metres under the person, and limits that show it and every pose."""
+    from matplotlib.collections import LineCollection
+
+    reach = max(0.5, np.ceil(np.abs(upright[..., [0, 2]]).max() * 2) / 2)
+    marks = np.arange(-reach, reach + 0.25, 0.5)
+    ends = np.array([[[m, 0, -reach], [m, 0, reach]] for m in marks] + [[[-reach, 0, m], [reach, 0, m]] for m in marks])
+    lines = _view(ends)[..., :2]
+    axes.add_collection(LineCollection(list(lines), colors="#d5d5d5", linewidths=0.9), autolim=False)
+    _fit(axes, np.concatenate([lines.reshape(-1, 2), _view(upright)[..., :2].reshape(-1, 2)]), margin=0.04)
+
+
+def check_encoder() -> Any:
+    """The package that encodes MP4 files.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
+    try:
+        import av
+    except ImportError as error:
+        raise MissingDependencyError(
+            'MP4 files need av, which is not installed: pip install "structloss[video]", or write a .gif.'
+        ) from error
+    return av
+
+
+def _encode_mp4(path: Path, frames: Iterator[NDArray[np.uint8]], fps: float) -> None:
+    av = check_encoder()
+    with contextlib.closing(frames), av.open(str(path), "w", options={"movflags": "faststart"}) as container:
+        stream: Any = None
+        for image in frames:
+            image = image[: len(image) // 2 * 2, : image.shape[1] // 2 * 2]  # H.264 wants even sizes
+            if stream is None:
+                rate = Fraction(fps).limit_denominator(1001)
+                stream = container.add_stream("libx264", rate=rate, options={"crf": "20", "preset": "veryfast"})
+                stream.height, stream.width = image.shape[:2]
+                stream.pix_fmt = "yuv420p"
+            for packet in stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")):
+                container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)
+
+
+def _encode_gif(path: Path, frames: Iterator[NDArray[np.uint8]], fps: float) -> None:
+    """Frame by frame, only what differs from the frame before; Pillow's own writer keeps all frames in memory."""
+    try:
+        from PIL import Image, ImageChops
+        from PIL.GifImagePlugin import getdata, getheader
+    except ImportError as error:
+        raise MissingDependencyError(
+            'GIF files need pillow, which is not installed: pip install "structloss[harness]".'
+        ) from error
+    palette: Any = None
+    before: Any = None
+    shown = 0  # hundredths of a second, GIF's unit
+    with contextlib.closing(frames), open(path, "wb") as file:
+        for number, pixels in enumerate(frames, start=1):
+            image = Image.fromarray(pixels)
+            if palette is None:
+                palette = image.quantize(255, dither=Image.Dither.NONE)
+            image = image.quantize(palette=palette, dither=Image.Dither.NONE)
+            until = round(number * 100 / fps)
+            box = (0, 0, 1, 1)  # an unchanged frame still takes its time
+            if before is None:
+                box = (0, 0, *image.size)
+                head = b"".join(getheader(image)[0])
+                file.write(b"GIF89a" + head[6:])
+                file.write(b"\x21\xff\x0bNETSCAPE2.0\x03\x01\x00\x00\x00")  # repeat for ever
+            else:
+                box = ImageChops.difference(image.convert("RGB"), before.convert("RGB")).getbbox() or box
+            for block in getdata(image.crop(box), box[:2], duration=10 * (until - shown)):
+                file.write(block)
+            before, shown = image, until
+        file.write(b";")
