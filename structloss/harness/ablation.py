@@ -25,7 +25,7 @@ from .lifting import LiftingModule
 from .recipe_files import recipe_names, recipe_path
 from .training import train
 
-__all__ = ["Cell", "CellResult", "Grid", "grid_names", "load_grid", "run_grid"]
+__all__ = ["Cell", "CellResult", "Grid", "grid_names", "load_grid", "recipe_settings", "run_grid"]
 
 _KEYS = ("objectives", "backbones", "model", "data", "seeds", "steps", "pretrain_steps", "finetune_lr", "clip")
 
@@ -162,19 +162,23 @@ def load_grid(name_or_path: str) -> Grid:
         raise DataError(f"{path} is no grid: {error}.") from error
 
 
+def recipe_settings(backbone: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Arguments of the module and of the data module in a backbone's recipe; empty where it has none."""
+    name = backbones.info(backbone).name
+    if name not in recipe_names():
+        return {"backbone": name}, {}
+    recipe = yaml.safe_load(recipe_path(name).read_text(encoding="utf-8"))
+    return {**recipe.get("model", {}), "backbone": name}, recipe.get("data", {})
+
+
 def settings_of(grid: Grid, cell: Cell) -> tuple[dict[str, Any], dict[str, Any]]:
     """Arguments of the module and of the data module for a cell."""
-    model: dict[str, Any] = {}
-    data: dict[str, Any] = {}
-    info = backbones.info(cell.backbone)
-    if info.name in recipe_names():
-        recipe = yaml.safe_load(recipe_path(info.name).read_text(encoding="utf-8"))
-        model, data = recipe.get("model", {}), recipe.get("data", {})
+    model, data = recipe_settings(cell.backbone)
     own = grid.backbones[cell.backbone]
     for key in own:
         if key not in ("model", "data"):
             raise ArgumentError(f"backbones[{cell.backbone!r}] has {key!r}, expected 'model' and 'data' only.")
-    model = {**model, **grid.model, **own.get("model", {}), "backbone": info.name, "seed": cell.seed}
+    model = {**model, **grid.model, **own.get("model", {}), "seed": cell.seed}
     data = {**data, **grid.data, **own.get("data", {}), "seed": cell.seed}
     for key in ("target", "skeleton"):
         if key in data:

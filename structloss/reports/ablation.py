@@ -229,7 +229,7 @@ def _panel(axes: Axes, grid: Grid, summaries: Sequence[Summary], objectives: Seq
     axes.tick_params(axis="y", length=0)
     # Intervals of few seeds are wide; the dots decide what is in sight.
     dots = [abs(c) * 100 / base[s.backbone] for s in summaries if base.get(s.backbone) for c in s.changes]
-    reach = 1.35 * max([d for d in dots if math.isfinite(d)] or [1.0])
+    reach = 1.35 * max((d for d in dots if math.isfinite(d)), default=1.0) or 1.0
     axes.set_xlim(-reach, reach)
 
 

@@ -1,0 +1,205 @@
+"""Ablations: grids, paired statistics against scipy, cells that are trained once, and what the command writes."""
+
+import csv
+import json
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+pytest.importorskip("lightning")
+
+from structloss.cli import main
+from structloss.errors import ArgumentError, DataError, MissingFileError, UnknownNameError
+from structloss.harness import ablation
+from structloss.harness.ablation import Cell, CellResult, Grid, grid_names, load_grid, run_grid, settings_of
+from structloss.reports.ablation import MEASURES, ablation_csv, ablation_table, plot_ablation, summarise
+
+OBJECTIVES = {"MPJPE": {"mpjpe": 1.0}, "+ L_S": {"mpjpe": 1.0, "depth_ranking_joints": 1.0}}
+TINY = Grid(
+    objectives=OBJECTIVES,
+    backbones={
+        "repose-tiny": {"model": {"backbone_args": {"dim_feat": 16, "dim_rep": 16, "depth": 1, "num_heads": 2}}}
+    },
+    data={
+        "window": 9,
+        "stride": 9,
+        "batch_size": 4,
+        "num_subjects": 3,
+        "clips_per_subject": 1,
+        "frames": 36,
+        "views": 1,
+    },
+    seeds=(0, 1),
+    steps=3,
+)
+
+
+def results(grid, seed=0):
+    """Made-up scores."""
+    rng = np.random.default_rng(seed)
+    return [
+        CellResult(
+            cell, {"mpjpe": rng.normal(50, 5), "mpjve": rng.normal(5, 1)}, {"lse": rng.normal(9, 1)}, {}, {}, 1.0
+        )
+        for cell in grid.cells()
+    ]
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 7, 25])
+def test_paired_statistics_are_those_of_scipy(seeds):
+    grid = Grid(OBJECTIVES, {"repose-tiny": {}, "simplebaseline-16j": {}}, seeds=tuple(range(seeds)))
+    found = results(grid, seeds)
+    for summary in summarise(grid, found):
+        values = [
+            summary.measure.value(r)
+            for r in found
+            if (r.cell.backbone, r.cell.objective) == (summary.backbone, summary.objective)
+        ]
+        base = [
+            summary.measure.value(r)
+            for r in found
+            if (r.cell.backbone, r.cell.objective) == (summary.backbone, "MPJPE")
+        ]
+        assert summary.mean == pytest.approx(np.mean(values)) and summary.deviation == pytest.approx(
+            np.std(values, ddof=1)
+        )
+        if summary.objective == "MPJPE":
+            assert not summary.changes and math.isnan(summary.change) and not summary.verdict
+            continue
+        low, high = stats.ttest_rel(values, base).confidence_interval(0.95)
+        assert summary.change == pytest.approx((low + high) / 2)
+        # from 17 seeds on the normal's quantile stands for Student's: 5 % narrower at most
+        assert summary.margin == pytest.approx((high - low) / 2, rel=2e-4 if seeds < 17 else 0.06)
+        if seeds < 17:
+            assert bool(summary.verdict) == (low > 0 or high < 0)
+
+
+def test_the_better_direction_is_the_measures():
+    grid = Grid(OBJECTIVES, {"repose-tiny": {}}, seeds=(0, 1, 2))
+    made = [
+        CellResult(
+            cell,
+            {"mpjpe": 50 + cell.seed + up, "depth_order_joints": 0.5 + 0.01 * cell.seed + up / 10},
+            {},
+            {},
+            {},
+            1.0,
+        )
+        for cell, up in ((c, 1.0 + 0.01 * c.seed if c.objective != "MPJPE" else 0.0) for c in grid.cells())
+    ]
+    verdicts = {s.measure.key: s.verdict for s in summarise(grid, made) if s.changes}
+    assert verdicts == {"mpjpe": "worse", "depth_order_joints": "better"}
+    table = ablation_table(grid, summarise(grid, made))
+    assert "| + L_S | 52.0 ± 1.0 (**+1.0**) |" in table and "61.10 ± 1.10 (**+10.10**)" in table
+
+
+def test_one_seed_has_no_spread():
+    grid = Grid(OBJECTIVES, {"repose-tiny": {}}, seeds=(4,))
+    summaries = summarise(grid, results(grid))
+    assert all(math.isnan(s.deviation) and math.isnan(s.margin) and not s.verdict for s in summaries)
+    assert " ± " not in ablation_table(grid, summaries).split("\n\n")[1]
+
+
+def test_csv_and_plot(tmp_path):
+    grid = Grid(OBJECTIVES, {"repose-tiny": {}, "videopose3d-27": {}}, seeds=(0, 1, 2))
+    summaries = summarise(grid, results(grid))
+    rows = list(csv.DictReader(ablation_csv(summaries, grid.seeds).splitlines()))
+    assert len(rows) == 2 * 2 * 3 * 3  # backbones, objectives, measures, seeds
+    assert {row["measure"] for row in rows} == {"mpjpe", "mpjve", "lse"} < {m.key for m in MEASURES}
+    assert all((row["change"] == "") == (row["objective"] == "MPJPE") for row in rows)
+    assert plot_ablation(grid, summaries, tmp_path / "plot.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_cells_are_trained_once_and_again_when_their_settings_change(tmp_path, monkeypatch):
+    trained = []
+    real = ablation._train_cell
+    monkeypatch.setattr(
+        ablation, "_train_cell", lambda grid, cell, *rest: trained.append(cell) or real(grid, cell, *rest)
+    )
+    seen = []
+    first = run_grid(TINY, tmp_path, report=lambda done, total, result: seen.append((done, total)))
+    assert seen == [(k, 4) for k in range(1, 5)] and trained == TINY.cells()
+    again = run_grid(TINY, tmp_path)
+    assert trained == TINY.cells() and [r.metrics for r in again] == [r.metrics for r in first]
+    (tmp_path / TINY.cells()[1].file).write_text("{")  # a damaged result is made again, and comes out the same
+    assert [r.metrics for r in run_grid(TINY, tmp_path)] == [r.metrics for r in first] and len(trained) == 5
+    more = Grid(**{**vars(TINY), "objectives": {**OBJECTIVES, "+ L_S": {"mpjpe": 1.0, "depth_ranking_joints": 2.0}}})
+    run_grid(more, tmp_path)
+    assert [cell.objective for cell in trained[5:]] == ["+ L_S"] * 2
+    base, other = first[0], first[1]
+    assert base.curves["train_loss"][0] == pytest.approx(other.curves["train_mpjpe"][0])  # the same weights and batch
+    assert all(math.isfinite(base.metrics[key]) for key in ("mpjpe", "pa_mpjpe", "mpjve")) and base.structure["lse"] > 0
+
+
+def test_fine_tuning_starts_from_one_trained_network(tmp_path):
+    grid = Grid(**{**vars(TINY), "pretrain_steps": 4, "seeds": (0,), "finetune_lr": 1e-4})
+    tuned = run_grid(grid, tmp_path)
+    assert tuned[0].curves["train_mpjpe"][0] == pytest.approx(tuned[1].curves["train_mpjpe"][0])
+    fresh = run_grid(Grid(**{**vars(TINY), "seeds": (0,)}), tmp_path / "fresh")
+    assert tuned[0].curves["train_mpjpe"][0] != pytest.approx(fresh[0].curves["train_mpjpe"][0])
+
+
+def test_packaged_grids_fit_their_backbones():
+    assert set(grid_names()) >= {"finetune", "losses"}
+    for name in grid_names():
+        grid = load_grid(name)
+        assert next(iter(grid.objectives)) == "MPJPE" and len(grid.seeds) >= 3
+        for cell in grid.cells():
+            model, data = settings_of(grid, cell)
+            assert model["backbone"] == cell.backbone and model["seed"] == data["seed"] == cell.seed
+
+
+def test_cell_files_differ():
+    names = {Cell("a", objective, 0).file for objective in ("+ L_S", "L_S", "L S", "+ L_S + L_T", "Δ")}
+    assert len(names) == 5 and all(name.endswith("__seed0.json") and "/" not in name for name in names)
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "message"),
+    [
+        ("[1]", DataError, "holds a list, expected a mapping"),
+        ("objectives: {a: {mpjpe: 1}}\nbackbones: [repose-tiny]\nlr: 1", DataError, "has 'lr', expected only"),
+        ("backbones: [repose-tiny]", DataError, "is no grid"),
+        ("objectives: {a: {mpjpe: 1}}\nbackbones: [nobody]", UnknownNameError, "'nobody'"),
+        ("objectives: {a: {mpjpe: 1}}\nbackbones: {}", ArgumentError, "backbones is empty"),
+        ("objectives: {a: {mpjpe: 1}}\nbackbones: [repose-tiny]\nsteps: 0", ArgumentError, "steps is 0"),
+        ("objectives: {a: {mpjpe: 1}}\nbackbones: [repose-tiny]\nseeds: [1, 1]", ArgumentError, "seeds has"),
+        ("a: [", DataError, "is not YAML"),
+    ],
+)
+def test_bad_grids(tmp_path, content, error, message):
+    (tmp_path / "grid.yaml").write_text(content)
+    with pytest.raises(error, match=message):
+        load_grid(str(tmp_path / "grid.yaml"))
+
+
+def test_absent_grids(tmp_path):
+    with pytest.raises(MissingFileError):
+        load_grid(str(tmp_path / "none.yaml"))
+    with pytest.raises(UnknownNameError, match="loses"):
+        load_grid("loses")
+
+
+def test_command(tmp_path, capsys):
+    grid = tmp_path / "grid.yaml"
+    content = {key: value for key, value in vars(TINY).items() if key != "init_from"}
+    grid.write_text(json.dumps(content | {"seeds": [0, 1]}))  # JSON is YAML
+    arguments = ["ablate", str(grid), "--out", str(tmp_path / "out"), "--steps", "2", "--seeds", "0", "1"]
+    assert main(arguments) == 0
+    out = capsys.readouterr().out
+    assert "4/4  repose-tiny, + L_S, seed 1" in out and "### repose-tiny" in out
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"cells", "table.md", "table.csv", "plot.png"}
+    assert main([*arguments, "--init-from", "repose-tiny"]) == 1
+    assert "--init-from is 'repose-tiny', expected BACKBONE=FILE" in capsys.readouterr().err
+    assert main([*arguments, "--objectives", "L_Q"]) == 1
+    assert "'L_Q'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_processes_side_by_side_come_to_the_same(tmp_path):
+    alone = run_grid(TINY, tmp_path / "alone")
+    beside = run_grid(TINY, tmp_path / "beside", jobs=2)
+    for a, b in zip(alone, beside, strict=True):
+        assert a.cell == b.cell and a.metrics["mpjpe"] == pytest.approx(b.metrics["mpjpe"], rel=1e-5)
