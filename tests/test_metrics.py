@@ -572,6 +572,29 @@ def test_two_processes_equal_one(tmp_path):
                     assert values[key][name] == pytest.approx(value, rel=1e-12), (key, name)
 
 
+@pytest.mark.gpu
+def test_gpu_equals_cpu():
+    for key, (make, update) in _cases().items():
+        expected = make()
+        update(expected, slice(None))
+        metric = make().to("cuda")
+        inner, moved = metric.update, []
+
+        def on_gpu(*arguments, inner=inner, moved=moved, **labels):
+            moved.append(True)
+            inner(
+                *(a.cuda() if isinstance(a, torch.Tensor) else a for a in arguments),
+                **{k: v.cuda() for k, v in labels.items()},
+            )
+
+        metric.update = on_gpu
+        update(metric, slice(None))
+        assert moved, key
+        found = _results(metric)
+        for name, value in _results(expected).items():
+            assert found[name] == pytest.approx(value, rel=1e-10), (key, name)
+
+
 # Bad input
 
 

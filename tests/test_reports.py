@@ -50,6 +50,19 @@ def make_arm(name, k=0, joints=17):
         },
         per_joint_mpjpe=[50.0 + j for j in range(joints)],
         per_action={"walk": 50.0 - k, "sit": 70.0 + k},
+        per_action_pa={"walk": 40.0 - k, "sit": 50.0 + k},
+        structure={
+            "lse": 12.0 - k,
+            "bsle": 20.0,
+            "lle": 30.0 + k,
+            "bone_length_spread": math.nan,
+            "illegal_angle_rate": 0.034 + 0.01 * k,
+            "symmetry/upper leg": 8.0 + k,
+            "illegal/left_knee": 0.02,
+        },
+        truth={"lse": 1.25, "illegal_angle_rate": 0.001, "symmetry/upper leg": 0.5, "illegal/left_knee": 0.0},
+        config=f"model:\n  backbone: tiny # {k}\n",
+        settings={"checkpoint": f"best-{k}.ckpt"},
     )
 
 
@@ -64,7 +77,7 @@ def make_summary(count=2, **changes):
     return RunSummary(**{**fields, **changes})
 
 
-def make_samples(count=2, skeleton="h36m", frames=3):
+def make_samples(count=2, skeleton="h36m", frames=3, **clip):
     joints = skeletons.get(skeleton).num_joints
     rng = np.random.default_rng(0)
     target = rng.normal(0, 300, (frames, joints, 3))
@@ -75,7 +88,23 @@ def make_samples(count=2, skeleton="h36m", frames=3):
         predictions={f"arm {k}": target + rng.normal(0, 60, target.shape) for k in range(count)},
         labels=[f"frame {f}" for f in range(frames)],
         skeleton=skeleton,
+        **clip,
     )
+
+
+def unpacked(page):
+    """The player's data in a page, with the poses of the first clip as arrays in mm."""
+    data = json.loads(re.search(r'id="pose-data">(.*?)</script>', page, re.S).group(1))
+    clip = data["clips"][0]
+    shape = (len(clip["labels"]), data["joints"], 3)
+    data["poses"] = [
+        text and np.frombuffer(base64.b64decode(text), "<i2").reshape(shape).astype(float) for text in clip["poses"]
+    ]
+    for pose in data["poses"]:
+        if pose is not None:
+            pose[pose == -32768] = math.nan
+            pose *= clip["unit"]
+    return data
 
 
 def pixels(path):
@@ -214,14 +243,25 @@ def test_plain_table_marks_the_best_and_ends_with_the_difference():
     lines = reports.plain_table(make_summary()).splitlines()
     assert lines[0] == "Depth order & MPJPE"
     header = " ".join(" ".join(lines[2:5]).split())
-    for word in ("MPJPE", "PA-MPJPE", "N-MPJPE", "MPJVE", "↓ mm/frame", "joints", "frames", "↑ %", "↑ clips/s", "↓ %"):
+    for word in ("MPJPE", "PA-MPJPE", "N-MPJPE", "MPJVE", "↓ mm/frame", "joints", "↑ %", "↑ clips/s", "↓ %"):
         assert word in header
+    assert "frames" not in header, "no arm has a depth order of frames"
     rows = {line[:10].strip(): line[10:].split() for line in lines[5:] if not line.startswith("-")}
-    assert rows["arm 0"] == ["60.0", "45.0", "58.0*", "8.25", "85.0", "–", "1,412*", "1.0*"]
-    assert rows["arm 1"] == ["56.0*", "44.0*", "58.0*", "7.25*", "88.0*", "–", "1,312", "3.0"]
-    assert rows["Difference"] == ["−4.0", "−1.0", "0.0", "−1.00", "+3.0", "–", "−100", "+2.0"]
+    assert rows["arm 0"] == ["60.0", "45.0", "58.0*", "8.25", "85.0", "1,412*", "1.0*"]
+    assert rows["arm 1"] == ["56.0*", "44.0*", "58.0*", "7.25*", "88.0*", "1,312", "3.0"]
+    assert rows["Difference"] == ["−4.0", "−1.0", "0.0", "−1.00", "+3.0", "−100", "+2.0"]
     ends = {line.rstrip("* ").rindex(line.rstrip("* ")[-1]) for line in lines[6:8]}
     assert len(ends) == 1  # the last column is aligned
+
+
+def test_a_value_that_one_arm_lacks_is_a_dash():
+    summary = make_summary()
+    summary.arms[1].metrics["depth_order_frames"] = 0.7
+    rows = {line[:10].strip(): line[10:].split() for line in reports.plain_table(summary).splitlines()}
+    assert rows["arm 0"][5:] == ["–", "1,412*", "1.0*"] and rows["arm 1"][5:] == ["70.0", "1,312", "3.0"]
+    assert rows["Difference"][5] == "–"
+    nothing = reports.plain_table(RunSummary("t", [ArmResult("a")]))
+    assert "Loss" in nothing and nothing.count("–") == 8, "all columns where there is nothing at all"
 
 
 def test_plain_table_of_one_and_three_arms():
@@ -247,11 +287,11 @@ def test_rich_table_has_bold_best_values_and_fits_80_columns():
     from rich.console import Console
 
     table = reports.table(make_summary())
-    assert [len(list(column.cells)) for column in table.columns] == [3] * 9
+    assert [len(list(column.cells)) for column in table.columns] == [3] * 8
     mpjpe = list(table.columns[1].cells)
     assert [cell.plain for cell in mpjpe] == ["60.0", "56.0", "−4.0"]
     assert [str(cell.style) for cell in mpjpe] == ["", "bold", "green"]
-    speed = list(table.columns[7].cells)
+    speed = list(table.columns[6].cells)
     assert [str(cell.style) for cell in speed] == ["bold", "", "red"]
     console = Console(width=80, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
     console.print(table)
@@ -362,16 +402,86 @@ def test_page_is_self_contained_and_complete(tmp_path, figures, count):
         "structloss demo --steps 100 --seed 0",
         "versions / torch",
         "Neck/Nose",
+        "Illegal<br>angles",
+        "True poses",
+        "PA-MPJPE",
+        "Mean over actions",
+        "upper leg",
+        "left knee",
+        "<details>",
+        "backbone: tiny # 0",
+        "best-0.ckpt",
         "<svg",
         "<canvas",
     ):
         assert part in text
     assert ("Difference" in text) == (count > 1)
-    data = json.loads(re.search(r'id="pose-data">(.*?)</script>', text, re.S).group(1))
-    assert [pose["name"] for pose in data["poses"]] == ["true pose", *(f"arm {k}" for k in range(count))]
-    assert np.shape(data["poses"][1]["frames"]) == (3, 17, 3)
+    data = unpacked(text)
+    assert data["names"] == ["true pose", *(f"arm {k}" for k in range(count))]
+    assert data["colours"] == ["--target", *(f"--arm{k}" for k in range(count))]
+    samples = make_samples(count)
+    for pose, packed in zip([samples.target, *samples.predictions.values()], data["poses"], strict=True):
+        np.testing.assert_allclose(packed, pose, atol=0.051)  # tenths of a millimetre
+    for name, errors in zip(samples.predictions, data["clips"][0]["errors"][1:], strict=True):
+        np.testing.assert_allclose(errors, samples.errors(name).mean(-1), atol=0.051)
+    assert data["clips"][0]["fps"] is None and data["clips"][0]["labels"] == samples.labels
     assert data["bones"][0] == [1, 0, "R"] and data["bones"][3] == [4, 0, "L"] and data["bones"][6] == [7, 0, ""]
     assert {line.count("<script") for line in [text]} == {2}
+
+
+def test_page_offers_several_clips(tmp_path):
+    clips = [make_samples(2, frames=5, title="walking", fps=50.0), make_samples(1, frames=2)]
+    clips[1].predictions["stranger"] = clips[1].target
+    text = reports.write_html(make_summary(), {}, tmp_path / "r.html", clips).read_text(encoding="utf-8")
+    data = unpacked(text)
+    assert [(clip["title"], clip["fps"]) for clip in data["clips"]] == [("walking", 50.0), ("clip 2", None)]
+    assert data["names"] == ["true pose", "arm 0", "arm 1", "stranger"]
+    assert data["colours"][3] == "--arm2", "a colour that no arm has"
+    assert [pose is None for pose in data["clips"][1]["poses"]] == [False, False, True, False]
+    assert data["clips"][0]["poses"][3] is None and data["clips"][0]["errors"][3] is None
+    seen = np.frombuffer(base64.b64decode(data["clips"][0]["confidence"]), np.uint8).reshape(5, 17)
+    np.testing.assert_allclose(seen / 255, clips[0].confidence, atol=0.003)
+    where = np.frombuffer(base64.b64decode(data["clips"][0]["input"]), "<i2").reshape(5, 17, 2) / 8192
+    np.testing.assert_allclose(where, clips[0].input, atol=1e-4)
+    clips[1] = make_samples(1, "mpi_inf_3dhp")
+    with pytest.raises(ArgumentError, match="clips of 'h36m' and 'mpi_inf_3dhp', expected one skeleton"):
+        reports.write_html(make_summary(), {}, tmp_path / "x.html", clips)
+    assert not (tmp_path / "x.html").exists()
+
+
+def test_page_of_poses_far_away_keeps_them_all(tmp_path):
+    """Whole millimetres or coarser where 16 bits would not do."""
+    samples = make_samples(1, frames=2)
+    samples.predictions["arm 0"] = samples.target * 500
+    text = reports.write_html(make_summary(1), {}, tmp_path / "r.html", samples).read_text(encoding="utf-8")
+    largest = np.abs(samples.predictions["arm 0"]).max()
+    assert largest > 1e5
+    np.testing.assert_allclose(unpacked(text)["poses"][1], samples.predictions["arm 0"], atol=largest / 32000)
+
+
+def test_structure_says_what_the_true_poses_are_like(tmp_path):
+    def rows(summary):
+        page = reports.write_html(summary, {}, tmp_path / "r.html").read_text(encoding="utf-8")
+        found = re.search(r"<h2>Structure.*?</section>", page, re.S)
+        return found and re.findall(r"<tr.*?</tr>", found.group(0))
+
+    summary = make_summary()
+    head, *arms, difference, truth = rows(summary)
+    assert "spread" not in head and "LSE" in head, "no arm has a spread"
+    numbers = [re.findall(r"<td[^>]*>([^<]+)</td>", row) for row in arms]
+    assert numbers == [["12.0", "20.0", "30.0", "3.40"], ["11.0", "20.0", "31.0", "4.40"]]
+    assert "−1.0" in difference and "True poses<" in truth and "1.2" in truth and "0.10" in truth
+    summary.arms[1].truth = {**summary.arms[1].truth, "lse": 2.5}  # scored on other poses
+    assert [row.count("True poses of arm 1") for row in rows(summary)] == [0, 0, 0, 0, 0, 1]
+    for arm in summary.arms:
+        arm.structure = arm.truth = {}
+    assert rows(summary) is None
+
+
+def test_notes_stand_at_the_top(tmp_path):
+    summary = make_summary(notes=["Scored on different data."])
+    text = reports.write_html(summary, {}, tmp_path / "r.html").read_text(encoding="utf-8")
+    assert text.index("Scored on different data.") < text.index("<h2>")
 
 
 def test_page_without_extras_has_no_script(tmp_path):
@@ -385,15 +495,18 @@ def test_page_escapes_everything(tmp_path, figures):
     evil = "</script><script>alert('x')</script>\"'&"
     arm = make_arm(evil)
     arm.objective = {evil: 1.0}
-    arm.per_action = {evil: 1.0}
+    arm.per_action = arm.per_action_pa = {evil: 1.0}
+    arm.structure[f"illegal/{evil}"] = 1.0
+    arm.config, arm.settings = evil, {evil: evil}
     summary = make_summary(
         title=evil,
         arms=[arm, make_arm("b", 1)],
         settings={evil: evil, "command": evil},
         data={evil: [evil]},
         machine={evil: {evil: evil}},
+        notes=[evil],
     )
-    samples = make_samples(1)
+    samples = make_samples(1, title=evil)
     samples.predictions = {evil: samples.target}
     samples.labels = [evil] * 3
     text = reports.write_html(
@@ -401,8 +514,7 @@ def test_page_escapes_everything(tmp_path, figures):
     ).read_text(encoding="utf-8")
     assert "<script>alert" not in text and "alert('x')\"" not in text
     assert text.count("<script") == text.count("</script>") == 2
-    data = json.loads(re.search(r'id="pose-data">(.*?)</script>', text, re.S).group(1))
-    assert data["labels"][0] == evil
+    assert unpacked(text)["clips"][0]["labels"][0] == evil
 
 
 def test_page_refuses_what_it_can_not_show(tmp_path, figures):
@@ -426,8 +538,9 @@ def test_page_of_another_skeleton_and_missing_values(tmp_path):
     summary.arms[1].per_joint_mpjpe[3] = math.nan
     text = reports.write_html(summary, {}, tmp_path / "r.html", samples).read_text(encoding="utf-8")
     assert "HeadTop" in text and "NaN" not in text and ">nan" not in text
-    data = json.loads(re.search(r'id="pose-data">(.*?)</script>', text, re.S).group(1))
-    assert data["poses"][1]["errors"][1] is None and data["poses"][1]["frames"][1][0] == [None] * 3
+    data = unpacked(text)
+    assert data["clips"][0]["errors"][1][1] is None and np.isnan(data["poses"][1][1]).all()
+    assert np.isfinite(data["poses"][1][0]).all()
 
 
 # ---------------------------------------------------------------------------------------------------------- imports

@@ -1,4 +1,4 @@
-"""Reports of a comparison: tables, curve and pose figures, one HTML file and JSON.
+"""Reports of a run or a comparison: tables, curve and pose figures, one HTML file and JSON.
 
 Everything is imported when first used: importing this package loads neither matplotlib nor rich. Only the figures need
 matplotlib, and only :func:`table` needs rich.
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .files import write_bytes, write_text
     from .page import write_html
     from .poses import plot_poses
+    from .report import run_report
     from .results import ArmResult, PoseSamples, RunSummary, read_json, write_json
     from .tables import plain_table, table
 
@@ -30,6 +31,7 @@ __all__ = [
     # figures and page
     "plot_curves",
     "plot_poses",
+    "run_report",
     "write_html",
     # files
     "write_bytes",
@@ -41,6 +43,7 @@ _HOMES = {
     "files": ("write_bytes", "write_text"),
     "page": ("write_html",),
     "poses": ("plot_poses",),
+    "report": ("run_report",),
     "results": ("ArmResult", "PoseSamples", "RunSummary", "read_json", "write_json"),
     "tables": ("plain_table", "table"),
 }

@@ -25,6 +25,7 @@ _TITLES = {
     "train_loss": ("Training loss", "objective (each arm its own)"),
     "train_mpjpe": ("Training MPJPE", "normalised image units"),
     "val_mpjpe": ("Held-out MPJPE (lower is better)", "mm"),
+    "val_loss": ("Held-out loss", "objective (each arm its own)"),
     "val_depth_order": ("Held-out depth order (higher is better)", "% of pairs in the right order"),
 }
 _DEPTH = (("val_depth_order_joints", "joints", "-"), ("val_depth_order_frames", "frames", (0, (3, 1.5))))
@@ -47,8 +48,9 @@ def _panels(arms: list[ArmResult]) -> list[str]:
     keys = [key for arm in arms for key in arm.curves if arm.curves[key] and key not in ("step", "val_step")]
     training = [key for key in ("train_loss", "train_mpjpe") if key in keys]
     training = training or list(dict.fromkeys(key for key in keys if key.startswith("train_")))[:2]
-    panels = training + (["val_mpjpe"] if "val_mpjpe" in keys else [])
-    return panels + (["val_depth_order"] if any(key in keys for key, *_ in _DEPTH) else [])
+    # A network that is being pre-trained predicts no poses, but has a held-out loss.
+    held_out = [key for key in ("val_mpjpe", "val_loss") if key in keys][:1]
+    return [*training, *held_out, *(["val_depth_order"] if any(key in keys for key, *_ in _DEPTH) else [])]
 
 
 def _training(axes: Axes, arms: list[ArmResult], key: str) -> None:
@@ -104,7 +106,7 @@ def _held_out(axes: Axes, arms: list[ArmResult], keys: list[tuple[str, object]],
         at, height = to_share.transform(axes.transData.transform((x, y)))
         placed = max(height, placed + 0.065)
         axes.annotate(
-            f"{y:.1f}",
+            f"{y:.1f}" if y >= 10 else f"{y:.3g}",
             (at, placed),
             xycoords="axes fraction",
             xytext=(7, 0),
@@ -154,7 +156,7 @@ def plot_curves(summary: RunSummary, path: str | os.PathLike[str], *, dpi: int =
             present = [(n, s) for key, n, s in _DEPTH if any(arm.curves.get(key) for arm in arms)]
             handles = [axes.plot([], [], color="#444444", linestyle=s, label=f"of {n}")[0] for n, s in present]
             axes.legend(handles=handles, frameon=False, fontsize=9, loc="best")
-        elif panel == "val_mpjpe":
+        elif panel in ("val_mpjpe", "val_loss"):
             _held_out(axes, arms, [(panel, "-")], 1.0)
         else:
             _training(axes, arms, panel)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import platform
 import shlex
 import shutil
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from .. import __version__, backbones
+from .. import backbones
 from ..errors import ArgumentError, MissingDependencyError, MissingFileError
-from .results import ArmResult, PoseSamples, RunSummary, read_json, write_json
+from .machine import machine
+from .results import ArmResult, RunSummary, read_json, write_json
 
 __all__ = ["DemoSettings", "run_demo"]
 
@@ -78,9 +77,11 @@ def run_demo(settings: DemoSettings) -> RunSummary:
     _check(settings, out)
     try:
         from ..data import MotionDataModule
+        from ..harness.evaluation import predict_clips
         from ..harness.lifting import LiftingModule, describe
         from ..harness.training import train
-        from . import plain_table, plot_curves, plot_poses, write_html
+        from . import plain_table, plot_curves, plot_poses, run_report
+        from .report import samples_of, stills
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
             f"{error.name} is not installed, expected the training extra: pip install 'structloss[harness]'."
@@ -98,7 +99,7 @@ def run_demo(settings: DemoSettings) -> RunSummary:
     )
     print(f"Preparing {settings.data or 'synthetic motion'} ...", flush=True)
     data.setup("fit")
-    subjects = [", ".join(sorted({clip.subject for clip in d.clips})) for d in (data.train_dataset, data.val_dataset)]
+    subjects = [", ".join(d.store.subjects) for d in (data.train_dataset, data.val_dataset)]
     counts = len(data.train_dataset), len(data.val_dataset)
     print(f"{counts[0]} training clips; {counts[1]} clips of unseen subjects: {subjects[1]}.", flush=True)
     arms, modules = [], {}
@@ -114,19 +115,16 @@ def run_demo(settings: DemoSettings) -> RunSummary:
             seed=settings.seed,
         )
         trained = train(module, data, steps=settings.steps, label=name, seed=settings.seed)
-        arms.append(
-            ArmResult(
-                name=name,
-                objective=objective,
-                metrics=trained.evaluation.metrics,
-                clips_per_second=trained.clips_per_second,
-                loss_share=trained.loss_share,
-                curves=trained.curves,
-                per_joint_mpjpe=trained.evaluation.per_joint,
-                per_action=trained.evaluation.per_action,
-            )
+        arm = ArmResult(
+            name=name,
+            objective=objective,
+            clips_per_second=trained.clips_per_second,
+            loss_share=trained.loss_share,
+            curves=trained.curves,
         )
-        modules[name] = trained.module
+        arm.take(trained.evaluation)
+        arms.append(arm)
+        modules[name] = (trained.module, data.val_dataset)
     summary = RunSummary(
         title="Depth ranking against MPJPE alone",
         arms=arms,
@@ -150,16 +148,16 @@ def run_demo(settings: DemoSettings) -> RunSummary:
             "test clips": counts[1],
             "2D input": "simulated detections with noise, self-occlusion and confidence",
         },
-        machine=_machine(),
+        machine=machine(),
     )
-    samples = _samples(modules, data.val_dataset, data.actions)
+    clips = samples_of(predict_clips(modules), summary.skeleton)
     scratch = _scratch(out)
     try:
         write_json(summary, scratch / "metrics.json")
         plot_curves(summary, scratch / "curves.png")
-        plot_poses(samples, scratch / "poses.png")
+        plot_poses(stills(clips), scratch / "poses.png")
         figures = {"Training": scratch / "curves.png", "Poses of unseen subjects": scratch / "poses.png"}
-        write_html(summary, figures, scratch / "report.html", samples)
+        run_report(summary, scratch / "report.html", clips, figures=figures)
         _replace(scratch, out)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -210,60 +208,6 @@ def _replace(scratch: Path, out: Path) -> None:
     out.mkdir(exist_ok=True)
     for name in FILES:
         (scratch / name).replace(out / name)
-
-
-def _machine() -> dict[str, object]:
-    return {
-        "device": "cuda" if torch.cuda.is_available() else "cpu",
-        "processor": _processor(),
-        "threads": torch.get_num_threads(),
-        "structloss": __version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "date": time.strftime("%Y-%m-%d"),
-    }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
-@torch.no_grad()
-def _samples(modules, dataset, actions, frames: int = 4) -> PoseSamples:
-    """Middle frames of clips spread over the held-out windows, as each model sees them."""
-    from ..harness.evaluation import poses_of
-
-    picks = torch.linspace(0, len(dataset) - 1, frames + 2).round().long()[1:-1].tolist()
-    windows = [dataset[i] for i in picks]
-    batch = {key: torch.stack([window[key] for window in windows]) for key in windows[0]}
-    # The middle of what is there: short clips are padded at the end.
-    lengths = (batch["weight"].amax(-1) > 0).sum(1).clamp(min=1)
-    rows = torch.arange(len(picks))
-    root = next(iter(modules.values())).skeleton.root
-
-    def at(poses: torch.Tensor) -> torch.Tensor:
-        poses = poses.cpu()[rows, lengths // 2]
-        return poses - poses[:, root : root + 1]
-
-    keypoints = batch["input"][rows, lengths // 2]
-    predictions = {}
-    for name, module in modules.items():
-        inputs = {key: value.to(module.device) for key, value in batch.items()}
-        predictions[name] = at(poses_of(module, inputs))
-    return PoseSamples(
-        input=keypoints[..., :2],
-        confidence=keypoints[..., 2],
-        target=at(batch["camera_pose"]),
-        predictions=predictions,
-        labels=[
-            f"{dataset.subjects[int(s)]}, {actions[int(a)]}, view {int(v) + 1}"
-            for s, a, v in zip(batch["subject"], batch["action"], batch["view"], strict=True)
-        ],
-    )
 
 
 def _print_table(summary: RunSummary, plain_table) -> None:

@@ -1,4 +1,4 @@
-"""What a comparison produced: results of each arm, the run they belong to, and a few poses to look at."""
+"""What training produced: results of each arm, the comparison they belong to, and poses to look at."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import skeletons
 from ..errors import ArgumentError, DataError, MissingFileError
 from .files import write_text
+
+if TYPE_CHECKING:
+    from ..harness.evaluation import Evaluation
 
 __all__ = ["METRICS", "ArmResult", "PoseSamples", "RunSummary", "read_json", "write_json"]
 
@@ -81,6 +84,13 @@ class ArmResult:
             `val_depth_order_joints`, ...). Lists of one axis have its length; NaN leaves a gap.
         per_joint_mpjpe: [J], mm, in the order of the skeleton's joints; may be empty.
         per_action: MPJPE of each action, mm; may be empty.
+        per_action_pa: PA-MPJPE of each action, mm; may be empty.
+        structure: what the predicted skeletons are like: `lse`, `bsle`, `lle`, `bone_length_spread` (mm),
+            `illegal_angle_rate` (share 0..1), and part by part `symmetry/LIMB`, `spread/LIMB` (mm), `illegal/HINGE`
+            (share); see :class:`structloss.harness.evaluation.Evaluation`. May be empty.
+        truth: the same of the true poses, as far as it needs no target.
+        config: the resolved configuration, YAML; may be empty.
+        settings: facts about this arm alone: checkpoint, epoch, ...
     """
 
     name: str
@@ -91,6 +101,17 @@ class ArmResult:
     curves: dict[str, list[float]] = field(default_factory=dict)
     per_joint_mpjpe: list[float] = field(default_factory=list)
     per_action: dict[str, float] = field(default_factory=dict)
+    per_action_pa: dict[str, float] = field(default_factory=dict)
+    structure: dict[str, float] = field(default_factory=dict)
+    truth: dict[str, float] = field(default_factory=dict)
+    config: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def take(self, evaluation: Evaluation) -> None:
+        """Fill in what an evaluation found."""
+        self.metrics, self.structure, self.truth = evaluation.metrics, evaluation.structure, evaluation.truth
+        self.per_joint_mpjpe = evaluation.per_joint
+        self.per_action, self.per_action_pa = evaluation.per_action, evaluation.per_action_pa
 
     def to_json(self) -> dict[str, Any]:
         """The fields as a dict that strict JSON can hold; NaN and infinities become None."""
@@ -114,6 +135,11 @@ class ArmResult:
                 curves={str(k): [_number(v) for v in values] for k, values in content.get("curves", {}).items()},
                 per_joint_mpjpe=[_number(v) for v in content.get("per_joint_mpjpe", [])],
                 per_action=_numbers(content.get("per_action", {})),
+                per_action_pa=_numbers(content.get("per_action_pa", {})),
+                structure=_numbers(content.get("structure", {})),
+                truth=_numbers(content.get("truth", {})),
+                config=str(content.get("config", "")),
+                settings=dict(content.get("settings", {})),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise DataError(f"arm {content.get('name')!r} can't be read: {type(error).__name__}: {error}.") from error
@@ -139,11 +165,12 @@ class ArmResult:
 
 @dataclass
 class RunSummary:
-    """A comparison: the same backbone, data and seed, one arm for each objective.
+    """One training run, or a comparison of several: an arm each.
 
     Attributes:
         title: heading of the report.
         arms: results, the baseline first; differences are last minus first.
+        notes: sentences that stand at the top, such as what makes arms hard to compare.
         settings: backbone, steps, seed, window, batch size, ...; `command`, where given, is the command line that
             repeats the run.
         data: what it was trained and tested on.
@@ -157,6 +184,7 @@ class RunSummary:
     data: dict[str, Any] = field(default_factory=dict)
     machine: dict[str, Any] = field(default_factory=dict)
     skeleton: str = "h36m"
+    notes: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """The summary as a dict that strict JSON can hold; NaN becomes None, unknown objects their text."""
@@ -183,6 +211,7 @@ class RunSummary:
                 data=dict(content.get("data", {})),
                 machine=dict(content.get("machine", {})),
                 skeleton=str(content.get("skeleton", "h36m")),
+                notes=[str(note) for note in content.get("notes", [])],
             )
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, DataError):
@@ -192,7 +221,7 @@ class RunSummary:
 
 @dataclass
 class PoseSamples:
-    """A few frames: the 2D input, the true pose and what each arm made of it.
+    """A few frames or a clip: the 2D input, the true pose and what each arm made of it.
 
     Poses are in the camera frame (x right, y down, z forward), root-relative, in mm. Tensors and lists are taken too
     and become float32 arrays.
@@ -204,6 +233,8 @@ class PoseSamples:
         predictions: arm name -> [F, J, 3], mm.
         labels: one a frame.
         skeleton: registry name.
+        title: of the clip; the viewer lists clips by it.
+        fps: frames per second of a clip; NaN for frames that don't follow each other.
 
     Raises:
         ArgumentError: a shape or the number of labels does not fit.
@@ -216,6 +247,8 @@ class PoseSamples:
     predictions: dict[str, np.ndarray]
     labels: list[str]
     skeleton: str = "h36m"
+    title: str = ""
+    fps: float = math.nan
 
     def __post_init__(self) -> None:
         joints = skeletons.get(self.skeleton).num_joints
@@ -253,6 +286,8 @@ class PoseSamples:
             "predictions": {name: _plain(_rounded(pose, 1)) for name, pose in self.predictions.items()},
             "labels": list(self.labels),
             "skeleton": self.skeleton,
+            "title": self.title,
+            "fps": _plain(self.fps),
         }
 
     @classmethod
@@ -264,7 +299,8 @@ class PoseSamples:
         """
         content = _fields("samples", content)
         try:
-            return cls(**{key: content[key] for key in cls.__dataclass_fields__})
+            optional = {"title": str(content.get("title", "")), "fps": _number(content.get("fps"))}
+            return cls(**{key: optional[key] if key in optional else content[key] for key in cls.__dataclass_fields__})
         except ArgumentError:
             raise
         except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -64,6 +64,20 @@ COLUMNS = (
 )
 
 
+def _structure(key: str) -> Callable[[ArmResult], float]:
+    return lambda arm: arm.structure.get(key, math.nan)
+
+
+STRUCTURE = (
+    Column("LSE", "mm", 1, False, 1, _structure("lse")),
+    Column("BSLE", "mm", 1, False, 1, _structure("bsle")),
+    Column("LLE", "mm", 1, False, 1, _structure("lle")),
+    Column("Bone-length spread", "mm", 1, False, 1, _structure("bone_length_spread")),
+    Column("Illegal angles", "%", 2, False, 100, _structure("illegal_angle_rate")),
+)
+"""Columns of the skeletons' structure, a table of its own on the page."""
+
+
 @dataclass(frozen=True)
 class Cell:
     """Text of a value, and whether it is the best of its column; or of a difference, and whether it is an improvement.
@@ -73,6 +87,12 @@ class Cell:
 
     text: str
     good: bool | None = None
+
+
+def known(columns: Sequence[Column], arms: list[ArmResult]) -> list[Column]:
+    """The columns that some arm has a value for; all of them where none has any."""
+    found = [column for column in columns if any(math.isfinite(column.value(arm)) for arm in arms)]
+    return found or list(columns)
 
 
 def cells(column: Column, arms: list[ArmResult]) -> tuple[list[Cell], Cell | None]:
@@ -130,7 +150,7 @@ def table(summary: RunSummary) -> Table:
 
     Columns: MPJPE, PA-MPJPE, N-MPJPE (mm), MPJVE (mm per frame), depth order of joints and of frames (%), training
     clips a second, share of the loss in a step (%). Arrows say whether lower or higher is better. Differences of
-    percentages are in percentage points. It needs about 80 columns.
+    percentages are in percentage points. A column that no arm has a value for is left out. It needs about 80 columns.
 
     Raises:
         ArgumentError: the summary has no arms.
@@ -147,8 +167,9 @@ def table(summary: RunSummary) -> Table:
         ) from error
     result = Table(title=Text(one_line(summary.title)), box=SIMPLE_HEAD, padding=0, show_edge=False)
     result.add_column(Text("\n\nObjective"), min_width=10)
-    columns = [cells(column, arms) for column in COLUMNS]
-    for column, (shown, change) in zip(COLUMNS, columns, strict=True):
+    heads = known(COLUMNS, arms)
+    columns = [cells(column, arms) for column in heads]
+    for column, (shown, change) in zip(heads, columns, strict=True):
         head = "\n".join((*column.head, column.measure))
         words = [*head.split(), *(cell.text for cell in (*shown, change) if cell is not None)]
         result.add_column(Text(head), justify="right", min_width=max(map(len, words)))
@@ -169,11 +190,12 @@ def plain_table(summary: RunSummary) -> str:
         ArgumentError: the summary has no arms.
     """
     arms = check_arms(summary)
-    columns = [cells(column, arms) for column in COLUMNS]
+    heads = known(COLUMNS, arms)
+    columns = [cells(column, arms) for column in heads]
     rows = [
-        ["", *(column.head[0] + " " for column in COLUMNS)],
-        ["", *(column.head[1] + " " for column in COLUMNS)],
-        ["Objective", *(column.measure + " " for column in COLUMNS)],
+        ["", *(column.head[0] + " " for column in heads)],
+        ["", *(column.head[1] + " " for column in heads)],
+        ["Objective", *(column.measure + " " for column in heads)],
         *(
             [one_line(arm.name), *(column[row].text + ("*" if column[row].good else " ") for column, _ in columns)]
             for row, arm in enumerate(arms)

@@ -1,0 +1,144 @@
+"""What `structloss fit` left in a run's folder: configuration, log and checkpoints, read without running any of it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import DataError, MissingDependencyError, MissingFileError
+
+__all__ = ["Run", "read_run"]
+
+_POINTS = 2000  # of a training curve; longer ones are averaged to so many
+
+
+@dataclass
+class Run:
+    """A run's folder, read.
+
+    Attributes:
+        folder: `runs/NAME/version_N`.
+        name: `NAME/version_N`.
+        text: the resolved configuration as it stands in config.yaml.
+        config: the same, parsed.
+        curves: as in :class:`structloss.reports.ArmResult`.
+        checkpoint: the best one, else the last one; None where there is none yet.
+    """
+
+    folder: Path
+    name: str
+    text: str
+    config: dict[str, Any]
+    curves: dict[str, list[float]] = field(default_factory=dict)
+    checkpoint: Path | None = None
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """Arguments of the lifting module."""
+        return dict(self.config.get("model") or {})
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """Arguments of the data module, the seed included."""
+        return {**(self.config.get("data") or {}), "seed": self.config.get("seed_everything", 0)}
+
+
+def read_run(folder: str | Path, checkpoint: str = "best") -> Run:
+    """Read the folder of a run.
+
+    Args:
+        folder: `runs/NAME/version_N`, or `runs/NAME` for its newest version.
+        checkpoint: "best", "last", or the path of one.
+
+    Raises:
+        MissingFileError: no such folder, no config.yaml in it, or no checkpoint of that kind.
+        DataError: config.yaml or metrics.csv can't be read.
+        MissingDependencyError: the `harness` extra is not installed.
+    """
+    try:
+        import yaml
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            "yaml is not installed, expected the training extra: pip install 'structloss[harness]'."
+        ) from error
+    given = Path(folder)
+    if not given.is_dir():
+        found = "is a file" if given.exists() else "does not exist"
+        raise MissingFileError(f"{given} {found}, expected the folder of a run, such as runs/repose-tiny/version_0.")
+    folder = given
+    if not (folder / "config.yaml").is_file():
+        versions = sorted(folder.glob("version_*/config.yaml"), key=lambda path: _number(path.parent.name))
+        if not versions:
+            raise MissingFileError(f"{given} has no config.yaml, expected the folder of a run of structloss fit.")
+        folder = versions[-1].parent
+    path = folder / "config.yaml"
+    try:
+        text = path.read_text(encoding="utf-8")
+        config = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise DataError(f"{path} can't be read: {' '.join(str(error).split())}.") from error
+    if not isinstance(config, dict) or not isinstance(config.get("model"), dict):
+        raise DataError(f"{path} has no model, expected the configuration of a run of structloss fit.")
+    return Run(
+        folder=folder,
+        name=f"{folder.parent.name}/{folder.name}" if folder.name.startswith("version_") else folder.name,
+        text=text,
+        config=config,
+        curves=_curves(folder / "metrics.csv"),
+        checkpoint=_checkpoint(folder / "checkpoints", checkpoint),
+    )
+
+
+def _number(name: str) -> int:
+    number = name.rpartition("_")[2]
+    return int(number) if number.isdigit() else -1
+
+
+def _checkpoint(folder: Path, wanted: str) -> Path | None:
+    if wanted not in ("best", "last"):
+        if not Path(wanted).is_file():
+            raise MissingFileError(f"checkpoint {wanted} does not exist, expected 'best', 'last' or the path of one.")
+        return Path(wanted)
+    patterns = ("best-*.ckpt", "last.ckpt", "resume-*.ckpt") if wanted == "best" else ("last.ckpt", "resume-*.ckpt")
+    for pattern in patterns:
+        if found := sorted(folder.glob(pattern), key=lambda path: path.stat().st_mtime):
+            return found[-1]
+    return None
+
+
+def _curves(path: Path) -> dict[str, list[float]]:
+    """The log as curves: `step` and `train_...`, `val_step` and `val_...`."""
+    from ..harness.run_logger import read_metrics
+
+    try:
+        rows = read_metrics(path)
+        curves: dict[str, list[float]] = {}
+        for kind, axis, most in (("train", "step", _POINTS), ("val", "val_step", math.inf)):
+            names = sorted({key for row in rows for key in row if key.startswith(f"{kind}/")})
+            part = [row for row in rows if any(row.get(name) for name in names)]
+            table = np.array(
+                [[float(row["step"]), *(float(row.get(name) or "nan") for name in names)] for row in part], dtype=float
+            ).reshape(len(part), 1 + len(names))
+            if len(table) > most:
+                table = _averaged(table, int(most))
+            curves[axis] = table[:, 0].tolist()
+            curves |= {f"{kind}_{name[len(kind) + 1 :]}": table[:, 1 + i].tolist() for i, name in enumerate(names)}
+    except (OSError, ValueError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} can't be read: {error}.") from error
+    return curves
+
+
+def _averaged(table: np.ndarray, points: int) -> np.ndarray:
+    """Rows averaged in so many equal groups; NaN is left out."""
+    groups = np.array_split(table, points)
+    known = [np.isfinite(group) for group in groups]
+    return np.array(
+        [
+            np.divide(np.where(k, group, 0).sum(0), k.sum(0), out=np.full(group.shape[1], math.nan), where=k.sum(0) > 0)
+            for group, k in zip(groups, known, strict=True)
+        ]
+    )
