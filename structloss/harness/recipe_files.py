@@ -31,4 +31,5 @@ def recipe_path(name_or_path: str) -> Path:
         if not path.exists():
             raise MissingFileError(f"recipe {path} does not exist.")
         return path
-    return _folder() / f"{check_name('recipe', name_or_path, recipe_names())}.yaml"
+    name = name_or_path.replace("_", "-")  # no recipe has an underscore in its name
+    return _folder() / f"{check_name('recipe', name, recipe_names())}.yaml"
