@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from structloss import reports, skeletons
+from structloss import files, reports, skeletons
 from structloss.errors import (
     ArgumentError,
     DataError,
@@ -228,10 +228,10 @@ def test_a_failed_write_leaves_nothing_and_keeps_the_old_file(tmp_path, monkeypa
 
 def test_write_bytes_refuses_a_folder_and_gives_ordinary_permissions(tmp_path):
     with pytest.raises(ArgumentError, match="folder"):
-        reports.write_bytes(tmp_path, b"x")
+        files.write_bytes(tmp_path, b"x")
     plain = tmp_path / "plain"
     plain.write_bytes(b"x")
-    written = reports.write_text(tmp_path / "a" / "b.txt", "é\n")
+    written = files.write_text(tmp_path / "a" / "b.txt", "é\n")
     assert written.read_bytes() == "é\n".encode()
     assert written.stat().st_mode == plain.stat().st_mode
 

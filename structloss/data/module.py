@@ -168,6 +168,11 @@ class MotionDataModule(LightningDataModule):
         """Names of all actions that a sample's `action` indexes."""
         return self.train_dataset.actions
 
+    @property
+    def rules(self) -> str:
+        """Name of the protocol that the data are split and scored by."""
+        return self.protocol or self.val_dataset.store.source.get("protocol", "subjects")
+
     def setup(self, stage: str | None = None) -> None:
         """Read or generate the clips and simulate the detections, once; `stage` makes no difference."""
         self._datasets()

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArgumentError, DataError, MissingFileError
+from ..files import plain
 from ..skeletons import get
 
 __all__ = ["SUFFIX", "PoseStore", "View", "is_store", "open_store", "save_store"]
@@ -234,7 +235,7 @@ def save_store(store: PoseStore, path: str | os.PathLike[str], *, overwrite: boo
             "skeleton": store.skeleton,
             "temporal": store.temporal,
             "source": store.source,
-            "views": [_plain(asdict(view)) for view in views],
+            "views": [plain(asdict(view)) for view in views],
         }
         (temporary / "meta.json").write_text(json.dumps(meta, allow_nan=False), encoding="utf-8")
         os.chmod(temporary, 0o755)
@@ -274,14 +275,3 @@ def _map(path: Path, name: str) -> np.ndarray | None:
 
 def _floats(values: Sequence[float | None]) -> tuple[float, ...]:
     return tuple(math.nan if v is None else float(v) for v in values)
-
-
-def _plain(entry: dict[str, Any]) -> dict[str, Any]:
-    """NaN as null, which JSON has."""
-
-    def one(value: Any) -> Any:
-        if isinstance(value, (tuple, list)):
-            return [one(v) for v in value]
-        return None if isinstance(value, float) and math.isnan(value) else value
-
-    return {key: one(value) for key, value in entry.items()}

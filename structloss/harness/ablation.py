@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, replace
@@ -21,6 +21,7 @@ import yaml
 from .. import __version__, backbones
 from ..data import MotionDataModule
 from ..errors import ArgumentError, DataError, MissingFileError, StructlossError, check_name
+from ..files import write_json
 from .lifting import LiftingModule
 from .recipe_files import recipe_names, recipe_path
 from .training import train
@@ -311,11 +312,7 @@ def _train_cell(
 
 
 def _write(folder: Path, result: CellResult, fingerprint: str) -> None:
-    content = {"fingerprint": fingerprint, "version": __version__, **asdict(result)}
-    descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=".cell.")
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        json.dump(content, file)
-    os.replace(temporary, folder / result.cell.file)
+    write_json(folder / result.cell.file, {"fingerprint": fingerprint, "version": __version__, **asdict(result)})
 
 
 def _read(folder: Path, cell: Cell, fingerprint: str) -> CellResult | None:
@@ -325,6 +322,8 @@ def _read(folder: Path, cell: Cell, fingerprint: str) -> CellResult | None:
         if content.pop("fingerprint") != fingerprint:
             return None
         content.pop("version")
+        for part in ("metrics", "structure", "per_action"):
+            content[part] = {key: math.nan if value is None else value for key, value in content[part].items()}
         return replace(CellResult(**content), cell=cell)
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None

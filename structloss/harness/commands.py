@@ -8,6 +8,7 @@ import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,14 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from ..data import MotionDataModule
 from ..errors import MissingDependencyError, MissingFileError
+from ..files import write_json
 from .callbacks import FiniteLoss, progress_callback
 from .checkpoint_io import SafeCheckpointIO
 from .lifting import LiftingModule
 from .recipe_files import recipe_names, recipe_path
 from .restart import Restart, RunFolder, newest_intact, step_of
 from .run_logger import RunLogger
+from .scores import breakdown
 from .training import quiet_lightning
 
 __all__ = ["SUBCOMMANDS", "run"]
@@ -127,6 +130,15 @@ class _CLI(LightningCLI):
     def after_fit(self) -> None:
         if isinstance(self.trainer.logger, RunLogger) and self.trainer.is_global_zero:
             RunFolder(Path(self.trainer.logger.log_dir)).finish()
+
+    def after_test(self) -> None:
+        found = self.model.evaluation
+        if found is None or not self.trainer.is_global_zero:
+            return
+        print(breakdown(found), flush=True)
+        if self.trainer.log_dir is not None:
+            path = write_json(Path(self.trainer.log_dir) / "test.json", asdict(found))
+            print(f"written to {path}", flush=True)
 
     def _parse_ckpt_path(self) -> None:
         """Lightning would let the checkpoint's arguments win over the command line's without a word; ours are compared

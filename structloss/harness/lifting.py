@@ -22,6 +22,7 @@ from ..metrics import MPJPE, MPJVE, NMPJPE, PAMPJPE, DepthOrderAccuracy
 from ..terms import check_term
 from .objective import SQUARED_ERROR, TrainingLoss
 from .optimizers import OptimizerSettings
+from .scores import Evaluation, Scores
 
 __all__ = ["REPOSE_OBJECTIVE", "LiftingModule", "describe"]
 
@@ -131,6 +132,9 @@ class LiftingModule(L.LightningModule):
         self.test_metrics, self.test_order = (
             metrics.clone(prefix="test/") for metrics in (self.val_metrics, self.val_order)
         )
+        #: what the last `test` came to
+        self.evaluation: Evaluation | None = None
+        self._scores: Scores | None = None
         #: seconds spent in the loss's forward pass, where its gradient is computed too; see callbacks.StepTimer
         self.loss_seconds = 0.0
 
@@ -161,8 +165,24 @@ class LiftingModule(L.LightningModule):
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         self._score(batch, self.val_metrics, self.val_order)
 
+    def on_test_start(self) -> None:
+        data = getattr(self.trainer, "datamodule", None)
+        self._scores = None
+        if data is not None and self.model.kind != "pretrain":
+            self._scores = Scores(self.skeleton, data.actions, data.subjects, data.rules, self.device)
+
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        self._score(batch, self.test_metrics, self.test_order)
+        poses = self._score(batch, self.test_metrics, self.test_order)
+        if self._scores is not None:
+            self._scores.update(self, poses, batch)
+
+    def on_test_epoch_end(self) -> None:
+        if self._scores is None:
+            return
+        means = {k: v for metrics in (self.test_metrics, self.test_order) for k, v in metrics.compute().items()}
+        self.evaluation = self._scores.compute({k.removeprefix("test/"): float(v) for k, v in means.items()})
+        found = self.evaluation.structure | self.evaluation.protocol
+        self.log_dict({f"test/{name}": value for name, value in found.items() if "/" not in name})
 
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Camera-space poses in mm, `[B, T, J, 3]`."""
@@ -284,14 +304,15 @@ class LiftingModule(L.LightningModule):
         order.update(prediction, batch["target"], batch["weight"])
         return poses
 
-    def _score(self, batch: dict[str, Tensor], positions: MetricCollection, order: MetricCollection) -> None:
+    def _score(self, batch: dict[str, Tensor], positions: MetricCollection, order: MetricCollection) -> Tensor | None:
         if self.model.kind == "pretrain":  # it predicts no poses
             total, _ = self.loss(self.model.supervise(batch["input"], batch["target"], batch["weight"]))
             self.log("val/loss", total, on_epoch=True, batch_size=len(batch["input"]))
-            return
-        self.score(batch, positions, order)
+            return None
+        poses = self.score(batch, positions, order)
         for metrics in (positions, order):
             self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=len(batch["input"]))
+        return poses
 
     def _synchronise(self) -> None:
         # Only to tell the loss's share of the step; a GPU queue must not be drained for it unless someone asks.

@@ -9,7 +9,6 @@ the scale smoothed over a second: proportions and directions are the network's, 
 
 from __future__ import annotations
 
-import inspect
 import io
 import json
 import os
@@ -29,7 +28,7 @@ from ..data.cameras import normalize_screen
 from ..data.formats.keypoints import Keypoints
 from ..data.image_space import TARGETS
 from ..errors import ArgumentError, CheckpointError, check_choice
-from ..reports.files import write_bytes
+from ..files import write_bytes
 
 __all__ = ["Lifter", "Prediction", "load_lifter", "predict"]
 
@@ -147,21 +146,10 @@ def _published_target(recipe: str) -> str:
 
 
 def _from_checkpoint(path: Path) -> Lifter:
-    from . import LiftingModule  # raises a readable error without lightning
-    from .checkpoint_io import SafeCheckpointIO
+    from . import LiftingModule  # noqa: F401  raises a readable error without lightning
+    from .trained import load_trained
 
-    content = SafeCheckpointIO().load_checkpoint(path)
-    stored = content.get("hyper_parameters")
-    if not isinstance(stored, Mapping) or "backbone" not in stored or "state_dict" not in content:
-        raise CheckpointError(f"{path} doesn't say which network it is of, expected one written by structloss fit.")
-    known = inspect.signature(LiftingModule.__init__).parameters
-    module = LiftingModule(**{**{key: value for key, value in stored.items() if key in known}, "init_from": None})
-    module.on_load_checkpoint(content)
-    try:
-        module.load_state_dict(content["state_dict"])
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{path} does not fit its own description of the network: {reason}.") from error
+    module, _ = load_trained(path)
     options = module.hparams
     return Lifter(module.model, options.backbone, options.target, options.skeleton, options.flip_test, str(path))
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .curves import plot_curves
-    from .files import write_bytes, write_text
     from .page import write_html
     from .poses import plot_poses
     from .report import run_report
@@ -33,14 +32,10 @@ __all__ = [
     "plot_poses",
     "run_report",
     "write_html",
-    # files
-    "write_bytes",
-    "write_text",
 ]
 
 _HOMES = {
     "curves": ("plot_curves",),
-    "files": ("write_bytes", "write_text"),
     "page": ("write_html",),
     "poses": ("plot_poses",),
     "report": ("run_report",),

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..files import write_bytes, write_text
 from . import _style
-from .files import write_bytes, write_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

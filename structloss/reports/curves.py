@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..files import write_bytes
 from . import _style
-from .files import write_bytes
 from .results import ArmResult, RunSummary
 from .tables import check_arms, one_line
 

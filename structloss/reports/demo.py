@@ -77,8 +77,8 @@ def run_demo(settings: DemoSettings) -> RunSummary:
     _check(settings, out)
     try:
         from ..data import MotionDataModule
-        from ..harness.evaluation import predict_clips
         from ..harness.lifting import LiftingModule, describe
+        from ..harness.shown_clips import predict_clips
         from ..harness.training import train
         from . import plain_table, plot_curves, plot_poses, run_report
         from .report import samples_of, stills

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ArgumentError, MissingFileError
+from ..files import write_text
 from . import _style
-from .files import write_text
 from .page_tables import actions, chip, joints, lead, limbs, results, structure
 from .page_viewer import viewer
 from .results import ArmResult, PoseSamples, RunSummary

@@ -10,9 +10,9 @@ import numpy as np
 
 from .. import skeletons
 from ..errors import ArgumentError
+from ..files import write_bytes
 from ..skeletons import Skeleton
 from . import _style
-from .files import write_bytes
 from .results import PoseSamples
 from .tables import one_line
 

@@ -16,7 +16,7 @@ from .poses import plot_poses
 from .results import PoseSamples, RunSummary
 
 if TYPE_CHECKING:
-    from ..harness.evaluation import PredictedClip
+    from ..harness.shown_clips import PredictedClip
 
 __all__ = ["run_report", "samples_of", "stills"]
 
@@ -59,7 +59,7 @@ def run_report(
 
 
 def samples_of(clips: Sequence[PredictedClip], skeleton: str) -> list[PoseSamples]:
-    """Clips of :func:`structloss.harness.evaluation.predict_clips` as the player takes them."""
+    """Clips of :func:`structloss.harness.shown_clips.predict_clips` as the player takes them."""
     return [
         PoseSamples(
             input=clip.input[..., :2],

@@ -62,7 +62,9 @@ def write_run_report(
         MissingDependencyError: the `harness` extra is not installed.
     """
     try:
-        from ..harness.evaluation import evaluate, load_trained, objective_of, predict_clips
+        from ..harness.evaluation import evaluate
+        from ..harness.shown_clips import predict_clips
+        from ..harness.trained import load_trained, objective_of
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
             f"{error.name} is not installed, expected the training extra: pip install 'structloss[harness]'."

@@ -14,33 +14,16 @@ import numpy as np
 
 from .. import skeletons
 from ..errors import ArgumentError, DataError, MissingFileError
-from .files import write_text
+from ..files import plain, write_text
 
 if TYPE_CHECKING:
-    from ..harness.evaluation import Evaluation
+    from ..harness.scores import Evaluation
 
 __all__ = ["METRICS", "ArmResult", "PoseSamples", "RunSummary", "read_json", "write_json"]
 
 METRICS = ("mpjpe", "pa_mpjpe", "n_mpjpe", "mpjve", "depth_order_joints", "depth_order_frames")
 _FORMAT = "structloss.run_summary"
 _VERSION = 1
-
-
-def _plain(value: Any) -> Any:
-    """`value` with nothing but what strict JSON knows: NaN and infinities become None, arrays lists, others text."""
-    if value is None or isinstance(value, bool | str):
-        return value
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(item) for item in value]
-    if hasattr(value, "tolist"):  # arrays, tensors, numpy scalars
-        return _plain(value.tolist())
-    return str(value)
 
 
 def _number(value: Any) -> float:
@@ -87,7 +70,7 @@ class ArmResult:
         per_action_pa: PA-MPJPE of each action, mm; may be empty.
         structure: what the predicted skeletons are like: `lse`, `bsle`, `lle`, `bone_length_spread` (mm),
             `illegal_angle_rate` (share 0..1), and part by part `symmetry/LIMB`, `spread/LIMB` (mm), `illegal/HINGE`
-            (share); see :class:`structloss.harness.evaluation.Evaluation`. May be empty.
+            (share); see :class:`structloss.harness.scores.Evaluation`. May be empty.
         truth: the same of the true poses, as far as it needs no target.
         config: the resolved configuration, YAML; may be empty.
         settings: facts about this arm alone: checkpoint, epoch, ...
@@ -115,7 +98,7 @@ class ArmResult:
 
     def to_json(self) -> dict[str, Any]:
         """The fields as a dict that strict JSON can hold; NaN and infinities become None."""
-        return {key: _plain(value) for key, value in vars(self).items()}
+        return {key: plain(value) for key, value in vars(self).items()}
 
     @classmethod
     def from_json(cls, content: dict[str, Any] | str | bytes) -> ArmResult:
@@ -188,7 +171,7 @@ class RunSummary:
 
     def to_json(self) -> dict[str, Any]:
         """The summary as a dict that strict JSON can hold; NaN becomes None, unknown objects their text."""
-        content = {key: _plain(value) for key, value in vars(self).items() if key != "arms"}
+        content = {key: plain(value) for key, value in vars(self).items() if key != "arms"}
         return {"format": _FORMAT, "version": _VERSION, **content, "arms": [arm.to_json() for arm in self.arms]}
 
     @classmethod
@@ -280,14 +263,14 @@ class PoseSamples:
     def to_json(self) -> dict[str, Any]:
         """The fields as a dict that strict JSON can hold, numbers rounded to 4 (2D) or 1 (mm) decimals."""
         return {
-            "input": _plain(_rounded(self.input, 4)),
-            "confidence": _plain(_rounded(self.confidence, 3)),
-            "target": _plain(_rounded(self.target, 1)),
-            "predictions": {name: _plain(_rounded(pose, 1)) for name, pose in self.predictions.items()},
+            "input": plain(_rounded(self.input, 4)),
+            "confidence": plain(_rounded(self.confidence, 3)),
+            "target": plain(_rounded(self.target, 1)),
+            "predictions": {name: plain(_rounded(pose, 1)) for name, pose in self.predictions.items()},
             "labels": list(self.labels),
             "skeleton": self.skeleton,
             "title": self.title,
-            "fps": _plain(self.fps),
+            "fps": plain(self.fps),
         }
 
     @classmethod

@@ -80,7 +80,7 @@ def write_bvh(
     head = [*hierarchy, "MOTION", f"Frames: {len(positions)}", f"Frame Time: {1 / fps:.9g}"]
     rows = [" ".join(f"{value:.6f}" for value in row) for row in columns]
 
-    from ...reports.files import write_text
+    from ...files import write_text
 
     return write_text(path, "\n".join([*head, *rows, ""]))
 

@@ -1,14 +1,18 @@
-"""Atomic writes: a file appears whole under its name, or not at all."""
+"""Atomic writes: a file appears whole under its name, or not at all; and what strict JSON can hold."""
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from ..errors import ArgumentError
+from .errors import ArgumentError
 
-__all__ = ["write_bytes", "write_text"]
+__all__ = ["plain", "write_bytes", "write_json", "write_text"]
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> Path:
@@ -43,3 +47,25 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> Path:
 def write_text(path: str | os.PathLike[str], text: str) -> Path:
     """Like :func:`write_bytes`, for text; written as UTF-8 with the line ends that `text` has."""
     return write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: str | os.PathLike[str], content: Any) -> Path:
+    """Like :func:`write_text`, for anything that :func:`plain` takes, as strict JSON."""
+    return write_text(path, json.dumps(plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def plain(value: Any) -> Any:
+    """`value` with nothing but what strict JSON knows: NaN and infinities become None, arrays lists, others text."""
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in value]
+    if hasattr(value, "tolist"):  # arrays, tensors, numpy scalars
+        return plain(value.tolist())
+    return str(value)

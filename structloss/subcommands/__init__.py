@@ -1,0 +1,1 @@
+"""The commands of `structloss`, a file each: `add(commands)` adds its parser; heavy parts load when it runs."""
