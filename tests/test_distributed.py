@@ -1,6 +1,7 @@
 """Two processes train like one with the same global batch, however they are started, and go on after a kill."""
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -30,12 +31,12 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 METRICS = Path("runs/repose-tiny/version_0/metrics.csv")
 
 
-def start(folder: Path, launcher: list[str], *extra: str) -> subprocess.Popen:
+def start(folder: Path, launcher: list[str], *extra: str, command: list[str] = COMMAND) -> subprocess.Popen:
     folder.mkdir(exist_ok=True)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     with open(folder / "log", "a") as log:
         return subprocess.Popen(
-            [*launcher, *COMMAND, *extra], cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
+            [*launcher, *command, *extra], cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
         )
 
 
@@ -49,7 +50,7 @@ def curves(folder: Path) -> dict[str, list[float]]:
 def one(tmp_path_factory):
     folder = tmp_path_factory.mktemp("one")
     assert start(folder, LIGHTNING, *ONE).wait() == 0, (folder / "log").read_text()
-    return curves(folder)
+    return folder
 
 
 def assert_same(found: dict[str, list[float]], expected: dict[str, list[float]]) -> None:
@@ -62,7 +63,7 @@ def assert_same(found: dict[str, list[float]], expected: dict[str, list[float]])
 def test_two_processes_make_the_curve_of_one(one, tmp_path, launcher):
     program = LIGHTNING if launcher == "lightning" else [*TORCHRUN, "structloss.cli"]
     assert start(tmp_path, program, *TWO).wait() == 0, (tmp_path / "log").read_text()
-    assert_same(curves(tmp_path), one)
+    assert_same(curves(tmp_path), curves(one))
 
 
 def test_two_processes_go_on_after_a_kill(one, tmp_path):
@@ -75,4 +76,20 @@ def test_two_processes_go_on_after_a_kill(one, tmp_path):
     process.wait()
     assert start(tmp_path, LIGHTNING, *extra).wait() == 0, (tmp_path / "log").read_text()
     assert "going on with" in (tmp_path / "log").read_text()
-    assert_same(curves(tmp_path), one)
+    assert_same(curves(tmp_path), curves(one))
+
+
+def test_two_processes_score_like_one(one, tmp_path):
+    """No frame twice, and every breakdown the same."""
+    found = {}
+    for name, devices in (("one", ONE), ("two", TWO)):
+        extra = [*devices, "--ckpt_path", str(one / METRICS.parent / "checkpoints/last.ckpt")]
+        command = ["test", *COMMAND[1 : COMMAND.index("--trainer.max_epochs")], *COMMAND[-4:]]
+        process = start(tmp_path / name, LIGHTNING, *extra, command=command)
+        assert process.wait() == 0, (tmp_path / name / "log").read_text()
+        (file,) = (tmp_path / name).glob("runs/*/*/test.json")
+        found[name] = json.loads(file.read_text())
+    assert found["one"].keys() == found["two"].keys() and len(found["one"]["per_joint"]) == 17
+    for key in ("metrics", "per_action", "per_action_pa", "structure", "truth"):
+        assert found["two"][key] == pytest.approx(found["one"][key], rel=1e-5), key
+    assert found["two"]["per_joint"] == pytest.approx(found["one"]["per_joint"], rel=1e-5)

@@ -1,6 +1,7 @@
 """From files as users have them to trained, scored and resumed networks, by the command line and the data module."""
 
 import csv
+import json
 import math
 from pathlib import Path
 
@@ -50,7 +51,9 @@ def test_full_size_recipe_on_human36m(tmp_path, monkeypatch, capsys):
     assert torch.load(last, weights_only=True)["state_dict"]["model.head.weight"].shape == (3, 512)
     capsys.readouterr()
     assert main(["test", *common, "--trainer.limit_test_batches", "1", "--ckpt_path", last]) == 0
-    assert "test/mpjpe" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "test/mpjpe" in out and "protocol: p1" in out and "illegal/left_knee" in out
+    assert json.loads(next(Path("runs").glob("*/*/test.json")).read_text())["per_action"].keys() <= {"Walking", "Photo"}
 
 
 def trained(backbone, model, **data):

@@ -235,15 +235,19 @@ def test_the_second_stage_of_pstmo_starts_from_the_first(tmp_path):
         LiftingModule(backbone="videopose3d-27", target="camera", init_from=str(path))
 
 
-def test_batch_norm_momentum_falls_along_an_exponential():
-    """VideoPose3D: 0.1 at first, 0.001 after the last epoch."""
+@pytest.mark.parametrize("by", ["epochs", "steps"])
+def test_batch_norm_momentum_falls_along_an_exponential(by):
+    """VideoPose3D: 0.1 at first, 0.001 after the last epoch, or the last step of a run that counts steps."""
     module, data, _ = parsed("videopose3d-27")
     train(module, data, steps=1, validations=1)
     norms = [m for m in module.modules() if isinstance(m, torch.nn.BatchNorm1d)]
     found = []
-    for epoch in (0, 40, 80):
-        module.trainer = types.SimpleNamespace(max_epochs=80, current_epoch=epoch)
-        module.on_train_epoch_start()
+    for done in (0, 40, 80):
+        facts = {"max_epochs": 80, "current_epoch": done, "global_step": 7 * done}
+        if by == "steps":
+            facts |= {"max_epochs": -1, "current_epoch": done // 3, "global_step": done}
+        module.trainer = types.SimpleNamespace(**facts, estimated_stepping_batches=80, global_rank=0)
+        module.on_train_batch_start({}, 5)
         found.append(norms[0].momentum)
         assert all(norm.momentum == norms[0].momentum for norm in norms)
     assert found == pytest.approx([0.1, 0.01, 0.001])

@@ -132,12 +132,12 @@ class _CLI(LightningCLI):
             RunFolder(Path(self.trainer.logger.log_dir)).finish()
 
     def after_test(self) -> None:
-        found = self.model.evaluation
+        found, folder = self.model.evaluation, self.trainer.log_dir  # all processes must ask for the folder
         if found is None or not self.trainer.is_global_zero:
             return
         print(breakdown(found), flush=True)
-        if self.trainer.log_dir is not None:
-            path = write_json(Path(self.trainer.log_dir) / "test.json", asdict(found))
+        if folder is not None:
+            path = write_json(Path(folder) / "test.json", asdict(found))
             print(f"written to {path}", flush=True)
 
     def _parse_ckpt_path(self) -> None:

@@ -144,6 +144,7 @@ class LiftingModule(L.LightningModule):
 
     def on_train_batch_start(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         # Dropout and noise depend on where in training we are, not on how we got here: a resumed run draws the same.
+        self._fade_batch_norm_momentum()
         place = [self.hparams.seed, self.current_epoch, batch_idx, self.global_rank]
         torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> 1))
 
@@ -221,12 +222,17 @@ class LiftingModule(L.LightningModule):
         if self.hparams.standardise:
             self.model.set_statistics(**self.trainer.datamodule.train_dataset.statistics())
 
-    def on_train_epoch_start(self) -> None:
+    def _fade_batch_norm_momentum(self) -> None:
+        """Called at every batch, not epoch by epoch: a run that is taken up within an epoch needs it too."""
         last = self.hparams.batch_norm_momentum
         if last is None:
             return
-        epochs = self.trainer.max_epochs if self.trainer.max_epochs and self.trainer.max_epochs > 0 else 1
-        momentum = 0.1 * (last / 0.1) ** min(1.0, self.current_epoch / epochs)
+        epochs = self.trainer.max_epochs or -1
+        if epochs > 0:
+            done = self.current_epoch / epochs
+        else:  # so many steps, whatever that is in epochs
+            done = self.global_step / max(1, int(self.trainer.estimated_stepping_batches))
+        momentum = 0.1 * (last / 0.1) ** min(1.0, done)
         for norm in self.modules():
             if isinstance(norm, torch.nn.modules.batchnorm._BatchNorm):
                 norm.momentum = momentum
