@@ -14,7 +14,7 @@ import structloss
 from structloss.backbones import Backbone
 from structloss.errors import ArgumentError, CheckpointError, DataError, MissingFileError, UnknownNameError
 from structloss.harness.checkpoint_io import SafeCheckpointIO
-from structloss.harness.lifting import LiftingModule, describe
+from structloss.harness.lifting import REPOSE_OBJECTIVE, LiftingModule, describe
 from structloss.harness.recipe_files import recipe_names, recipe_path
 from structloss.harness.training import train
 
@@ -227,3 +227,60 @@ def test_fit_resume_and_test_from_the_command_line(tmp_path):
     assert other.returncode == 1
     assert "of a model with backbone 'repose-tiny', expected 'simplebaseline-16j'" in other.stderr
     assert "Traceback" not in other.stderr
+
+
+def test_learned_weights_are_trained_logged_and_saved(data):
+    """The lambdas move, have no weight decay, and are in the checkpoint."""
+    lifting = module(lr=5e-2, learn_weights=True)
+    before = lifting.loss.learned_weights()
+    assert {name: float(value) for name, value in before.items()} == dict.fromkeys(REPOSE_OBJECTIVE, 1.0)
+    trained = train(lifting, data, steps=6, validations=0)
+    after = trained.module.loss.learned_weights()
+    assert all(abs(float(after[name]) - 1) > 1e-3 for name in after)
+    assert "loss.terms.log_variance" in lifting.state_dict()
+    optimizer = lifting.optimization.build(lifting.model.parameters(), 10, undecayed=lifting.loss.parameters())
+    groups = optimizer["optimizer"].param_groups
+    assert [len(g["params"]) for g in groups][1] == 1 and groups[1]["weight_decay"] == 0 < groups[0]["weight_decay"]
+    for options, message in (
+        ({"objective": {"mse": 1.0}}, "learned is True, expected False"),
+        ({"squared_objective": True}, "learned is True, expected False"),
+        ({"objective": {"mpjpe": 0.0}}, "expected a finite number > 0"),
+    ):
+        with pytest.raises(ArgumentError, match=message):
+            module(learn_weights=True, **options)
+
+
+def test_bad_averaging():
+    with pytest.raises(ArgumentError, match=r"ema is 1\.0, expected None or a decay between 0 and 1"):
+        module(ema=1.0)
+
+
+@pytest.mark.slow
+def test_a_compiled_backbone_trains_the_same():
+    from structloss.data import MotionDataModule
+
+    options = {
+        "backbone": "simplebaseline-16j",
+        "backbone_args": {"linear_size": 16, "dropout": 0.0},
+        "target": "camera",
+    }
+    windows = MotionDataModule(**{**SMALL_DATA, "target": "camera"}, progress=False)
+    plain, compiled = (module(**options, compile=flag) for flag in (False, True))
+    assert plain.state_dict().keys() == compiled.state_dict().keys()
+    curves = [train(lifting, windows, steps=3, validations=0).curves["train_loss"] for lifting in (plain, compiled)]
+    assert curves[0] == pytest.approx(curves[1], rel=1e-4)
+
+
+def test_tensorboard_and_csv_logs_go_into_one_folder(tmp_path):
+    pytest.importorskip("tensorboard")
+    options = ["--model.backbone_args", "{dim_feat: 16, dim_rep: 16, depth: 1, num_heads: 2}", "--data.window", "9"]
+    options += ["--data.num_subjects", "2", "--data.clips_per_subject", "1", "--data.frames", "30", "--data.views", "1"]
+    ran = run("fit", "--config", "repose-tiny", *options, "--trainer.max_epochs", "1", "--tensorboard", cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    (folder,) = (tmp_path / "runs/repose-tiny").iterdir()
+    assert folder.name == "version_0" and (folder / "metrics.csv").exists()
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    assert "train/loss" in events.Tags()["scalars"] and "val/mpjpe" in events.Tags()["scalars"]

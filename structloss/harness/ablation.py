@@ -7,11 +7,12 @@ import json
 import math
 import os
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, replace
 from importlib.resources import files
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -259,7 +260,16 @@ def _train_all(grid: Grid, cells: list[Cell], folder: Path, jobs: int) -> Iterat
 
 
 def _begin(threads: int) -> None:
+    """Set up a process of the pool: its share of the cores, and an end when the run that started it is killed."""
     torch.set_num_threads(threads)
+    parent = parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
 
 
 def _list_group(grid: Grid, cells: list[Cell], folder: Path) -> list[CellResult]:

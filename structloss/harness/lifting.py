@@ -65,6 +65,7 @@ class LiftingModule(L.LightningModule):
         standardise: give the backbone mean and standard deviation of the training data's coordinates (SimpleBaseline).
         ema: decay of an exponential moving average of the weights, such as 0.999, which is what is validated and saved;
             None trains without.
+        compile: run the backbone under torch.compile; checkpoints are the same.
         flip_probability: share of training clips that are mirrored.
         flip_test: average the prediction with that of the mirrored input in validation and test.
         seed: of the mirroring; the same seed mirrors the same clips at the same step.
@@ -98,6 +99,7 @@ class LiftingModule(L.LightningModule):
         batch_norm_momentum: float | None = None,
         standardise: bool = False,
         ema: float | None = None,
+        compile: bool = False,
         flip_probability: float = 0.5,
         flip_test: bool = True,
         seed: int = 0,
@@ -121,6 +123,8 @@ class LiftingModule(L.LightningModule):
             if not hasattr(second, "after"):
                 raise ArgumentError(f"refine is {refine!r}, expected a second stage that trains by itself.")
             self.model = second.after(self.model)
+        if compile:
+            self.model.compile()  # in place: the names of the weights stay
         self.loss = TrainingLoss(
             objective or REPOSE_OBJECTIVE, skeleton, objective_options, squared_objective, learn_weights
         )
