@@ -133,6 +133,18 @@ def test_cells_are_trained_once_and_again_when_their_settings_change(tmp_path, m
     assert all(math.isfinite(base.metrics[key]) for key in ("mpjpe", "pa_mpjpe", "mpjve")) and base.structure["lse"] > 0
 
 
+def test_options_go_to_the_objectives_that_have_their_term(tmp_path):
+    """Whatever cells of the group are done already."""
+    options = {"objective_options": {"depth_ranking_joints": {"reduction": "sum"}}}
+    grid = Grid(**{**vars(TINY), "seeds": (0,), "model": options})
+    assert "objective_options" not in settings_of(grid, grid.cells()[0])[0]
+    assert settings_of(grid, grid.cells()[1])[0]["objective_options"] == options["objective_options"]
+    plain = run_grid(Grid(**{**vars(TINY), "seeds": (0,)}), tmp_path / "plain")
+    summed = run_grid(grid, tmp_path / "summed")
+    assert summed[0].metrics == plain[0].metrics
+    assert summed[1].curves["train_depth_ranking_joints"][0] > 10 * plain[1].curves["train_depth_ranking_joints"][0]
+
+
 def test_fine_tuning_starts_from_one_trained_network(tmp_path):
     grid = Grid(**{**vars(TINY), "pretrain_steps": 4, "seeds": (0,), "finetune_lr": 1e-4})
     tuned = run_grid(grid, tmp_path)

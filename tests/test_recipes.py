@@ -251,3 +251,8 @@ def test_batch_norm_momentum_falls_along_an_exponential(by):
         found.append(norms[0].momentum)
         assert all(norm.momentum == norms[0].momentum for norm in norms)
     assert found == pytest.approx([0.1, 0.01, 0.001])
+
+
+def test_structural_losses_need_bodies():
+    with pytest.raises(ArgumentError, match="standardise is True, expected False with 'depth_ranking_joints'"):
+        LiftingModule("simplebaseline-16j", target="camera", standardise=True, objective={"depth_ranking_joints": 1.0})

@@ -41,7 +41,7 @@ class Grid:
         backbones: name in `structloss.backbones` -> {"model": ..., "data": ...}, arguments of
             :class:`~structloss.harness.lifting.LiftingModule` and :class:`~structloss.data.MotionDataModule` over those
             of the backbone's recipe and over `model` and `data`.
-        model, data: arguments for every backbone.
+        model, data: arguments for every backbone; `objective_options` of a term are for the objectives that have it.
         seeds: of weights, data order and simulated detections; the cells of one seed are pairs.
         steps: optimizer steps of a cell.
         pretrain_steps: steps with MPJPE alone before, shared by the objectives of a backbone and seed; 0 for none.
@@ -185,6 +185,11 @@ def settings_of(grid: Grid, cell: Cell) -> tuple[dict[str, Any], dict[str, Any]]
     for key in ("target", "skeleton"):
         if key in data:
             model[key] = data[key]
+    options = {
+        k: v for k, v in (model.pop("objective_options", None) or {}).items() if k in grid.objectives[cell.objective]
+    }
+    if options:
+        model["objective_options"] = options
     return model, data
 
 
@@ -288,7 +293,7 @@ def _train_group(grid: Grid, cells: list[Cell], folder: Path) -> Iterator[CellRe
         if grid.pretrain_steps and cells[0].backbone not in grid.init_from:
             start = _pretrain(grid, cells[0], model, windows)
         for cell in cells:
-            result = _train_cell(grid, cell, model, windows, start)
+            result = _train_cell(grid, cell, settings_of(grid, cell)[0], windows, start)
             _write(folder, result, _fingerprint(grid, cell))
             yield result
     except TypeError as error:

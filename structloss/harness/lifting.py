@@ -289,6 +289,12 @@ class LiftingModule(L.LightningModule):
             )
         if standardise and not hasattr(self.model, "set_statistics"):
             raise ArgumentError(f"standardise is True, expected False for {backbone}, which takes no statistics.")
+        structural = sorted(set(self.hparams.objective or REPOSE_OBJECTIVE) - {SQUARED_ERROR, "mpjpe"})
+        if standardise and structural:
+            raise ArgumentError(
+                f"standardise is True, expected False with {structural[0]!r} in the objective: standardised poses "
+                "have no depth order and no bones."
+            )
 
     def _augment(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         if self.hparams.flip_probability == 0:
