@@ -135,14 +135,15 @@ def test_cells_are_trained_once_and_again_when_their_settings_change(tmp_path, m
 
 def test_options_go_to_the_objectives_that_have_their_term(tmp_path):
     """Whatever cells of the group are done already."""
-    options = {"objective_options": {"depth_ranking_joints": {"reduction": "sum"}}}
-    grid = Grid(**{**vars(TINY), "seeds": (0,), "model": options})
+    objectives = {"MPJPE": {"mpjpe": 1.0}, "+ angles": {"mpjpe": 1.0, "illegal_angle": 0.01}}
+    base = {**vars(TINY), "seeds": (0,), "objectives": objectives}
+    options = {"objective_options": {"illegal_angle": {"normalize_bones": True}}}
+    grid = Grid(**{**base, "model": options})
     assert "objective_options" not in settings_of(grid, grid.cells()[0])[0]
     assert settings_of(grid, grid.cells()[1])[0]["objective_options"] == options["objective_options"]
-    plain = run_grid(Grid(**{**vars(TINY), "seeds": (0,)}), tmp_path / "plain")
-    summed = run_grid(grid, tmp_path / "summed")
-    assert summed[0].metrics == plain[0].metrics
-    assert summed[1].curves["train_depth_ranking_joints"][0] > 10 * plain[1].curves["train_depth_ranking_joints"][0]
+    plain, unit = run_grid(Grid(**base), tmp_path / "plain"), run_grid(grid, tmp_path / "unit")
+    assert unit[0].metrics == plain[0].metrics
+    assert unit[1].curves["train_illegal_angle"][0] > 2 * plain[1].curves["train_illegal_angle"][0]
 
 
 def test_fine_tuning_starts_from_one_trained_network(tmp_path):

@@ -134,7 +134,7 @@ def test_networks_that_cannot_be_used(tmp_path, checkpoint):
         load_lifter(tmp_path / "a.ckpt")
     del content["state_dict"][next(iter(content["state_dict"]))]
     torch.save(content, tmp_path / "b.ckpt")
-    with pytest.raises(CheckpointError, match="does not fit its own description"):
+    with pytest.raises(CheckpointError, match="doesn't fit its own description"):
         load_lifter(tmp_path / "b.ckpt")
 
 

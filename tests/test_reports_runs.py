@@ -18,7 +18,7 @@ from structloss.backbones import Backbone
 from structloss.cli import main
 from structloss.data import MotionDataModule, PoseWindows
 from structloss.errors import ArgumentError, CheckpointError, DataError, MissingFileError
-from structloss.harness import evaluation
+from structloss.harness import evaluation, shown_clips, trained
 from structloss.harness.lifting import LiftingModule
 from structloss.reports.report import samples_of, stills
 from structloss.reports.run_folder import read_run
@@ -103,7 +103,7 @@ def test_joints_that_a_network_does_not_predict_are_left_out(data):
     found = evaluation.evaluate(module, single.val_dataloader(), single.actions)
     assert [j for j, error in enumerate(found.per_joint) if math.isnan(error)] == [9]
     assert all(math.isfinite(value) for value in found.structure.values())
-    (clip,) = evaluation.predict_clips({"a": (module, single.val_dataset)}, count=1)
+    (clip,) = shown_clips.predict_clips({"a": (module, single.val_dataset)}, count=1)
     assert clip.frames.tolist() == list(range(40))
     assert clip.predictions["a"][:, 9].isnan().all() and clip.predictions["a"][:, :9].isfinite().all()
     assert clip.target.isfinite().all() and clip.input.shape == (40, 17, 3)
@@ -115,7 +115,7 @@ def test_joints_that_a_network_does_not_predict_are_left_out(data):
 def test_clips_are_whole_and_of_different_actions(data):
     module = LiftingModule(backbone_args=TINY)
     dataset = data.val_dataset
-    clips = evaluation.predict_clips({"a": (module, dataset), "b": (module, dataset)}, count=3, frames=30)
+    clips = shown_clips.predict_clips({"a": (module, dataset), "b": (module, dataset)}, count=3, frames=30)
     assert len(clips) == 3 == len({clip.action for clip in clips}) and {clip.view for clip in clips} == {0, 1}
     for clip in clips:
         assert clip.frames.tolist() == list(range(30)) and clip.fps == 50
@@ -130,26 +130,26 @@ def test_clips_are_whole_and_of_different_actions(data):
     errors = torch.linalg.vector_norm(clips[0].predictions["a"] - clips[0].target, dim=-1)
     found = evaluation.evaluate(module, data.val_dataloader(), data.actions)
     assert 0.2 < errors.mean() / found.metrics["mpjpe"] < 5
-    every = evaluation.predict_clips({"a": (module, dataset)}, count=99, frames=2)
+    every = shown_clips.predict_clips({"a": (module, dataset)}, count=99, frames=2)
     assert sorted(clip.motion for clip in every) == sorted(dataset.motions), "each motion once"
-    again = evaluation.predict_clips({"a": (module, dataset)}, count=3, frames=30)
+    again = shown_clips.predict_clips({"a": (module, dataset)}, count=3, frames=30)
     assert all(torch.equal(a.target, b.target) for a, b in zip(clips, again, strict=True))
 
 
 def test_clips_of_a_network_that_predicts_a_centre_frame_show_every_frame():
     centred = MotionDataModule(**{**SMALL, "window": 27}, target="camera", sampling="centred", progress=False)
     module = LiftingModule(backbone="videopose3d-27", backbone_args={"channels": 16}, target="camera")
-    (clip,) = evaluation.predict_clips({"a": (module, centred.val_dataset)}, count=1)
+    (clip,) = shown_clips.predict_clips({"a": (module, centred.val_dataset)}, count=1)
     assert clip.frames.tolist() == list(range(40)) and clip.predictions["a"].isfinite().all()
     # The same frames as those of windows of another kind: shown together.
     windows = MotionDataModule(**SMALL, progress=False)
     other = LiftingModule(backbone_args=TINY)
     runs = {"a": (module, centred.val_dataset), "b": (other, windows.val_dataset)}
-    (both,) = evaluation.predict_clips(runs, count=1)
+    (both,) = shown_clips.predict_clips(runs, count=1)
     assert list(both.predictions) == ["a", "b"]
     elsewhere = MotionDataModule(**{**SMALL, "seed": 5}, progress=False)
     runs["c"] = (other, elsewhere.val_dataset)
-    apart = evaluation.predict_clips(runs, count=1)
+    apart = shown_clips.predict_clips(runs, count=1)
     assert [list(clip.predictions) for clip in apart] == [["a", "b"], ["c"]], "other poses are another clip"
 
 
@@ -157,7 +157,7 @@ def test_single_poses_are_shown_as_such(data):
     poses = replace(data.val_dataset.store, temporal=False)
     dataset = PoseWindows(poses, "test", window=1, target="camera")
     module = LiftingModule(backbone="semgcn-base", target="camera", flip_test=False)
-    (clip,) = evaluation.predict_clips({"a": (module, dataset)}, frames=60)
+    (clip,) = shown_clips.predict_clips({"a": (module, dataset)}, frames=60)
     assert clip.frames.tolist() == [0, 63, 127, 191, 255, 319] and math.isnan(clip.fps)
     (sample,) = samples_of([clip], "h36m")
     assert sample.title == "single poses" and sample.labels[1] == "frame 63"
@@ -165,7 +165,7 @@ def test_single_poses_are_shown_as_such(data):
 
 def test_stills_are_the_middles_of_the_clips(data):
     module = LiftingModule(backbone_args=TINY)
-    found = evaluation.predict_clips({"a": (module, data.val_dataset)}, count=2)
+    found = shown_clips.predict_clips({"a": (module, data.val_dataset)}, count=2)
     clips = samples_of(found, "h36m")
     assert [clip.title for clip in clips] == [f"{c.motion}, {c.action}, camera {c.view + 1}" for c in found]
     assert clips[0].labels[3] == "frame 3" and clips[0].fps == 50
@@ -278,10 +278,10 @@ def test_folders_that_are_none(tmp_path, runs):
 
 def test_trained_module_is_read_safely(runs, tmp_path):
     path = read_run(runs / "plain").checkpoint
-    module, facts = evaluation.load_trained(path)
+    module, facts = trained.load_trained(path)
     assert not module.training and facts["step"] > 0 and module.hparams.lr == 5e-3
-    assert evaluation.objective_of(module) == {"mpjpe": 1.0}
-    assert evaluation.objective_of(LiftingModule(backbone_args=TINY)).keys() == {
+    assert trained.objective_of(module) == {"mpjpe": 1.0}
+    assert trained.objective_of(LiftingModule(backbone_args=TINY)).keys() == {
         "mpjpe", "depth_ranking_joints", "depth_ranking_frames",
     }  # fmt: skip
     content = torch.load(path, weights_only=True)
@@ -291,7 +291,7 @@ def test_trained_module_is_read_safely(runs, tmp_path):
     ):
         torch.save({**content, **change}, tmp_path / "x.ckpt")
         with pytest.raises(CheckpointError, match=message) as caught:
-            evaluation.load_trained(tmp_path / "x.ckpt")
+            trained.load_trained(tmp_path / "x.ckpt")
         assert "\n" not in str(caught.value)
 
 

@@ -242,7 +242,7 @@ class LiftingModule(L.LightningModule):
                 norm.momentum = momentum
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        for name, value in checkpoint["state_dict"].items():
+        for name, value in checkpoint.get("state_dict", {}).items():
             if value.is_floating_point() and not bool(torch.isfinite(value).all()):
                 raise DataError(
                     f"{name} has NaN or infinite values at step {self.global_step}, expected finite weights; try a "
