@@ -65,10 +65,7 @@ def parse_arguments(argv: Sequence[str] | None, prog: str) -> argparse.Namespace
     parser.add_argument("--workers", nargs="+", type=int, default=[0, 2], metavar="N", help="default: 0 2")
     parser.add_argument("--batch", type=run.positive(int), metavar="N", help="windows a step; default: by network")
     parser.add_argument("--steps", type=run.positive(int), metavar="N", help="steps of a round; default: by network")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--threads", type=run.positive(int), metavar="N", help="default: torch's")
-    parser.add_argument("--rounds", type=run.positive(int), default=3, metavar="N", help="default 3")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write tidy rows")
+    run.add_measurement(parser, rounds=3)
     args = run.parse_measurement(parser, argv)
     if min(args.workers) < 0:
         parser.error(f"--workers: {min(args.workers)} is negative")
@@ -120,8 +117,8 @@ def wait_and_step(
     from lightning.pytorch.profilers import SimpleProfiler
 
     from structloss.data import MotionDataModule
-    from structloss.harness.ablation import recipe_settings
     from structloss.harness.lifting import LiftingModule
+    from structloss.harness.recipe_files import recipe_settings
     from structloss.harness.training import quiet_lightning
 
     model, data = recipe_settings(name)

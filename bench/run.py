@@ -71,15 +71,19 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message}\n")
 
 
-def add_measurement(parser: argparse.ArgumentParser, *, rounds: int, budget: float, each: str) -> None:
-    """Arguments about how to measure, which the views of steps and of backbones share."""
+def add_measurement(
+    parser: argparse.ArgumentParser, *, rounds: int, budget: float | None = None, each: str = ""
+) -> None:
+    """Arguments about how to measure, which the views of steps, backbones and loaders share; without a `budget` those
+    of time and memory are left out."""
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=positive(int), metavar="N", help="default: torch's")
     parser.add_argument("--rounds", type=positive(int), default=rounds, metavar="N", help=f"default {rounds}")
-    parser.add_argument(
-        "--budget", type=positive(float), default=budget, metavar="S", help=f"seconds a {each}, default {budget:g}"
-    )
-    parser.add_argument("--no-memory", action="store_true", help="time only")
+    if budget is not None:
+        parser.add_argument(
+            "--budget", type=positive(float), default=budget, metavar="S", help=f"seconds a {each}, default {budget:g}"
+        )
+        parser.add_argument("--no-memory", action="store_true", help="time only")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write tidy rows")
 
 

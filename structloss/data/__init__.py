@@ -5,8 +5,9 @@ Everything is imported when first used; only :class:`MotionDataModule` needs lig
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from .._lazy import lazy
 
 if TYPE_CHECKING:
     from .archive import load_archive, save_archive
@@ -64,18 +65,5 @@ _HOMES = {
     "synthetic": ("ACTIONS", "generate_clips"),
     "windows": ("PoseWindows",),
 }
-_HOME = {name: module for module, names in _HOMES.items() for name in names}
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
-        globals()[name] = value  # the next access does not come here
-        return value
-    if name in _HOMES:
-        return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(__all__) | set(_HOMES))
+__getattr__, __dir__ = lazy(__name__, _HOMES)

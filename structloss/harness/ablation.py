@@ -24,10 +24,10 @@ from ..data import MotionDataModule
 from ..errors import ArgumentError, DataError, MissingFileError, StructlossError, check_name
 from ..files import write_json
 from .lifting import LiftingModule
-from .recipe_files import recipe_names, recipe_path
+from .recipe_files import recipe_settings
 from .training import train
 
-__all__ = ["Cell", "CellResult", "Grid", "grid_names", "load_grid", "recipe_settings", "run_grid"]
+__all__ = ["Cell", "CellResult", "Grid", "grid_names", "load_grid", "run_grid"]
 
 _KEYS = ("objectives", "backbones", "model", "data", "seeds", "steps", "pretrain_steps", "finetune_lr", "clip")
 
@@ -162,15 +162,6 @@ def load_grid(name_or_path: str) -> Grid:
         return Grid(**{**content, "seeds": tuple(content.get("seeds", (0, 1, 2)))})
     except TypeError as error:
         raise DataError(f"{path} is no grid: {error}.") from error
-
-
-def recipe_settings(backbone: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Arguments of the module and of the data module in a backbone's recipe; empty where it has none."""
-    name = backbones.info(backbone).name
-    if name not in recipe_names():
-        return {"backbone": name}, {}
-    recipe = yaml.safe_load(recipe_path(name).read_text(encoding="utf-8"))
-    return {**recipe.get("model", {}), "backbone": name}, recipe.get("data", {})
 
 
 def settings_of(grid: Grid, cell: Cell) -> tuple[dict[str, Any], dict[str, Any]]:

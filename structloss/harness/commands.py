@@ -165,7 +165,7 @@ def _tensorboard(logger: RunLogger) -> Logger:
         return TensorBoardLogger(logger.save_dir, logger.name, version=logger.version, **purge)
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
-            "--tensorboard needs tensorboard, which is not installed; run: pip install tensorboard."
+            "--tensorboard needs tensorboard, which is not installed; run: pip install 'structloss[tensorboard]'."
         ) from error
 
 

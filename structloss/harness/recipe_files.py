@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
+from .. import backbones
 from ..errors import MissingFileError, check_name
 
-__all__ = ["recipe_names", "recipe_path"]
+__all__ = ["recipe_names", "recipe_path", "recipe_settings"]
 
 
 def _folder() -> Path:
@@ -33,3 +35,14 @@ def recipe_path(name_or_path: str) -> Path:
         return path
     name = name_or_path.replace("_", "-")  # no recipe has an underscore in its name
     return _folder() / f"{check_name('recipe', name, recipe_names())}.yaml"
+
+
+def recipe_settings(backbone: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Arguments of the module and of the data module in a backbone's recipe; empty where it has none."""
+    import yaml  # comes with the command line
+
+    name = backbones.info(backbone).name
+    if name not in recipe_names():
+        return {"backbone": name}, {}
+    recipe = yaml.safe_load(recipe_path(name).read_text(encoding="utf-8"))
+    return {**recipe.get("model", {}), "backbone": name}, recipe.get("data", {})

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ..._lazy import lazy
 
 if TYPE_CHECKING:
     from .asf_amc import read_amc, read_asf
@@ -21,7 +22,6 @@ _HOMES = {
     "joint_maps": ("JOINT_MAPS", "JointMap"),
     "keypoints": ("Keypoints", "read_keypoints"),
 }
-_HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     # motion capture
@@ -39,16 +39,4 @@ __all__ = [
     "read_keypoints",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
-        globals()[name] = value  # the next access does not come here
-        return value
-    if name in _HOMES:
-        return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(__all__) | set(_HOMES))
+__getattr__, __dir__ = lazy(__name__, _HOMES)
