@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TypeVar
 
 import numpy as np
@@ -76,6 +77,8 @@ class Skeleton:
         bone_groups: (group name, bones) pairs; bones of a group keep their length ratios from person to person:
             "legs" and "arms" (four each), "hips" and "shoulders" (two each, where there is a pelvis or thorax joint).
         angle_pairs_left_out: of `angle_pairs`, those that the published angle losses don't have.
+        soft_links: links that are no rigid bones (contours of the face, nose to shoulders), for graphs alone; read
+            `graph_edges`.
     """
 
     name: str
@@ -90,6 +93,7 @@ class Skeleton:
     hinges: tuple[Hinge, ...] = ()
     bone_groups: tuple[tuple[str, tuple[Bone, ...]], ...] = ()
     angle_pairs_left_out: tuple[tuple[int, int], ...] = ()
+    soft_links: tuple[Bone, ...] = ()
 
     @property
     def num_joints(self) -> int:
@@ -104,6 +108,11 @@ class Skeleton:
     def tree_bones(self) -> tuple[Bone, ...]:
         """(child, parent) of every edge of the tree, in the order of the children."""
         return tuple((child, parent) for child, parent in enumerate(self.parents) if parent >= 0)
+
+    @property
+    def graph_edges(self) -> tuple[Bone, ...]:
+        """The bones and, where there are any, the soft links: the edges of a graph over the joints."""
+        return self.bones + self.soft_links
 
     @property
     def symmetric_bones(self) -> tuple[tuple[Bone, Bone], ...]:
@@ -168,6 +177,7 @@ def _person(
     bones: tuple[Bone, ...] = (),
     extra_symmetry: tuple[tuple[str, tuple[tuple[Bone, Bone], ...]], ...] = (),
     angle_pairs_left_out: tuple[tuple[int, int], ...] = (),
+    soft_links: tuple[Bone, ...] = (),
 ) -> Skeleton:
     """A skeleton from its chains (hip, knee, ankle) and (shoulder, elbow, wrist), left and right."""
     (lh, lk, la), (rh, rk, ra) = legs
@@ -198,6 +208,7 @@ def _person(
         hinges=_hinges(*chains),
         bone_groups=groups,
         angle_pairs_left_out=angle_pairs_left_out,
+        soft_links=soft_links,
     )
 
 
@@ -255,6 +266,8 @@ _COCO_CHAINS = {"legs": ((11, 13, 15), (12, 14, 16)), "arms": ((5, 7, 9), (6, 8,
 _COCO_BONES = (
     (13, 11), (15, 13), (14, 12), (16, 14), (11, 12), (5, 11), (6, 12), (5, 6), (7, 5), (9, 7), (8, 6), (10, 8),
 )  # fmt: skip
+# The head's points, and what holds the head.
+_COCO_LINKS = ((1, 0), (2, 0), (3, 1), (4, 2), (5, 0), (6, 0))
 
 _COCO = _person(
     "coco",
@@ -264,8 +277,15 @@ _COCO = _person(
     right=range(2, 17, 2),
     thorax=None,
     bones=_COCO_BONES,
+    soft_links=_COCO_LINKS,
     **_COCO_CHAINS,
 )
+
+
+def _contours(*runs: range, closed: bool = False) -> list[Bone]:
+    """Links from point to point of each run, and from its last to its first if closed."""
+    links = [(b, a) for run in runs for a, b in pairwise(run)]
+    return links + [(run[0], run[-1]) for run in runs if closed]
 
 
 def _h3wb() -> Skeleton:
@@ -301,6 +321,10 @@ def _h3wb() -> Skeleton:
     left = [*_COCO.left, 17, 18, 19, *(a for a, _ in face), *range(91, 112)]
     right = [*_COCO.right, 20, 21, 22, *(b for _, b in face), *range(112, 133)]
 
+    # Jaw, brows, bridge and base of the nose; eyes, outer and inner lips.
+    contours = _contours(range(23, 40), range(40, 45), range(45, 50), range(50, 54), range(54, 59))
+    contours += _contours(range(59, 65), range(65, 71), range(71, 83), range(83, 91), closed=True)
+
     # Links between toes and heel are no bones of the tree, but rigid enough to compare left with right. Of the fingers,
     # only the thumb is compared from the hand root: the other bases' distance to it bends with the palm.
     sole = (((18, 17), (21, 20)), ((19, 18), (22, 21)), ((19, 17), (22, 20)))
@@ -315,6 +339,7 @@ def _h3wb() -> Skeleton:
         thorax=None,
         bones=(*_COCO_BONES, *foot_bones, *left_hand, *right_hand),
         extra_symmetry=(("feet", sole), ("hands", hand)),
+        soft_links=(*_COCO_LINKS, (91, 9), (112, 10), *contours, (53, 0)),
         **_COCO_CHAINS,
     )
 

@@ -23,6 +23,7 @@ def attend(
     dropout: float = 0.0,
     scale: float | None = None,
     mask: Tensor | None = None,
+    bias: Tensor | None = None,
 ) -> Tensor:
     """Softmax attention of `[B, H, N, d]` queries, keys and values; returns `[B, H, N, d]`.
 
@@ -33,13 +34,16 @@ def attend(
         dropout: rate on the attention weights.
         scale: of the scores; None is 1/√d.
         mask: boolean `[N]` over the keys, the same for all queries: False leaves a key out. None keeps all.
+        bias: added to the scores, `[N, N]` or `[H, N, N]`, instead of a mask.
     """
     if q.device.type == "cpu" and k.shape[-2] <= _SHORT:
         factor = q.shape[-1] ** -0.5 if scale is None else scale
         scores = (q * factor) @ k.transpose(-2, -1)
+        if bias is not None:
+            scores = scores + bias
         weights = (scores if mask is None else scores.masked_fill(~mask, -math.inf)).softmax(-1)
         return (F.dropout(weights, dropout) if dropout else weights) @ v
-    shared = None if mask is None else mask.expand(q.shape[-2], -1)
+    shared = bias if mask is None else mask.expand(q.shape[-2], -1)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=shared, dropout_p=dropout, scale=scale)
 
 
