@@ -1,7 +1,8 @@
 """structloss: fused structural losses for 3D human pose, lifting backbones and a training harness.
 
 Importing it compiles nothing, touches no GPU and loads no native library; the heavy parts (`structloss.data`,
-`structloss.harness`, `structloss.reports`, `structloss.metrics`, `structloss.backbones`) load when first used.
+`structloss.harness`, `structloss.learned`, `structloss.reports`, `structloss.metrics`, `structloss.backbones`) load
+when first used.
 """
 
 from __future__ import annotations
@@ -61,13 +62,14 @@ __all__ = [
     "errors",
     "functional",
     "harness",
+    "learned",
     "metrics",
     "nn",
     "reports",
     "skeletons",
 ]
 
-_LAZY = frozenset({"backbones", "data", "harness", "metrics", "reports"})
+_LAZY = frozenset({"backbones", "data", "harness", "learned", "metrics", "reports"})
 
 
 def __getattr__(name: str) -> Any:

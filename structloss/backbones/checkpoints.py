@@ -51,8 +51,8 @@ _NUMPY_GLOBALS = (
     "numpy.random._pcg64.PCG64",
 )
 
-# VideoPose3D, MotionBERT and their relatives; Lightning, SimpleBaseline, SemGCN; MotionAGFormer
-_CONTAINERS = ("model_pos", "state_dict", "model")
+# VideoPose3D, MotionBERT and their relatives; Lightning, SimpleBaseline, SemGCN; MotionAGFormer; loss-nets of SEAL-pose
+_CONTAINERS = ("model_pos", "state_dict", "model", "model_loss", "loss_net")
 _PREFIXES = ("module.", "model.", "backbone.", "_orig_mod.")  # DataParallel, Lightning, Lightning, torch.compile
 
 

@@ -1,0 +1,74 @@
+"""What a loss-net's objectives share: checks of numbers and of tensors with one value a frame, and their mean."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from numbers import Real
+
+import torch
+from torch import Tensor
+
+from ..errors import ArgumentError, DtypeError, check_floating, check_same_device, check_same_shape, shown
+
+
+def check_number(argument: str, value: object, expected: str, fits: Callable[[float], bool]) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value) or not fits(value):
+        raise ArgumentError(f"{argument} is {shown(value)}, expected {expected}.")
+    return float(value)
+
+
+def check_positive(argument: str, value: object) -> float:
+    return check_number(argument, value, "a finite number above 0", lambda x: x > 0)
+
+
+def check_like(tensor: Tensor, like: Tensor, argument: str, other: str) -> None:
+    check_floating(argument, tensor)
+    check_same_device(argument, tensor, other, like)
+    check_same_shape(argument, tensor, other, like)
+
+
+def check_frame_weight(weight: Tensor | None, like: Tensor, other: str) -> Tensor | None:
+    """The weight in the dtype of `like`. Its sign is looked at on the CPU only: a GPU would have to be waited for."""
+    if weight is None:
+        return None
+    if not isinstance(weight, Tensor) or weight.is_complex():
+        found = weight.dtype if isinstance(weight, Tensor) else type(weight).__name__
+        raise DtypeError(f"weight is a {found}, expected a real tensor.")
+    check_same_device("weight", weight, other, like)
+    check_same_shape("weight", weight, other, like)
+    if not torch.compiler.is_compiling() and weight.device.type == "cpu" and weight.numel():
+        smallest = float(weight.min())
+        if not smallest >= 0:
+            raise ArgumentError(f"weight has the value {smallest:g}, expected values >= 0.")
+    return weight.detach().to(like.dtype)
+
+
+def masked(value: Tensor, weight: Tensor | None) -> Tensor:
+    """Zeros where the weight is 0: a NaN there would reach the gradient through anything computed from it."""
+    if weight is None:
+        return value
+    seen = weight > 0
+    return torch.where(seen if value.dim() == weight.dim() else seen[..., None], value, 0.0)
+
+
+def energy_gap(
+    energy_true: Tensor, energy_negative: Tensor, weight: Tensor | None, delta: Tensor | None = None
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """E(truth) - E(negative), the checked weight and the distances without gradient (zeros for None)."""
+    check_floating("energy_true", energy_true)
+    check_like(energy_negative, energy_true, "energy_negative", "energy_true")
+    if delta is None:
+        delta = torch.zeros_like(energy_true)
+    check_like(delta, energy_true, "delta", "energy_true")
+    weight = check_frame_weight(weight, energy_true, "energy_true")
+    gap = masked(energy_true, weight) - masked(energy_negative, weight)
+    return gap, weight, masked(delta.detach(), weight)
+
+
+def weighted_mean(value: Tensor, weight: Tensor | None) -> Tensor:
+    """The weighted mean of everything, 0 where there is nothing to weigh; 0 still carries a graph for `backward`."""
+    if weight is None:
+        return value.sum() / max(value.numel(), 1)
+    total = weight.sum()
+    return (weight * value).sum() / torch.where(total > 0, total, 1.0)
