@@ -38,12 +38,14 @@ class Supervision:
         prediction, target: `[B, T', J, 3]`.
         weight: `[B, T', J]` weights of frames and joints, or None.
         share: factor of this prediction's loss in the total.
+        pose: whether it is a pose. The last one that is one is what `forward` returns.
     """
 
     prediction: Tensor
     target: Tensor
     weight: Tensor | None = None
     share: float = 1.0
+    pose: bool = True
 
 
 class Backbone(nn.Module):
@@ -65,10 +67,12 @@ class Backbone(nn.Module):
         gradient_checkpointing: recompute levels in the backward pass instead of keeping their activations.
         keeps: which poses of a clip the published test keeps, `"all"` or `"centre"`.
         frame_step: the published clips take every so manieth frame.
+        samples: `forward` in evaluation mode draws samples, another function than what is trained (diffusion).
     """
 
     #: official keys, by regular expression, that hold no weights: dropped on loading
     official_constants: str | None = None
+    samples = False
 
     def __init__(
         self,

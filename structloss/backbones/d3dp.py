@@ -133,6 +133,8 @@ class D3DP(MixSTE):
     )
     _features = 5  # x and y, then the noisy x, y and z
 
+    samples = True
+
     def __init__(
         self,
         *,

@@ -166,7 +166,6 @@ _H3WB = {
     "joints_in": (133,),
     "joints_out": 133,
     "skeleton": "h3wb",
-    "recipe": "",
 }
 
 
@@ -281,7 +280,7 @@ class Jointformer(_JointEncoder):
         pairs = []
         for pose, error in levels:
             pairs.append(Supervision(pose, target, weight, share))
-            pairs.append(Supervision(error, (pose.detach() - target).abs(), weight, share))
+            pairs.append(Supervision(error, (pose.detach() - target).abs(), weight, share, pose=False))
         return pairs
 
 

@@ -29,7 +29,21 @@ from .training import train
 
 __all__ = ["Cell", "CellResult", "Grid", "grid_names", "load_grid", "run_grid"]
 
-_KEYS = ("objectives", "backbones", "model", "data", "seeds", "steps", "pretrain_steps", "finetune_lr", "clip")
+_KEYS = (
+    "objectives",
+    "backbones",
+    "model",
+    "learned",
+    "data",
+    "seeds",
+    "steps",
+    "pretrain_steps",
+    "finetune_lr",
+    "clip",
+)
+
+#: the term of an objective that stands for a loss-net's energy
+LEARNED = "learned"
 
 
 @dataclass(frozen=True)
@@ -37,10 +51,12 @@ class Grid:
     """What to compare.
 
     Attributes:
-        objectives: name -> (loss term -> lambda); the first is what the others are compared with.
+        objectives: name -> (loss term -> lambda); the first is what the others are compared with. The term "learned" is
+            a loss-net's energy, its lambda a number or "auto:SHARE" (:class:`structloss.learned.LearnedLoss`).
         backbones: name in `structloss.backbones` -> {"model": ..., "data": ...}, arguments of
             :class:`~structloss.harness.lifting.LiftingModule` and :class:`~structloss.data.MotionDataModule` over those
             of the backbone's recipe and over `model` and `data`.
+        learned: settings of the objectives with "learned", see `LiftingModule`.
         model, data: arguments for every backbone; `objective_options` of a term are for the objectives that have it.
         seeds: of weights, data order and simulated detections; the cells of one seed are pairs.
         steps: optimizer steps of a cell.
@@ -50,9 +66,10 @@ class Grid:
         clip: gradients are clipped to this norm; 0 for never.
     """
 
-    objectives: dict[str, dict[str, float]]
+    objectives: dict[str, dict[str, float | str]]
     backbones: dict[str, dict[str, dict[str, Any]]]
     model: dict[str, Any] = field(default_factory=dict)
+    learned: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     seeds: tuple[int, ...] = (0, 1, 2)
     steps: int = 600
@@ -181,6 +198,8 @@ def settings_of(grid: Grid, cell: Cell) -> tuple[dict[str, Any], dict[str, Any]]
     }
     if options:
         model["objective_options"] = options
+    if LEARNED in grid.objectives[cell.objective]:
+        model["learned"] = {**grid.learned, "weight": grid.objectives[cell.objective][LEARNED]}
     return model, data
 
 
@@ -294,7 +313,7 @@ def _train_group(grid: Grid, cells: list[Cell], folder: Path) -> Iterator[CellRe
 
 
 def _pretrain(grid: Grid, cell: Cell, model: dict[str, Any], windows: MotionDataModule) -> dict[str, torch.Tensor]:
-    module = LiftingModule(**{**model, "objective": {"mpjpe": 1.0}})
+    module = LiftingModule(**{**model, "objective": {"mpjpe": 1.0}, "learned": None})
     options = {"seed": cell.seed, "clip": grid.clip, "validations": 0, "evaluation": False, "quiet": True}
     train(module, windows, steps=grid.pretrain_steps, **options)
     return {key: value.clone() for key, value in module.model.state_dict().items()}
@@ -303,7 +322,8 @@ def _pretrain(grid: Grid, cell: Cell, model: dict[str, Any], windows: MotionData
 def _train_cell(
     grid: Grid, cell: Cell, model: dict[str, Any], windows: MotionDataModule, start: Mapping[str, torch.Tensor] | None
 ) -> CellResult:
-    arguments = {**model, "objective": grid.objectives[cell.objective]}
+    fixed = {term: weight for term, weight in grid.objectives[cell.objective].items() if term != LEARNED}
+    arguments = {**model, "objective": fixed}
     if cell.backbone in grid.init_from:
         arguments["init_from"] = grid.init_from[cell.backbone]
     if grid.finetune_lr is not None and (start is not None or cell.backbone in grid.init_from):

@@ -21,7 +21,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from ..data import MotionDataModule
-from ..errors import MissingDependencyError, MissingFileError
+from ..errors import ArgumentError, MissingDependencyError, MissingFileError
 from ..files import write_json
 from .callbacks import FiniteLoss, progress_callback
 from .checkpoint_io import SafeCheckpointIO
@@ -46,6 +46,8 @@ _EXAMPLES = {
   structloss fit --config repose-tiny --model.objective '{mpjpe: 1.0, depth_ranking_joints: 5.0}'
   structloss fit --config repose-h36m --init-from motionbert_lite.bin    (fine-tune a published checkpoint)
   structloss fit --config repose-tiny --model.ema 0.999 --trainer.accumulate_grad_batches 4
+  structloss fit --config repose-tiny --loss learned    (a loss-net trained beside the backbone: SEAL-pose)
+  structloss fit --config repose-tiny --loss learned --model.learned.weight auto:0.1 --model.learned.net graph-small
   torchrun --nproc-per-node 8 -m structloss.cli fit --config repose-h36m --trainer.devices 8 --data.data h36m.poses
 
 A run that was killed or stopped goes on from its last checkpoint when the same command is given again; --fresh begins
@@ -188,6 +190,22 @@ def _with_init_from(arguments: Sequence[str]) -> list[str]:
     ]
 
 
+def _with_loss(arguments: Sequence[str]) -> list[str]:
+    """Spell out `--loss learned`: a loss-net with the recipe's settings, or the defaults."""
+    out = list(arguments)
+    for i, argument in enumerate(out):
+        if argument == "--loss" or argument.startswith("--loss="):
+            apart = argument == "--loss"
+            value = "".join(out[i + 1 : i + 2]) if apart else argument.removeprefix("--loss=")
+            if value != "learned":
+                raise ArgumentError(
+                    f"--loss is {value!r}, expected 'learned'; other losses are set by --model.objective."
+                )
+            out[i : i + 1 + apart] = ["--model.learned.enabled=true"]
+            break
+    return out
+
+
 def _run_name(arguments: Sequence[str]) -> str:
     for flag, value in zip(arguments, [*arguments[1:], ""], strict=True):
         if flag in ("--config", "-c"):
@@ -235,7 +253,7 @@ def run(subcommand: str, arguments: Sequence[str]) -> None:
     Raises:
         StructlossError: bad input; the parser itself exits with code 2 for arguments that it can't read.
     """
-    arguments = _with_init_from(_with_recipe_paths(arguments))
+    arguments = _with_loss(_with_init_from(_with_recipe_paths(arguments)))
     _CLI.fresh, _CLI.tensorboard = "--fresh" in arguments, "--tensorboard" in arguments
     arguments = [argument for argument in arguments if argument not in ("--fresh", "--tensorboard")]
     name = _run_name(arguments)
@@ -244,7 +262,7 @@ def run(subcommand: str, arguments: Sequence[str]) -> None:
         command: {
             "prog": f"structloss {command}",
             "usage": f"structloss {command} --config RECIPE [--{{trainer,model,data}}.KEY VALUE] [--init-from FILE] "
-            "[--ckpt_path PATH]" + (" [--fresh] [--tensorboard]" if command == "fit" else ""),
+            "[--ckpt_path PATH]" + (" [--loss learned] [--fresh] [--tensorboard]" if command == "fit" else ""),
             "description": textwrap.fill(
                 f"{command} a backbone. Recipes: {', '.join(recipe_names())}; or your own YAML file.",
                 width=100,

@@ -20,6 +20,7 @@ from ..data.image_space import TARGETS, relative
 from ..errors import ArgumentError, CheckpointError, DataError, check_choice
 from ..metrics import MPJPE, MPJVE, NMPJPE, PAMPJPE, DepthOrderAccuracy
 from ..terms import check_term
+from .learned import LearnedSettings, LearnedTraining
 from .objective import SQUARED_ERROR, TrainingLoss
 from .optimizers import OptimizerSettings
 from .scores import Evaluation, Scores
@@ -49,6 +50,9 @@ class LiftingModule(L.LightningModule):
         objective_options: loss term -> keywords of its function, such as `joint_weight`.
         squared_objective: minimise half of the objective's square (MixSTE's published training).
         learn_weights: learn the lambdas with the model, starting from those of `objective`.
+        learned: train a loss-net beside the backbone and add its energy to the objective (SCoTL-pose / SEAL-pose):
+            settings of :class:`~structloss.harness.learned.LearnedSettings` and, beside them, arguments of
+            :class:`structloss.learned.LearnedLoss`; {} for the defaults, None for none.
         target: "global", "root_relative" or "camera", as in the data module (the command line links the two).
         skeleton: name of the skeleton of input and output.
         optimizer: "adamw", "adam" or "amsgrad".
@@ -87,6 +91,7 @@ class LiftingModule(L.LightningModule):
         objective_options: dict[str, dict[str, Any]] | None = None,
         squared_objective: bool = False,
         learn_weights: bool = False,
+        learned: dict[str, Any] | None = None,
         target: str = "global",
         skeleton: str = "h36m",
         optimizer: str = "adamw",
@@ -128,6 +133,10 @@ class LiftingModule(L.LightningModule):
         self.loss = TrainingLoss(
             objective or REPOSE_OBJECTIVE, skeleton, objective_options, squared_objective, learn_weights
         )
+        settings = LearnedSettings.of(learned)
+        self._check_learned(backbone, settings, standardise)
+        joints = self._predicted_joints()
+        self.learned = None if settings is None else LearnedTraining(settings, self.skeleton, joints)
         positions = {"mpjpe": MPJPE(), "pa_mpjpe": PAMPJPE(), "n_mpjpe": NMPJPE(), "mpjve": MPJVE()}
         order = {f"depth_order_{over}": DepthOrderAccuracy(over=over) for over in ("joints", "frames")}
         self.val_metrics, self.val_order = (
@@ -160,6 +169,10 @@ class LiftingModule(L.LightningModule):
         total, terms = self.loss(predictions)
         self._synchronise()
         self.loss_seconds += time.perf_counter() - started
+        if self.learned is not None:
+            energy, seen = self.learned.step(self, batch, predictions, total)
+            terms |= {f"learned_{name}": value for name, value in seen.items()}
+            total = total + energy
         size = len(batch["input"])
         self.log("train/loss", total.detach(), prog_bar=True, batch_size=size, sync_dist=True)
         self.log_dict({f"train/{name}": value for name, value in terms.items()}, batch_size=size, sync_dist=True)
@@ -225,6 +238,8 @@ class LiftingModule(L.LightningModule):
     def on_fit_start(self) -> None:
         if self.hparams.standardise:
             self.model.set_statistics(**self.trainer.datamodule.train_dataset.statistics())
+        if self.learned is not None:
+            self.learned.begin(self)
 
     def _fade_batch_norm_momentum(self) -> None:
         """Called at every batch, not epoch by epoch: a run that is taken up within an epoch needs it too."""
@@ -251,10 +266,14 @@ class LiftingModule(L.LightningModule):
         if self.hparams.standardise:  # the published state dict has no place for them
             names = ("input_mean", "input_std", "output_mean", "output_std")
             checkpoint["statistics"] = {name: getattr(self.model, name) for name in names}
+        if self.learned is not None:
+            checkpoint["learned"] = self.learned.state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         for name, value in checkpoint.get("statistics", {}).items():
             self.model.register_buffer(name, value, persistent=False)
+        if self.learned is not None:
+            self.learned.restore(checkpoint.get("learned", {}))
         found = checkpoint.get("hyper_parameters", {})
         for name in ("backbone", "backbone_args", "target", "skeleton"):
             if name in found and (found[name] or None) != (self.hparams[name] or None):
@@ -295,6 +314,22 @@ class LiftingModule(L.LightningModule):
                 f"standardise is True, expected False with {structural[0]!r} in the objective: standardised poses "
                 "have no depth order and no bones."
             )
+
+    def _check_learned(self, backbone: str, settings: LearnedSettings | None, standardise: bool) -> None:
+        if settings is None:
+            return
+        if self.model.kind == "pretrain":
+            raise ArgumentError(f"learned is set, expected None for {backbone}, which predicts no poses.")
+        if standardise:
+            raise ArgumentError("standardise is True, expected False with learned: standardised poses are no bodies.")
+
+    def _predicted_joints(self) -> list[int] | None:
+        """Numbers of the joints that the network predicts, where it takes all of the skeleton's."""
+        if self.model.kind == "pretrain":
+            return None
+        frames = self.model.frames
+        every = torch.arange(self.skeleton.num_joints).expand(1, frames, -1)
+        return self.model.match(every)[0, 0].tolist()
 
     def _augment(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         if self.hparams.flip_probability == 0:

@@ -1,0 +1,219 @@
+"""Training with a learned loss: the loss-net takes its step before the backbone does, batch by batch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..backbones import Supervision
+from ..data._progress import track
+from ..errors import ArgumentError, CheckpointError, check_choice
+from ..learned import LearnedLoss, LossNet
+from ..learned.learned_loss import PREDICTION
+from ..skeletons import Skeleton
+from .loss_nets import endless
+
+if TYPE_CHECKING:
+    from .lifting import LiftingModule
+
+__all__ = ["LearnedSettings", "LearnedTraining"]
+
+REGIMES = ("dynamic", "static")
+PREDICTIONS = ("evaluation", "training")
+
+
+@dataclass(frozen=True)
+class LearnedSettings:
+    """What `learned` of the lifting module may hold.
+
+    Attributes:
+        enabled: False trains without, whatever else is set.
+        net: variant of the loss-net (:data:`structloss.learned.VARIANTS`).
+        net_options: arguments of the variant to use instead.
+        init: loss-net to start from: a file of `LossNet.save`, of this or another backbone with the same skeleton.
+        regime: `"dynamic"` trains loss-net and backbone by turns; `"static"` trains the loss-net first, for
+            `pretrain_steps` batches, against corrupted poses and the backbone's first predictions, then not any more.
+        pretrain_steps: see `regime`; 0 with `init` uses that loss-net as it is.
+        predictions: which of the backbone's predictions the loss-net learns from: of another pass, in `"evaluation"`
+            mode (published), or those of the `"training"` step itself, which costs nothing. A diffusion model, whose
+            evaluation samples, always takes the latter.
+        warmup: share of all steps over which λ rises from 0.
+        schedule: the loss-net's learning rate follows the shape of the backbone's schedule; False keeps it constant.
+        loss: further arguments of :class:`structloss.learned.LearnedLoss`: weight, objective, negatives, frames, lr ...
+    """
+
+    enabled: bool = True
+    net: str = "graph"
+    net_options: dict[str, Any] = field(default_factory=dict)
+    init: str | None = None
+    regime: str = "dynamic"
+    pretrain_steps: int = 0
+    predictions: str = "evaluation"
+    warmup: float = 0.1
+    schedule: bool = True
+    loss: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_choice("learned.regime", self.regime, REGIMES)
+        check_choice("learned.predictions", self.predictions, PREDICTIONS)
+        if self.pretrain_steps < 0:
+            raise ArgumentError(f"learned.pretrain_steps is {self.pretrain_steps}, expected at least 0.")
+        if not 0 <= self.warmup <= 1:
+            raise ArgumentError(f"learned.warmup is {self.warmup}, expected a share from 0 to 1.")
+        if self.regime == "static" and not (self.pretrain_steps or self.init):
+            raise ArgumentError("learned.pretrain_steps is 0, expected some in the static regime without learned.init.")
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any] | None) -> LearnedSettings | None:
+        """From the module's argument, where the loss's own arguments stand beside the others; None without any."""
+        if given is None:
+            return None
+        own = {key: value for key, value in given.items() if key in cls.__dataclass_fields__ and key != "loss"}
+        found = cls(**own, loss={key: value for key, value in given.items() if key not in own})
+        return found if found.enabled else None
+
+
+class LearnedTraining:
+    """A learned loss in the hands of a :class:`~structloss.harness.lifting.LiftingModule`.
+
+    It is made when training begins and is no submodule: neither validation, test nor prediction knows of it, nor does
+    the module's state dict. Checkpoints carry it beside that.
+
+    Args:
+        settings: what to train with.
+        skeleton: of the poses.
+        joints: numbers of the joints that the backbone predicts, where it doesn't predict all.
+
+    Raises:
+        ArgumentError, UnknownNameError: impossible settings.
+        MissingFileError, CheckpointError: `init` can't be used.
+    """
+
+    def __init__(self, settings: LearnedSettings, skeleton: Skeleton, joints: Sequence[int] | None = None) -> None:
+        self.settings, self.skeleton, self.joints = settings, skeleton, joints
+        self.seconds = 0.0
+        self.loss: LearnedLoss | None = None
+        self._restored: Mapping[str, Any] | None = None
+        self._make(0)  # what can't be made is refused before training begins
+
+    def _make(self, warmup: int) -> LearnedLoss:
+        chosen = self.settings
+        if chosen.init is None:
+            net = LossNet(self.skeleton.name, chosen.net, **chosen.net_options)
+        else:
+            net = LossNet.load(chosen.init)
+            if net.skeleton != self.skeleton:
+                raise CheckpointError(
+                    f"{chosen.init} is a loss-net for {net.skeleton.name!r}, expected {self.skeleton.name!r}."
+                )
+        try:
+            return LearnedLoss(net, joints=self.joints, warmup=warmup, **chosen.loss)
+        except TypeError as error:
+            raise ArgumentError(f"learned has settings that can't be used: {error}.") from error
+
+    # ---------------------------------------------------------------------------------------------- begin, save, load
+    def begin(self, module: LiftingModule) -> None:
+        """Make the loss, take up the state of a checkpoint, and in the static regime train the loss-net."""
+        if self.loss is not None and self._restored is None:
+            return
+        with torch.random.fork_rng(devices=[]):  # the backbone sees the same random numbers as without
+            torch.manual_seed(int(module.hparams.seed))
+            steps = int(module.trainer.estimated_stepping_batches)
+            self.loss = self._make(int(self.settings.warmup * steps)).to(module.device)
+            if self._restored is not None:
+                self.loss.load_state_dict(self._restored)
+                self._restored = None
+            elif self.settings.regime == "static":
+                self._pretrain(module)
+
+    def _pretrain(self, module: LiftingModule) -> None:
+        assert self.loss is not None
+        steps = self.settings.pretrain_steps
+        batches = endless(module.trainer.datamodule)
+        for _ in track(range(steps), "loss-net", steps > 0 and module.trainer.is_global_zero):
+            self.update(module, {key: value.to(module.device) for key, value in next(batches).items()}, None)
+        self.loss.freeze()
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps: the loss-net's description, all weights and the optimizer."""
+        if self.loss is None:
+            return {}
+        return {"description": self.loss.net.description(), "state": self.loss.state_dict()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take up a state when training begins."""
+        if state:
+            self._restored = state["state"]
+
+    # ------------------------------------------------------------------------------------------------------- a batch
+    def step(
+        self, module: LiftingModule, batch: dict[str, Tensor], predictions: Sequence[Supervision], total: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Let the loss-net learn from a batch, then judge the prediction that the backbone is trained on.
+
+        Returns:
+            λ · mean energy, and what is logged.
+        """
+        assert self.loss is not None
+        started = time.perf_counter()
+        prediction = next(one.prediction for one in reversed(predictions) if one.pose)
+        seen = self.update(module, batch, prediction)
+        scene = module.matched(batch)
+        x = module.model.match(batch["input"])
+        term = self.loss(x, prediction, total, weight=scene["weight"], unit=_unit(module, scene))
+        force = self.loss.force
+        if module.hparams.squared_objective and force.share is None:
+            # Published: the backward pass of the sum starts with its value, which scales the energy's gradient too.
+            term = term * (2 * total.detach()).sqrt()
+        seen |= {"energy_prediction": self.loss.energy, "lambda": force.value.clone(), "force": force.ratio.clone()}
+        self.seconds += time.perf_counter() - started
+        return term, {name.replace("/", "_"): value for name, value in seen.items()}
+
+    def update(self, module: LiftingModule, batch: dict[str, Tensor], prediction: Tensor | None) -> dict[str, Tensor]:
+        """A step of the loss-net; `prediction` is the backbone's of the training step, if there is one."""
+        assert self.loss is not None
+        if self.loss.frozen:
+            return {}
+        if PREDICTION not in self.loss.negatives:
+            prediction = None
+        elif not module.model.samples and (prediction is None or self.settings.predictions == "evaluation"):
+            prediction = _evaluated(module, batch["input"])
+        scene = module.matched(batch)
+        return self.loss.update(
+            module.model.match(batch["input"]),
+            scene["target"],
+            prediction,
+            weight=scene["weight"],
+            unit=_unit(module, scene),
+            lr_factor=_lr_factor(module) if self.settings.schedule else 1.0,
+        )
+
+
+def _unit(module: LiftingModule, scene: Mapping[str, Tensor]) -> float | Tensor:
+    """Metres a unit of the space that the backbone predicts in, a number or `[B, T]`."""
+    return 1.0 if module.hparams.target == "camera" else scene["factor"] / 1000
+
+
+@torch.no_grad()
+def _evaluated(module: LiftingModule, keypoints: Tensor) -> Tensor:
+    """The backbone's prediction in evaluation mode."""
+    was_training = module.model.training
+    module.model.eval()
+    try:
+        return module.model(keypoints)
+    finally:
+        module.model.train(was_training)
+
+
+def _lr_factor(module: LiftingModule) -> float:
+    """Where the backbone's learning-rate schedule is, as a share of the rate at its start."""
+    optimizers = module.trainer.optimizers
+    if not optimizers:  # before training
+        return 1.0
+    group = optimizers[0].param_groups[0]
+    return group["lr"] / group["initial_lr"]
