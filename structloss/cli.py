@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from . import __version__
-from .errors import StructlossError
-from .subcommands import ablate, backbones, backends, data, demo, predict, report
+from .errors import StructlossError, needs_extra
+from .subcommands import ablate, backbones, backends, data, demo, energy, predict, report
 from .subcommands._parser import add_debug
 
 __all__ = ["main"]
@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add(commands)
     for name, text in _FIT_COMMANDS.items():
         commands.add_parser(name, help=text, add_help=False)  # the Lightning command line prints its own help
-    for part in (ablate, report, predict, data, backbones, backends):
+    for part in (ablate, report, energy, predict, data, backbones, backends):
         part.add(commands)
     commands.add_parser("bench", help=_BENCH, add_help=False)  # the benchmark prints its own help
     return parser
@@ -72,7 +72,8 @@ def _dispatch(arguments: Sequence[str]) -> int:
         rest = [a for a in [*arguments[:at], *arguments[at + 1 :]] if a != "--debug"]
         if command == "bench":
             return _bench(rest)
-        from .harness import commands
+        with needs_extra("harness"):
+            from .harness import commands
 
         commands.run(command, rest)
         return 0
