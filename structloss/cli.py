@@ -21,8 +21,8 @@ _FIT_COMMANDS = {
     "test": "score a checkpoint with all metrics",
 }
 
-_BENCH = "time losses, a training step (bench step), networks (bench backbones), or the wait for data (bench loader)"
-_BENCH_PARTS = ("step", "backbones", "loader")
+_BENCH = "time losses; a training step, networks, the wait for data, loss-nets (bench step, backbones, loader, lossnet)"
+_BENCH_PARTS = ("step", "backbones", "loader", "lossnet")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _bench(arguments: list[str]) -> int:
-    """Run bench/run.py, or with a leading `step`, `backbones` or `loader` that script; a wheel carries them along."""
+    """Run bench/run.py, or the script of _BENCH_PARTS that comes first; a wheel carries them along."""
     package = Path(__file__).resolve().parent
     folder = next((f for f in (package / "bench", package.parent / "bench") if (f / "run.py").exists()), None)
     if folder is None:

@@ -74,7 +74,7 @@ class EnergyAnalysis:
         cosine: mean cosine between -∂E/∂ŷ and y - ŷ: 1 where the energy pulls straight to the truth, 0 is chance.
         path: mean energy on the way from truth (0) to prediction (1).
         path_steps: where on it.
-        pull: mean |∂E/∂ŷ| of each joint, per metre.
+        pull: mean |∂E/∂ŷ| of each joint, per metre, with the pelvis held.
     """
 
     frames: int
@@ -202,6 +202,8 @@ def _look_at_predictions(
         energy = torch.cat(parts)
         (gradient,) = torch.autograd.grad(energy.sum(), pose)
     energy = energy.detach()
+    if len(net.skeleton.pelvis) == 1:  # it stays where it is: what would move it moves all others
+        gradient[..., net.skeleton.pelvis[0], :] = 0
     result.prediction_auc = _auc(truth, energy)
     away = y - predicted
     result.cosine = float(torch.cosine_similarity(-gradient.flatten(-2), away.flatten(-2), dim=-1).mean())
