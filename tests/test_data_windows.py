@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from structloss.data import (
     TARGETS,
@@ -18,6 +20,7 @@ from structloss.data import (
     save_archive,
     to_millimetres,
 )
+from structloss.data.loading import Packed
 from structloss.errors import ArgumentError, DataError, MissingFileError, UnknownNameError
 from structloss.skeletons import convert, flip
 
@@ -302,6 +305,62 @@ def test_the_last_batch_is_dropped_only_if_it_is_a_single_sample():
         assert sum(sizes[batch_size]) == total - (total % batch_size == 1 and batch_size > 1)
         assert batch_size == 1 or min(sizes[batch_size]) > 1
     assert total == 24 and sizes[23] == [23] and sizes[5] == [5, 5, 5, 5, 4]
+
+
+def assert_same_batches(found, expected):
+    for a, b in zip(found, expected, strict=True):
+        assert list(a) == list(b)
+        for key, value in b.items():
+            assert a[key].dtype == value.dtype and torch.equal(a[key], value), key
+
+
+def test_batches_of_loader_processes_are_the_same_in_one_buffer():
+    alone, workers = (MotionDataModule(**SMALL, num_workers=n).train_dataloader() for n in (0, 2))
+    assert len(alone) == len(workers)
+    for epoch in range(2):  # the processes stay
+        for loader in (alone, workers):
+            loader.sampler.set_epoch(epoch)
+        batches = list(workers)
+        assert_same_batches(batches, alone)
+        for batch in batches:
+            assert len({value.untyped_storage().data_ptr() for value in batch.values()}) == 1
+    batch = batches[0]
+    before = batch["target"].clone()
+    batch["input"].fill_(7)  # tensors do not overlap
+    assert torch.equal(batch["target"], before)
+
+
+@given(st.data())
+def test_any_batch_survives_packing(data):
+    dtypes = st.sampled_from([torch.bool, torch.uint8, torch.float16, torch.float32, torch.int64, torch.float64])
+    shapes = st.lists(st.integers(0, 4), min_size=1, max_size=3)
+    batch = {}
+    for number in range(data.draw(st.integers(1, 5))):
+        values = torch.randint(0, 2, data.draw(shapes)).to(data.draw(dtypes))
+        batch[f"key{number}"] = values.transpose(0, -1) if data.draw(st.booleans()) else values
+    assert_same_batches([Packed.of(batch).batch()], [batch])
+
+
+@pytest.mark.gpu
+def test_batches_of_loader_processes_are_pinned():
+    alone, workers = (MotionDataModule(**SMALL, num_workers=n).train_dataloader() for n in (0, 2))
+    batches = list(workers)
+    assert all(value.is_pinned() for batch in batches for value in batch.values())
+    assert_same_batches(batches, alone)
+
+
+def test_lightning_predicts_with_loader_processes(tmp_path):
+    """It builds the loader anew around another sampler."""
+    lightning = pytest.importorskip("lightning")
+
+    class Echo(lightning.LightningModule):
+        def predict_step(self, batch, index):
+            return batch
+
+    options = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu", "default_root_dir": tmp_path}
+    data = MotionDataModule(**SMALL, num_workers=2)
+    found = lightning.Trainer(**options).predict(Echo(), datamodule=data)
+    assert_same_batches(found, MotionDataModule(**SMALL).predict_dataloader())
 
 
 def test_lightning_tells_the_epoch_and_a_resumed_run_sees_the_same_order(tmp_path):
