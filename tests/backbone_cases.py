@@ -57,10 +57,20 @@ _ANY_LENGTH = ("mixste", "ktpformer", "d3dp", "motionagformer", "mhformer")
 
 
 def small(name):
-    """Overrides for one level, and for clips of 27 frames where their length is fixed for no reason of structure."""
+    """Overrides for one level, and for clips of 9 frames where their length is fixed for no reason of structure."""
     facts = backbones.info(name)
     overrides = {"depth": 1} if "depth" in facts.arguments else {}
-    return overrides | ({"frames": 27} if facts.family in _ANY_LENGTH and facts.frames > 27 else {})
+    return overrides | ({"frames": 9} if facts.family in _ANY_LENGTH else {})
+
+
+def different(names):
+    """Without those that are the same network as another once they are small."""
+    found = {}
+    for name in names:
+        facts = backbones.info(name)
+        arguments = {**facts.arguments, **small(name)}
+        found.setdefault((facts.family, facts.kind, facts.frame_step, repr(sorted(arguments.items()))), name)
+    return list(found.values())
 
 
 @functools.cache
@@ -69,10 +79,12 @@ def shallow(name):
     return filled(name, **small(name))
 
 
-def clip(name, batch=2, frames=None, channels=3):
-    """An input of the uniform layout `[B, T, J, C]`; T is as short as the model allows, 9 if it takes any."""
-    facts, model = backbones.info(name), shallow(name)
+def clip(name, batch=2, frames=None, channels=3, model=None):
+    """An input of the uniform layout `[B, T, J, C]`; T is as short as the model allows (the small one, if not said
+    otherwise), 9 if it takes any."""
+    facts = backbones.info(name)
     if frames is None:
+        model = model or shallow(name)
         frames = max(model.shortest, min(9, model.longest or 9))
     if facts.kind == "refine" and facts.family == "jointformer":
         channels = 8

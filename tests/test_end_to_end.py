@@ -132,14 +132,27 @@ def test_mpi_inf_3dhp(tmp_path):
         MotionDataModule(str(tmp_path), window=9, target="camera").setup()
 
 
-def test_h3wb(tmp_path):
+def test_h3wb(tmp_path, monkeypatch, capsys):
+    """The recipe by the command line, and the benchmark's six numbers."""
     fake_data.write_h3wb_npz(tmp_path, frames=9)
-    model = {"backbone_args": {"linear_size": 32}, "objective": {"mpjpe": 1.0, "bone_symmetry": 0.1}}
-    windows, _, scores = trained(
-        "simplebaseline-h3wb", model, data=str(tmp_path), window=1, target="camera", skeleton="h3wb", batch_size=8
-    )
-    assert windows.skeleton.num_joints == 133 and len(scores.per_joint) == 133
-    assert math.isfinite(scores.metrics["mpjpe"])
+    monkeypatch.chdir(tmp_path)
+    common = ["--config", "simplebaseline-h3wb", "--data.data", ".", "--data.progress", "false"]
+    common += ["--model.backbone_args", "{linear_size: 32}"]
+    objective = ["--model.objective", "{mpjpe: 1.0, bone_symmetry: 0.1}"]
+    assert main(["fit", *common, *objective, "--trainer.max_steps", "2"]) == 0
+    capsys.readouterr()
+    (last,) = Path("runs").glob("*/*/checkpoints/last.ckpt")
+    assert main(["test", *common, *objective, "--ckpt_path", str(last)]) == 0
+    (protocol,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("protocol: ")]
+    shown = dict(part.split() for part in protocol.removeprefix("protocol: ").split(", "))
+    (file,) = Path("runs").glob("*/*/test.json")
+    scores = json.loads(file.read_text())
+    names = ["whole_body", "body", "face", "hands", "face_nose_aligned", "hands_wrist_aligned"]
+    assert list(shown) == list(scores["protocol"]) == names and len(scores["per_joint"]) == 133
+    assert all(0 < float(shown[name]) < 2000 for name in names)
+    # All joints are there, so the whole body's error is the mean over joints.
+    assert scores["protocol"]["whole_body"] == pytest.approx(np.mean(scores["per_joint"]), rel=1e-5)
+    assert scores["protocol"]["hands"] == pytest.approx(np.mean(scores["per_joint"][91:]), rel=1e-5)
     with pytest.raises(ArgumentError, match=r"window is 9, expected 1: .* single poses"):
         MotionDataModule(str(tmp_path), window=9, target="camera", skeleton="h3wb").setup()
 

@@ -252,7 +252,6 @@ class _LeakyUnit(nn.Module):
     joints_in=(133,),
     joints_out=133,
     skeleton="h3wb",
-    recipe="",
 )
 class WholeBodyBaseline(Backbone):
     """The fully connected networks of the H3WB benchmark, on single frames: the simple baseline's residual stages
