@@ -7,7 +7,8 @@ any :class:`StructlossError` on one line without a traceback, so library code ra
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -29,6 +30,7 @@ __all__ = [
     "check_same_device",
     "check_same_shape",
     "check_weight",
+    "needs_extra",
     "shown",
 ]
 
@@ -70,6 +72,20 @@ class MissingFileError(StructlossError, FileNotFoundError):
 
 class MissingDependencyError(StructlossError, ImportError):
     """An optional package is not installed."""
+
+
+@contextmanager
+def needs_extra(extra: str) -> Iterator[None]:
+    """Around imports: a package that is missing raises :class:`MissingDependencyError`, which says what to install."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("", __name__.partition(".")[0]):  # no extra would help
+            raise
+        raise MissingDependencyError(
+            f"{package} is not installed, expected the {extra} extra: pip install 'structloss[{extra}]'."
+        ) from error
 
 
 def check_name(kind: str, name: object, known: Collection[str]) -> str:

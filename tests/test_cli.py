@@ -1,29 +1,20 @@
 """The structloss command: help, exit codes, one-line errors, and the demo's folder."""
 
+import importlib
 import json
 import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import structloss
 from structloss.cli import main
+from structloss.errors import MissingDependencyError, needs_extra
 from structloss.reports.demo import FILES, DemoSettings
 
 QUICK = ["--steps", "2", "--window", "9", "--batch-size", "4"]
-
-
-def command(*arguments, cwd=None):
-    return subprocess.run(
-        [sys.executable, "-m", "structloss.cli", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
-        timeout=300,
-    )
 
 
 @pytest.mark.parametrize(
@@ -40,8 +31,8 @@ def test_help(arguments, capsys):
 
 
 @pytest.mark.parametrize("name", ["fit", "test"])
-def test_help_of_the_lightning_commands(name):
-    done = command(name, "--help")
+def test_help_of_the_lightning_commands(name, tmp_path, commands):
+    done = commands.run(tmp_path, name, "--help")
     assert done.returncode == 0, done.stderr
     assert "examples:" in done.stdout and f"structloss {name}" in done.stdout
     assert "repose-tiny" in done.stdout
@@ -60,7 +51,9 @@ def test_bench_has_the_scripts_own_help(arguments, capsys):
 def test_bench_times_the_losses(tmp_path):
     path = tmp_path / "rows.csv"
     arguments = ("--quick", "--no-tests", "--shapes", "1,9,17", "--providers", "algorithm12", "torch", "--csv", path)
-    done = command("bench", *arguments, cwd=tmp_path)
+    command = [sys.executable, "-m", "structloss.cli", "bench", *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "(`torch`)" in done.stdout and "algorithm12,forward+backward,time,ms,1,9,17" in path.read_text()
 
@@ -119,6 +112,33 @@ def test_errors_take_one_line(arguments, message, capsys, tmp_path, monkeypatch)
         main([*arguments, "--debug"])
 
 
+def test_a_missing_extra_is_named_with_the_way_to_install_it(tmp_path):
+    """Every command that trains or reads a run, in a process that has no lightning."""
+    (tmp_path / "grid.yaml").write_text("backbones: [repose-tiny]\n")
+    commands = [["fit", "--config", "repose-tiny"], ["demo"], ["report", "."], ["ablate", "grid.yaml"]]
+    np.save(tmp_path / "x.npy", np.full((9, 17, 2), 100.0))
+    commands += [
+        ["predict", "x.npy", "--layout", "h36m", "--image-size", "640", "480", "--ckpt", "x.ckpt", "--out", "o"]
+    ]
+    code = f"""
+import sys
+sys.modules["lightning"] = None
+from structloss.cli import main
+for command in {commands}:
+    assert main(command) == 1, command
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True)
+    line = "lightning is not installed, expected the harness extra: pip install 'structloss[harness]'."
+    assert done.stderr.splitlines() == [f"structloss: error: {line}"] * len(commands)
+    assert not list(tmp_path.glob("*/"))
+
+
+def test_only_a_missing_package_is_an_extra():
+    with pytest.raises(ModuleNotFoundError, match=r"structloss\.nothing") as caught, needs_extra("harness"):
+        importlib.import_module("structloss.nothing")
+    assert not isinstance(caught.value, MissingDependencyError)
+
+
 @pytest.mark.parametrize("arguments", [["demo", "--steps", "0"], ["demo", "--lambda-s", "-1"], ["nothing"]])
 def test_unreadable_arguments_exit_with_2(arguments, capsys):
     with pytest.raises(SystemExit) as stopped:
@@ -155,7 +175,7 @@ def test_demo_does_not_touch_a_folder_with_other_content(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_demo_writes_the_folder_and_repeats_itself(tmp_path):
+def test_demo_writes_the_folder_and_repeats_itself(tmp_path, commands):
     """Two runs with one seed give the same figures, on an archive as a user would bring."""
     from structloss.data import generate_clips, save_archive
 
@@ -163,7 +183,7 @@ def test_demo_writes_the_folder_and_repeats_itself(tmp_path):
     save_archive(archive, generate_clips(4, 1, 30))
     results = []
     for out in ("a", "b"):
-        done = command("demo", *QUICK, "--data", archive, "--out", out, cwd=tmp_path)
+        done = commands.run(tmp_path, "demo", *QUICK, "--data", archive, "--out", out)
         assert done.returncode == 0, done.stderr
         assert "MPJPE + L_S + L_T" in done.stdout and "Depth order" in done.stdout
         assert sorted(p.name for p in (tmp_path / out).iterdir()) == sorted(FILES)
@@ -176,7 +196,7 @@ def test_demo_writes_the_folder_and_repeats_itself(tmp_path):
     page = (tmp_path / "a" / "report.html").read_text()
     assert "data:image/png;base64," in page and "structloss demo --steps 2" in page
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b", "motion.npz"], "no scratch is left"
-    again = command("demo", *QUICK, "--data", archive, "--out", "a", cwd=tmp_path)
+    again = commands.run(tmp_path, "demo", *QUICK, "--data", archive, "--out", "a")
     assert again.returncode == 0, "an earlier demo's folder may be written again"
 
 

@@ -8,23 +8,19 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ..errors import ArgumentError, DataError, MissingDependencyError, check_choice
+from ..errors import ArgumentError, DataError, check_choice, needs_extra
 from ..skeletons import Skeleton, get
 from .clips import Clip
 from .image_space import TARGETS
 from .loading import EpochSampler, EverySample, window_loader
 from .observation import DETECTIONS
-from .protocols import PROTOCOLS, held_out, split
+from .protocols import PROTOCOLS, held_out, rules_of, split
 from .store import PoseStore
 from .synthetic import generate_clips
 from .windows import SAMPLINGS, PoseWindows
 
-try:
+with needs_extra("harness"):
     from lightning import LightningDataModule
-except ImportError as error:
-    raise MissingDependencyError(
-        "MotionDataModule needs lightning, which is not installed; run: pip install 'structloss[harness]'."
-    ) from error
 
 __all__ = ["MotionDataModule"]
 
@@ -171,7 +167,7 @@ class MotionDataModule(LightningDataModule):
     @property
     def rules(self) -> str:
         """Name of the protocol that the data are split and scored by."""
-        return self.protocol or self.val_dataset.store.source.get("protocol", "subjects")
+        return rules_of(self.val_dataset.store, self.protocol).name
 
     def setup(self, stage: str | None = None) -> None:
         """Read or generate the clips and simulate the detections, once; `stage` makes no difference."""
@@ -190,9 +186,8 @@ class MotionDataModule(LightningDataModule):
                 raise ArgumentError(
                     f"skeleton is {self.skeleton.name!r}, expected {found.skeleton!r}, the joint order of {source}."
                 )
-            name = self.protocol or found.source.get("protocol", "subjects")
-            parts, observing = split(found, name, self.val_subjects), {}
-            tails = PROTOCOLS[name].tails
+            parts, observing = split(found, self.protocol, self.val_subjects), {}
+            tails = rules_of(found, self.protocol).tails
             all_subjects, actions = found.subjects, found.actions
             lengths = [[view.frames for view in part.views] for part in parts]
         else:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..errors import ArgumentError, DataError, check_name
 from .store import PoseStore, View
 
-__all__ = ["CMU_VAL_SUBJECTS", "PROTOCOLS", "Protocol", "held_out", "split"]
+__all__ = ["CMU_VAL_SUBJECTS", "PROTOCOLS", "Protocol", "held_out", "rules_of", "split"]
 
 CMU_VAL_SUBJECTS = ("cmu03", "cmu35", "cmu127")
 """Held-out subjects of the real clips: walking, running and stunts of people whose other clips are not trained on."""
@@ -113,6 +113,15 @@ def held_out(subjects: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(subjects)[-max(1, round(len(subjects) / 4)) :])
 
 
+def rules_of(store: PoseStore, protocol: str | None = None) -> Protocol:
+    """The rules of one of :data:`PROTOCOLS`; None is the store's own.
+
+    Raises:
+        UnknownNameError: an unknown protocol.
+    """
+    return PROTOCOLS[check_name("protocol", protocol or store.source.get("protocol", "subjects"), PROTOCOLS)]
+
+
 def split(
     store: PoseStore, protocol: str | None = None, val_subjects: Sequence[str] | None = None
 ) -> tuple[PoseStore, PoseStore]:
@@ -132,7 +141,7 @@ def split(
         ArgumentError: `val_subjects` that the store does not have.
         DataError: neither part has a view.
     """
-    rules = PROTOCOLS[check_name("protocol", protocol or store.source.get("protocol", "subjects"), PROTOCOLS)]
+    rules = rules_of(store, protocol)
     subjects = store.subjects
     if val_subjects is not None:
         unknown = [name for name in val_subjects if name not in subjects]

@@ -5,24 +5,23 @@ Needs the `harness` extra; parts load when first used.
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..errors import MissingDependencyError
+from .._lazy import lazy
+from ..errors import needs_extra
+
+if TYPE_CHECKING:
+    from .lifting import LiftingModule
+    from .recipe_files import recipe_names, recipe_path
+    from .training import train
 
 __all__ = ["LiftingModule", "recipe_names", "recipe_path", "train"]
 
-_HOME = {"LiftingModule": "lifting", "recipe_names": "recipe_files", "recipe_path": "recipe_files", "train": "training"}
+_HOMES = {"lifting": ("LiftingModule",), "recipe_files": ("recipe_names", "recipe_path"), "training": ("train",)}
+
+_get, __dir__ = lazy(__name__, _HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
-    except ModuleNotFoundError as error:
-        if error.name and error.name.split(".")[0] in ("lightning", "jsonargparse", "rich"):
-            raise MissingDependencyError(
-                f"{error.name} is not installed, expected the training extra: pip install 'structloss[harness]'."
-            ) from error
-        raise
+    with needs_extra("harness"):
+        return _get(name)

@@ -27,7 +27,7 @@ from ..data._progress import track
 from ..data.cameras import normalize_screen
 from ..data.formats.keypoints import Keypoints
 from ..data.image_space import TARGETS
-from ..errors import ArgumentError, CheckpointError, check_choice
+from ..errors import ArgumentError, CheckpointError, check_choice, needs_extra
 from ..files import write_bytes
 
 __all__ = ["Lifter", "Prediction", "load_lifter", "predict"]
@@ -146,8 +146,8 @@ def _published_target(recipe: str) -> str:
 
 
 def _from_checkpoint(path: Path) -> Lifter:
-    from . import LiftingModule  # noqa: F401  raises a readable error without lightning
-    from .trained import load_trained
+    with needs_extra("harness"):
+        from .trained import load_trained
 
     module, _ = load_trained(path)
     options = module.hparams

@@ -60,9 +60,7 @@ def pa_mpjpe(pred: Tensor, target: Tensor, *, weight: Tensor | None = None, redu
     prediction shrinks onto them and the error is 0. So finite input gives NaN only where nothing is scored.
 
     Args:
-        pred, target: `[..., T, J, 3]`; the result has their unit.
-        weight: `[..., T, J]`, >= 0.
-        reduction: `"mean"`, `"none"` for one value a frame, `[..., T]`, or `"joints"` for one a joint, `[J]`.
+        pred, target, weight, reduction: as for :func:`mpjpe`.
 
     See the module for dtypes, weights and errors raised. Source: VideoPose3D, MotionBERT (`p_mpjpe`).
     """
@@ -85,11 +83,8 @@ def n_mpjpe(
     A prediction of zeros stays zero (the published code gives NaN there).
 
     Args:
-        pred, target: `[..., T, J, 3]`; the result has their unit. The scaling is about the origin: pass
-            root-relative poses or `root`.
-        weight: `[..., T, J]`, >= 0.
-        root: subtract this joint first; None (the published definition) takes the poses as given.
-        reduction: `"mean"`, `"none"` for one value a frame, `[..., T]`, or `"joints"` for one a joint, `[J]`.
+        pred, target, weight, root, reduction: as for :func:`mpjpe`. The scaling is about the origin of
+            poses as given (the published definition): pass root-relative ones, or `root`.
 
     See the module for dtypes, weights and errors raised. Source: VideoPose3D, MotionBERT (`n_mpjpe`).
     """
@@ -111,9 +106,7 @@ def mpjve(
     A step weighs the product of its two frames' weights, so both must be valid. One frame has no step: NaN.
 
     Args:
-        pred, target: `[..., T, J, 3]`; the result has their unit, per frame (not per second).
-        weight: `[..., T, J]`, >= 0.
-        root: subtract this joint first; None takes the poses as given.
+        pred, target, weight, root: as for :func:`mpjpe`; the result is per frame (not per second).
         reduction: `"mean"`, `"none"` for one value a step, `[..., T - 1]` (`[..., 0]` for T = 0), or `"joints"` for one
             a joint, `[J]`.
 
@@ -138,9 +131,8 @@ def acceleration_error(
     A difference weighs the product of its three frames' weights. Two frames have none: NaN.
 
     Args:
-        pred, target: `[..., T, J, 3]`; the result has their unit, per frame squared (published tables call it mm/s^2).
-        weight: `[..., T, J]`, >= 0.
-        root: subtract this joint first; None takes the poses as given.
+        pred, target, weight, root: as for :func:`mpjpe`; the result is per frame squared (published tables call it
+            mm/s^2).
         reduction: `"mean"`, `"none"` for one value an inner frame, `[..., T - 2]`, or `"joints"` for one a joint.
 
     See the module for dtypes, weights and errors raised. Source: MotionAGFormer (`acc_error`).

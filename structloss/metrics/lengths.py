@@ -122,10 +122,7 @@ def lle(
     """Limb length error: mean of |predicted - true length| of whole arms and legs, the sum of two bones each.
 
     Args:
-        pred, target: `[..., T, J, 3]`; the result has their unit.
-        skeleton: name of the skeleton, J joints.
-        relative: divide by the true length, in per cent.
-        weight: `[..., T, J]`, >= 0.
+        pred, target, skeleton, relative, weight: as for :func:`bsle`.
         reduction: `"mean"`, `"none"`, or `"limbs"`: right arm, left arm, right leg, left leg (the order of `hinges`).
 
     See the module for dtypes, weights and errors raised.

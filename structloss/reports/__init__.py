@@ -6,8 +6,9 @@ matplotlib, and only :func:`table` needs rich.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from .._lazy import lazy
 
 if TYPE_CHECKING:
     from .curves import plot_curves
@@ -42,14 +43,5 @@ _HOMES = {
     "results": ("ArmResult", "PoseSamples", "RunSummary", "read_json", "write_json"),
     "tables": ("plain_table", "table"),
 }
-_HOME = {name: module for module, names in _HOMES.items() for name in names}
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(_HOME))
+__getattr__, __dir__ = lazy(__name__, _HOMES)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Any
 
-from ..errors import MissingDependencyError
+from ..errors import needs_extra
 from ..skeletons import Skeleton
 
 if TYPE_CHECKING:
@@ -33,13 +33,9 @@ def new_figure(width: float, height: float) -> Figure:
     Raises:
         MissingDependencyError: matplotlib is not installed.
     """
-    try:
+    with needs_extra("harness"):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependencyError(
-            'figures need matplotlib, which can\'t be imported: pip install "structloss[harness]".'
-        ) from error
     figure = Figure(figsize=(width, height), facecolor="white")
     FigureCanvasAgg(figure)
     return figure

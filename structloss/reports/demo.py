@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from .. import backbones
-from ..errors import ArgumentError, MissingDependencyError, MissingFileError
+from ..errors import ArgumentError, MissingFileError, needs_extra
 from .machine import machine
 from .results import ArmResult, RunSummary, read_json, write_json
 
@@ -75,17 +75,13 @@ def run_demo(settings: DemoSettings) -> RunSummary:
     """
     out = Path(settings.out)
     _check(settings, out)
-    try:
+    with needs_extra("harness"):
         from ..data import MotionDataModule
         from ..harness.lifting import LiftingModule, describe
         from ..harness.shown_clips import predict_clips
         from ..harness.training import train
         from . import plain_table, plot_curves, plot_poses, run_report
         from .report import samples_of, stills
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError(
-            f"{error.name} is not installed, expected the training extra: pip install 'structloss[harness]'."
-        ) from error
 
     info = backbones.info(settings.backbone)
     sizes = {} if settings.data else {"num_subjects": 20, "frames": 4 * settings.window}

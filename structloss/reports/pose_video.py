@@ -14,7 +14,7 @@ import numpy as np
 
 from .. import skeletons
 from ..data._progress import track
-from ..errors import ArgumentError, MissingDependencyError
+from ..errors import ArgumentError, MissingDependencyError, needs_extra
 from . import _style
 
 if TYPE_CHECKING:
@@ -267,13 +267,9 @@ def _encode_mp4(path: Path, frames: Iterator[NDArray[np.uint8]], fps: float) -> 
 
 def _encode_gif(path: Path, frames: Iterator[NDArray[np.uint8]], fps: float) -> None:
     """Frame by frame, only what differs from the frame before; Pillow's own writer keeps all frames in memory."""
-    try:
+    with needs_extra("harness"):
         from PIL import Image, ImageChops
         from PIL.GifImagePlugin import getdata, getheader
-    except ImportError as error:
-        raise MissingDependencyError(
-            'GIF files need pillow, which is not installed: pip install "structloss[harness]".'
-        ) from error
     palette: Any = None
     before: Any = None
     shown = 0  # hundredths of a second, GIF's unit

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..errors import ArgumentError, DataError, MissingDependencyError, MissingFileError
+from ..errors import ArgumentError, DataError, MissingFileError, needs_extra
 from .machine import machine
 from .report import run_report, samples_of
 from .results import ArmResult, RunSummary, write_json
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..data import MotionDataModule, PoseWindows
     from ..harness.lifting import LiftingModule
 
-__all__ = ["write_run_report"]
+__all__ = ["data_module", "write_run_report"]
 
 #: arguments of the data module that decide what is scored, whatever the windows
 _SCORED = ("data", "keypoints", "reference", "protocol", "skeleton", "detections", "val_subjects", "views")
@@ -61,14 +61,10 @@ def write_run_report(
         ArgumentError: an impossible argument.
         MissingDependencyError: the `harness` extra is not installed.
     """
-    try:
+    with needs_extra("harness"):
         from ..harness.evaluation import evaluate
         from ..harness.shown_clips import predict_clips
         from ..harness.trained import load_trained, objective_of
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError(
-            f"{error.name} is not installed, expected the training extra: pip install 'structloss[harness]'."
-        ) from error
     if checkpoint not in ("best", "last") and len(folders) > 1:
         raise ArgumentError(f"checkpoint is {checkpoint!r}, expected 'best' or 'last' for several runs.")
     given = {"checkpoint": checkpoint, "data": data, "name": names, "title": title}
@@ -91,7 +87,7 @@ def write_run_report(
         arm.objective = objective_of(module)
         arm.settings |= {"checkpoint": run.checkpoint.name, **facts}
         print(f"{name}: scoring {run.checkpoint}", flush=True)
-        source = _data_module(run, data, sources)
+        source = data_module(run, data, sources)
         arm.take(evaluate(module.to(where), source.val_dataloader(), source.actions, progress=name))
         modules[name] = (module, source.val_dataset)
     paths = dict(zip(names, (data or run.data.get("data") or "synthetic motion" for run in runs), strict=True))
@@ -147,7 +143,7 @@ def _skeleton(runs: Sequence[Run]) -> str:
     return found[0]
 
 
-def _data_module(run: Run, data: str | None, opened: dict[str, MotionDataModule]) -> MotionDataModule:
+def data_module(run: Run, data: str | None, opened: dict[str, MotionDataModule]) -> MotionDataModule:
     """The run's data; runs on the same data share it."""
     from ..data import MotionDataModule
 

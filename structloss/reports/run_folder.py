@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DataError, MissingDependencyError, MissingFileError
+from ..errors import DataError, MissingFileError, needs_extra
 
 __all__ = ["Run", "read_run"]
 
@@ -59,12 +59,8 @@ def read_run(folder: str | Path, checkpoint: str = "best") -> Run:
         DataError: config.yaml or metrics.csv can't be read.
         MissingDependencyError: the `harness` extra is not installed.
     """
-    try:
+    with needs_extra("harness"):
         import yaml
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError(
-            "yaml is not installed, expected the training extra: pip install 'structloss[harness]'."
-        ) from error
     given = Path(folder)
     if not given.is_dir():
         found = "is a file" if given.exists() else "does not exist"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..errors import ArgumentError, MissingDependencyError
+from ..errors import ArgumentError, needs_extra
 from .results import ArmResult, RunSummary
 
 if TYPE_CHECKING:
@@ -157,14 +157,10 @@ def table(summary: RunSummary) -> Table:
         MissingDependencyError: rich is not installed.
     """
     arms = check_arms(summary)
-    try:
+    with needs_extra("harness"):
         from rich.box import SIMPLE_HEAD
         from rich.table import Table
         from rich.text import Text
-    except ImportError as error:
-        raise MissingDependencyError(
-            'table needs rich, which can\'t be imported: pip install "structloss[harness]".'
-        ) from error
     result = Table(title=Text(one_line(summary.title)), box=SIMPLE_HEAD, padding=0, show_edge=False)
     result.add_column(Text("\n\nObjective"), min_width=10)
     heads = known(COLUMNS, arms)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..errors import MissingDependencyError
 from ._parser import command, positive
 
 __all__ = ["add"]
@@ -41,14 +40,10 @@ def add(commands: argparse._SubParsersAction) -> None:
 def _ablate(arguments: argparse.Namespace) -> None:
     from dataclasses import replace
 
-    from ..errors import ArgumentError, check_name
+    from ..errors import ArgumentError, check_name, needs_extra
 
-    try:
+    with needs_extra("harness"):
         from ..harness.ablation import load_grid
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError(
-            f"{error.name} is not installed, expected the training extra: pip install 'structloss[harness]'."
-        ) from error
     from ..reports.ablation import run_ablation
 
     grid = load_grid(arguments.grid)
