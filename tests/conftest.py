@@ -42,6 +42,19 @@ def _seed():
 
 
 @pytest.fixture(scope="session")
+def commands():
+    """The `structloss` command in processes of their own."""
+    pytest.importorskip("lightning")
+    if not hasattr(os, "fork"):
+        pytest.skip("the processes are forked")
+    from fit_server import Commands
+
+    server = Commands()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
 def real_mocap():
     """The real motion clips; they are not part of the repository."""
     path = Path(__file__).resolve().parents[2] / "shared" / "data" / "real_mocap.npz"

@@ -47,9 +47,10 @@ def curves(folder: Path) -> dict[str, list[float]]:
 
 
 @pytest.fixture(scope="module")
-def one(tmp_path_factory):
+def one(tmp_path_factory, commands):
     folder = tmp_path_factory.mktemp("one")
-    assert start(folder, LIGHTNING, *ONE).wait() == 0, (folder / "log").read_text()
+    done = commands.run(folder, *COMMAND, *ONE)
+    assert done.returncode == 0, done.stderr
     return folder
 
 
@@ -79,14 +80,17 @@ def test_two_processes_go_on_after_a_kill(one, tmp_path):
     assert_same(curves(tmp_path), curves(one))
 
 
-def test_two_processes_score_like_one(one, tmp_path):
+def test_two_processes_score_like_one(one, tmp_path, commands):
     """No frame twice, and every breakdown the same."""
+    command = ["test", *COMMAND[1 : COMMAND.index("--trainer.max_epochs")], *COMMAND[-4:]]
+    command += ["--ckpt_path", str(one / METRICS.parent / "checkpoints/last.ckpt")]
+    two = start(tmp_path / "two", LIGHTNING, *TWO, command=command)
+    (tmp_path / "one").mkdir()
+    done = commands.run(tmp_path / "one", *command, *ONE)
+    assert done.returncode == 0, done.stderr
+    assert two.wait() == 0, (tmp_path / "two" / "log").read_text()
     found = {}
-    for name, devices in (("one", ONE), ("two", TWO)):
-        extra = [*devices, "--ckpt_path", str(one / METRICS.parent / "checkpoints/last.ckpt")]
-        command = ["test", *COMMAND[1 : COMMAND.index("--trainer.max_epochs")], *COMMAND[-4:]]
-        process = start(tmp_path / name, LIGHTNING, *extra, command=command)
-        assert process.wait() == 0, (tmp_path / name / "log").read_text()
+    for name in ("one", "two"):
         (file,) = (tmp_path / name).glob("runs/*/*/test.json")
         found[name] = json.loads(file.read_text())
     assert found["one"].keys() == found["two"].keys() and len(found["one"]["per_joint"]) == 17

@@ -3,8 +3,6 @@
 import csv
 import os
 import pickle
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -42,18 +40,6 @@ def stand_in(forward):
     model = Backbone(kind="sequence", frames=9)
     model.forward = forward
     return model
-
-
-def run(*arguments, cwd):
-    return subprocess.run(
-        [sys.executable, "-m", "structloss.cli", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
-        timeout=300,
-    )
 
 
 def test_training_lowers_the_loss_and_keeps_its_history(data):
@@ -201,10 +187,10 @@ def test_recipes_are_found():
 
 
 @pytest.mark.slow
-def test_fit_resume_and_test_from_the_command_line(tmp_path):
+def test_fit_resume_and_test_from_the_command_line(tmp_path, commands):
     model = [f"--model.backbone_args={yaml.safe_dump(TINY, default_flow_style=True).strip()}"]
     fit = ["fit", "--config", "repose-tiny", *model, *DATA_ARGUMENTS, "--seed_everything", "3"]
-    first = run(*fit, "--trainer.max_epochs", "1", cwd=tmp_path)
+    first = commands.run(tmp_path, *fit, "--trainer.max_epochs", "1")
     assert first.returncode == 0, first.stderr
     version = tmp_path / "runs" / "repose-tiny" / "version_0"
     assert {"config.yaml", "metrics.csv"} <= {p.name for p in version.iterdir()}
@@ -212,18 +198,18 @@ def test_fit_resume_and_test_from_the_command_line(tmp_path):
         assert any(row.get("val/mpjpe") for row in csv.DictReader(file))
     last = version / "checkpoints" / "last.ckpt"
     saved = torch.load(last, weights_only=True)
-    resumed = run(*fit, "--trainer.max_epochs", "2", "--ckpt_path", "last", cwd=tmp_path)
+    resumed = commands.run(tmp_path, *fit, "--trainer.max_epochs", "2", "--ckpt_path", "last")
     assert resumed.returncode == 0, resumed.stderr
     after = torch.load(tmp_path / "runs/repose-tiny/version_1/checkpoints/last.ckpt", weights_only=True)
     assert (saved["epoch"], after["epoch"]) == (0, 1) and after["global_step"] == 2 * saved["global_step"]
 
     test = ["test", "--config", "repose-tiny", *DATA_ARGUMENTS, "--ckpt_path", str(last)]
-    scored = run(*test, *model, cwd=tmp_path)
+    scored = commands.run(tmp_path, *test, *model)
     assert scored.returncode == 0, scored.stderr
     assert "test/pa_mpjpe" in scored.stdout
-    nothing = run("fit", "--config", "repose-h36m", *DATA_ARGUMENTS, "--ckpt_path=last", cwd=tmp_path)
+    nothing = commands.run(tmp_path, "fit", "--config", "repose-h36m", *DATA_ARGUMENTS, "--ckpt_path=last")
     assert nothing.returncode == 1 and "no earlier run has a checkpoint under runs/repose-h36m" in nothing.stderr
-    other = run(*test, "--model.backbone", "simplebaseline-16j", cwd=tmp_path)
+    other = commands.run(tmp_path, *test, "--model.backbone", "simplebaseline-16j")
     assert other.returncode == 1
     assert "of a model with backbone 'repose-tiny', expected 'simplebaseline-16j'" in other.stderr
     assert "Traceback" not in other.stderr
@@ -271,11 +257,12 @@ def test_a_compiled_backbone_trains_the_same():
     assert curves[0] == pytest.approx(curves[1], rel=1e-4)
 
 
-def test_tensorboard_and_csv_logs_go_into_one_folder(tmp_path):
+def test_tensorboard_and_csv_logs_go_into_one_folder(tmp_path, commands):
     pytest.importorskip("tensorboard")
     options = ["--model.backbone_args", "{dim_feat: 16, dim_rep: 16, depth: 1, num_heads: 2}", "--data.window", "9"]
     options += ["--data.num_subjects", "2", "--data.clips_per_subject", "1", "--data.frames", "30", "--data.views", "1"]
-    ran = run("fit", "--config", "repose-tiny", *options, "--trainer.max_epochs", "1", "--tensorboard", cwd=tmp_path)
+    options += ["--trainer.max_epochs", "1", "--tensorboard"]
+    ran = commands.run(tmp_path, "fit", "--config", "repose-tiny", *options)
     assert ran.returncode == 0, ran.stderr
     (folder,) = (tmp_path / "runs/repose-tiny").iterdir()
     assert folder.name == "version_0" and (folder / "metrics.csv").exists()

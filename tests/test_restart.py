@@ -1,17 +1,15 @@
 """Runs that are killed, told to stop, or find their disk full go on, bit by bit as if nothing had happened."""
 
 import contextlib
-import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from fit_server import Commands
 
 pytest.importorskip("lightning")
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the runs are forked")
@@ -29,44 +27,29 @@ RUN = Path("runs/repose-tiny/version_0")
 
 
 class Fits:
-    """A server that forks runs of `structloss fit`."""
+    """Runs of COMMAND with a log in their folder."""
 
-    def __init__(self) -> None:
-        server = Path(__file__).with_name("fit_server.py")
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-        self.process = subprocess.Popen(
-            [sys.executable, str(server)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        )
+    def __init__(self, commands: Commands) -> None:
+        self.commands, self.wait = commands, commands.wait
 
     def start(self, folder: Path, *extra: str, file_limit: int = 0) -> int:
-        """Begin a run; its process number."""
         folder.mkdir(exist_ok=True)
-        request = {"cwd": str(folder), "arguments": [*COMMAND, *extra], "log": str(folder / "log")}
-        self.process.stdin.write(json.dumps(request | {"file_limit": file_limit}) + "\n")
-        self.process.stdin.flush()
-        return int(self.process.stdout.readline())
-
-    def wait(self) -> int:
-        """The exit code of the run; negative for a signal."""
-        return int(self.process.stdout.readline())
+        log = folder / "log"
+        return self.commands.start(folder, *COMMAND, *extra, out=log, err=log, file_limit=file_limit)
 
     def run(self, folder: Path, *extra: str, **options: int) -> int:
-        self.start(folder, *extra, **options)
-        return self.wait()
+        return self.wait(self.start(folder, *extra, **options))
 
 
-@pytest.fixture(scope="module")
-def fits():
-    server = Fits()
-    yield server
-    server.process.stdin.close()
-    server.process.wait()
+@pytest.fixture(scope="session")
+def fits(commands):
+    return Fits(commands)
 
 
 EVERY_TWO = ["--restart.every_steps", "2"]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # slow tests come first: the module is entered twice
 def whole(fits, tmp_path_factory):
     """The run that nothing happens to."""
     folder = tmp_path_factory.mktemp("whole")
@@ -135,7 +118,7 @@ def test_twenty_kills_at_random_points_change_nothing(fits, whole, tmp_path):
             time.sleep(chance.uniform(0, 1.5))
         with contextlib.suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
-        code = fits.wait()
+        code = fits.wait(process)
         assert code == -signal.SIGKILL, f"ended with {code} after {kill} kills: {(folder / 'log').read_text()}"
     assert fits.run(folder, *EVERY_TWO) == 0, (folder / "log").read_text()
     assert (folder / "log").read_text().count("going on with") >= 15
@@ -149,7 +132,7 @@ def test_sigterm_saves_and_says_how_to_go_on(fits, whole, tmp_path):
     while "step 9," not in read_log(folder) and time.monotonic() < until:  # the first validation has been
         time.sleep(0.01)
     os.kill(process, signal.SIGTERM)
-    assert fits.wait() == 143, read_log(folder)
+    assert fits.wait(process) == 143, read_log(folder)
     stopped = steps_saved(folder)
     assert stopped >= 9 and f"goes on from step {stopped}" in read_log(folder)
     assert fits.run(folder, *EVERY_TWO[:1], "1000") == 0
@@ -172,7 +155,7 @@ def interrupted(fits, folder: Path, *extra: str) -> None:
     while steps_saved(folder) < 6 and time.monotonic() < until:
         time.sleep(0.005)
     os.kill(process, signal.SIGKILL)
-    assert fits.wait() == -signal.SIGKILL
+    assert fits.wait(process) == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("damage", ["truncated", "a bit"])
@@ -213,12 +196,10 @@ def test_the_same_command_beside_a_running_one_is_another_run(fits, tmp_path):
     until = time.monotonic() + 60
     while not (folder / RUN / "config.yaml").exists() and time.monotonic() < until:
         time.sleep(0.01)
-    second = Fits()
-    assert second.run(folder, "--trainer.max_epochs", "1000", "--trainer.max_time", "00:00:00:01") == 0
-    second.process.stdin.close()
+    assert fits.run(folder, "--trainer.max_epochs", "1000", "--trainer.max_time", "00:00:00:01") == 0
     assert (folder / "runs/repose-tiny/version_1/config.yaml").exists()
     os.kill(process, signal.SIGKILL)
-    fits.wait()
+    fits.wait(process)
 
 
 def test_a_full_disk_is_an_error_and_the_last_checkpoint_stays(fits, whole, tmp_path):
