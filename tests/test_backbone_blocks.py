@@ -25,6 +25,35 @@ def test_attention_equals_its_definition_on_both_paths(tokens):
     torch.testing.assert_close(attend(q, k, v), want)
 
 
+@pytest.mark.parametrize("tokens", [17, 96, 97, 130])
+@pytest.mark.parametrize("heads", [(), (3,)])
+@pytest.mark.parametrize("scale", [None, 0.7])
+def test_attention_with_a_bias(tokens, heads, scale):
+    """Against its definition and PyTorch's own, with gradients, on both paths; a table for all heads or for each."""
+    inputs = [torch.randn(2, 3, tokens, 8, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    bias = torch.randn(*heads, tokens, tokens, dtype=torch.float64, requires_grad=True)
+    q, k, v = inputs
+    factor = 8**-0.5 if scale is None else scale
+    defined = torch.softmax(torch.einsum("bhid,bhjd->bhij", q, k) * factor + bias, -1) @ v
+    own = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
+    got = attend(q, k, v, scale=scale, bias=bias)
+    direction = torch.randn_like(got)
+    gradients = torch.autograd.grad(got, (*inputs, bias), direction)
+    for want in (defined, own):
+        torch.testing.assert_close(got, want)
+        for g, w in zip(gradients, torch.autograd.grad(want, (*inputs, bias), direction), strict=True):
+            torch.testing.assert_close(g, w)
+    assert (got - attend(q, k, v, scale=scale)).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("tokens", [17, 130])
+def test_a_bias_of_minus_infinity_is_a_mask(tokens):
+    q, k, v = torch.randn(3, 2, 3, tokens, 8)
+    mask = torch.arange(tokens) % 3 > 0
+    bias = torch.zeros(tokens, tokens).masked_fill(~mask, -torch.inf)
+    torch.testing.assert_close(attend(q, k, v, bias=bias), attend(q, k, v, mask=mask))
+
+
 @pytest.mark.parametrize("frames", [5, 100])
 def test_attention_over_frames_is_attention_over_swapped_tokens(frames):
     attention = Attention(12, heads=3)

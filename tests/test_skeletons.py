@@ -1,6 +1,7 @@
 """The skeleton registry against its own rules, the golden hinge signs, and conversions computed by hand."""
 
 import pickle
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,53 @@ def test_h36m_tables():
     }
     assert [h.joints for h in h36m.hinges] == [(8, 14, 15, 16), (8, 11, 12, 13), (0, 1, 2, 3), (0, 4, 5, 6)]
     assert [h.legal_sign for h in h36m.hinges] == [1, -1, -1, 1]
+
+
+@per_skeleton
+def test_graph_edges(skeleton):
+    edges = {frozenset(edge) for edge in skeleton.graph_edges}
+    assert len(edges) == len(skeleton.graph_edges) and all(len(edge) == 2 for edge in edges)
+    assert skeleton.graph_edges[: len(skeleton.bones)] == skeleton.bones
+    assert {frozenset(skeleton.mirror[j] for j in edge) for edge in edges} == edges
+    assert set().union(*edges) == set(range(skeleton.num_joints))  # no joint is alone
+    sizes = {"h36m": 16, "mpi_inf_3dhp": 16, "mpii": 15, "coco": 18, "h3wb": 130}
+    assert len(edges) == sizes[skeleton.name]
+    if skeleton.name not in ("coco", "h3wb"):  # trees, whose every edge is a bone
+        assert skeleton.soft_links == () and edges == {frozenset(edge) for edge in skeleton.tree_bones}
+
+
+def test_graph_edges_of_coco_and_h3wb():
+    """The links that are drawn, without eye to eye and ear to shoulder, with nose to shoulders and the face's lines."""
+    head = {(0, 1), (0, 2), (1, 3), (2, 4), (0, 5), (0, 6)}
+    trunk = {
+        (5, 6),
+        (5, 11),
+        (6, 12),
+        (11, 12),
+        (5, 7),
+        (7, 9),
+        (6, 8),
+        (8, 10),
+        (11, 13),
+        (13, 15),
+        (12, 14),
+        (14, 16),
+    }
+    coco = skeletons.get("coco")
+    assert {tuple(sorted(edge)) for edge in coco.graph_edges} == head | trunk
+    assert {tuple(sorted(edge)) for edge in coco.soft_links} == head
+    feet = {(15, 17), (15, 18), (15, 19), (16, 20), (16, 21), (16, 22)}
+    hands = {(9, 91), (10, 112)}
+    for root in (91, 112):
+        for finger in range(5):
+            joints = [root, *range(root + 4 * finger + 1, root + 4 * finger + 5)]
+            hands |= set(pairwise(joints))
+    lines = (23, 39), (40, 44), (45, 49), (50, 53), (54, 58), (59, 64), (65, 70), (71, 82), (83, 90)
+    face = {(i, i + 1) for first, last in lines for i in range(first, last)} | {(0, 53)}
+    face |= {(59, 64), (65, 70), (71, 82), (83, 90)}  # eyes and lips are closed
+    h3wb = skeletons.get("h3wb")
+    assert {tuple(sorted(edge)) for edge in h3wb.graph_edges} == head | trunk | feet | hands | face
+    assert {tuple(sorted(edge)) for edge in h3wb.soft_links} == head | {(9, 91), (10, 112)} | face
 
 
 def test_h3wb_tables():

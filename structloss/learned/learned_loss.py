@@ -15,7 +15,7 @@ from ..errors import ArgumentError, DataError, check_choice, check_floating, che
 from ..skeletons import Skeleton
 from .force import Force, surrogate
 from .graph import adjacency
-from .loss_net import LossNet, centred
+from .loss_net import LossNet, centred, check_unit
 from .negatives import CORRUPTIONS, corrupt
 from .objectives import (
     DISTANCES,
@@ -59,7 +59,8 @@ class LearnedLoss(nn.Module):
         temperature: of the NCE objectives.
         density: standard deviation in mm of the normal density around the prediction that `"nce_ranking"` weighs
             truth and negatives with; None weighs none.
-        pair_weight: of the pairwise temporal term (published: 1e-3); 0 leaves it out.
+        pair_weight: of the pairwise temporal term (published: 1e-3); 0 leaves it out. It needs `"prediction"` among the
+            negatives, and all frames; a pair with a frame that is left out counts 0.
         pair_window, pair_kappa: see :func:`~structloss.learned.objectives.pairwise_temporal`.
         penalty: weight of mean E(x, y)² of the truth: it bounds energies, and makes those of different poses
             comparable, which margins and NCE leave open.
@@ -135,8 +136,14 @@ class LearnedLoss(nn.Module):
         for name, number in (("pair_weight", pair_weight), ("penalty", penalty), ("clip", clip)):
             if not number >= 0:
                 raise ArgumentError(f"{name} is {number!r}, expected a number >= 0.")
-        if frames is not None and frames < 1:
-            raise ArgumentError(f"frames is {frames!r}, expected None or at least 1.")
+        if frames is not None and (not isinstance(frames, int) or frames < 1):
+            raise ArgumentError(f"frames is {frames!r}, expected None or a whole number of at least 1.")
+        if density is not None and objective != "nce_ranking":
+            raise ArgumentError(f"density is {density!r}, expected None with the objective {objective!r}.")
+        if pair_weight and (frames is not None or PREDICTION not in self.negatives):
+            raise ArgumentError(
+                f"pair_weight is {pair_weight!r}, expected 0 unless all frames of predictions are scored (frames None)."
+            )
         self.margin, self.temperature, self.density = margin, temperature, density
         self.pair_weight, self.pair_window, self.pair_kappa = pair_weight, pair_window, pair_kappa
         self.penalty, self.frames, self.clip = penalty, frames, clip
@@ -188,11 +195,12 @@ class LearnedLoss(nn.Module):
 
         Raises:
             ArgumentError: wrong shapes, or no prediction where one is needed.
+            DtypeError: a tensor that is not floating point.
             DataError: the loss-net's loss or energies are not finite.
         """
         if self.frozen:
             return {}
-        if PREDICTION in self.negatives and prediction is None:
+        if prediction is None and (PREDICTION in self.negatives or self.density is not None):
             raise ArgumentError(f"prediction is None, expected poses like target's {list(target.shape)}.")
         x, truth, predicted, counted = self._prepared(x, target, prediction, weight, unit)
         with torch.no_grad():
@@ -221,7 +229,7 @@ class LearnedLoss(nn.Module):
     ) -> Tensor:
         true, others = energies[0], energies[1:]
         log_q = None
-        if self.density is not None and predicted is not None:
+        if self.density is not None:
             poses = torch.stack([truth, *negatives])
             squares = (poses - predicted).square().sum((-2, -1))
             log_q = -(squares / (2 * (self.density / 1000) ** 2)).movedim(0, -1)
@@ -236,14 +244,17 @@ class LearnedLoss(nn.Module):
         )
         if self.penalty:
             loss = loss + self.penalty * _mean(true.square(), counted)
-        if self.pair_weight and PREDICTION in self.negatives and self.frames is None:
+        if self.pair_weight:
             energy = others[self.negatives.index(PREDICTION)].reshape(-1, truth.shape[-3])
             clips = truth.reshape(-1, *truth.shape[-3:])
-            starts = pair_starts(clips.shape[1], self.pair_window, len(clips))
-            if starts is not None:
-                starts = tuple(start.to(truth.device) for start in starts)
-                pair = pairwise_temporal(energy, clips, *starts, window=self.pair_window, kappa=self.pair_kappa)
-                loss = loss + self.pair_weight * pair
+            first, second = pair_starts(clips.shape[1], self.pair_window, len(clips), device=truth.device)
+            if counted is not None and clips.shape[1] > self.pair_window:
+                # A window with a frame that is left out gives way to the other one: the pair is 0 then.
+                whole = counted.reshape(energy.shape).unfold(1, self.pair_window, 1).amin(-1) > 0
+                both = whole.gather(1, first[:, None]) & whole.gather(1, second[:, None])
+                second = torch.where(both[:, 0], second, first)
+            pair = pairwise_temporal(energy, clips, first, second, window=self.pair_window, kappa=self.pair_kappa)
+            loss = loss + self.pair_weight * pair
         return loss
 
     def _negative(self, name: str, truth: Tensor, predicted: Tensor | None) -> Tensor:
@@ -284,7 +295,12 @@ class LearnedLoss(nn.Module):
             seen |= {f"gap/{name}": _mean(energy - true, counted), f"rank/{name}": ranks[-1]}
         if self.objective == "margin" and self.margin > 0:
             seen["active"] = torch.stack(active).mean()
-        self._watch(torch.stack(ranks).mean(), energies.abs().mean())
+        rank, level = torch.stack(ranks).mean(), energies.abs().mean()
+        if not true.numel():  # no frames say nothing
+            rank, level = self.rank, self.level
+        elif counted is not None:
+            rank = torch.where(counted.any(), rank, self.rank.to(rank))
+        self._watch(rank, level)
         return seen
 
     def _watch(self, rank: Tensor, level: Tensor) -> None:
@@ -309,7 +325,7 @@ class LearnedLoss(nn.Module):
             warnings.warn(
                 f"the loss-net {trouble}, and its gradient helps no pose. Try another lr, other negatives "
                 f"(now {', '.join(self.negatives)}), or penalty > 0.",
-                stacklevel=3,
+                stacklevel=5,  # the caller of update: no_grad around _seen counts as well
             )
         self._warned = trouble is not None
 
@@ -333,10 +349,17 @@ class LearnedLoss(nn.Module):
 
         Raises:
             ArgumentError: wrong shapes, or no `position_loss` where λ is "auto".
+            DtypeError: a tensor that is not floating point.
         """
-        if self.force.share is not None and position_loss is None:
-            raise ArgumentError("position_loss is None, expected the other losses, which weight='auto' is measured by.")
-        pose = prediction.detach().requires_grad_()
+        if self.force.share is not None:
+            if position_loss is None:
+                raise ArgumentError("position_loss is None, expected the other losses, by which weight 'auto' goes.")
+            check_floating("position_loss", position_loss)
+        check_floating("prediction", prediction)
+        if prediction.dim() < 3:
+            raise ArgumentError(f"prediction has shape {list(prediction.shape)}, expected [..., T, J, 3].")
+        # Gradients of a mean over many frames are small numbers: float16 would lose them before a scaler sees them.
+        pose = prediction.detach().to(torch.promote_types(prediction.dtype, torch.float32)).requires_grad_()
         with torch.enable_grad(), _no_float16(x.device):
             planar, seen, _, counted = self._prepared(x, pose, None, weight, unit, keep=True)
             energy = _mean(self.net.eval()(planar, seen), counted)
@@ -360,6 +383,12 @@ class LearnedLoss(nn.Module):
         if target.dim() < 3:
             raise ArgumentError(f"target has shape {list(target.shape)}, expected [..., T, J, 3].")
         check_floating("target", target)
+        check_floating("x", x)
+        joints = {target.shape[-2], self.net.skeleton.num_joints}
+        if x.shape[:-2] != target.shape[:-2] or x.shape[-2] not in joints or x.shape[-1] not in (2, 3):
+            expected = f"{list(target.shape[:-1])} and 2 or 3 channels"
+            raise ArgumentError(f"x has shape {list(x.shape)}, expected {expected}.")
+        check_unit(unit, target)
         if prediction is not None:
             check_same_shape("prediction", prediction, "target", target)
         counted = None
@@ -395,7 +424,8 @@ class LearnedLoss(nn.Module):
             return clip
         if clip.shape[-2] != self.completion.shape[1]:
             raise ArgumentError(f"a pose has {clip.shape[-2]} joints, expected {self.completion.shape[1]}.")
-        return self.completion.to(clip.dtype) @ clip
+        with torch.autocast(clip.device.type, enabled=False):  # bfloat16 would round coordinates to millimetres
+            return self.completion.to(clip.dtype) @ clip
 
     def _drawn(self, pose: Tensor) -> Tensor | None:
         """Indices of the frames that are scored; None for all of them."""
