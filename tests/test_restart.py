@@ -21,7 +21,8 @@ COMMAND = [
     "--data.progress", "false", "--model.ema", "0.9",
     "--model.backbone_args", "{drop_path_rate: 0.2, dim_feat: 16, dim_rep: 16, depth: 1, num_heads: 2}",
     "--trainer.accumulate_grad_batches", "2", "--trainer.max_epochs", "6", "--trainer.val_check_interval", "0.5",
-    "--trainer.enable_model_summary", "false",
+    "--trainer.enable_model_summary", "false", "--loss", "learned",
+    "--model.learned", "{net: linear-small, net_options: {width: 16}, lr: 1.0e-3}",
 ]  # fmt: skip
 RUN = Path("runs/repose-tiny/version_0")
 

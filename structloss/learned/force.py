@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from ..errors import ArgumentError
+from ._processes import averaged
 
 __all__ = ["Force", "surrogate"]
 
@@ -82,8 +82,7 @@ class Force(nn.Module):
         if pull is None:
             raise ArgumentError("position_loss does not depend on prediction, expected a loss of it.")
         squares = torch.stack([pull.float().square().sum(), gradient.float().square().sum()])
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            dist.all_reduce(squares)
+        averaged(squares)
         # Where either has no gradient (a loss that is 0) there is no ratio: the last one stays.
         known = (squares > 0).all() & squares.isfinite().all()
         now = (squares[0] / squares[1].clamp(min=torch.finfo(torch.float32).tiny)).sqrt()

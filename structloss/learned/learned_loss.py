@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from ..errors import ArgumentError, DataError, check_choice, check_floating, check_name, check_same_shape
 from ..skeletons import Skeleton
+from ._processes import averaged
 from .force import Force, surrogate
 from .graph import adjacency
 from .loss_net import LossNet, centred, check_unit
@@ -269,11 +269,8 @@ class LearnedLoss(nn.Module):
 
     def _step(self, parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor | None], lr_factor: float) -> None:
         found = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)]
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            flat = torch.cat([g.reshape(-1) for g in found])
-            dist.all_reduce(flat)
-            flat /= dist.get_world_size()
-            found = [part.view_as(g) for part, g in zip(flat.split([g.numel() for g in found]), found, strict=True)]
+        flat = averaged(torch.cat([g.reshape(-1) for g in found]))
+        found = [part.view_as(g) for part, g in zip(flat.split([g.numel() for g in found]), found, strict=True)]
         for parameter, gradient in zip(parameters, found, strict=True):
             parameter.grad = gradient
         if self.clip:
@@ -310,7 +307,8 @@ class LearnedLoss(nn.Module):
         self.level.lerp_(level.to(self.level), 0.02)
         if self._updates % _WATCH_EVERY:
             return
-        found, size = float(self.rank), float(self.level)
+        # All processes stop together, or none: one that waits for another's gradients would wait for ever.
+        found, size = averaged(torch.stack([self.rank, self.level])).tolist()
         if not size < float("inf"):
             raise DataError(
                 f"the loss-net's energies are {size} after {self._updates} updates, expected finite numbers; try a "
