@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 import zipfile
 from pathlib import Path
@@ -34,8 +35,9 @@ class SafeCheckpointIO(TorchCheckpointIO):
             os.replace(temporary, path)
         except BaseException as error:
             Path(temporary).unlink(missing_ok=True)
-            # torch reports a full disk as a RuntimeError of its archive writer.
-            if isinstance(error, OSError) or (isinstance(error, RuntimeError) and "PytorchStreamWriter" in str(error)):
+            # torch reports a full disk as a RuntimeError of its archive writer, in one of two wordings.
+            writer = isinstance(error, RuntimeError) and re.search("PytorchStreamWriter|inline_container", str(error))
+            if isinstance(error, OSError) or writer:
                 raise CheckpointError(
                     f"checkpoint {path} can't be written, the disk may be full: {_first_line(error)} Earlier "
                     "checkpoints are as they were."
