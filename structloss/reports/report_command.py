@@ -86,6 +86,8 @@ def write_run_report(
         module, facts = load_trained(run.checkpoint)
         arm.objective = objective_of(module)
         arm.settings |= {"checkpoint": run.checkpoint.name, **facts}
+        if run.model.get("learned"):
+            arm.settings["learned loss"] = str(run.model["learned"])
         print(f"{name}: scoring {run.checkpoint}", flush=True)
         source = data_module(run, data, sources)
         arm.take(evaluate(module.to(where), source.val_dataloader(), source.actions, progress=name))
