@@ -131,13 +131,7 @@ class Case:
 
 def parse_arguments(argv: Sequence[str] | None, prog: str) -> argparse.Namespace:
     """The command line."""
-    parser = run.Parser(
-        prog=prog,
-        description=__doc__,
-        epilog=EPILOG.format(command="python bench/backbones.py" if prog == "backbones.py" else prog),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = run.Parser(prog, __doc__, EPILOG)
     parser.add_argument("--backbones", nargs="+", metavar="NAME", help="default: one of each family")
     parser.add_argument("--providers", nargs="+", choices=PROVIDERS, default=[PLAIN, OURS], metavar="PROVIDER")
     parser.add_argument("--modes", nargs="+", choices=MODES, default=["forward+backward"], metavar="MODE")

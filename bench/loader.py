@@ -54,13 +54,7 @@ _OTHER = Setting(2, 8, {})
 
 def parse_arguments(argv: Sequence[str] | None, prog: str) -> argparse.Namespace:
     """The command line."""
-    parser = run.Parser(
-        prog=prog,
-        description=__doc__,
-        epilog=EPILOG.format(command="python bench/loader.py" if prog == "loader.py" else prog),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = run.Parser(prog, __doc__, EPILOG)
     parser.add_argument("--backbones", nargs="+", metavar="NAME", default=list(SETTINGS), help="default: three")
     parser.add_argument("--workers", nargs="+", type=int, default=[0, 2], metavar="N", help="default: 0 2")
     parser.add_argument("--batch", type=run.positive(int), metavar="N", help="windows a step; default: by network")

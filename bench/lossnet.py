@@ -23,7 +23,7 @@ from structloss.errors import StructlossError
 
 EPILOG = """\
 examples:
-  {command}                                            # repose-h36m and simplebaseline-16j, three loss-nets
+  {command}                                            # repose-h36m and simplebaseline-16j
   {command} --backbones mixste-243 --nets graph4 --batch 1
   {command} --nets graph graph@27                       # all frames of a clip, or 27 of them a step
 """
@@ -35,13 +35,7 @@ PLAIN = "mpjpe"
 
 def parse_arguments(argv: Sequence[str] | None, prog: str) -> argparse.Namespace:
     """The command line."""
-    parser = run.Parser(
-        prog=prog,
-        description=__doc__,
-        epilog=EPILOG.format(command="python bench/lossnet.py" if prog == "lossnet.py" else prog),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = run.Parser(prog, __doc__, EPILOG)
     parser.add_argument("--backbones", nargs="+", metavar="NAME", default=list(SHAPES), help="default: two")
     parser.add_argument(
         "--nets", nargs="+", metavar="NET[@FRAMES]", default=list(NETS), help=f"default: {' '.join(NETS)}"

@@ -65,7 +65,23 @@ examples:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line."""
+    """A parser whose errors are one line.
+
+    Args:
+        prog: how the script was called: its file, or as a subcommand of `structloss bench`.
+        description: shown by --help as it is.
+        epilog: examples; `{command}` is what to type.
+        blanks: what else stands in braces there.
+    """
+
+    def __init__(self, prog: str, description: str | None, epilog: str, **blanks: str) -> None:
+        super().__init__(
+            prog=prog,
+            description=description,
+            epilog=epilog.format(command=f"python bench/{prog}" if prog.endswith(".py") else prog, **blanks),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
 
     def error(self, message: str) -> None:  # type: ignore[override]
         self.exit(2, f"{self.prog}: error: {message}\n")
@@ -136,18 +152,8 @@ def positive(kind: type) -> object:
 
 
 def parse_arguments(argv: Sequence[str] | None, prog: str = "run.py") -> argparse.Namespace:
-    parser = Parser(
-        prog=prog,
-        description=__doc__,
-        epilog=EPILOG.format(
-            command="python bench/run.py" if prog == "run.py" else prog,
-            step=""
-            if prog == "run.py"
-            else f"  {prog} step --help                              # within a training step\n",
-        ),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    more = f"  {prog} step --help                              # within a training step\n"
+    parser = Parser(prog, __doc__, EPILOG, step="" if prog == "run.py" else more)
     what = parser.add_argument_group("what")
     what.add_argument("--op", choices=OPS, default="depth_ranking", help="default: depth_ranking, that is L_S + L_T")
     defaults = ", ".join(f"{','.join(map(str, op.default_shape))} for {name}" for name, op in OPS.items())

@@ -81,13 +81,7 @@ class Training:
 
 
 def parse_arguments(argv: Sequence[str] | None, prog: str = "step.py") -> argparse.Namespace:
-    parser = run.Parser(
-        prog=prog,
-        description=__doc__,
-        epilog=EPILOG.format(command="python bench/step.py" if prog == "step.py" else prog),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = run.Parser(prog, __doc__, EPILOG)
     parser.add_argument("--backbone", default="repose-tiny", metavar="NAME", help="default: repose-tiny")
     parser.add_argument("--batch", type=run.positive(int), default=8, metavar="N", help="clips, default 8")
     parser.add_argument("--frames", type=run.positive(int), metavar="T", help="default: the backbone's")
