@@ -380,6 +380,21 @@ def test_training_step(tmp_path, capsys):
     assert err.startswith("step.py: error: unknown backbone 'nobody'") and err.count("\n") == 1
 
 
+def test_loss_net_in_a_training_step(tmp_path, capsys):
+    lossnet, path = importlib.import_module("lossnet"), tmp_path / "rows.csv"
+    small = ["--backbones", "simplebaseline-16j", "--batch", "1", "--frames", "4", "--rounds", "2"]
+    assert lossnet.main([*small, "--nets", "linear-small@2", "graph-small", "--csv", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert "| linear-small@2 | 1 x 4 |" in out and "| mpjpe | 1 x 4 |" in out
+    rows = {(row["provider"], row["metric"]): float(row["p50"]) for row in read(path)}
+    assert rows["mpjpe", "step"] > 0
+    for name in ("linear-small@2", "graph-small"):
+        parts = rows[name, "update"] + rows[name, "energy"]
+        assert 0 < rows[name, "share_of_step"] and parts < 3 * rows[name, "step"]
+    assert lossnet.main([*small, "--nets", "grahp"]) == 2
+    assert "unknown loss-net 'grahp'" in capsys.readouterr().err
+
+
 def test_memory_of_a_training_step_is_measured_in_a_fresh_process(capsys):
     arguments = ["--backbone", "simplebaseline-16j", "--batch", "1", "--frames", "9", "--rounds", "1"]
     assert step.main([*arguments, "--losses", "repose-eager"]) == 0
