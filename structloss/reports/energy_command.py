@@ -26,6 +26,7 @@ def look_at_energy(
     data: str | None = None,
     views: int = 4,
     skeleton: str = "h36m",
+    detections: str = "simulated",
     batch_size: int = 32,
     frames: int = 20_000,
     seed: int = 0,
@@ -42,6 +43,7 @@ def look_at_energy(
         data: data set; None is the run's, or synthetic motion.
         views: cameras that see each clip.
         skeleton: joint order of the data.
+        detections: "simulated" or "exact" 2D, where the data set has none of its own.
         batch_size: clips of a training step.
         frames: poses to look at, at most.
         seed: of data, training and corruptions.
@@ -68,6 +70,7 @@ def look_at_energy(
         source = data_module(found, data, {})
     else:
         common: dict[str, Any] = {"window": _WINDOW, "stride": _WINDOW, "target": "camera", "views": views}
+        common["detections"] = detections
         source = MotionDataModule(data=data, skeleton=skeleton, batch_size=batch_size, seed=seed, **common)
         source.setup()
     folder = Path(out)

@@ -31,6 +31,12 @@ def add(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--views", type=positive, default=4, metavar="N", help="cameras a clip, 1 to 4 (default: 4)")
     parser.add_argument("--skeleton", default="h36m", help="joint order of the data (default: h36m)")
+    parser.add_argument(
+        "--detections",
+        default="simulated",
+        choices=("simulated", "exact"),
+        help="2D of motion without its own (default: simulated)",
+    )
     parser.add_argument("--frames", type=positive, default=20_000, help="poses to look at, at most (default: 20000)")
     parser.add_argument("--seed", type=int, default=0, help="of data, training and corruptions (default: 0)")
     parser.add_argument("--out", default="runs/energy", metavar="DIR", help="folder to write (default: runs/energy)")
