@@ -390,7 +390,7 @@ def test_loss_net_in_a_training_step(tmp_path, capsys):
     assert rows["mpjpe", "step"] > 0
     for name in ("linear-small@2", "graph-small"):
         parts = rows[name, "update"] + rows[name, "energy"]
-        assert 0 < rows[name, "share_of_step"] and parts < 3 * rows[name, "step"]
+        assert rows[name, "share_of_step"] > 0 and parts < 3 * rows[name, "step"]
     assert lossnet.main([*small, "--nets", "grahp"]) == 2
     assert "unknown loss-net 'grahp'" in capsys.readouterr().err
 
