@@ -609,7 +609,7 @@ def test_ends_and_other_orders_of_joints():
     full[..., 10, :] = full[..., 9, :]
     a, b = made(dtype=torch.float64, joints=order), made(dtype=torch.float64)
     torch.testing.assert_close(a(x, pred[..., order, :]), b(x, full))
-    assert made(joints=range(17)).completion is None
+    assert made(joints=range(17)).scenes.completion is None
 
 
 def test_made_joints_are_not_rounded_under_autocast():

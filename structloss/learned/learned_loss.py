@@ -10,12 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import ArgumentError, DataError, check_choice, check_floating, check_name, check_same_shape
-from ..skeletons import Skeleton
+from ..errors import ArgumentError, DataError, check_choice, check_floating, check_name
+from ._frames import weighted_mean
 from ._processes import averaged
 from .force import Force, surrogate
-from .graph import adjacency
-from .loss_net import LossNet, centred, check_unit
+from .loss_net import LossNet
 from .negatives import CORRUPTIONS, corrupt
 from .objectives import (
     DISTANCES,
@@ -26,6 +25,7 @@ from .objectives import (
     per_batch,
     structured_distance,
 )
+from .scenes import Scenes
 
 __all__ = ["PREDICTION", "LearnedLoss"]
 
@@ -114,8 +114,6 @@ class LearnedLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.net = net if isinstance(net, LossNet) else LossNet(skeleton, net)
-        completion = None if joints is None else _completion(self.net.skeleton, tuple(joints))
-        self.register_buffer("completion", completion, persistent=False)
         self.objective = check_choice("objective", objective, tuple(OBJECTIVES))
         self.negatives = tuple(negatives)
         if not self.negatives:
@@ -136,8 +134,6 @@ class LearnedLoss(nn.Module):
         for name, number in (("pair_weight", pair_weight), ("penalty", penalty), ("clip", clip)):
             if not number >= 0:
                 raise ArgumentError(f"{name} is {number!r}, expected a number >= 0.")
-        if frames is not None and (not isinstance(frames, int) or frames < 1):
-            raise ArgumentError(f"frames is {frames!r}, expected None or a whole number of at least 1.")
         if density is not None and objective != "nce_ranking":
             raise ArgumentError(f"density is {density!r}, expected None with the objective {objective!r}.")
         if pair_weight and (frames is not None or PREDICTION not in self.negatives):
@@ -146,7 +142,8 @@ class LearnedLoss(nn.Module):
             )
         self.margin, self.temperature, self.density = margin, temperature, density
         self.pair_weight, self.pair_window, self.pair_kappa = pair_weight, pair_window, pair_kappa
-        self.penalty, self.frames, self.clip = penalty, frames, clip
+        self.penalty, self.clip = penalty, clip
+        self.scenes = Scenes(self.net.skeleton, joints, frames, in_a_row=self.net.temporal)
         self.force = Force(weight, warmup)
         self.optimizer = torch.optim.AdamW(
             [p for p in self.net.parameters() if p.requires_grad], lr=lr, betas=(0.9, 0.99), weight_decay=weight_decay
@@ -161,7 +158,6 @@ class LearnedLoss(nn.Module):
 
     rank: Tensor
     level: Tensor
-    completion: Tensor | None
 
     def freeze(self) -> None:
         """Train no more: `update` does nothing from now on (the static regime)."""
@@ -202,7 +198,7 @@ class LearnedLoss(nn.Module):
             return {}
         if prediction is None and (PREDICTION in self.negatives or self.density is not None):
             raise ArgumentError(f"prediction is None, expected poses like target's {list(target.shape)}.")
-        x, truth, predicted, counted = self._prepared(x, target, prediction, weight, unit)
+        x, truth, predicted, counted = self.scenes(x, target, prediction, weight, unit)
         with torch.no_grad():
             negatives = [self._negative(name, truth, predicted) for name in self.negatives]
             deltas = [structured_distance(pose, truth, self.distance) for pose in negatives]
@@ -243,7 +239,7 @@ class LearnedLoss(nn.Module):
             log_q=log_q,
         )
         if self.penalty:
-            loss = loss + self.penalty * _mean(true.square(), counted)
+            loss = loss + self.penalty * weighted_mean(true.square(), counted)
         if self.pair_weight:
             energy = others[self.negatives.index(PREDICTION)].reshape(-1, truth.shape[-3])
             clips = truth.reshape(-1, *truth.shape[-3:])
@@ -284,12 +280,12 @@ class LearnedLoss(nn.Module):
         self, loss: Tensor, energies: Tensor, deltas: Sequence[Tensor], counted: Tensor | None
     ) -> dict[str, Tensor]:
         true, others = energies[0], energies[1:]
-        seen = {"loss": loss, "energy": _mean(true, counted)}
+        seen = {"loss": loss, "energy": weighted_mean(true, counted)}
         ranks, active = [], []
         for name, energy, delta in zip(self.negatives, others, deltas, strict=True):
-            ranks.append(_mean((energy > true).to(true.dtype), counted))
-            active.append(_mean((self.margin * delta + true > energy).to(true.dtype), counted))
-            seen |= {f"gap/{name}": _mean(energy - true, counted), f"rank/{name}": ranks[-1]}
+            ranks.append(weighted_mean((energy > true).to(true.dtype), counted))
+            active.append(weighted_mean((self.margin * delta + true > energy).to(true.dtype), counted))
+            seen |= {f"gap/{name}": weighted_mean(energy - true, counted), f"rank/{name}": ranks[-1]}
         if self.objective == "margin" and self.margin > 0:
             seen["active"] = torch.stack(active).mean()
         rank, level = torch.stack(ranks).mean(), energies.abs().mean()
@@ -359,81 +355,13 @@ class LearnedLoss(nn.Module):
         # Gradients of a mean over many frames are small numbers: float16 would lose them before a scaler sees them.
         pose = prediction.detach().to(torch.promote_types(prediction.dtype, torch.float32)).requires_grad_()
         with torch.enable_grad(), _no_float16(x.device):
-            planar, seen, _, counted = self._prepared(x, pose, None, weight, unit, keep=True)
-            energy = _mean(self.net.eval()(planar, seen), counted)
+            planar, seen, _, counted = self.scenes(x, pose, None, weight, unit, keep=True)
+            energy = weighted_mean(self.net.eval()(planar, seen), counted)
             (gradient,) = torch.autograd.grad(energy, pose)
         factor = self.force(gradient, prediction, position_loss)
         #: mean energy of the last predictions
         self.energy = energy.detach()
         return surrogate(prediction, factor * self.energy, factor * gradient)
-
-    # ------------------------------------------------------------------------------------------------------ shared
-    def _prepared(
-        self,
-        x: Tensor,
-        target: Tensor,
-        prediction: Tensor | None,
-        weight: Tensor | None,
-        unit: float | Tensor,
-        keep: bool = False,
-    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        """What is scored: x, poses in metres about the pelvis, and weights of frames; a draw of the frames of each."""
-        if target.dim() < 3:
-            raise ArgumentError(f"target has shape {list(target.shape)}, expected [..., T, J, 3].")
-        check_floating("target", target)
-        check_floating("x", x)
-        joints = {target.shape[-2], self.net.skeleton.num_joints}
-        if x.shape[:-2] != target.shape[:-2] or x.shape[-2] not in joints or x.shape[-1] not in (2, 3):
-            expected = f"{list(target.shape[:-1])} and 2 or 3 channels"
-            raise ArgumentError(f"x has shape {list(x.shape)}, expected {expected}.")
-        check_unit(unit, target)
-        if prediction is not None:
-            check_same_shape("prediction", prediction, "target", target)
-        counted = None
-        if weight is not None:
-            if weight.shape != target.shape[:-1]:
-                raise ArgumentError(f"weight has shape {list(weight.shape)}, expected {list(target.shape[:-1])}.")
-            counted = (weight > 0).all(-1)
-        drawn = self._drawn(target)
-
-        def scored(clip: Tensor) -> Tensor:
-            """The drawn frames, float32 at least; those that don't count are 0, whatever they hold (NaN)."""
-            clip = clip.to(torch.promote_types(clip.dtype, torch.float32))
-            if counted is not None:
-                clip = torch.where(counted[..., None, None], clip, 0.0)
-            return clip if drawn is None else clip[..., drawn, :, :]
-
-        scale = unit[..., None, None] if isinstance(unit, Tensor) else unit
-
-        def pose(clip: Tensor) -> Tensor:
-            return scored(centred(self._completed((clip if keep else clip.detach()) * scale), self.net.skeleton))
-
-        planar = x.detach()
-        if planar.shape[-2] == target.shape[-2]:
-            planar = self._completed(planar)
-        found = scored(planar), pose(target), None if prediction is None else pose(prediction)
-        if counted is not None:
-            counted = (counted if drawn is None else counted[..., drawn]).to(torch.float32)
-        return *found, counted
-
-    def _completed(self, clip: Tensor) -> Tensor:
-        """`[..., J', C]` with all joints of the skeleton, `[..., J, C]`."""
-        if self.completion is None:
-            return clip
-        if clip.shape[-2] != self.completion.shape[1]:
-            raise ArgumentError(f"a pose has {clip.shape[-2]} joints, expected {self.completion.shape[1]}.")
-        with torch.autocast(clip.device.type, enabled=False):  # bfloat16 would round coordinates to millimetres
-            return self.completion.to(clip.dtype) @ clip
-
-    def _drawn(self, pose: Tensor) -> Tensor | None:
-        """Indices of the frames that are scored; None for all of them."""
-        total = pose.shape[-3]
-        if self.frames is None or self.frames >= total:
-            return None
-        if self.net.temporal:
-            start = int(torch.randint(total - self.frames + 1, ()))
-            return torch.arange(start, start + self.frames, device=pose.device)
-        return torch.randperm(total, device=pose.device)[: self.frames].sort().values
 
     # ----------------------------------------------------------------------------------------------- going on later
     def get_extra_state(self) -> dict[str, Any]:
@@ -447,32 +375,6 @@ class LearnedLoss(nn.Module):
     def set_extra_state(self, state: Mapping[str, Any]) -> None:
         self.optimizer.load_state_dict(state["optimizer"])
         self._updates, self._warned, self.frozen = int(state["updates"]), bool(state["warned"]), bool(state["frozen"])
-
-
-def _completion(skeleton: Skeleton, joints: tuple[int, ...]) -> Tensor | None:
-    """`[J, J']`: how the J joints of a skeleton come from those that poses have; None where they have all."""
-    total = skeleton.num_joints
-    if sorted(set(joints)) != sorted(joints) or any(not 0 <= j < total for j in joints):
-        raise ArgumentError(f"joints is {list(joints)}, expected different numbers from 0 to {total - 1}.")
-    if joints == tuple(range(total)):
-        return None
-    linked = adjacency(skeleton)
-    rows = torch.zeros(total, len(joints))
-    for column, joint in enumerate(joints):
-        rows[joint, column] = 1
-    for joint in set(range(total)) - set(joints):
-        near = [other for other in joints if linked[joint, other]]
-        if not near:
-            raise ArgumentError(f"joints lacks {joint} and all of its neighbours, expected one of them at least.")
-        rows[joint] = rows[near].mean(0)
-    return rows
-
-
-def _mean(values: Tensor, weight: Tensor | None) -> Tensor:
-    """Mean over frames, weighted; 0 where there are none."""
-    if weight is None:
-        return values.mean() if values.numel() else values.sum()
-    return (values * weight).sum() / weight.sum().clamp(min=1e-12)
 
 
 @contextmanager
