@@ -932,3 +932,20 @@ def test_bad_input(call, error, message):
     with pytest.raises(error, match=message) as raised:
         call()
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_as_on_the_cpu():
+    torch.manual_seed(0)
+    loss = LearnedLoss("graph-small", negatives=["prediction"], weight="auto:0.1")
+    twin = copy.deepcopy(loss).cuda()
+    x, y = torch.randn(4, 9, 17, 2), torch.randn(4, 9, 17, 3)
+    pred = (y + 0.1 * torch.randn_like(y)).requires_grad_()
+    other = pred.detach().cuda().requires_grad_()
+    here = loss.update(x, y, pred.detach())
+    there = twin.update(x.cuda(), y.cuda(), other.detach())
+    for key, value in here.items():
+        torch.testing.assert_close(there[key].cpu(), value, rtol=1e-3, atol=1e-4)
+    loss(x, pred, structloss.mpjpe(pred, y)).backward()
+    twin(x.cuda(), other, structloss.mpjpe(other, y.cuda())).backward()
+    torch.testing.assert_close(other.grad.cpu(), pred.grad, rtol=1e-2, atol=1e-5)
