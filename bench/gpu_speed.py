@@ -367,12 +367,7 @@ def markdown(rows: Sequence[Mapping[str, object]], args: argparse.Namespace) -> 
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = run.Parser(
-        prog="gpu_speed.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = run.Parser("gpu_speed.py", __doc__)
     parser.add_argument("--budget", type=run.positive(float), default=240.0, metavar="S", help="seconds, default 240")
     parser.add_argument("--csv", type=Path, metavar="PATH", help="tidy rows, written after every shape")
     parser.add_argument("--failed", nargs="*", default=[], metavar="BACKEND", help="backends not to be timed")

@@ -74,7 +74,7 @@ class Parser(argparse.ArgumentParser):
         blanks: what else stands in braces there.
     """
 
-    def __init__(self, prog: str, description: str | None, epilog: str, **blanks: str) -> None:
+    def __init__(self, prog: str, description: str | None, epilog: str = "", **blanks: str) -> None:
         super().__init__(
             prog=prog,
             description=description,
