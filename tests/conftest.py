@@ -26,8 +26,14 @@ if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
 
 
+def _seconds(item):
+    """What a test is known to take: about ten seconds if it is marked slow, unless the mark says how many."""
+    mark = item.get_closest_marker("slow")
+    return mark.kwargs.get("seconds", 10) if mark else 0
+
+
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: "slow" not in item.keywords)  # so that no process is left alone with the longest
+    items.sort(key=_seconds, reverse=True)  # so that no process is left alone with the longest
     if torch.cuda.is_available():
         return
     skip = pytest.mark.skip(reason="no NVIDIA GPU")

@@ -44,7 +44,7 @@ objective = functools.partial(structloss.objective, backend="triton")
 ranking_hinge = functools.partial(structloss.ranking_hinge, backend="triton")
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=200)
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
 @pytest.mark.skipif(interpreted(), reason="this is the interpreter's process")
 def test_in_the_interpreter():
