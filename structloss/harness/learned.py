@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from ..errors import ArgumentError, CheckpointError, check_choice
 from ..learned import LearnedLoss, LossNet
 from ..learned.learned_loss import PREDICTION
 from ..skeletons import Skeleton
-from .loss_nets import endless
+from .loss_nets import endless, metres_a_unit
 
 if TYPE_CHECKING:
     from .lifting import LiftingModule
@@ -96,7 +95,6 @@ class LearnedTraining:
 
     def __init__(self, settings: LearnedSettings, skeleton: Skeleton, joints: Sequence[int] | None = None) -> None:
         self.settings, self.skeleton, self.joints = settings, skeleton, joints
-        self.seconds = 0.0
         self.loss: LearnedLoss | None = None
         self._restored: Mapping[str, Any] | None = None
         self._make(0)  # what can't be made is refused before training begins
@@ -160,18 +158,16 @@ class LearnedTraining:
             λ · mean energy, and what is logged.
         """
         assert self.loss is not None
-        started = time.perf_counter()
         prediction = next(one.prediction for one in reversed(predictions) if one.pose)
         seen = self.update(module, batch, prediction)
         scene = module.matched(batch)
         x = module.model.match(batch["input"])
-        term = self.loss(x, prediction, total, weight=scene["weight"], unit=_unit(module, scene))
+        term = self.loss(x, prediction, total, weight=scene["weight"], unit=metres_a_unit(scene, module.hparams.target))
         force = self.loss.force
         if module.hparams.squared_objective and force.share is None:
             # Published: the backward pass of the sum starts with its value, which scales the energy's gradient too.
             term = term * (2 * total.detach()).sqrt()
         seen |= {"energy_prediction": self.loss.energy, "lambda": force.value.clone(), "force": force.ratio.clone()}
-        self.seconds += time.perf_counter() - started
         return term, {name.replace("/", "_"): value for name, value in seen.items()}
 
     def update(self, module: LiftingModule, batch: dict[str, Tensor], prediction: Tensor | None) -> dict[str, Tensor]:
@@ -189,14 +185,9 @@ class LearnedTraining:
             scene["target"],
             prediction,
             weight=scene["weight"],
-            unit=_unit(module, scene),
+            unit=metres_a_unit(scene, module.hparams.target),
             lr_factor=_lr_factor(module) if self.settings.schedule else 1.0,
         )
-
-
-def _unit(module: LiftingModule, scene: Mapping[str, Tensor]) -> float | Tensor:
-    """Metres a unit of the space that the backbone predicts in, a number or `[B, T]`."""
-    return 1.0 if module.hparams.target == "camera" else scene["factor"] / 1000
 
 
 @torch.no_grad()

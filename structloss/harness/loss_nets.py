@@ -17,7 +17,7 @@ from ..learned import CORRUPTIONS, LearnedLoss, LossNet
 from .checkpoint_io import SafeCheckpointIO
 from .optimizers import OptimizerSettings
 
-__all__ = ["endless", "load_loss_net", "scenes", "train_loss_net"]
+__all__ = ["endless", "load_loss_net", "metres_a_unit", "scenes", "train_loss_net"]
 
 
 def load_loss_net(path: str | os.PathLike[str]) -> LossNet:
@@ -43,8 +43,12 @@ def load_loss_net(path: str | os.PathLike[str]) -> LossNet:
 def scenes(batch: Mapping[str, Tensor], target: str) -> tuple[Tensor, Tensor, Tensor, float | Tensor]:
     """2D `[B, T, J, 2 or 3]`, true poses `[B, T, J, 3]` in the space of the `target`, weights `[B, T, J]`, and metres a
     unit of the poses."""
-    unit: float | Tensor = 1.0 if target == "camera" else batch["factor"] / 1000
-    return batch["input"], batch["target"], batch["weight"], unit
+    return batch["input"], batch["target"], batch["weight"], metres_a_unit(batch, target)
+
+
+def metres_a_unit(batch: Mapping[str, Tensor], target: str) -> float | Tensor:
+    """Metres a unit of poses in the space of the `target`, a number or `[B, T]`."""
+    return 1.0 if target == "camera" else batch["factor"] / 1000
 
 
 def train_loss_net(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import ArgumentError, DataError, check_choice, check_floating, check_name
 from ._frames import weighted_mean
-from ._processes import averaged
+from ._processes import averaged, several
 from .force import Force, surrogate
 from .loss_net import LossNet
 from .negatives import CORRUPTIONS, corrupt
@@ -265,8 +265,9 @@ class LearnedLoss(nn.Module):
 
     def _step(self, parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor | None], lr_factor: float) -> None:
         found = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)]
-        flat = averaged(torch.cat([g.reshape(-1) for g in found]))
-        found = [part.view_as(g) for part, g in zip(flat.split([g.numel() for g in found]), found, strict=True)]
+        if several():
+            flat = averaged(torch.cat([g.reshape(-1) for g in found]))
+            found = [part.view_as(g) for part, g in zip(flat.split([g.numel() for g in found]), found, strict=True)]
         for parameter, gradient in zip(parameters, found, strict=True):
             parameter.grad = gradient
         if self.clip:

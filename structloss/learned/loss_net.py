@@ -124,9 +124,7 @@ class LossNet(nn.Module):
         if self.confidence:
             planar = x if x.shape[-1] == 3 else torch.cat([x, torch.ones_like(x[..., :1])], dim=-1)
         weight = self.body.in_proj.weight if isinstance(self.body, GraphEnergy) else self.body.input_proj.weight
-        parts = [
-            part.to(weight.dtype) if self.scale == 1 else part.to(weight.dtype) * self.scale for part in (planar, pose)
-        ]
+        parts = [part.to(weight.dtype) * self.scale for part in (planar, pose)]
         if self.offsets:
             flat, bone = (part - part[..., self.parents, :] for part in (parts[0][..., :2], parts[1]))
             # The root's own offset is 0, where a norm has no gradient; a bone of no length gets none either.
