@@ -9,9 +9,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from . import __version__
+from .commands import _data_parser as data
+from .commands import _demo_parser as demo
+from .commands import _energy_parser as energy
+from .commands import _predict_parser as predict
+from .commands import _report_parser as report
+from .commands import ablate, backbones, backends
+from .commands._parser import add_debug
 from .errors import StructlossError, needs_extra
-from .subcommands import ablate, backbones, backends, data, demo, energy, predict, report
-from .subcommands._parser import add_debug
 
 __all__ = ["main"]
 
@@ -73,9 +78,9 @@ def _dispatch(arguments: Sequence[str]) -> int:
         if command == "bench":
             return _bench(rest)
         with needs_extra("harness"):
-            from .harness import commands
+            from .commands import fit
 
-        commands.run(command, rest)
+        fit.run(command, rest)
         return 0
     parser = _parser()
     namespace = parser.parse_args([a for a in arguments if a != "--debug"])  # main() looks at it itself

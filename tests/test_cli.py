@@ -11,8 +11,8 @@ import pytest
 
 import structloss
 from structloss.cli import main
+from structloss.commands.demo import FILES, DemoSettings
 from structloss.errors import MissingDependencyError, needs_extra
-from structloss.reports.demo import FILES, DemoSettings
 
 QUICK = ["--steps", "2", "--window", "9", "--batch-size", "4"]
 

@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 
 from structloss.cli import main
-from structloss.data import commands, generate_clips, load_archive, open_store, save_archive, save_store
+from structloss.commands import data as commands
+from structloss.data import generate_clips, load_archive, open_store, save_archive, save_store
 from structloss.data.formats.h36m_npz import read_h36m_npz
 from structloss.data.formats.h36m_pickle import EXCLUDED, read_h36m_pickle
-from structloss.data.inspect import inspect_data, inspect_loaded, open_data
+from structloss.data.inspection import inspect_data, inspect_loaded
 from structloss.data.observation import observe
+from structloss.data.opening import open_data
 from structloss.data.protocols import CMU_VAL_SUBJECTS, PROTOCOLS, held_out, split
 from structloss.data.store import PoseStore, View
 from structloss.errors import ArgumentError, DataError, StructlossError, UnknownNameError

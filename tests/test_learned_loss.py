@@ -15,8 +15,8 @@ import torch.multiprocessing as mp
 import structloss
 from structloss.errors import ArgumentError, DataError, DtypeError, UnknownNameError
 from structloss.learned import VARIANTS, LearnedLoss, LossNet
-from structloss.learned.force import Force
 from structloss.learned.objectives import OBJECTIVES
+from structloss.learned.weighting import Force
 from structloss.skeletons import get
 
 H36M = get("h36m")

@@ -19,10 +19,10 @@ from structloss.errors import ArgumentError, CheckpointError, UnknownNameError
 from structloss.harness.ablation import Grid, load_grid, run_grid
 from structloss.harness.callbacks import FiniteLoss, History
 from structloss.harness.checkpoint_io import SafeCheckpointIO
-from structloss.harness.learned import LearnedSettings
+from structloss.harness.learned_training import LearnedSettings
 from structloss.harness.lifting import LiftingModule
+from structloss.harness.load import load_trained
 from structloss.harness.loss_nets import load_loss_net, train_loss_net
-from structloss.harness.trained import load_trained
 from structloss.harness.training import train
 from structloss.learned import LossNet
 

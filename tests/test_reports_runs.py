@@ -18,7 +18,7 @@ from structloss.backbones import Backbone
 from structloss.cli import main
 from structloss.data import MotionDataModule, PoseWindows
 from structloss.errors import ArgumentError, CheckpointError, DataError, MissingFileError
-from structloss.harness import evaluation, shown_clips, trained
+from structloss.harness import evaluation, load, shown_clips
 from structloss.harness.lifting import LiftingModule
 from structloss.reports.report import samples_of, stills
 from structloss.reports.run_folder import read_run
@@ -278,10 +278,10 @@ def test_folders_that_are_none(tmp_path, runs):
 
 def test_trained_module_is_read_safely(runs, tmp_path):
     path = read_run(runs / "plain").checkpoint
-    module, facts = trained.load_trained(path)
+    module, facts = load.load_trained(path)
     assert not module.training and facts["step"] > 0 and module.hparams.lr == 5e-3
-    assert trained.objective_of(module) == {"mpjpe": 1.0}
-    assert trained.objective_of(LiftingModule(backbone_args=TINY)).keys() == {
+    assert load.objective_of(module) == {"mpjpe": 1.0}
+    assert load.objective_of(LiftingModule(backbone_args=TINY)).keys() == {
         "mpjpe", "depth_ranking_joints", "depth_ranking_frames",
     }  # fmt: skip
     content = torch.load(path, weights_only=True)
@@ -291,7 +291,7 @@ def test_trained_module_is_read_safely(runs, tmp_path):
     ):
         torch.save({**content, **change}, tmp_path / "x.ckpt")
         with pytest.raises(CheckpointError, match=message) as caught:
-            trained.load_trained(tmp_path / "x.ckpt")
+            load.load_trained(tmp_path / "x.ckpt")
         assert "\n" not in str(caught.value)
 
 

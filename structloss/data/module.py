@@ -36,7 +36,7 @@ class MotionDataModule(LightningDataModule):
     Everything is prepared by the first call of :meth:`setup`, or the first use of an attribute that needs it.
 
     Args:
-        data: a file or folder of any format that :func:`~structloss.data.inspect.open_data` reads: a pose store, a clip
+        data: a file or folder of any format that :func:`~structloss.data.opening.open_data` reads: a pose store, a clip
             archive, Human3.6M as VideoPose3D's npz or MotionBERT's pickle, MPI-INF-3DHP, H3WB, motion capture; None
             generates synthetic motion. Motion without cameras is seen by Human3.6M's.
         keypoints: the 2D file that goes with a Human3.6M npz, or the part of its name that tells it ("gt",
@@ -237,7 +237,7 @@ class MotionDataModule(LightningDataModule):
         if self.data is None:
             progress = self._shows_progress
             return generate_clips(self.num_subjects, self.clips_per_subject, self.frames, self.seed, progress=progress)
-        from .inspect import open_data
+        from .opening import open_data
 
         return open_data(self.data, keypoints=self.keypoints, reference=self.reference, progress=self._shows_progress)
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ..errors import ArgumentError, DataError, check_choice
+from ..progress import track
 from ..skeletons import convert
-from ._progress import track
 from .cameras import Camera, h36m_cameras, normalize_screen
 from .clips import Clip
 from .detections import simulate_detections

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ArgumentError, DataError
-from ._progress import track
+from ..progress import track
 from .archive import load_archive
 from .clips import Clip
 from .formats.detect import IN_FOLDER, MOCAP, detect

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from ..data._progress import track
+from ..progress import track
 from .lifting import LiftingModule
 from .scores import Evaluation, Scores
 

@@ -20,7 +20,7 @@ from ..data.image_space import TARGETS, relative
 from ..errors import ArgumentError, CheckpointError, DataError, check_choice
 from ..metrics import MPJPE, MPJVE, NMPJPE, PAMPJPE, DepthOrderAccuracy
 from ..terms import check_term
-from .learned import LearnedSettings, LearnedTraining
+from .learned_training import LearnedSettings, LearnedTraining
 from .objective import SQUARED_ERROR, TrainingLoss
 from .optimizers import OptimizerSettings
 from .scores import Evaluation, Scores
@@ -51,7 +51,7 @@ class LiftingModule(L.LightningModule):
         squared_objective: minimise half of the objective's square (MixSTE's published training).
         learn_weights: learn the lambdas with the model, starting from those of `objective`.
         learned: train a loss-net beside the backbone and add its energy to the objective (SCoTL-pose / SEAL-pose):
-            settings of :class:`~structloss.harness.learned.LearnedSettings` and, beside them, arguments of
+            settings of :class:`~structloss.harness.learned_training.LearnedSettings` and, beside them, arguments of
             :class:`structloss.learned.LearnedLoss`; {} for the defaults, None for none.
         target: "global", "root_relative" or "camera", as in the data module (the command line links the two).
         skeleton: name of the skeleton of input and output.

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from ..data import MotionDataModule
-from ..data._progress import track
 from ..data.augment import flip_batch
 from ..errors import ArgumentError, CheckpointError, DataError
 from ..learned import CORRUPTIONS, LearnedLoss, LossNet
+from ..progress import track
 from .checkpoint_io import SafeCheckpointIO
 from .optimizers import OptimizerSettings
 

@@ -23,12 +23,12 @@ import torch
 
 from .. import __version__, backbones, skeletons
 from ..backbones import Backbone
-from ..data._progress import track
 from ..data.cameras import normalize_screen
 from ..data.formats.keypoints import Keypoints
 from ..data.image_space import TARGETS
 from ..errors import ArgumentError, CheckpointError, check_choice, needs_extra
 from ..files import write_bytes
+from ..progress import track
 
 __all__ = ["Lifter", "Prediction", "load_lifter", "predict"]
 
@@ -147,7 +147,7 @@ def _published_target(recipe: str) -> str:
 
 def _from_checkpoint(path: Path) -> Lifter:
     with needs_extra("harness"):
-        from .trained import load_trained
+        from .load import load_trained
 
     module, _ = load_trained(path)
     options = module.hparams

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from ..errors import ArgumentError, DataError, check_choice, check_floating, check_name
 from ._frames import weighted_mean
-from ._processes import averaged, several
-from .force import Force, surrogate
+from .distributed import averaged, several
+from .inputs import Scenes
 from .loss_net import LossNet
 from .negatives import CORRUPTIONS, corrupt
 from .objectives import (
@@ -25,7 +25,7 @@ from .objectives import (
     per_batch,
     structured_distance,
 )
-from .scenes import Scenes
+from .weighting import Force, surrogate
 
 __all__ = ["PREDICTION", "LearnedLoss"]
 

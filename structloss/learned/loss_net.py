@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from .. import skeletons
 from ..backbones.checkpoints import LoadReport, load_published, save_checkpoint
 from ..errors import ArgumentError, CheckpointError, MissingFileError, check_floating, check_name
-from .bodies import GraphEnergy, LinearEnergy
+from .networks import GraphEnergy, LinearEnergy
 
 __all__ = ["VARIANTS", "LossNet"]
 
@@ -48,8 +48,8 @@ class LossNet(nn.Module):
             and its length in 3D (ours): bones of a wrong length or direction are then seen in one joint.
         scale: factor of all coordinates (ours): of metres and of the screen's half width, most are small beside the
             embeddings of the joints, and a loss-net is slow to hear them.
-        options: arguments of :class:`~structloss.learned.bodies.GraphEnergy` or
-            :class:`~structloss.learned.bodies.LinearEnergy` instead of the variant's.
+        options: arguments of :class:`~structloss.learned.networks.GraphEnergy` or
+            :class:`~structloss.learned.networks.LinearEnergy` instead of the variant's.
 
     Shape:
         x `[..., J, 2 or 3]` screen-normalised, y `[..., J, 3]` in metres (see `unit`), of equal leading dimensions;

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..errors import ArgumentError, check_floating, check_name, shown
 from ..ops.dtypes import compute_dtype
 from ..skeletons import Skeleton
-from . import _corruptions as faults
+from . import corruptions as faults
 from .loss_net import centred
 
 __all__ = ["CORRUPTIONS", "Corruption", "corrupt"]
@@ -29,7 +29,7 @@ class Corruption:
 
     Attributes:
         name: what :func:`corrupt` calls it.
-        function: (poses, skeleton, size, draws) -> poses; see :mod:`structloss.learned._corruptions`.
+        function: (poses, skeleton, size, draws) -> poses; see :mod:`structloss.learned.corruptions`.
         unit: what its size measures, in words.
         label: the same, short enough for the axis of a plot.
         default: its size if none is given.

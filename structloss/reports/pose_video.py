@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import skeletons
-from ..data._progress import track
 from ..errors import ArgumentError, MissingDependencyError, needs_extra
+from ..progress import track
 from . import _style
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from ...errors import DataError, MissingFileError, shown
+from ...progress import track
 from ...skeletons import get
-from .._progress import track
 from ..store import PoseStore, View
 
 __all__ = ["Frames", "assemble", "checked", "existing", "member"]

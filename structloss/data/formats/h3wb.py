@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import DataError, MissingFileError, shown
-from .._progress import track
+from ...progress import track
 from ..cameras import h36m_cameras, normalize_screen
 from ..store import PoseStore, View
 from ._assemble import Frames, assemble, checked, existing, member

@@ -52,7 +52,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def _predict(arguments: argparse.Namespace) -> None:
-    from ..reports.predictions import PredictSettings, run_predict
+    from .predict import PredictSettings, run_predict
 
     given = {key: value for key, value in vars(arguments).items() if key not in ("command", "run", "debug")}
     person = given.pop("person")

@@ -23,14 +23,14 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from ..data import MotionDataModule
 from ..errors import ArgumentError, MissingDependencyError, MissingFileError
 from ..files import write_json
-from .callbacks import FiniteLoss, progress_callback
-from .checkpoint_io import SafeCheckpointIO
-from .lifting import LiftingModule
-from .recipe_files import recipe_names, recipe_path
-from .restart import Restart, RunFolder, newest_intact, step_of
-from .run_logger import RunLogger
-from .scores import breakdown
-from .training import quiet_lightning
+from ..harness.callbacks import FiniteLoss, progress_callback
+from ..harness.checkpoint_io import SafeCheckpointIO
+from ..harness.lifting import LiftingModule
+from ..harness.recipe_files import recipe_names, recipe_path
+from ..harness.restart import Restart, RunFolder, newest_intact, step_of
+from ..harness.run_logger import RunLogger
+from ..harness.scores import breakdown
+from ..harness.training import quiet_lightning
 
 __all__ = ["SUBCOMMANDS", "run"]
 

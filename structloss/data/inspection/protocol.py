@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .formats.mpi_inf_3dhp import FRAMES
-from .protocols import PROTOCOLS
-from .store import PoseStore
+from ..formats.mpi_inf_3dhp import FRAMES
+from ..protocols import PROTOCOLS
+from ..store import PoseStore
 
 __all__ = ["protocol_problems"]
 

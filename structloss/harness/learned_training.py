@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from ..backbones import Supervision
-from ..data._progress import track
 from ..errors import ArgumentError, CheckpointError, check_choice
 from ..learned import LearnedLoss, LossNet
 from ..learned.learned_loss import PREDICTION
+from ..progress import track
 from ..skeletons import Skeleton
 from .loss_nets import endless, metres_a_unit
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ArgumentError
-from ._processes import averaged
+from .distributed import averaged
 
 __all__ = ["Force", "surrogate"]
 

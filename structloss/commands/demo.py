@@ -13,8 +13,8 @@ import torch
 
 from .. import backbones
 from ..errors import ArgumentError, MissingFileError, needs_extra
-from .machine import machine
-from .results import ArmResult, RunSummary, read_json, write_json
+from ..reports.machine import machine
+from ..reports.results import ArmResult, RunSummary, read_json, write_json
 
 __all__ = ["DemoSettings", "run_demo"]
 
@@ -80,8 +80,8 @@ def run_demo(settings: DemoSettings) -> RunSummary:
         from ..harness.lifting import LiftingModule, describe
         from ..harness.shown_clips import predict_clips
         from ..harness.training import train
-        from . import plain_table, plot_curves, plot_poses, run_report
-        from .report import samples_of, stills
+        from ..reports import plain_table, plot_curves, plot_poses, run_report
+        from ..reports.report import samples_of, stills
 
     info = backbones.info(settings.backbone)
     sizes = {} if settings.data else {"num_subjects": 20, "frames": 4 * settings.window}
@@ -211,7 +211,7 @@ def _print_table(summary: RunSummary, plain_table) -> None:
     if sys.stdout.isatty():
         from rich.console import Console
 
-        from . import table
+        from ..reports import table
 
         Console().print(table(summary))
     else:

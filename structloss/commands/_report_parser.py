@@ -33,7 +33,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def _report(arguments: argparse.Namespace) -> None:
-    from ..reports.report_command import write_run_report
+    from .report import write_run_report
 
     given = {k: v for k, v in vars(arguments).items() if k not in ("command", "run", "runs", "debug")}
     write_run_report(arguments.runs, **given)

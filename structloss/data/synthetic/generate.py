@@ -11,11 +11,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..errors import ArgumentError, check_name
-from ._actions import GENERATORS
-from ._body import sample_body
-from ._progress import track
-from .clips import Clip
+from ...errors import ArgumentError, check_name
+from ...progress import track
+from ..clips import Clip
+from .actions import GENERATORS
+from .body import sample_body
 
 __all__ = ["ACTIONS", "generate_clips"]
 

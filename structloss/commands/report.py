@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..errors import ArgumentError, DataError, MissingFileError, needs_extra
-from .machine import machine
-from .report import run_report, samples_of
-from .results import ArmResult, RunSummary, write_json
-from .run_folder import Run, read_run
-from .tables import plain_table
+from ..reports.machine import machine
+from ..reports.report import run_report, samples_of
+from ..reports.results import ArmResult, RunSummary, write_json
+from ..reports.run_folder import Run, read_run
+from ..reports.tables import plain_table
 
 if TYPE_CHECKING:
     from ..data import MotionDataModule, PoseWindows
@@ -63,8 +63,8 @@ def write_run_report(
     """
     with needs_extra("harness"):
         from ..harness.evaluation import evaluate
+        from ..harness.load import load_trained, objective_of
         from ..harness.shown_clips import predict_clips
-        from ..harness.trained import load_trained, objective_of
     if checkpoint not in ("best", "last") and len(folders) > 1:
         raise ArgumentError(f"checkpoint is {checkpoint!r}, expected 'best' or 'last' for several runs.")
     given = {"checkpoint": checkpoint, "data": data, "name": names, "title": title}

@@ -13,15 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from ._body_checks import BodyChecks
-from ._progress import track
-from ._protocol_checks import protocol_problems
-from ._view_checks import ViewChecks
-from .clips import Clip
-from .formats.detect import FORMATS, detect
-from .opening import open_data
-from .protocols import PROTOCOLS
-from .store import PoseStore
+from ...progress import track
+from ..clips import Clip
+from ..formats.detect import FORMATS, detect
+from ..opening import open_data
+from ..protocols import PROTOCOLS
+from ..store import PoseStore
+from .bodies import BodyChecks
+from .protocol import protocol_problems
+from .views import ViewChecks
 
 __all__ = ["Report", "inspect_data", "inspect_loaded", "open_data"]
 

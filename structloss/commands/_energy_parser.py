@@ -44,7 +44,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def _energy(arguments: argparse.Namespace) -> None:
-    from ..reports.energy_command import look_at_energy
+    from .energy import look_at_energy
 
     given = {k: v for k, v in vars(arguments).items() if k not in ("command", "run", "folder", "debug")}
     look_at_energy(arguments.folder, **given)

@@ -97,7 +97,7 @@ def _add_observing(parser: argparse.ArgumentParser) -> None:
 
 def _data(action: str) -> Callable[[argparse.Namespace], None]:
     def run(arguments: argparse.Namespace) -> None:
-        from ..data import commands
+        from . import data as commands
 
         given = vars(arguments)
         getattr(commands, action)(**{k: v for k, v in given.items() if k not in ("command", "action", "run", "debug")})

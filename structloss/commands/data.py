@@ -11,16 +11,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..data.archive import load_archive, save_archive
+from ..data.clips import Clip
+from ..data.formats.detect import MOCAP, detect
+from ..data.formats.unpickle import npz_members
+from ..data.inspection import inspect_data
+from ..data.observation import observe
+from ..data.opening import open_data
+from ..data.store import SUFFIX, PoseStore, is_store, save_store
+from ..data.synthetic import generate_clips
 from ..errors import ArgumentError, DataError, StructlossError
-from .archive import load_archive, save_archive
-from .clips import Clip
-from .formats.detect import MOCAP, detect
-from .formats.unpickle import npz_members
-from .inspect import inspect_data
-from .observation import observe
-from .opening import open_data
-from .store import SUFFIX, PoseStore, is_store, save_store
-from .synthetic import generate_clips
 
 __all__ = ["convert", "inspect", "synthetic"]
 
@@ -97,7 +97,7 @@ def synthetic(
 
     Args:
         out: ends in `.npz` or `.poses`.
-        subjects, clips, frames, seed: of :func:`~structloss.data.synthetic.generate_clips`; clips is per subject.
+        subjects, clips, frames, seed: of :func:`~structloss.data.generate_clips`; clips is per subject.
         views, detections: of :func:`~structloss.data.observation.observe`.
         overwrite: replace what is at `out`.
     """

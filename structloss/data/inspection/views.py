@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..skeletons import get
-from .store import PoseStore, View
+from ...skeletons import get
+from ..store import PoseStore, View
 
 __all__ = ["ViewChecks"]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ._curves import rotate, rx, ry, rz, softmin
+from .curves import rotate, rx, ry, rz, softmin
 
 __all__ = ["LIMITS", "Angles", "Body", "limit_height", "pose", "sample_body"]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..skeletons import get
+from ...skeletons import get
 
 __all__ = ["BodyChecks"]
 

@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ._body import LIMITS, SIDES, Angles, Body, limit_height, pose
-from ._curves import min_jerk, monotone, plateaus, rx, ry, rz, smooth, soft_limit, softmin, wander
+from .body import LIMITS, SIDES, Angles, Body, limit_height, pose
+from .curves import min_jerk, monotone, plateaus, rx, ry, rz, smooth, soft_limit, softmin, wander
 
 __all__ = ["GENERATORS"]
 

@@ -14,7 +14,7 @@ from .. import skeletons
 from ..data.formats import Keypoints, read_keypoints, write_bvh
 from ..errors import ArgumentError, DataError, check_choice
 from ..harness.predict import Prediction, load_lifter, predict
-from .pose_video import FORMATS, check_encoder, write_pose_video
+from ..reports.pose_video import FORMATS, check_encoder, write_pose_video
 
 __all__ = ["PredictSettings", "run_predict"]
 

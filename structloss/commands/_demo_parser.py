@@ -35,7 +35,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def _demo(arguments: argparse.Namespace) -> None:
-    from ..reports.demo import DemoSettings, run_demo
+    from .demo import DemoSettings, run_demo
 
     run_demo(
         DemoSettings(

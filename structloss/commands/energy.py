@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ArgumentError, needs_extra
-from .energy import energy_table, write_energy_report
-from .report_command import data_module
-from .run_folder import read_run
+from ..reports.energy import energy_table, write_energy_report
+from ..reports.run_folder import read_run
+from .report import data_module
 
 __all__ = ["look_at_energy"]
 
@@ -57,8 +57,8 @@ def look_at_energy(
     with needs_extra("harness"):
         from ..data import MotionDataModule
         from ..harness.energy import analyse
+        from ..harness.load import load_trained
         from ..harness.loss_nets import load_loss_net, train_loss_net
-        from ..harness.trained import load_trained
     if sum(x is not None for x in (loss_net, train)) > 1 or not (run or loss_net or train):
         raise ArgumentError("expected a run's folder, --loss-net FILE or --train STEPS, one of the last two at most.")
     module, found = None, None
