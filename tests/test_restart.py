@@ -1,9 +1,13 @@
 """Runs that are killed, told to stop, or find their disk full go on, bit by bit as if nothing had happened."""
 
 import contextlib
+import csv
+import hashlib
+import json
 import os
 import random
 import signal
+import tarfile
 import time
 from pathlib import Path
 
@@ -225,3 +229,40 @@ def test_weights_that_are_not_finite_are_not_saved(fits, tmp_path):
     for path in (folder / RUN / "checkpoints").glob("*.ckpt"):
         weights = torch.load(path, weights_only=True)["state_dict"]
         assert all(value.isfinite().all() for value in weights.values())
+
+
+def test_a_run_begun_before_the_files_moved_goes_on(fits, tmp_path):
+    """A folder that commit fdebd44 wrote, killed at step 26, and what that commit itself made of it.
+
+    Bitwise on the kind of processor it was made on; elsewhere the same but for rounding, since matrix products differ.
+    """
+    with tarfile.open(Path(__file__).parent / "golden" / "run_made_before_the_move.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    before = (tmp_path / RUN / "metrics.csv").read_text().splitlines()[:-1]  # rows since the checkpoint may be cut
+    assert fits.run(tmp_path, *EVERY_TWO) == 0, read_log(tmp_path)
+    assert f"{RUN} from step 26" in read_log(tmp_path)
+    assert [path.name for path in tmp_path.glob("runs/*/*")] == ["version_0"]
+    found, expected = (tmp_path / RUN / "metrics.csv"), (tmp_path / "expected_metrics.csv")
+    assert found.read_text().splitlines()[: len(before)] == before
+    made_on = json.loads((tmp_path / "made_on.json").read_text())
+    weights = last_checkpoint(tmp_path)["state_dict"]
+    assert weights.keys() == made_on["weights"].keys()
+    here = {"cpu": _processor(), "capability": torch.backends.cpu.get_cpu_capability(), "torch": torch.__version__}
+    if here == {key: made_on[key] for key in here}:
+        assert found.read_text() == expected.read_text()
+        for name, value in weights.items():
+            assert hashlib.sha256(value.numpy().tobytes()).hexdigest()[:16] == made_on["weights"][name], name
+        return
+    ours, theirs = (list(csv.DictReader(path.open())) for path in (found, expected))
+    assert len(ours) == len(theirs)
+    for row, other in zip(ours, theirs, strict=True):
+        assert row.keys() == other.keys()
+        for name in ("step", "train/mpjpe", "train/depth_ranking_frames", "val/mpjpe"):
+            assert bool(row[name]) == bool(other[name])
+            assert not row[name] or float(row[name]) == pytest.approx(float(other[name]), rel=1e-3)
+
+
+def _processor() -> list[str]:
+    """What tells one processor's arithmetic from another's."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    return [line for line in lines if line.startswith(("cpu family", "model", "stepping", "flags"))][:5]
