@@ -2,17 +2,22 @@
 
 import ctypes
 import functools
+import hashlib
+import os
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 import structloss
 from structloss.ops import backend, library
 
 SOURCES = Path(__file__).resolve().parents[1] / "csrc"
+COMPILED = SOURCES.parent / "build" / "emulated"
+# What no session has used for a week is deleted.
+KEPT_SECONDS = 7 * 24 * 3600
 
 TORCH = "torch"
 CPP = pytest.param("cpp", marks=pytest.mark.skipif(not structloss.backends()["cpp"], reason="no compiled module"))
@@ -25,22 +30,35 @@ BACKENDS = [TORCH, CPP, EMULATED]
 FAST = [TORCH, CPP]
 
 
-def compile_for_the_cpu(source: Path, library_file: Path, *options: str) -> ctypes.CDLL:
-    """CUDA sources as C++: their blocks run on the CPU, a thread after the other."""
+def compile_for_the_cpu(source: Path, *options: str) -> ctypes.CDLL:
+    """CUDA sources as C++: their blocks run on the CPU, a thread after the other.
+
+    Compiled once for all test processes and for later sessions: the file is named by what the compiler reads.
+    """
     command = ["g++", "-std=c++17", "-O2", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared", f"-I{SOURCES}", *options]
-    done = subprocess.run(
-        [*command, "-x", "c++", str(source), "-o", str(library_file)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return ctypes.CDLL(str(library_file))
+    command += ["-x", "c++", str(source)]
+    version = subprocess.run(["g++", "--version"], capture_output=True, check=True).stdout
+    text = subprocess.run([*command, "-E", "-P"], capture_output=True, check=False).stdout
+    key = hashlib.sha256(b"\0".join([version, *map(str.encode, command), text])).hexdigest()[:16]
+    COMPILED.mkdir(parents=True, exist_ok=True)
+    file = COMPILED / f"{source.stem}-{key}.so"
+    with FileLock(COMPILED / f"{source.stem}.lock"):  # the first process compiles, the others wait for it
+        if not file.exists():
+            unfinished = file.with_suffix(".part")
+            done = subprocess.run([*command, "-o", str(unfinished)], capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+            unfinished.rename(file)
+        os.utime(file)
+        for other in COMPILED.glob(f"{source.stem}-*.so"):
+            if other.stat().st_mtime < file.stat().st_mtime - KEPT_SECONDS:
+                other.unlink()
+        return ctypes.CDLL(str(file))
 
 
 @functools.cache
 def emulated_library() -> ctypes.CDLL:
-    """The GPU library for the CPU; compiled once a session (half a minute)."""
-    folder = tempfile.TemporaryDirectory()
-    emulated_library.folder = folder  # goes with the process
-    return compile_for_the_cpu(SOURCES / "objective.cu", Path(folder.name) / "libemulated.so")
+    """The GPU library for the CPU; half a minute where it is not yet compiled."""
+    return compile_for_the_cpu(SOURCES / "objective.cu")
 
 
 class Emulation:

@@ -1,8 +1,10 @@
 """The CUDA kernels on the CPU: what the tests of the operators do not look at, and the emulation itself."""
 
 import ctypes
+import os
 from pathlib import Path
 
+import backends
 import pytest
 import torch
 from backends import EMULATED, compile_for_the_cpu
@@ -169,9 +171,8 @@ def test_another_library_than_these_files_is_refused(monkeypatch, _emulated):
 
 
 @pytest.fixture(scope="module")
-def faulty(tmp_path_factory):
-    source = Path(__file__).parent / "faulty_kernels.cu"
-    library = compile_for_the_cpu(source, tmp_path_factory.mktemp("faulty") / "libfaulty.so")
+def faulty():
+    library = compile_for_the_cpu(Path(__file__).parent / "faulty_kernels.cu")
 
     def call(which, seed=0):
         out = (ctypes.c_int * 64)()
@@ -196,3 +197,20 @@ def test_the_emulation_knows_warps(faulty):
     for i, found in enumerate(out):
         lanes = range(i // 32 * 32, i // 32 * 32 + 32)
         assert found == sum(lanes) + (i ^ 1) * 1000 + 1
+
+
+def test_a_library_is_compiled_once_until_its_source_changes(tmp_path, monkeypatch):
+    monkeypatch.setattr(backends, "COMPILED", tmp_path / "compiled")
+    source, header = tmp_path / "answer.cu", tmp_path / "answer.hpp"
+    source.write_text('#include "answer.hpp"\nextern "C" int answer() { return ANSWER; }\n')
+    header.write_text("#define ANSWER 1\n")
+    assert compile_for_the_cpu(source).answer() == 1
+    (file,) = backends.COMPILED.glob("*.so")
+    inode = file.stat().st_ino
+    assert compile_for_the_cpu(source).answer() == 1
+    assert [found.stat().st_ino for found in backends.COMPILED.glob("*.so")] == [inode]
+    header.write_text("#define ANSWER 2\n")
+    assert compile_for_the_cpu(source).answer() == 2
+    os.utime(file, (0, 0))
+    assert compile_for_the_cpu(source, "-DOTHER").answer() == 2
+    assert not file.exists(), "long unused"
