@@ -159,7 +159,7 @@ class LiftingModule(L.LightningModule):
         # Dropout and noise depend on where in training we are, not on how we got here: a resumed run draws the same.
         self._fade_batch_norm_momentum()
         place = [self.hparams.seed, self.current_epoch, batch_idx, self.global_rank]
-        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> 1))
+        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0]) >> 1)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         batch = self._augment(batch)
