@@ -14,7 +14,9 @@ from golden.fill import fill_input
 from structloss import backbones
 from structloss.backbones.blocks import Attention, StdNorm
 from structloss.backbones.official import to_official
-from structloss.backbones.pstmo import PSTMO, RefinementHead, TemporalStack, _StridedMLP, back_project
+from structloss.backbones.pstmo import PSTMO
+from structloss.backbones.pstmo_parts import TemporalStack, _StridedMLP
+from structloss.backbones.pstmo_refine import RefinementHead, back_project
 from structloss.data.cameras import h36m_cameras, normalize_screen
 from structloss.errors import ArgumentError, DtypeError
 

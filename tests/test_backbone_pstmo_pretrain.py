@@ -6,7 +6,7 @@ from backbone_cases import clip, extras, filled, shallow
 
 from structloss import backbones
 from structloss.backbones.official import to_official
-from structloss.backbones.pstmo_pretrain import transfer
+from structloss.backbones.pstmo import transfer
 from structloss.errors import ArgumentError, CheckpointError, DtypeError, MissingFileError
 
 NAME = "pstmo-pretrain-s-3dhp-81"

@@ -1,4 +1,4 @@
-"""Masked pose modelling, the first training stage of P-STMO, and the way of its weights into the second.
+"""Masked pose modelling, the first training stage of P-STMO.
 
 Source: Shan, Liu, Zhang, Wang, Ma, Gao, "P-STMO: Pre-trained Spatial Temporal Many-to-One Model for 3D Human Pose
 Estimation", ECCV 2022.
@@ -6,24 +6,17 @@ Estimation", ECCV 2022.
 
 from __future__ import annotations
 
-import copy
-import os
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import ArgumentError, CheckpointError, DtypeError, check_same_device
-from .base import Backbone, Supervision
+from ..errors import ArgumentError, DtypeError, check_same_device
+from .base import Supervision
 from .blocks import StdNorm, check_rate, check_size, check_sizes
-from .checkpoints import LoadReport, load_published
-from .official import Source, to_official
-from .pstmo import PAPER, PSTMO, FrameHead, SpatialEncoder, TemporalStack, draw_weights, published_name
+from .pstmo_parts import PAPER, FrameHead, Stage, TemporalStack
 from .registry import family
 
-__all__ = ["PSTMOPretrain", "transfer"]
+__all__ = ["PSTMOPretrain"]
 
 
 @family(
@@ -66,12 +59,12 @@ __all__ = ["PSTMOPretrain", "transfer"]
     joints_in=(17,),
     joints_out=17,
 )
-class PSTMOPretrain(Backbone):
+class PSTMOPretrain(Stage):
     """Reconstructs 2D poses of which whole frames and single joints were masked.
 
     Source: Shan et al., P-STMO, ECCV 2022. The encoders are those of :class:`~structloss.backbones.pstmo.PSTMO`, to
-    which :func:`transfer` brings them; the temporal one sees the visible frames only, and a decoder of half the width
-    fills in the masked ones.
+    which :func:`~structloss.backbones.pstmo.transfer` brings them; the temporal one sees the visible frames only, and a
+    decoder of half the width fills in the masked ones.
 
     Masks are drawn by `forward` unless they are given. How many frames are masked decides about shapes: it is known for
     drawn masks, is counted for given ones, and in a compiled or exported graph, where that is not possible, the
@@ -130,9 +123,9 @@ class PSTMOPretrain(Backbone):
         self.masked_joints = masked_joints
         self.maskable_joints = maskable_joints
         self.spatial_mask_token = nn.Parameter(torch.empty(1, 1, 2))
-        self.encoder = SpatialEncoder(num_joints, encoder_width, dim, drop_rate)
-        self.pos_embedding = nn.Parameter(torch.empty(1, frames, dim))
-        self.tem = TemporalStack(dim, num_heads, hidden, drop_rate, [None] * depth)
+        self.add_encoders(
+            dim=dim, hidden=hidden, encoder_width=encoder_width, num_heads=num_heads, depth=depth, drop_rate=drop_rate
+        )
         self.encoder_LN = StdNorm(dim)
         self.encoder_to_decoder = nn.Linear(dim, dim // 2, bias=False)
         self.mask_token = nn.Parameter(torch.empty(1, 1, dim // 2))
@@ -140,11 +133,6 @@ class PSTMOPretrain(Backbone):
         self.decoder = TemporalStack(dim // 2, num_heads, hidden // 2, drop_rate, [None] * decoder_depth)
         self.fcn_dec = FrameHead(dim // 2, num_joints, 2)
         self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw fresh weights as published: embeddings and tokens standard normal, layers of a stack as copies of its
-        first one, queries, keys, values and output of attention as copies of each other."""
-        draw_weights(self)
 
     def draw_masks(self) -> tuple[Tensor, Tensor]:
         """Masks for a batch, on the model's device, True = masked: `[F]` of frames, with `masked_frames` of them, and
@@ -268,51 +256,3 @@ class PSTMOPretrain(Backbone):
                 None if weight is None else weight.index_select(1, order),
             )
         ]
-
-    def official(self, key: str) -> str | Source:
-        return published_name(self, key)
-
-
-class _Shared(nn.Module):
-    """The part of a P-STMO network that pre-training provides, under the names that it has there."""
-
-    def __init__(self, model: PSTMO) -> None:
-        super().__init__()
-        self.encoder, self.pos_embedding, self.tem = model.encoder, model.pos_embedding, model.tem
-
-    def official(self, key: str) -> str | Source:
-        return published_name(self, key)
-
-
-def transfer(pretrained: nn.Module | Mapping[str, Any] | str | os.PathLike[str], model: PSTMO) -> LoadReport:
-    """Start a P-STMO network with the pre-trained encoders, the second stage of training; the rest stays as it is.
-
-    Args:
-        pretrained: a :class:`PSTMOPretrain`, or its checkpoint as :func:`~structloss.backbones.load_published` takes
-            it: a file or a state dict, by published names or ours.
-        model: the network to start; it is changed completely or not at all.
-
-    Returns:
-        What was loaded; the parts of pre-training that the network doesn't have are listed as unexpected.
-
-    Raises:
-        ArgumentError: `model` is another network.
-        MissingFileError: there is no such file.
-        CheckpointError: the file is unreadable, or its encoders are incomplete or of another size.
-    """
-    if not isinstance(model, PSTMO):
-        raise ArgumentError(f"model is a {type(model).__name__}, expected a PSTMO network.")
-    source = to_official(pretrained) if isinstance(pretrained, nn.Module) else pretrained
-    shared = _Shared(model)
-    trial = copy.deepcopy(shared)
-    report = load_published(trial, source, strict=False)
-    more = [key for key in report.unexpected if key.startswith(("encoder.", "Transformer.", "tem."))]
-    if report.mismatched or report.missing or more:
-        if report.mismatched:
-            key, found, want = report.mismatched[0]
-            why = f"{key} has shape {list(found)}, expected {list(want)}"
-        else:
-            why = f"{report.missing[0]} is missing" if report.missing else f"{more[0]} is not in the model"
-        raise CheckpointError(f"{report.source} does not hold the encoders of this {type(model).__name__}: {why}.")
-    shared.load_state_dict(trial.state_dict())
-    return report
