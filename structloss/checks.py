@@ -1,0 +1,71 @@
+"""Checks of tensors. Each raises an error that names the argument; import them from `structloss.errors`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .errors import ArgumentError, DtypeError
+
+__all__ = ["check_finite_tensors", "check_floating", "check_same_device", "check_same_shape", "check_weight"]
+
+
+def check_floating(argument: str, tensor: object) -> None:
+    """Raise unless `tensor` is a floating-point tensor."""
+    if not isinstance(tensor, Tensor):
+        raise DtypeError(f"{argument} is a {type(tensor).__name__}, expected a floating-point tensor.")
+    if not tensor.is_floating_point():
+        raise DtypeError(f"{argument} has dtype {tensor.dtype}, expected a floating-point dtype.")
+
+
+def check_same_shape(argument: str, tensor: Tensor, other: str, like: Tensor) -> None:
+    """Raise unless both tensors have the same shape."""
+    if tensor.shape != like.shape:
+        raise ArgumentError(
+            f"{argument} has shape {list(tensor.shape)}, expected {list(like.shape)}, the shape of {other}."
+        )
+
+
+def check_same_device(argument: str, tensor: Tensor, other: str, like: Tensor) -> None:
+    """Raise unless both tensors are on the same device."""
+    if tensor.device != like.device:
+        raise ArgumentError(f"{argument} is on {tensor.device}, expected {like.device}, where {other} is.")
+
+
+def check_weight(weight: Tensor | None, pred: Tensor, shape: Sequence[int]) -> Tensor | None:
+    """Check `weight` and expand it to `shape`; booleans and integers are allowed.
+
+    That it is not negative is checked on the CPU only: on a GPU the look would wait for the device, and in a compiled
+    graph it would break the graph.
+    """
+    if weight is None:
+        return None
+    if not isinstance(weight, Tensor) or weight.is_complex():
+        found = weight.dtype if isinstance(weight, Tensor) else type(weight).__name__
+        raise DtypeError(f"weight is a {found}, expected a real tensor.")
+    check_same_device("weight", weight, "pred", pred)
+    if weight.requires_grad:
+        raise ArgumentError("weight requires grad, expected one that doesn't, since no gradient flows to it.")
+    sizes = zip(weight.shape[::-1], shape[::-1], strict=False)
+    # Not `w not in (1, s)`: under torch.compile that is false for a symbolic size that a guard has made a number.
+    if weight.dim() > len(shape) or any(w != 1 and w != s for w, s in sizes):
+        raise ArgumentError(
+            f"weight has shape {list(weight.shape)}, expected {list(shape)}, the shape of pred without xyz."
+            if len(shape) != pred.dim()
+            else f"weight has shape {list(weight.shape)}, expected {list(shape)}, the shape of pred."
+        )
+    if not torch.compiler.is_compiling() and weight.device.type == "cpu" and weight.numel():
+        smallest = float(weight.min())
+        if not smallest >= 0:
+            raise ArgumentError(f"weight has the value {smallest:g}, expected values >= 0.")
+    return weight.expand(shape)
+
+
+def check_finite_tensors(**tensors: Tensor | None) -> None:
+    """Raise if any of the named tensors holds a NaN or an infinity; looks at the values, so it waits for a GPU."""
+    for argument, tensor in tensors.items():
+        if tensor is not None and tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            count = int((~torch.isfinite(tensor)).sum())
+            raise ArgumentError(f"{argument} has {count} NaN or infinite values, expected finite ones.")
