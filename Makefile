@@ -11,7 +11,7 @@ STAMP  := $(VENV)/.installed
 BENCH_STAMP := $(VENV)/.installed-bench
 TORCH_STAMP := $(VENV)/.torch-$(subst /,_,$(subst $(eval ) ,_,$(TORCH)))
 # What the native module and the package's metadata are made from; pure-Python edits need no reinstall.
-BUILD_INPUTS := pyproject.toml $(wildcard csrc/*) $(wildcard csrc/device/*) $(wildcard kernels/*)
+BUILD_INPUTS := pyproject.toml $(wildcard csrc/*) $(wildcard csrc/*/*) $(wildcard kernels/*)
 
 .PHONY: install test lint demo bench bench-step bench-micro gpu-check clean
 

@@ -58,7 +58,7 @@ def compile_for_the_cpu(source: Path, *options: str) -> ctypes.CDLL:
 @functools.cache
 def emulated_library() -> ctypes.CDLL:
     """The GPU library for the CPU; half a minute where it is not yet compiled."""
-    return compile_for_the_cpu(SOURCES / "objective.cu")
+    return compile_for_the_cpu(SOURCES / "cuda" / "objective.cu")
 
 
 class Emulation:

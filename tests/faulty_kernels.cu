@@ -1,5 +1,5 @@
 // Kernels with the faults that the emulation has to find.
-#include "device/device.hpp"
+#include "cuda/device.hpp"
 
 namespace structloss {
 

@@ -1,4 +1,4 @@
-"""The requests of the GPU library (csrc/device/request.h) as ctypes, and how tensors and skeletons go into them."""
+"""The requests of the GPU library (csrc/cuda/request.h) as ctypes, and how tensors and skeletons go into them."""
 
 from __future__ import annotations
 

@@ -1,15 +1,15 @@
 // The objective on the GPU: which kernels run for a call, on which memory. No torch here, and no host synchronisation:
 // everything is queued on the caller's stream, in memory that the caller brings.
 //
-// Without a CUDA compiler this file is C++, and the kernels run on the CPU (device/emulate.hpp).
+// Without a CUDA compiler this file is C++, and the kernels run on the CPU (emulate.hpp).
 #include <algorithm>
 
-#include "device/clip.hpp"
-#include "device/long_rows.hpp"
-#include "device/request.h"
-#include "device/sums.hpp"
+#include "clip.hpp"
+#include "request.h"
+#include "row_kernels.hpp"
+#include "sums.hpp"
 // After the numbers that terms.hpp is compiled for.
-#include "denominators.hpp"
+#include "../denominators.hpp"
 
 #if defined(_WIN32)
 #define SL_EXPORT extern "C" __declspec(dllexport)

@@ -7,8 +7,8 @@
 
 #include <type_traits>
 
-#include "ranks.hpp"
 #include "scales.hpp"
+#include "warp_hinge.hpp"
 
 namespace structloss {
 

@@ -1,4 +1,4 @@
-// The ranking hinge of one row (see rank.hpp for the mathematics) by one warp, rows of up to 512 elements.
+// The ranking hinge of one row (see cpu/rank.hpp for the mathematics) by one warp, rows of up to 512 elements.
 //
 // An element's key is a 32-bit word: above, a code that grows with its value, below, its index. Keys are sorted in
 // registers. Where codes differ, so do the values, in the same order. Where neighbours share a code, the values

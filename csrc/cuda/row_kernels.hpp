@@ -2,8 +2,8 @@
 // in device memory beyond. Worst case and usual case cost the same, and no sum depends on the order of execution.
 #pragma once
 
-#include "ranks.hpp"
 #include "scales.hpp"
+#include "warp_hinge.hpp"
 
 namespace structloss {
 

@@ -10,7 +10,7 @@
 
 #include "pack.hpp"
 #include "rank.hpp"
-#include "terms.hpp"
+#include "../terms.hpp"
 #include "transpose.hpp"
 
 #if defined(__clang__)

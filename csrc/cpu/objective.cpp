@@ -5,7 +5,7 @@
 #include <stdexcept>
 
 #include "block.hpp"
-#include "denominators.hpp"
+#include "../denominators.hpp"
 
 // One binary for every x86-64 machine: the compiler makes a version per instruction set and the loader picks.
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) && defined(__GLIBC__)

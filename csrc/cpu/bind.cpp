@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "params.h"
+#include "../params.h"
 
 namespace py = pybind11;
 using namespace structloss;
