@@ -10,17 +10,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import torch
 
 from .errors import ArgumentError, DtypeError, check_name
+
+if TYPE_CHECKING:  # whoever reads the registry only need not wait for torch
+    import torch
 
 __all__ = ["Bone", "Hinge", "Skeleton", "conversions", "convert", "flip", "get", "names"]
 
 Bone = tuple[int, int]  # (child, parent)
-Pose = TypeVar("Pose", torch.Tensor, np.ndarray)
+Pose = TypeVar("Pose", "torch.Tensor", np.ndarray)
 
 
 @dataclass(frozen=True)
@@ -444,7 +446,11 @@ def _apply(recipe: _Recipe, x: Pose) -> Pose:
     if all(isinstance(row, int) for row in recipe):
         return x[..., list(recipe), :]
     rows = [x[..., row, :] if isinstance(row, int) else sum(k * x[..., j, :] for j, k in row) for row in recipe]
-    return torch.stack(rows, dim=-2) if isinstance(x, torch.Tensor) else np.stack(rows, axis=-2)
+    if isinstance(x, np.ndarray):
+        return np.stack(rows, axis=-2)
+    import torch
+
+    return torch.stack(rows, dim=-2)
 
 
 def convert(pose: Pose, source: str, target: str, *, variant: str | None = None, confidence: bool = False) -> Pose:
@@ -475,8 +481,11 @@ def convert(pose: Pose, source: str, target: str, *, variant: str | None = None,
     """
     skeleton = get(source)
     get(target)
-    if not isinstance(pose, (torch.Tensor, np.ndarray)):
-        raise ArgumentError(f"pose is a {type(pose).__name__}, expected a torch tensor or a numpy array.")
+    if not isinstance(pose, np.ndarray):
+        import torch
+
+        if not isinstance(pose, torch.Tensor):
+            raise ArgumentError(f"pose is a {type(pose).__name__}, expected a torch tensor or a numpy array.")
     if pose.ndim < 2 or pose.shape[-2] != skeleton.num_joints or pose.shape[-1] < 1 + confidence:
         raise ArgumentError(
             f"pose has shape {tuple(pose.shape)}, expected [..., {skeleton.num_joints}, C] for skeleton {source!r}"
@@ -495,7 +504,7 @@ def convert(pose: Pose, source: str, target: str, *, variant: str | None = None,
         raise ArgumentError(f"variant is {variant!r}, expected {expected} for {source!r} to {target!r}.")
     recipes = variants[variant]
     made = any(not isinstance(row, int) for recipe in recipes for row in recipe)
-    floating = pose.is_floating_point() if isinstance(pose, torch.Tensor) else pose.dtype.kind == "f"
+    floating = pose.dtype.kind == "f" if isinstance(pose, np.ndarray) else pose.is_floating_point()
     if made and not floating:
         raise DtypeError(f"pose has dtype {pose.dtype}, expected floating point to average joints.")
     coordinates = pose.shape[-1] - confidence
@@ -512,10 +521,10 @@ def convert(pose: Pose, source: str, target: str, *, variant: str | None = None,
     if confidence:
         score = pose[..., -1]
         parents = [sorted({j for row in rows for j in _sources(row)}) for rows in zip(*recipes, strict=True)]
-        if isinstance(pose, torch.Tensor):
-            channels.append(torch.stack([score[..., p].amin(-1) for p in parents], dim=-1)[..., None])
-        else:
+        if isinstance(pose, np.ndarray):
             channels.append(np.stack([score[..., p].min(-1) for p in parents], axis=-1)[..., None])
+        else:
+            channels.append(torch.stack([score[..., p].amin(-1) for p in parents], dim=-1)[..., None])
     if len(channels) == 1:
         return channels[0]
-    return torch.cat(channels, dim=-1) if isinstance(pose, torch.Tensor) else np.concatenate(channels, axis=-1)
+    return np.concatenate(channels, axis=-1) if isinstance(pose, np.ndarray) else torch.cat(channels, dim=-1)
