@@ -8,6 +8,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from structloss.ops.backend import interpreted
+
 sys.path.insert(0, str(Path(__file__).parent))  # tests/reference and tests/golden, without making tests a package
 
 settings.register_profile(
@@ -24,6 +26,13 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 # Test processes side by side share the cores instead of each taking all of them.
 if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+
+
+def pytest_configure(config):
+    if not interpreted():
+        from interpreter import Interpreter
+
+        config.pluginmanager.register(Interpreter())
 
 
 def _seconds(item):

@@ -1,16 +1,10 @@
 """The Triton kernels in Triton's interpreter, on the CPU, against the literal definitions.
 
-TRITON_INTERPRET=1 has to be set before the kernels are imported, and changes what `structloss.backends()` says. The
-tests therefore run in a process of their own, whose report is the message of the one test that is collected here.
+They run in a process of their own: `interpreter.py`.
 """
 
 import functools
-import importlib.util
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -36,7 +30,6 @@ from test_terms import (
 
 import structloss
 from structloss import skeletons
-from structloss.ops.backend import interpreted
 
 RELATIVE = {torch.float64: 1e-12, torch.float32: 1e-5}
 DEFAULT = {"mpjpe": 1.0, "depth_ranking_joints": 0.7, "depth_ranking_frames": 2.5}
@@ -44,17 +37,8 @@ objective = functools.partial(structloss.objective, backend="triton")
 ranking_hinge = functools.partial(structloss.ranking_hinge, backend="triton")
 
 
-@pytest.mark.slow(seconds=200)
-@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
-@pytest.mark.skipif(interpreted(), reason="this is the interpreter's process")
-def test_in_the_interpreter():
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    environment.pop("STRUCTLOSS_BACKEND", None)
-    command = [sys.executable, "-m", "pytest", "-x", "--tb=short", "-p", "no:cacheprovider", __file__]
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=Path(__file__).parents[1])
-    if run.returncode != 0:
-        pytest.fail(run.stdout[-8000:] + run.stderr[-2000:], pytrace=False)
-    assert " passed" in run.stdout, "the tests below were not collected"
+pytest.importorskip("triton")
+pytestmark = pytest.mark.interpreted
 
 
 def module():
@@ -114,8 +98,6 @@ def values_and_grad(pred, target, weight):
 
 
 class TestInterpreted:
-    __test__ = interpreted()
-
     def test_it_serves_cpu_tensors(self):
         assert structloss.backends()["triton"]
         pred, target = poses(1, 2, 17)
