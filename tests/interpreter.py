@@ -21,7 +21,7 @@ class Interpreter:
 
     def __init__(self) -> None:
         self.children: dict[Path, subprocess.Popen[str]] = {}
-        self.output = tempfile.TemporaryFile("w+")  # what pytest says in the children
+        self.output = tempfile.TemporaryFile("w+")  # noqa: SIM115  (what pytest says in the children)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
