@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,7 @@ from ..errors import ArgumentError, check_choice
 from .blocks.checks import check_clip, check_size
 from .official import Source
 
-__all__ = ["KINDS", "Backbone", "Supervision"]
+__all__ = ["KINDS", "Backbone", "SecondStage", "StartsFromFirstStage", "Supervision", "TakesStatistics"]
 
 KINDS = ("sequence", "centre", "frame", "refine", "pretrain")
 """What a network does with a clip.
@@ -66,7 +67,7 @@ class Backbone(nn.Module):
     Attributes:
         gradient_checkpointing: recompute levels in the backward pass instead of keeping their activations.
         keeps: which poses of a clip the published test keeps, `"all"` or `"centre"`.
-        frame_step: the published clips take every so manieth frame.
+        frame_step: the published clips take every n-th frame.
         samples: `forward` in evaluation mode draws samples, another function than what is trained (diffusion).
     """
 
@@ -114,7 +115,7 @@ class Backbone(nn.Module):
     def _any_weight(self) -> Tensor:
         return next(self.parameters())
 
-    def run(self, block: Callable[..., Any], *inputs: Tensor) -> Any:
+    def run(self, block: nn.Module, *inputs: Any) -> Any:
         """Call a level of the network, under gradient checkpointing if that is on.
 
         Levels with batch normalisation are left alone by checkpointing under `torch.compile`, which cannot express that
@@ -161,8 +162,39 @@ class Backbone(nn.Module):
         return key
 
 
+@runtime_checkable
+class SecondStage(Protocol):
+    """A network that refines the poses of another, and can be trained behind it (Jointformer)."""
+
+    def after(self, pose: Backbone) -> Backbone:
+        """Both as one network, `pose` first and frozen."""
+        ...
+
+
+@runtime_checkable
+class StartsFromFirstStage(Protocol):
+    """A network that can start from the checkpoint of another, which was trained before it (P-STMO)."""
+
+    def load_first_stage(self, checkpoint: Mapping[str, Any] | str | os.PathLike[str]) -> object:
+        """Copy what the checkpoint has for this network.
+
+        Raises:
+            CheckpointError: it has nothing for it.
+        """
+        ...
+
+
+@runtime_checkable
+class TakesStatistics(Protocol):
+    """A network that standardises its input and its target (SimpleBaseline)."""
+
+    def set_statistics(self, *, input_mean: Tensor, input_std: Tensor, target_mean: Tensor, target_std: Tensor) -> None:
+        """Standardise by the statistics of the training data: `[J, 2]` of the input and `[J, 3]` of the target."""
+        ...
+
+
 @contextmanager
-def _statistics_untouched(norms: Sequence[nn.modules.batchnorm._BatchNorm]):
+def _statistics_untouched(norms: Sequence[nn.modules.batchnorm._BatchNorm]) -> Iterator[None]:
     """Batch statistics without an update of the running ones, while a checkpointed level is computed again.
 
     A momentum of 0 keeps them to the last bit, and keeps what autograd saves the same as in the first pass.

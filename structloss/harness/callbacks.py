@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import sys
 import time
-from typing import Any
+from typing import Any, Protocol, cast
 
 import lightning as L
-from lightning.pytorch.callbacks import Callback, RichProgressBar
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
 
 from ..errors import DataError
 
-__all__ = ["FiniteLoss", "History", "PlainProgress", "StepTimer", "progress_callback"]
+__all__ = ["FiniteLoss", "History", "PlainProgress", "StepTimer", "best_checkpoint", "progress_callback"]
 
 
 class History(Callback):
@@ -36,7 +36,7 @@ class History(Callback):
         self._append("step", trainer.global_step)
         for name, value in trainer.callback_metrics.items():
             if name.startswith("train/") and not name.endswith("_epoch"):
-                self._append(name.replace("train/", "train_").removesuffix("_step"), value)
+                self._append(name.replace("train/", "train_").removesuffix("_step"), float(value))
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.sanity_checking:
@@ -44,7 +44,18 @@ class History(Callback):
         self._append("val_step", trainer.global_step)
         for name, value in trainer.callback_metrics.items():
             if name.startswith("val/"):
-                self._append(name.replace("val/", "val_"), value)
+                self._append(name.replace("val/", "val_"), float(value))
+
+
+class TimedModule(Protocol):
+    """A module that counts the seconds of its loss's forward pass."""
+
+    loss_seconds: float
+    time_loss: bool
+
+    def synchronise(self) -> None:
+        """Wait for a GPU, if `time_loss` asks for it."""
+        ...
 
 
 class StepTimer(Callback):
@@ -61,22 +72,23 @@ class StepTimer(Callback):
         self._started = self._loss_before = 0.0
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        pl_module.time_loss = True
+        cast(TimedModule, pl_module).time_loss = True
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        self._loss_before = pl_module.loss_seconds
+        self._loss_before = cast(TimedModule, pl_module).loss_seconds
         self._started = time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        pl_module._synchronise()
+        timed = cast(TimedModule, pl_module)
+        timed.synchronise()
         self.steps += 1
         if self.steps > self.warm_up:
             self.seconds += time.perf_counter() - self._started
-            self.loss_seconds += pl_module.loss_seconds - self._loss_before
+            self.loss_seconds += timed.loss_seconds - self._loss_before
             self.clips += len(batch["input"])
 
     @property
@@ -103,7 +115,7 @@ class FiniteLoss(Callback):
 
 
 class PlainProgress(Callback):
-    """One line a validation instead of a bar, for logs and pipes.
+    """One line per validation instead of a bar, for logs and pipes.
 
     Args:
         label: put in front of every line.
@@ -132,3 +144,8 @@ class PlainProgress(Callback):
 def progress_callback(label: str = "") -> Callback:
     """A progress bar on a terminal, plain lines elsewhere."""
     return RichProgressBar(leave=False) if sys.stdout.isatty() else PlainProgress(label=label)
+
+
+def best_checkpoint(monitor: str) -> ModelCheckpoint:
+    """Keeps the weights of the epoch at which `monitor` was least, and those of the last one."""
+    return ModelCheckpoint(monitor=monitor, filename="best-{epoch}", save_last=True, enable_version_counter=False)

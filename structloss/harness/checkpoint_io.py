@@ -44,7 +44,14 @@ class SafeCheckpointIO(TorchCheckpointIO):
                 ) from error
             raise
 
-    def load_checkpoint(self, path: str | os.PathLike, map_location: Any = None, **kwargs: Any) -> dict[str, Any]:
+    def load_checkpoint(
+        self, path: str | os.PathLike, map_location: Any = None, weights_only: bool | None = True
+    ) -> dict[str, Any]:
+        """As Lightning's, but weights alone are read whatever `weights_only` says.
+
+        Raises:
+            MissingFileError, CheckpointError: no such file, unreadable, or no training checkpoint.
+        """
         path = Path(path)
         if not path.exists():
             raise MissingFileError(f"checkpoint {path} does not exist.")

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+import lightning as L
 import torch
 from torch import Tensor
 
-from ..backbones import Supervision
+from ..backbones import Backbone, Supervision
 from ..errors import ArgumentError, CheckpointError, check_choice
 from ..learned import LearnedLoss, LossNet
 from ..learned.learned_loss import PREDICTION
 from ..progress import track
 from ..skeletons import Skeleton
-from .loss_nets import endless, metres_a_unit
+from .loss_nets import endless, metres_per_unit, training_data
 
-if TYPE_CHECKING:
-    from .lifting import LiftingModule
-
-__all__ = ["LearnedSettings", "LearnedTraining"]
+__all__ = ["LearnedSettings", "LearnedTraining", "Trainee"]
 
 REGIMES = ("dynamic", "static")
 PREDICTIONS = ("evaluation", "training")
@@ -77,8 +75,30 @@ class LearnedSettings:
         return found if found.enabled else None
 
 
+class Trainee(Protocol):
+    """What a learned loss needs of the module whose backbone it helps to train."""
+
+    @property
+    def model(self) -> Backbone: ...
+
+    @property
+    def hparams(self) -> Mapping[str, Any]:
+        """With "seed", "target" and "squared_objective"."""
+        ...
+
+    @property
+    def trainer(self) -> L.Trainer: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def matched(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The batch with those frames and joints alone that the backbone predicts."""
+        ...
+
+
 class LearnedTraining:
-    """A learned loss in the hands of a :class:`~structloss.harness.lifting.LiftingModule`.
+    """A learned loss in the hands of the module that trains the backbone, a :class:`Trainee`.
 
     It is made when training begins and is no submodule: neither validation, test nor prediction knows of it, nor does
     the module's state dict. Checkpoints carry it beside that.
@@ -115,12 +135,13 @@ class LearnedTraining:
             raise ArgumentError(f"learned has settings that can't be used: {error}.") from error
 
     # ---------------------------------------------------------------------------------------------- begin, save, load
-    def begin(self, module: LiftingModule) -> None:
-        """Make the loss, take up the state of a checkpoint, and in the static regime train the loss-net."""
+    def begin(self, module: Trainee) -> None:
+        """Make the loss, restore its state from a checkpoint if there is one, and in the static regime train the loss
+        network first."""
         if self.loss is not None and self._restored is None:
             return
         with torch.random.fork_rng(devices=[]):  # the backbone sees the same random numbers as without
-            torch.manual_seed(int(module.hparams.seed))
+            torch.manual_seed(int(module.hparams["seed"]))
             steps = int(module.trainer.estimated_stepping_batches)
             self.loss = self._make(int(self.settings.warmup * steps)).to(module.device)
             if self._restored is not None:
@@ -129,10 +150,10 @@ class LearnedTraining:
             elif self.settings.regime == "static":
                 self._pretrain(module)
 
-    def _pretrain(self, module: LiftingModule) -> None:
+    def _pretrain(self, module: Trainee) -> None:
         assert self.loss is not None
         steps = self.settings.pretrain_steps
-        batches = endless(module.trainer.datamodule)
+        batches = endless(training_data(module.trainer))
         for _ in track(range(steps), "loss-net", steps > 0 and module.trainer.is_global_zero):
             self.update(module, {key: value.to(module.device) for key, value in next(batches).items()}, None)
         self.loss.freeze()
@@ -144,13 +165,13 @@ class LearnedTraining:
         return {"description": self.loss.net.description(), "state": self.loss.state_dict()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take up a state when training begins."""
+        """Keep a checkpoint's state, which is restored when training begins."""
         if state:
             self._restored = state["state"]
 
     # ------------------------------------------------------------------------------------------------------- a batch
     def step(
-        self, module: LiftingModule, batch: dict[str, Tensor], predictions: Sequence[Supervision], total: Tensor
+        self, module: Trainee, batch: dict[str, Tensor], predictions: Sequence[Supervision], total: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Let the loss-net learn from a batch, then judge the prediction that the backbone is trained on.
 
@@ -162,15 +183,17 @@ class LearnedTraining:
         seen = self.update(module, batch, prediction)
         scene = module.matched(batch)
         x = module.model.match(batch["input"])
-        term = self.loss(x, prediction, total, weight=scene["weight"], unit=metres_a_unit(scene, module.hparams.target))
+        term = self.loss(
+            x, prediction, total, weight=scene["weight"], unit=metres_per_unit(scene, module.hparams["target"])
+        )
         force = self.loss.force
-        if module.hparams.squared_objective and force.share is None:
+        if module.hparams["squared_objective"] and force.share is None:
             # Published: the backward pass of the sum starts with its value, which scales the energy's gradient too.
             term = term * (2 * total.detach()).sqrt()
         seen |= {"energy_prediction": self.loss.energy, "lambda": force.value.clone(), "force": force.ratio.clone()}
         return term, {name.replace("/", "_"): value for name, value in seen.items()}
 
-    def update(self, module: LiftingModule, batch: dict[str, Tensor], prediction: Tensor | None) -> dict[str, Tensor]:
+    def update(self, module: Trainee, batch: dict[str, Tensor], prediction: Tensor | None) -> dict[str, Tensor]:
         """A step of the loss-net; `prediction` is the backbone's of the training step, if there is one."""
         assert self.loss is not None
         if self.loss.frozen:
@@ -185,13 +208,13 @@ class LearnedTraining:
             scene["target"],
             prediction,
             weight=scene["weight"],
-            unit=metres_a_unit(scene, module.hparams.target),
+            unit=metres_per_unit(scene, module.hparams["target"]),
             lr_factor=_lr_factor(module) if self.settings.schedule else 1.0,
         )
 
 
 @torch.no_grad()
-def _evaluated(module: LiftingModule, keypoints: Tensor) -> Tensor:
+def _evaluated(module: Trainee, keypoints: Tensor) -> Tensor:
     """The backbone's prediction in evaluation mode."""
     was_training = module.model.training
     module.model.eval()
@@ -201,7 +224,7 @@ def _evaluated(module: LiftingModule, keypoints: Tensor) -> Tensor:
         module.model.train(was_training)
 
 
-def _lr_factor(module: LiftingModule) -> float:
+def _lr_factor(module: Trainee) -> float:
     """Where the backbone's learning-rate schedule is, as a share of the rate at its start."""
     optimizers = module.trainer.optimizers
     if not optimizers:  # before training

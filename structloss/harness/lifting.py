@@ -9,18 +9,22 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
-from torchmetrics import MetricCollection
+from torchmetrics import Metric, MetricCollection
 
 from .. import backbones, skeletons
+from ..backbones.base import SecondStage, StartsFromFirstStage, TakesStatistics
 from ..data import flip, flip_batch, to_millimetres
 from ..data.augment import chance
 from ..data.image_space import TARGETS, relative
 from ..errors import ArgumentError, CheckpointError, DataError, check_choice
 from ..metrics import MPJPE, MPJVE, NMPJPE, PAMPJPE, DepthOrderAccuracy
 from ..terms import check_term
+from .callbacks import best_checkpoint
 from .learned_training import LearnedSettings, LearnedTraining
+from .loss_nets import training_data
 from .objective import SQUARED_ERROR, TrainingLoss
 from .optimizers import OptimizerSettings
 from .scores import Evaluation, Scores
@@ -50,7 +54,7 @@ class LiftingModule(L.LightningModule):
         objective_options: loss term -> keywords of its function, such as `joint_weight`.
         squared_objective: minimise half of the objective's square (MixSTE's published training).
         learn_weights: learn the lambdas with the model, starting from those of `objective`.
-        learned: train a loss-net beside the backbone and add its energy to the objective (SCoTL-pose / SEAL-pose):
+        learned: train a loss network beside the backbone and add its energy to the objective (SCoTL-pose / SEAL-pose):
             settings of :class:`~structloss.harness.learned_training.LearnedSettings` and, beside them, arguments of
             :class:`structloss.learned.LearnedLoss`; {} for the defaults, None for none.
         target: "global", "root_relative" or "camera", as in the data module (the command line links the two).
@@ -59,8 +63,8 @@ class LiftingModule(L.LightningModule):
         lr: learning rate at the start (its peak under "one_cycle").
         weight_decay: on every parameter.
         schedule: "exponential" multiplies the rate by `lr_decay` after each epoch (MotionBERT, RePOSE, most others),
-            with `drop_every` by `drop` instead after every so manieth; "steps" by `lr_decay` after every `drop_every`
-            steps; "cosine" falls to 0 along half a cosine; "one_cycle" rises over the first tenth of the steps first.
+            and by `drop` instead after every `drop_every`-th; "steps" by `lr_decay` after every `drop_every` steps;
+            "cosine" falls to 0 along half a cosine; "one_cycle" rises over the first tenth of the steps first.
         lr_decay: see `schedule`.
         drop_every: see `schedule`; 0 is never.
         drop: see `schedule`.
@@ -125,7 +129,7 @@ class LiftingModule(L.LightningModule):
             self._start_from(init_from)
         if refine is not None:
             second = backbones.create(refine)
-            if not hasattr(second, "after"):
+            if not isinstance(second, SecondStage):
                 raise ArgumentError(f"refine is {refine!r}, expected a second stage that trains by itself.")
             self.model = second.after(self.model)
         if compile:
@@ -137,8 +141,12 @@ class LiftingModule(L.LightningModule):
         self._check_learned(backbone, settings, standardise)
         joints = self._predicted_joints()
         self.learned = None if settings is None else LearnedTraining(settings, self.skeleton, joints)
-        positions = {"mpjpe": MPJPE(), "pa_mpjpe": PAMPJPE(), "n_mpjpe": NMPJPE(), "mpjve": MPJVE()}
-        order = {f"depth_order_{over}": DepthOrderAccuracy(over=over) for over in ("joints", "frames")}
+        positions: dict[str, Metric | MetricCollection] = {
+            "mpjpe": MPJPE(), "pa_mpjpe": PAMPJPE(), "n_mpjpe": NMPJPE(), "mpjve": MPJVE()
+        }  # fmt: skip
+        order: dict[str, Metric | MetricCollection] = {
+            f"depth_order_{over}": DepthOrderAccuracy(over=over) for over in ("joints", "frames")
+        }
         self.val_metrics, self.val_order = (
             MetricCollection(metrics, prefix="val/", compute_groups=False) for metrics in (positions, order)
         )
@@ -150,6 +158,8 @@ class LiftingModule(L.LightningModule):
         self._scores: Scores | None = None
         #: seconds spent in the loss's forward pass, where its gradient is computed too; see callbacks.StepTimer
         self.loss_seconds = 0.0
+        #: whether they are counted on a GPU too, which then has to be waited for
+        self.time_loss = False
 
     def forward(self, keypoints: Tensor) -> Tensor:
         """`[B, T, J, C]` (x, y, confidence) -> `[B, T, J, 3]` in normalised image space."""
@@ -158,16 +168,16 @@ class LiftingModule(L.LightningModule):
     def on_train_batch_start(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         # Dropout and noise depend on where in training we are, not on how we got here: a resumed run draws the same.
         self._fade_batch_norm_momentum()
-        place = [self.hparams.seed, self.current_epoch, batch_idx, self.global_rank]
+        place = [self.hparams["seed"], self.current_epoch, batch_idx, self.global_rank]
         torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0]) >> 1)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         batch = self._augment(batch)
         predictions = self.model.supervise(batch["input"], batch["target"], batch["weight"])
-        self._synchronise()
+        self.synchronise()
         started = time.perf_counter()
         total, terms = self.loss(predictions)
-        self._synchronise()
+        self.synchronise()
         self.loss_seconds += time.perf_counter() - started
         if self.learned is not None:
             energy, seen = self.learned.step(self, batch, predictions, total)
@@ -191,7 +201,7 @@ class LiftingModule(L.LightningModule):
 
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         poses = self._score(batch, self.test_metrics, self.test_order)
-        if self._scores is not None:
+        if self._scores is not None and poses is not None:
             self._scores.update(self, poses, batch)
 
     def on_test_epoch_end(self) -> None:
@@ -208,7 +218,7 @@ class LiftingModule(L.LightningModule):
 
     def to_millimetres(self, prediction: Tensor, batch: dict[str, Tensor]) -> Tensor:
         """Camera-space poses in mm from a prediction in the space of the target, for a batch of the same frames."""
-        return to_millimetres(prediction, batch, self.hparams.target, root=self.skeleton.pelvis)
+        return to_millimetres(prediction, batch, self.hparams["target"], root=self.skeleton.pelvis)
 
     def matched(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The batch with those frames and joints alone that the network predicts."""
@@ -217,33 +227,33 @@ class LiftingModule(L.LightningModule):
     def predict_image_space(self, keypoints: Tensor) -> Tensor:
         """Prediction in normalised image space, averaged with that of the mirrored input if `flip_test` is set."""
         prediction = self.model(keypoints)
-        if self.hparams.flip_test:
+        if self.hparams["flip_test"]:
             mirrored = self.model(flip(keypoints, self.skeleton))
             prediction = (prediction + flip(mirrored, self.skeleton)) / 2
         return prediction
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         steps = int(self.trainer.estimated_stepping_batches)
         return self.optimization.build(self.model.parameters(), steps, undecayed=self.loss.parameters())
 
     def configure_callbacks(self) -> list[Callback]:
         found: list[Callback] = []
-        if self.hparams.ema is not None:
-            found.append(EMAWeightAveraging(decay=self.hparams.ema))
+        if self.hparams["ema"] is not None:
+            found.append(EMAWeightAveraging(decay=self.hparams["ema"]))
         if self.model.kind == "pretrain":
-            options = {"filename": "best-{epoch}", "save_last": True, "enable_version_counter": False}
-            found.append(ModelCheckpoint(monitor="val/loss", **options))
+            found.append(best_checkpoint("val/loss"))
         return found
 
     def on_fit_start(self) -> None:
-        if self.hparams.standardise:
-            self.model.set_statistics(**self.trainer.datamodule.train_dataset.statistics())
+        if self.hparams["standardise"]:
+            assert isinstance(self.model, TakesStatistics)  # as the constructor has checked
+            self.model.set_statistics(**training_data(self.trainer).train_dataset.statistics())
         if self.learned is not None:
             self.learned.begin(self)
 
     def _fade_batch_norm_momentum(self) -> None:
-        """Called at every batch, not epoch by epoch: a run that is taken up within an epoch needs it too."""
-        last = self.hparams.batch_norm_momentum
+        """Called at every batch, not epoch by epoch: a run that is resumed within an epoch needs it too."""
+        last = self.hparams["batch_norm_momentum"]
         if last is None:
             return
         epochs = self.trainer.max_epochs or -1
@@ -263,7 +273,7 @@ class LiftingModule(L.LightningModule):
                     f"{name} has NaN or infinite values at step {self.global_step}, expected finite weights; try a "
                     "lower lr. No checkpoint is written, the last good one is as it was."
                 )
-        if self.hparams.standardise:  # the published state dict has no place for them
+        if self.hparams["standardise"]:  # the published state dict has no place for them
             names = ("input_mean", "input_std", "output_mean", "output_std")
             checkpoint["statistics"] = {name: getattr(self.model, name) for name in names}
         if self.learned is not None:
@@ -285,7 +295,7 @@ class LiftingModule(L.LightningModule):
         try:
             backbones.load_published(self.model, path)
         except CheckpointError:
-            if not hasattr(self.model, "load_first_stage"):
+            if not isinstance(self.model, StartsFromFirstStage):
                 raise
             self.model.load_first_stage(path)
 
@@ -306,9 +316,9 @@ class LiftingModule(L.LightningModule):
                 f"skeleton is {self.skeleton.name!r} with {self.skeleton.num_joints} joints, expected one with "
                 f"{' or '.join(map(str, self.model.joints))} for {backbone}."
             )
-        if standardise and not hasattr(self.model, "set_statistics"):
+        if standardise and not isinstance(self.model, TakesStatistics):
             raise ArgumentError(f"standardise is True, expected False for {backbone}, which takes no statistics.")
-        structural = sorted(set(self.hparams.objective or REPOSE_OBJECTIVE) - {SQUARED_ERROR, "mpjpe"})
+        structural = sorted(set(self.hparams["objective"] or REPOSE_OBJECTIVE) - {SQUARED_ERROR, "mpjpe"})
         if standardise and structural:
             raise ArgumentError(
                 f"standardise is True, expected False with {structural[0]!r} in the objective: standardised poses "
@@ -332,10 +342,10 @@ class LiftingModule(L.LightningModule):
         return self.model.match(every)[0, 0].tolist()
 
     def _augment(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        if self.hparams.flip_probability == 0:
+        if self.hparams["flip_probability"] == 0:
             return batch
-        drawn = chance(self.hparams.seed, self.current_epoch, batch["index"])
-        return flip_batch(batch, drawn < self.hparams.flip_probability, self.skeleton)
+        drawn = chance(self.hparams["seed"], self.current_epoch, batch["index"])
+        return flip_batch(batch, drawn < self.hparams["flip_probability"], self.skeleton)
 
     def score(self, batch: dict[str, Tensor], positions: MetricCollection, order: MetricCollection) -> Tensor:
         """Update the metrics with a batch; returns the predicted camera-space poses `[B, T, J, 3]`, mm.
@@ -365,9 +375,9 @@ class LiftingModule(L.LightningModule):
             self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=len(batch["input"]))
         return poses
 
-    def _synchronise(self) -> None:
-        # Only to tell the loss's share of the step; a GPU queue must not be drained for it unless someone asks.
-        if getattr(self, "time_loss", False) and self.device.type == "cuda":
+    def synchronise(self) -> None:
+        """Wait for a GPU, to tell the loss's share of the step; its queue is not drained unless `time_loss` is set."""
+        if self.time_loss and self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
 

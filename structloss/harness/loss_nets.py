@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
+import lightning as L
 import torch
 from torch import Tensor
 
@@ -17,7 +18,7 @@ from ..progress import track
 from .checkpoint_io import SafeCheckpointIO
 from .optimizers import OptimizerSettings
 
-__all__ = ["endless", "load_loss_net", "metres_a_unit", "scenes", "train_loss_net"]
+__all__ = ["endless", "load_loss_net", "metres_per_unit", "scenes", "train_loss_net", "training_data"]
 
 
 def load_loss_net(path: str | os.PathLike[str]) -> LossNet:
@@ -43,11 +44,11 @@ def load_loss_net(path: str | os.PathLike[str]) -> LossNet:
 def scenes(batch: Mapping[str, Tensor], target: str) -> tuple[Tensor, Tensor, Tensor, float | Tensor]:
     """2D `[B, T, J, 2 or 3]`, true poses `[B, T, J, 3]` in the space of the `target`, weights `[B, T, J]`, and metres a
     unit of the poses."""
-    return batch["input"], batch["target"], batch["weight"], metres_a_unit(batch, target)
+    return batch["input"], batch["target"], batch["weight"], metres_per_unit(batch, target)
 
 
-def metres_a_unit(batch: Mapping[str, Tensor], target: str) -> float | Tensor:
-    """Metres a unit of poses in the space of the `target`, a number or `[B, T]`."""
+def metres_per_unit(batch: Mapping[str, Tensor], target: str) -> float | Tensor:
+    """Metres per unit of poses in the space of the `target`, a number or `[B, T]`."""
     return 1.0 if target == "camera" else batch["factor"] / 1000
 
 
@@ -89,8 +90,7 @@ def train_loss_net(
         torch.manual_seed(seed)
         skeleton = data.skeleton.name if isinstance(net, str) else net.skeleton.name
         loss = LearnedLoss(net, skeleton=skeleton, lr=lr, **{"negatives": kinds, **options}).to(device)
-        schedule = OptimizerSettings(schedule="one_cycle").build([torch.nn.Parameter(torch.zeros(1))], steps)
-        factor = schedule["lr_scheduler"]["scheduler"].lr_lambdas[0]
+        factor = OptimizerSettings(schedule="one_cycle").factor(steps)
         curves: dict[str, list[float]] = {"step": []}
         batches = endless(data)
         for step in track(range(steps), "loss-net", progress):
@@ -103,6 +103,11 @@ def train_loss_net(
                 curves.setdefault(name, []).append(float(value))
     loss.freeze()
     return loss, curves
+
+
+def training_data(trainer: L.Trainer) -> MotionDataModule:
+    """The data module that the trainer fits; Lightning's types don't tell of it."""
+    return cast(MotionDataModule, trainer.datamodule)  # type: ignore[attr-defined]  # set by Trainer.fit
 
 
 def endless(data: MotionDataModule) -> Iterator[dict[str, Tensor]]:

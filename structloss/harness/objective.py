@@ -58,29 +58,35 @@ class TrainingLoss(nn.Module):
 
     def forward(self, predictions: Sequence[Supervision]) -> tuple[Tensor, dict[str, Tensor]]:
         """The total, and every term's value without its lambda, summed over the predictions by their shares."""
-        total: Tensor | None = None
+        total: Tensor | float = 0.0
         values: dict[str, Tensor] = {}
         for one in predictions:
-            parts: dict[str, Tensor] = {}
-            loss: Tensor | float = 0.0
-            if self.terms is not None:
-                loss, fused = self.terms(one.prediction, one.target, one.weight)
-                parts |= fused
-            if self.squared_error:
-                parts[SQUARED_ERROR] = _mean_squared_error(one)
-                loss = loss + self.squared_error * parts[SQUARED_ERROR]
-            total = one.share * loss if total is None else total + one.share * loss
-            for name, value in parts.items():
-                value = one.share * value.detach()
+            loss, parts = self._of(one)
+            total = total + one.share * loss
+            for name, part in parts.items():
+                value = one.share * part.detach()
                 values[name] = values[name] + value if name in values else value
-        assert total is not None
+        assert isinstance(total, Tensor)  # there is a prediction
         return (total.square() / 2 if self.squared else total), values
+
+    def _of(self, one: Supervision) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of a prediction, and its terms without their lambdas."""
+        parts: dict[str, Tensor] = {}
+        loss: Tensor | float = 0.0
+        if self.terms is not None:
+            loss, fused = self.terms(one.prediction, one.target, one.weight)
+            parts |= fused
+        if self.squared_error:
+            parts[SQUARED_ERROR] = _mean_squared_error(one)
+            loss = loss + self.squared_error * parts[SQUARED_ERROR]
+        assert isinstance(loss, Tensor)  # the constructor wants a term
+        return loss, parts
 
     def learned_weights(self) -> dict[str, Tensor]:
         """Term -> lambda as it is now, detached, where they are learned; empty otherwise."""
         if not isinstance(self.terms, losses.LearnedWeights):
             return {}
-        return {name: value.detach() for name, value in self.terms.current_weights().items()}
+        return {name: torch.as_tensor(value).detach() for name, value in self.terms.current_weights().items()}
 
 
 def _mean_squared_error(one: Supervision) -> Tensor:

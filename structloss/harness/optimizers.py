@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import nn
 
 from ..errors import ArgumentError, check_choice
@@ -19,8 +20,7 @@ OPTIMIZERS = ("adamw", "adam", "amsgrad")
 """`"amsgrad"` is Adam with AMSGrad (VideoPose3D, MHFormer, P-STMO, STCFormer)."""
 
 SCHEDULES = ("exponential", "steps", "cosine", "one_cycle")
-"""- `"exponential"`: times `lr_decay` after every epoch; with `drop_every`, times `drop` instead after every so manieth
-  (MHFormer).
+"""- `"exponential"`: times `lr_decay` after every epoch, but times `drop` after every `drop_every`-th (MHFormer).
 - `"steps"`: times `lr_decay` after every `drop_every` optimizer steps (SimpleBaseline, SemGCN).
 - `"cosine"`: half a cosine to 0 over all steps (Jointformer).
 - `"one_cycle"`: a line up over the first tenth of the steps, then half a cosine down (ours)."""
@@ -61,7 +61,7 @@ class OptimizerSettings:
 
     def build(
         self, parameters: Iterable[nn.Parameter], total_steps: int, undecayed: Iterable[nn.Parameter] = ()
-    ) -> dict[str, Any]:
+    ) -> OptimizerLRSchedulerConfig:
         """What Lightning's `configure_optimizers` returns; parameters without gradient are left out, `undecayed` ones
         have no weight decay."""
         trained: list[Any] = [{"params": [p for p in parameters if p.requires_grad]}]
@@ -73,11 +73,16 @@ class OptimizerSettings:
             optimizer = torch.optim.Adam(
                 trained, lr=self.lr, weight_decay=self.weight_decay, amsgrad=self.optimizer == "amsgrad"
             )
-        # Functions of the step or epoch alone, so that a resumed run may be given more steps.
-        factor = functools.partial(_FACTORS[self.schedule], settings=self, total=max(2, total_steps))
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.factor(total_steps))
         interval = "epoch" if self.schedule == "exponential" else "step"
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": interval}}
+
+    def factor(self, total_steps: int) -> Callable[[int], float]:
+        """The schedule: what the rate at the start is multiplied by, at each epoch ("exponential") or step.
+
+        It knows nothing of the steps before, so that a resumed run may be given more of them.
+        """
+        return functools.partial(_FACTORS[self.schedule], settings=self, total=max(2, total_steps))
 
 
 def _exponential(epoch: int, settings: OptimizerSettings, total: int) -> float:

@@ -96,6 +96,7 @@ class Restart(Checkpoint):
 
 def _validates_next(trainer: L.Trainer) -> bool:
     loop = trainer.fit_loop
+    assert loop._data_fetcher is not None  # while training
     return loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
 
 

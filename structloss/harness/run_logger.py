@@ -1,9 +1,10 @@
-"""The log of a run, metrics.csv, which a resumed run goes on with instead of starting anew."""
+"""The log of a run, metrics.csv, which a resumed run continues instead of starting anew."""
 
 from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import cast
 
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
@@ -32,7 +33,8 @@ class _Writer(ExperimentWriter):
         path = Path(self.metrics_file_path)
         kept = [row for row in read_metrics(path) if int(row["step"]) < self._first_step]
         path.unlink(missing_ok=True)
-        self.metrics = [{key: value for key, value in row.items() if value != ""} for row in kept]
+        rows = [{key: value for key, value in row.items() if value != ""} for row in kept]
+        self.metrics = cast(list[dict[str, float]], rows)  # as the file has them, to the letter
         if kept:
             self.save()
 
@@ -46,7 +48,7 @@ class _Writer(ExperimentWriter):
 
 
 class RunLogger(CSVLogger):
-    """Lightning's CSVLogger, `save_dir/name/version_N/metrics.csv`, for runs that are taken up again."""
+    """Lightning's CSVLogger, `save_dir/name/version_N/metrics.csv`, for runs that can be resumed."""
 
     first_step = 0
     """Step from which this process logs; rows of earlier steps are kept."""
@@ -57,7 +59,7 @@ class RunLogger(CSVLogger):
         if self._experiment is None:
             self._fs.makedirs(self.root_dir, exist_ok=True)
             self._experiment = _Writer(self.log_dir, self.first_step)
-        return self._experiment
+        return cast(_Writer, self._experiment)
 
     def resume(self, version: int, first_step: int) -> None:
         """Log into the folder of an earlier part of the run."""

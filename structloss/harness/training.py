@@ -6,6 +6,7 @@ import logging
 import sys
 import time
 import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from tempfile import TemporaryDirectory
 
 import lightning as L
 
+from ..data import MotionDataModule
 from .callbacks import FiniteLoss, History, StepTimer, progress_callback
 from .evaluation import Evaluation, evaluate
 from .lifting import LiftingModule
@@ -42,7 +44,7 @@ class TrainedModel:
 
 
 @contextmanager
-def quiet_lightning():
+def quiet_lightning() -> Iterator[None]:
     """Keep Lightning's banners and advice out of a command's output; its errors stay."""
     loggers = [logging.getLogger(name) for name in ("lightning", "lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
@@ -60,7 +62,7 @@ def quiet_lightning():
 
 def train(
     module: LiftingModule,
-    data: L.LightningDataModule,
+    data: MotionDataModule,
     *,
     steps: int,
     validations: int = 3,
@@ -76,7 +78,7 @@ def train(
         module: a fresh module; trained in place.
         data: the data module; its order depends on its own seed alone.
         steps: optimizer steps, > 0.
-        validations: how often to look at the held-out subjects on the way; 0 for never.
+        validations: how often to validate on the held-out subjects on the way; 0 for never.
         label: shown with the progress.
         seed: of everything random in training (dropout, mirroring has its own).
         clip: clip gradients to this norm; 0 for never.
