@@ -161,7 +161,7 @@ def test_outputs_are_never_overwritten_by_accident(clips, tmp_path, capsys):
     save_archive(tmp_path / "a.npz", clips)
     small = ("--subjects", 1, "--clips", 1, "--frames", 5)
     before = (tmp_path / "a.npz").read_bytes()
-    assert "exists already, expected a new name, or --overwrite" in refused(
+    assert "exists already, expected a new name; set overwrite to replace it" in refused(
         capsys, "synthetic", tmp_path / "a.npz", *small
     )
     assert (tmp_path / "a.npz").read_bytes() == before
@@ -368,7 +368,7 @@ def test_reports_of_all_readers(tmp_path):
     fake_data.write_h3wb_npz(tmp_path / "h3wb", frames=5)
     fake_data.write_pickle(tmp_path / "sh.pkl", fake_data.h36m_pickle())
     report = inspect_data(tmp_path / "3dhp")
-    assert "S1/Seq2 has 20 frames a camera, expected 12430" in report.problems and report.fps == [25, 50]
+    assert "S1/Seq2 has 20 frames per camera, expected 12430" in report.problems and report.fps == [25, 50]
     assert report.known == pytest.approx(1 - 6 * 3 / 600) and any("several frame rates" in n for n in report.notes)
     report = inspect_data(tmp_path / "h3wb")
     assert any("single poses" in note for note in report.notes) and report.fps == [] and report.joints == 133

@@ -686,7 +686,7 @@ def test_formats_are_told_apart(content, tmp_path):
     assert set(expected.values()) | {"archive"} == set(FORMATS)
     fails(lambda: detect(tmp_path / "h36m" / "data_2d_h36m_gt.npz"), "2D keypoints only")
     (tmp_path / "mocap-bvh" / "x.amc").touch()
-    fails(lambda: detect(tmp_path / "mocap-bvh"), "several formats, bvh, amc")
+    fails(lambda: detect(tmp_path / "mocap-bvh"), "several formats, amc, bvh")
     fails(lambda: detect(folder("empty")), "no file of a known format")
     np.savez(tmp_path / "odd.npz", a=1, b=2)
     fails(lambda: detect(tmp_path / "odd.npz"), "arrays a, b", "positions_3d")

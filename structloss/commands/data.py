@@ -1,177 +1,205 @@
-"""`structloss data inspect | convert | synthetic`."""
+"""`structloss data`: inspect, convert, synthetic, formats."""
 
 from __future__ import annotations
 
-import json
-import os
-import sys
-import warnings
-from collections.abc import Iterator, Sequence
+import argparse
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..data.archive import load_archive, save_archive
-from ..data.clips import Clip
-from ..data.formats.detect import MOCAP, detect
-from ..data.formats.unpickle import npz_members
-from ..data.inspection import inspect_data
-from ..data.observation import observe
-from ..data.opening import open_data
-from ..data.store import SUFFIX, PoseStore, is_store, save_store
-from ..data.synthetic import generate_clips
-from ..errors import ArgumentError, DataError, StructlossError
+from ._parser import Parser, command, options, positive
 
-__all__ = ["convert", "inspect", "synthetic"]
+if TYPE_CHECKING:
+    from ..data.conversion import Written
 
-RATE = 50.0
-"""Frames per second that motion capture is resampled to, those of Human3.6M."""
+__all__ = ["add", "convert", "formats", "inspect", "synthetic"]
 
 
-def inspect(path: str, *, as_json: bool = False, **options: Any) -> None:
+def add(commands: argparse._SubParsersAction) -> None:
+    parser = command(
+        commands,
+        "data",
+        "inspect a data set, convert it to a pose store that opens at once, or make a synthetic one",
+        "  structloss data inspect data_3d_h36m.npz --keypoints gt\n"
+        "  structloss data convert data_3d_h36m.npz h36m.poses --keypoints cpn_ft_h36m_dbb\n"
+        "  structloss data convert 16_02.amc motion.npz\n"
+        "  structloss data synthetic people.npz --subjects 8\n"
+        "  structloss data formats\n",
+    )
+    parser.set_defaults(run=lambda _: parser.print_help())
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", parser_class=_Parser)
+    _add_inspect(actions)
+    _add_convert(actions)
+    _add_synthetic(actions)
+    _add_formats(actions)
+
+
+class _Parser(Parser):
+    """Adds some of its arguments when it is used: what the formats take is not asked by `structloss --help`."""
+
+    late: Callable[[argparse.ArgumentParser], None] | None = None
+
+    def parse_known_args(self, *arguments: Any, **keywords: Any) -> Any:
+        late, self.late = self.late, None
+        if late is not None:
+            late(self)
+        return super().parse_known_args(*arguments, **keywords)
+
+
+def _add_inspect(actions: argparse._SubParsersAction) -> None:
+    parser = command(
+        actions,
+        "inspect",
+        "print what a file or folder holds, and what looks wrong with it",
+        "  structloss data inspect h36m_sh_conf_cam_source_final.pkl\n"
+        "  structloss data inspect mpi_inf_3dhp/ --json\n"
+        "  structloss data inspect walk.bvh --scale 0.01 --up z\n",
+    )
+    parser.add_argument("path", help="file or folder, see structloss data formats")
+    parser.add_argument("--json", action="store_true", dest="as_json", help="print JSON, with every bone's length")
+    parser.set_defaults(run=_run(inspect))
+    assert isinstance(parser, _Parser)
+    parser.late = _add_format_options
+
+
+def _add_convert(actions: argparse._SubParsersAction) -> None:
+    parser = command(
+        actions,
+        "convert",
+        "write a data set of any format as a pose store (OUT.poses) or, motion capture, as a clip archive (OUT.npz)",
+        "  structloss data convert data_3d_h36m.npz h36m-cpn.poses --keypoints cpn_ft_h36m_dbb\n"
+        "  structloss data convert h36m_sh_conf_cam_source_final.pkl h36m-sh.poses\n"
+        "  structloss data convert MB3D_f243s81/H36M-SH clips.poses --reference h36m_sh_conf_cam_source_final.pkl\n"
+        "  structloss data convert mpi_inf_3dhp/ 3dhp.poses\n"
+        "  structloss data convert cmu/16_02.amc jump.npz --fps 50\n"
+        "  structloss data convert recordings/ seen.poses --joints map.yaml --views 2 --detections exact\n",
+    )
+    parser.add_argument("path", help="file or folder, see structloss data formats")
+    parser.add_argument("out", help="what to write: a name that ends in .poses or .npz")
+    parser.add_argument(
+        "--fps", type=float, help="frames per second to resample clips to (default: 50 for motion capture)"
+    )
+    _add_observing(parser)
+    parser.add_argument("--seed", type=int, help="of simulated detections (default: 0)")
+    parser.set_defaults(run=_run(convert))
+    assert isinstance(parser, _Parser)
+    parser.late = _add_format_options
+
+
+def _add_synthetic(actions: argparse._SubParsersAction) -> None:
+    parser = command(
+        actions,
+        "synthetic",
+        "make motion of people of several sizes who walk, reach, squat, turn, sit down and move at random",
+        "  structloss data synthetic people.npz\n"
+        "  structloss data synthetic people.poses --subjects 8 --clips 4 --frames 300 --seed 1\n",
+    )
+    parser.add_argument("out", help="what to write: a name that ends in .npz (clips) or .poses (seen by cameras)")
+    parser.add_argument("--subjects", type=positive, default=24, help="people (default: 24)")
+    parser.add_argument("--clips", type=positive, default=6, help="clips of each person (default: 6)")
+    parser.add_argument("--frames", type=positive, default=500, help="frames per clip, 50 per second (default: 500)")
+    _add_observing(parser)
+    parser.add_argument("--seed", type=int, default=0, help="of everything (default: 0)")
+    parser.set_defaults(run=_run(synthetic))
+
+
+def _add_formats(actions: argparse._SubParsersAction) -> None:
+    parser = command(
+        actions,
+        "formats",
+        "list the data formats, how each is told from its files, and its options",
+        "  structloss data formats\n",
+    )
+    parser.set_defaults(run=_run(formats))
+
+
+def _add_format_options(parser: argparse.ArgumentParser) -> None:
+    """The options of all formats, those that the same formats take in one group."""
+    from ..data.formats.registry import FORMATS
+
+    groups: dict[tuple[str, ...], Any] = {}
+    for option in {option.name: option for entry in FORMATS.values() for option in entry.options}.values():
+        takers = tuple(name for name, entry in FORMATS.items() if entry.takes(option.name))
+        if takers not in groups:
+            groups[takers] = parser.add_argument_group(f"options of the format{'s' * (len(takers) > 1)} {_row(takers)}")
+        groups[takers].add_argument(
+            _flag(option.name), metavar=option.metavar, type=option.type, choices=option.choices, help=option.says
+        )
+
+
+def _add_observing(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--views", type=positive, help="cameras that see each clip, 1 to 4 (default: 4)")
+    parser.add_argument("--detections", choices=("simulated", "exact"), help="2D keypoints (default: simulated)")
+    parser.add_argument("--overwrite", action="store_true", help="replace what was written there before")
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _row(names: tuple[str, ...]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _run(action: Callable[..., None]) -> Callable[[argparse.Namespace], None]:
+    return lambda arguments: action(**options(arguments))
+
+
+def inspect(path: str, *, as_json: bool = False, **settings: Any) -> None:
     """Print what a data set holds and what looks wrong with it; see :func:`~structloss.data.opening.open_data`."""
-    report = inspect_data(path, progress=True, **options)
+    import json
+
+    from ..data.inspection import inspect_data
+
+    report = inspect_data(path, progress=True, **settings)
     print(json.dumps(report.to_dict(), indent=2, allow_nan=False) if as_json else report)
 
 
-def convert(
-    path: str,
-    out: str,
-    *,
-    views: int | None = None,
-    detections: str | None = None,
-    seed: int | None = None,
-    overwrite: bool = False,
-    fps: float | None = None,
-    **options: Any,
-) -> None:
-    """Write a data set as a pose store, or motion in the world as a clip archive.
+def convert(path: str, out: str, **settings: Any) -> None:
+    """Convert a data set and print what was written; see :func:`~structloss.data.conversion.convert_data`."""
+    from ..data.conversion import convert_data
 
-    Args:
-        path: any file or folder that :func:`~structloss.data.opening.open_data` reads.
-        out: ends in `.poses` (pose store; clips are seen by cameras) or `.npz` (clip archive).
-        views, detections, seed: of :func:`~structloss.data.observation.observe`, for clips that become a store.
-        overwrite: replace what is at `out`.
-        fps: rate of the clips; None resamples motion capture to :data:`RATE` and leaves archives as they are.
-        options: further ones of :func:`~structloss.data.opening.open_data`.
-
-    Raises:
-        ArgumentError: another ending of `out`, something is there already, or an option that has no use here.
-        DataError, MissingFileError: as :func:`~structloss.data.opening.open_data`; `out` can't be written.
-    """
-    target = _checked_out(out, overwrite)
-    kind = detect(path)
-    observing = {"views": views, "detections": detections, "seed": seed}
-    given = {name: value for name, value in observing.items() if value is not None}
     with _short_warnings():
-        if kind in MOCAP and fps is None:
-            fps = RATE
-        data = open_data(path, fps=fps, progress=True, **options)
-    if isinstance(data, PoseStore):
-        if given:
-            raise ArgumentError(
-                f"{min(given)} is given for {path} ({kind}), which has its own; expected it with clips."
-            )
-        if target.suffix == ".npz":
-            raise ArgumentError(
-                f"{path} ({kind}) is what cameras saw, not motion in the world; expected an output ending in {SUFFIX}."
-            )
-        _write(data, target, overwrite)
-    else:
-        meta = load_archive(path)[1] if kind == "archive" else {"source": f"{Path(path).name} ({kind})"}
-        _write_clips(data, target, overwrite, meta, given)
+        written = convert_data(path, out, progress=True, **settings)
+    _print(written)
 
 
-def synthetic(
-    out: str,
-    *,
-    subjects: int = 24,
-    clips: int = 6,
-    frames: int = 500,
-    seed: int = 0,
-    views: int | None = None,
-    detections: str | None = None,
-    overwrite: bool = False,
-) -> None:
-    """Write synthetic motion as a clip archive or, seen by cameras, as a pose store.
+def synthetic(out: str, **settings: Any) -> None:
+    """Make motion and print what was written; see :func:`~structloss.data.conversion.write_synthetic`."""
+    from ..data.conversion import write_synthetic
 
-    Args:
-        out: ends in `.npz` or `.poses`.
-        subjects, clips, frames, seed: of :func:`~structloss.data.generate_clips`; clips is per subject.
-        views, detections: of :func:`~structloss.data.observation.observe`.
-        overwrite: replace what is at `out`.
-    """
-    target = _checked_out(out, overwrite)
-    made = generate_clips(subjects, clips, frames, seed, progress=True)
-    observing = {"views": views, "detections": detections}
-    given = {name: value for name, value in observing.items() if value is not None}
-    if target.suffix == SUFFIX:
-        given["seed"] = seed
-    _write_clips(made, target, overwrite, {"source": f"synthetic motion, seed {seed}"}, given)
+    _print(write_synthetic(out, progress=True, **settings))
 
 
-def _checked_out(out: str | os.PathLike[str], overwrite: bool) -> Path:
-    """The output, before minutes are spent on reading the input."""
-    path = Path(out)
-    if path.suffix not in (".npz", SUFFIX):
-        raise ArgumentError(
-            f"the output is {str(out)!r}, expected a name that ends in {SUFFIX} (pose store) or .npz (clip archive)."
-        )
-    if path.exists():
-        ours = is_store(path) if path.suffix == SUFFIX else path.is_file() and "meta" in npz_members(path)
-        if not ours:
-            raise ArgumentError(f"{path} exists already and is something else, expected a new name.")
-        if not overwrite:
-            raise ArgumentError(f"{path} exists already, expected a new name, or --overwrite.")
-    return path
+def formats() -> None:
+    """Print all formats with how they are told and what options they take."""
+    from ..data.formats.registry import FORMATS
+
+    for name, entry in FORMATS.items():
+        print(f"{name:13} {entry.says}")
+        shown = {
+            "files": [f"*{suffix}" for suffix in entry.suffixes],
+            "arrays": entry.arrays,
+            "in a folder": entry.folder,
+            "options": [_flag(option.name) for option in entry.options],
+        }
+        for what, values in shown.items():
+            if values:
+                print(f"{'':13} {what}: {', '.join(values)}")
 
 
-def _write_clips(
-    clips: Sequence[Clip], target: Path, overwrite: bool, meta: dict[str, Any], observing: dict[str, Any]
-) -> None:
-    if target.suffix == SUFFIX:
-        store = observe(clips, progress=True, **observing)
-        store.source["data"] = meta.get("source", "")
-        _write(store, target, overwrite)
-        return
-    if observing:
-        raise ArgumentError(f"{min(observing)} is given, expected it with an output that ends in {SUFFIX}.")
-    with _writing(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        save_archive(target, clips, meta)
-    frames = sum(map(len, clips))
-    print(f"wrote {target}: {len(clips)} clips, {frames} frames at {clips[0].fps:g} fps, {_size(target)}")
-
-
-def _write(store: PoseStore, target: Path, overwrite: bool) -> None:
-    with _writing(target):
-        save_store(store, target, overwrite=overwrite)
-    content = f"{len(store.motions)} motions in {len(store.views)} views, {store.frames} frames"
-    print(f"wrote {target}: {content}, {_size(target)}")
-    for note in store.source.get("notes", []):
+def _print(written: Written) -> None:
+    print(f"wrote {written.path}: {written.content}, {written.size / 1e6:.1f} MB")
+    for note in written.notes:
         print(f"note: {note}")
-    if missing := store.source.get("missing"):
-        print(f"note: {missing['keypoints']} keypoints and {missing['joints']} joints of poses are missing")
-
-
-def _size(path: Path) -> str:
-    files = path.iterdir() if path.is_dir() else [path]
-    return f"{sum(file.stat().st_size for file in files) / 1e6:.1f} MB"
-
-
-@contextmanager
-def _writing(target: Path) -> Iterator[None]:
-    try:
-        yield
-    except StructlossError:
-        raise
-    except OSError as error:
-        raise DataError(f"{target} can't be written: {error.strerror or error}.") from error
 
 
 @contextmanager
 def _short_warnings() -> Iterator[None]:
     """Warnings on one line each, without the code that they come from."""
+    import sys
+    import warnings
+
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         yield

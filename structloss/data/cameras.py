@@ -7,16 +7,18 @@ Human3.6M's calibration; projection and normalisation as in VideoPose3D.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import torch
 
 from ..errors import ArgumentError, check_name
 
+if TYPE_CHECKING:
+    import torch
+
 __all__ = ["H36M_SUBJECTS", "Camera", "denormalize_screen", "h36m_cameras", "normalize_screen"]
 
-Points = TypeVar("Points", np.ndarray, torch.Tensor)
+Points = TypeVar("Points", np.ndarray, "torch.Tensor")
 
 
 def normalize_screen(xy: Points, w: float, h: float) -> Points:
@@ -35,9 +37,9 @@ def denormalize_screen(xy: Points, w: float, h: float) -> Points:
 
 
 def _offset(xy: Points, w: float, h: float) -> Points:
-    if isinstance(xy, torch.Tensor):
-        return xy.new_tensor([1.0, h / w])
-    return np.array([1.0, h / w], dtype=xy.dtype)
+    if isinstance(xy, np.ndarray):
+        return np.array([1.0, h / w], dtype=xy.dtype)
+    return xy.new_tensor([1.0, h / w])
 
 
 def _check_screen(xy: Points, w: float, h: float) -> None:

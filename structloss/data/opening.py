@@ -3,57 +3,33 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..errors import ArgumentError, DataError
-from ..progress import track
-from .archive import load_archive
-from .clips import Clip
-from .formats.detect import IN_FOLDER, MOCAP, detect
-from .store import PoseStore, open_store
+from ..errors import ArgumentError, check_name
+from .formats.detect import recognise
+from .formats.registry import FORMATS, Format
+
+if TYPE_CHECKING:
+    from .clips import Clip
+    from .store import PoseStore
 
 __all__ = ["open_data"]
 
-#: Option -> formats that it means something for.
-_FOR = {
-    "keypoints": ("h36m-npz",),
-    "reference": ("h36m-clips",),
-    "fps": ("archive", *MOCAP),
-    "source_fps": MOCAP,
-    "joints": MOCAP,
-    "scale": MOCAP,
-    "up": MOCAP,
-    "asf": ("bvh", "amc"),
-}
-
 
 def open_data(
-    path: str | os.PathLike[str],
-    *,
-    keypoints: str | os.PathLike[str] | None = None,
-    reference: str | os.PathLike[str] | None = None,
-    fps: float | None = None,
-    source_fps: float | None = None,
-    joints: object = None,
-    scale: float | None = None,
-    up: str | None = None,
-    asf: str | os.PathLike[str] | None = None,
-    progress: bool = False,
+    path: str | os.PathLike[str], *, fps: float | None = None, progress: bool = False, **options: Any
 ) -> PoseStore | list[Clip]:
     """Read a file or folder of any format that :func:`~structloss.data.formats.detect.detect` knows.
 
     Args:
         path: what to read. A folder of motion-capture files is searched with all its subfolders.
-        keypoints: of Human3.6M's npz, see :func:`~structloss.data.formats.h36m_npz.read_h36m_npz`.
-        reference: of a folder of clips, see :func:`~structloss.data.formats.h36m_clips.read_h36m_clips`.
         fps: resample clips to this rate; None leaves them as they are.
-        source_fps: the rate of motion capture whose file does not tell it, or is wrong.
-        joints: map of joints or markers to the names in the file: a mapping or a YAML or JSON file, or a name.
-        scale: metres per unit of a motion-capture file.
-        up: its axis that points up: "x", "y", "z" or "-y".
-        asf: skeleton of the AMC file, or of B. Hahne's conversion to BVH.
         progress: show a progress bar on a terminal.
+        options: those of the format, see `options` of its :class:`~structloss.data.formats.registry.Format`; None is
+            as good as absent. Today: `keypoints` of Human3.6M's npz, `reference` of a folder of clips, and of motion
+            capture `joints`, `scale` (metres per unit of the file), `up`, `source_fps` and `asf`.
 
     Returns:
         Clips for motion in the world (clip archives, motion capture), otherwise a pose store: mapped if it is one on
@@ -63,67 +39,24 @@ def open_data(
         MissingFileError: there is no such path, or a file that belongs to it is missing.
         DataError: no known format, or a file that is damaged or does not have what its format says.
         ArgumentError: an option that the format has no use for.
+        UnknownNameError: an option that no format has.
     """
     path = Path(path)
-    kind = detect(path)
-    options = {
-        "keypoints": keypoints, "reference": reference, "fps": fps, "source_fps": source_fps, "joints": joints,
-        "scale": scale, "up": up, "asf": asf,
-    }  # fmt: skip
-    for name, value in options.items():
-        if value is not None and kind not in _FOR[name]:
-            raise ArgumentError(f"{name} is given for {path} ({kind}), expected it with {', '.join(_FOR[name])} only.")
-    if kind == "store":
-        return open_store(path)
-    if kind == "archive" or kind in MOCAP:
-        clips = load_archive(path)[0] if kind == "archive" else _mocap(path, kind, options, progress)
-        return clips if fps is None else [clip.resampled(fps) for clip in clips]
-    if kind == "h36m-npz":
-        from .formats.h36m_npz import read_h36m_npz
-
-        return read_h36m_npz(path, keypoints, progress=progress)
-    if kind == "h36m-pickle":
-        from .formats.h36m_pickle import read_h36m_pickle
-
-        return read_h36m_pickle(path, progress=progress)
-    if kind == "h36m-clips":
-        from .formats.h36m_clips import read_h36m_clips
-
-        return read_h36m_clips(path, reference, progress=progress)
-    if kind == "mpi_inf_3dhp":
-        from .formats.mpi_inf_3dhp import read_mpi_inf_3dhp
-
-        return read_mpi_inf_3dhp(path, progress=progress)
-    from .formats.h3wb import read_h3wb
-
-    return read_h3wb(path, progress=progress)
+    form = recognise(path)
+    given = {name: value for name, value in options.items() if value is not None}
+    _check_options(path, form, fps, given)
+    found = form.read(path, progress=progress, **given)
+    return [clip.resampled(fps) for clip in found] if fps is not None and isinstance(found, list) else found
 
 
-def _mocap(path: Path, kind: str, options: dict[str, Any], progress: bool) -> list[Clip]:
-    files = sorted({f for p in IN_FOLDER[kind] for f in path.glob(p)}) if path.is_dir() else [path]
-    clips: dict[str, Clip] = {}
-    for file in track(files, f"reading .{kind} files", progress):
-        clip = _recording(file, kind, options)
-        if clip.key in clips:
-            raise DataError(f"{path} has two files called {file.name}, expected different names.")
-        clips[clip.key] = clip
-    return list(clips.values())
-
-
-def _recording(file: Path, kind: str, options: dict[str, Any]) -> Clip:
-    """One motion-capture file; options that are None keep the reader's defaults."""
-    names = {"scale": "scale", "up": "up", "source_fps": "fps", "asf": "asf", "joints": "joints"}
-    if kind == "c3d":
-        names["joints"] = "markers"
-    given = {theirs: options[ours] for ours, theirs in names.items() if options[ours] is not None}
-    if kind == "bvh":
-        from .formats.bvh import read_bvh
-
-        return read_bvh(file, **given)
-    if kind == "amc":
-        from .formats.asf_amc import read_amc
-
-        return read_amc(file, **given)
-    from .formats.c3d import read_c3d
-
-    return read_c3d(file, **given)
+def _check_options(path: Path, form: Format, fps: float | None, given: Mapping[str, Any]) -> None:
+    """Raise for an option that the format has no use for."""
+    known = dict.fromkeys(option.name for f in FORMATS.values() for option in f.options)
+    takers = {check_name("option", name, known): [f.name for f in FORMATS.values() if f.takes(name)] for name in given}
+    if fps is not None:
+        takers["fps"] = [f.name for f in FORMATS.values() if f.clips]
+    for name, formats in takers.items():
+        if form.name not in formats:
+            raise ArgumentError(
+                f"{name} is given for {path} ({form.name}), expected it with {', '.join(formats)} only."
+            )

@@ -15,7 +15,7 @@ from ...progress import track
 from ...skeletons import get
 from ..store import PoseStore, View
 
-__all__ = ["Frames", "assemble", "checked", "existing", "member"]
+__all__ = ["Frames", "assemble", "checked", "existing", "frame_counts", "member"]
 
 
 @dataclass(frozen=True)
@@ -147,3 +147,17 @@ def existing(path: str | os.PathLike[str], what: str) -> Path:
     if not path.exists():
         raise MissingFileError(f"{path} does not exist, expected {what}.")
     return path
+
+
+def frame_counts(*published: tuple[tuple[str, ...], int]) -> Callable[[PoseStore], list[str]]:
+    """A check of a store: whether these groups of subjects have the published numbers of frames, or none at all."""
+
+    def problems(store: PoseStore) -> list[str]:
+        found = []
+        for subjects, expected in published:
+            frames = sum(view.frames for view in store.views if view.subject in subjects)
+            if frames and frames != expected:
+                found.append(f"{', '.join(subjects)} have {frames} frames, the published file {expected}")
+        return found
+
+    return problems

@@ -7,7 +7,7 @@ R = R_parent C M C^T and ends at P = P_start + R * direction * length. The root 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,9 @@ import numpy as np
 from ...errors import DataError, MissingFileError
 from ..clips import Clip
 from ._named import choose_map, euler, points_to_clip, read_text
+from ._recordings import ASF, recordings
+from .candidate import Candidate
+from .registry import FORMATS
 
 __all__ = ["AcclaimSkeleton", "read_amc", "read_asf"]
 
@@ -310,3 +313,11 @@ def _forward_kinematics(skeleton: AcclaimSkeleton, values: dict[str, np.ndarray]
             turns[name] = turns[name] @ rest @ _turn(values[name], bone.dof, bone.order) @ rest.transpose(0, 2, 1)
         ends[name] = ends[bone.parent] + turns[name] @ bone.vector
     return np.stack(list(ends.values()), axis=1)
+
+
+def _hint(candidate: Candidate) -> str | None:
+    known = "is the skeleton of .amc files, expected one of those, or their folder"
+    return known if candidate.suffix == ".asf" else None
+
+
+FORMATS.register(replace(recordings("amc", "motion capture, Acclaim ASF/AMC", read_amc, options=(ASF,)), hint=_hint))

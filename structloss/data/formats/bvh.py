@@ -17,8 +17,10 @@ import numpy as np
 from ...errors import ArgumentError, DataError, check_choice
 from ..clips import Clip
 from ._named import choose_map, euler, points_to_clip, read_text
+from ._recordings import ASF, recordings
 from .asf_amc import read_asf
 from .bvh_writer import write_bvh
+from .registry import FORMATS
 
 __all__ = ["BvhMotion", "parse_bvh", "read_bvh", "write_bvh"]
 
@@ -293,3 +295,6 @@ def _numbers(path: Path, text: str, width: int) -> np.ndarray:
 def _channel(names: list[str], channels: list[tuple[str, ...]], column: int) -> str:
     flat = [(name, channel) for name, listed in zip(names, channels, strict=True) for channel in listed]
     return "{1} of {0!r}".format(*flat[column])
+
+
+FORMATS.register(recordings("bvh", "motion capture, BVH", read_bvh, options=(ASF,)))

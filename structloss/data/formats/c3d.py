@@ -18,6 +18,8 @@ import numpy as np
 from ...errors import ArgumentError, DataError, MissingFileError
 from ..clips import Clip
 from ._named import choose_map, points_to_clip
+from ._recordings import recordings
+from .registry import FORMATS
 
 __all__ = ["C3dMarkers", "parse_c3d", "read_c3d"]
 
@@ -255,3 +257,6 @@ def _frames(parameters: dict[str, Any], first: int, last: int) -> int:
         low, high = (int(bound[0]) % 65536 + 65536 * (int(bound[1]) % 65536) for bound in bounds)
         return high - low + 1
     return int(_number(parameters, "POINT:LONG_FRAMES", 0)) or last - first + 1
+
+
+FORMATS.register(recordings("c3d", "motion capture, C3D markers", read_c3d, joints="markers"))

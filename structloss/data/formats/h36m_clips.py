@@ -14,6 +14,7 @@ from ...errors import DataError
 from ..store import PoseStore, View
 from ._assemble import Frames, assemble, checked, existing, member
 from .h36m_pickle import Split, read_split
+from .registry import FORMATS, Format, Option
 from .unpickle import load_pickle
 
 __all__ = ["read_h36m_clips"]
@@ -125,3 +126,14 @@ def _frames(file: Path, frames: int, split: Split | None, video: View) -> Frames
         )
     factor, pose = split.millimetres(video, rows)
     return Frames(keypoints, pose, confidence, label=label, factor=factor)
+
+
+FORMATS.register(
+    Format(
+        "h36m-clips",
+        "Human3.6M as MotionBERT's or MotionAGFormer's folder of clips",
+        read_h36m_clips,
+        folder=("train/*.pkl", "test/*.pkl"),
+        options=(Option("reference", "MotionBERT's pickle that the clips were cut from", metavar="FILE.pkl"),),
+    )
+)

@@ -14,6 +14,8 @@ from ...skeletons import convert
 from ..cameras import H36M_SUBJECTS, Camera, h36m_cameras, normalize_screen
 from ..store import PoseStore, View
 from ._assemble import Frames, assemble, checked, existing, member
+from .candidate import Candidate
+from .registry import FORMATS, Format, Option
 from .unpickle import load_npz_objects
 
 __all__ = ["action_of", "camera_view", "read_h36m_npz"]
@@ -173,3 +175,33 @@ def _frames(camera: Camera, world: np.ndarray, pixels: np.ndarray, layout: str, 
     if not np.isfinite(world).all():
         world = np.where(np.isfinite(world), world, np.nan)
     return Frames(screen, camera.to_camera(world), points[..., 2] if scored else None)
+
+
+def _hint(candidate: Candidate) -> str | None:
+    """What to say of a file of 2D keypoints alone."""
+    known = "has 2D keypoints only, expected data_3d_h36m.npz, to which they are given as keypoints"
+    return known if "positions_2d" in candidate.arrays else None
+
+
+def _problems(store: PoseStore) -> list[str]:
+    found = []
+    for subject in store.subjects:
+        count = len({view.name for view in store.views if view.subject == subject})
+        expected = 30 - (subject == _CORRUPT[0])
+        if count != expected:
+            found.append(f"{subject} has {count} motions, expected {expected}")
+    return found
+
+
+FORMATS.register(
+    Format(
+        "h36m-npz",
+        "Human3.6M as VideoPose3D's data_3d_h36m.npz with a data_2d_h36m_NAME.npz",
+        read_h36m_npz,
+        arrays=("positions_3d",),
+        folder=("data_3d_h36m.npz",),
+        hint=_hint,
+        options=(Option("keypoints", "file of the 2D keypoints, or NAME of data_2d_h36m_NAME", metavar="NAME"),),
+        problems=_problems,
+    )
+)

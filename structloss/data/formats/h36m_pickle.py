@@ -13,8 +13,9 @@ import numpy as np
 from ...errors import DataError, shown
 from ..cameras import h36m_cameras, normalize_screen
 from ..store import PoseStore, View
-from ._assemble import Frames, assemble, checked, member
+from ._assemble import Frames, assemble, checked, frame_counts, member
 from .h36m_npz import action_of, camera_view
+from .registry import FORMATS, Format
 from .unpickle import load_pickle
 
 __all__ = ["ACTS", "EXCLUDED", "Split", "read_h36m_pickle", "read_split"]
@@ -174,3 +175,14 @@ def _action(value: object, act: int) -> str:
     if not word.isdecimal():
         return known.get(action_of(word).lower(), word)
     return ACTS.get(int(word) if int(word) in ACTS else act, f"act_{act:02d}")
+
+
+FORMATS.register(
+    Format(
+        "h36m-pickle",
+        "Human3.6M as MotionBERT's pickle",
+        read_h36m_pickle,
+        suffixes=(".pkl", ".pickle"),
+        problems=frame_counts((("S1", "S5", "S6", "S7", "S8"), 1_559_752), (("S9", "S11"), 566_920)),
+    )
+)

@@ -17,8 +17,10 @@ from ...errors import DataError, MissingFileError, shown
 from ...progress import track
 from ..cameras import h36m_cameras, normalize_screen
 from ..store import PoseStore, View
-from ._assemble import Frames, assemble, checked, existing, member
+from ._assemble import Frames, assemble, checked, existing, frame_counts, member
+from .candidate import CERTAIN, MAYBE, NO, Candidate
 from .h36m_npz import action_of
+from .registry import FORMATS, Format
 from .unpickle import load_npz_objects
 
 __all__ = ["TASKS", "read_h3wb"]
@@ -205,3 +207,28 @@ def _entry(file: Path, pairs: list[tuple[str, Any]]) -> Any:
         if isinstance(value, tuple) and len(value) == channels:
             array[int(key)] = value
     return array
+
+
+def _sniff(candidate: Candidate) -> int:
+    name = candidate.path.name
+    if candidate.is_folder:
+        return MAYBE if candidate.holds(*_FOLDER) else NO
+    if candidate.suffix == ".json":
+        return MAYBE if "to3D" in name else NO
+    named = name.startswith("task") or "h3wb" in name
+    return CERTAIN if "train_data" in candidate.arrays or (named and candidate.arrays == ("data",)) else NO
+
+
+_FOLDER = (*_NPZ, "2Dto3D_train*.json", "2Dto3D_test_2d.json")
+
+FORMATS.register(
+    Format(
+        "h3wb",
+        "H3WB as npz or JSON",
+        read_h3wb,
+        arrays=("train_data",),
+        folder=_FOLDER,
+        sniff=_sniff,
+        problems=frame_counts((("S1", "S5", "S6", "S7", "train"), 80_000), (("S8", "test"), 10_000)),
+    )
+)

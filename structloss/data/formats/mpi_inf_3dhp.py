@@ -15,6 +15,8 @@ from ...errors import DataError, MissingFileError, shown
 from ..cameras import normalize_screen
 from ..store import PoseStore, View
 from ._assemble import Frames, assemble, checked, existing, member
+from .candidate import MAYBE, NO, Candidate
+from .registry import FORMATS, Format
 from .unpickle import load_npz_objects
 
 __all__ = ["ACTIVITIES", "FRAMES", "read_mpi_inf_3dhp"]
@@ -184,3 +186,37 @@ def _activities(folder: Path, frames: Mapping[str, int]) -> dict[str, Any]:
             [int(activity[s]), int(n)] for s, n in zip(starts, np.diff([*starts, len(activity)]), strict=True)
         ]
     return {"activity": runs} | ({"notes": notes} if notes else {})
+
+
+def _sniff(candidate: Candidate) -> int:
+    if candidate.is_folder:
+        return MAYBE if candidate.holds(*_FOLDER) else NO
+    return MAYBE if candidate.arrays == ("data",) else NO  # H3WB's test file has that name too
+
+
+def _problems(store: PoseStore) -> list[str]:
+    differ: list[str] = []
+    cameras: dict[str, set[str]] = {}
+    for view in store.views:
+        expected = FRAMES.get((view.subject, view.name))
+        if expected is not None:
+            cameras.setdefault(view.motion, set()).add(view.camera)
+            if view.frames != expected:
+                differ.append(f"{view.motion} has {view.frames} frames per camera, expected {expected}")
+    few = [f"{motion} has {len(seen)} cameras, expected 8" for motion, seen in cameras.items() if len(seen) != 8]
+    return list(dict.fromkeys(differ)) + few
+
+
+_FOLDER = ("data_train_3dhp*.npz", "data_test_3dhp*.npz")
+
+FORMATS.register(
+    Format(
+        "mpi_inf_3dhp",
+        "MPI-INF-3DHP as P-STMO's data_train_3dhp.npz and data_test_3dhp.npz",
+        read_mpi_inf_3dhp,
+        arrays=("data",),
+        folder=_FOLDER,
+        sniff=_sniff,
+        problems=_problems,
+    )
+)

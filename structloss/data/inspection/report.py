@@ -153,7 +153,7 @@ def inspect_data(path: str | os.PathLike[str], *, progress: bool = False, **opti
 def inspect_loaded(data: PoseStore | Sequence[Clip], kind: str, path: str = "", *, progress: bool = False) -> Report:
     """The same for data that is in memory already; `kind` is one of :data:`~structloss.data.formats.detect.FORMATS`."""
     look = _look_at_store if isinstance(data, PoseStore) else _look_at_clips
-    return look(data, Report(path, kind, FORMATS[kind], "views", "h36m", 17), progress)
+    return look(data, Report(path, kind, FORMATS[kind].says, "views", "h36m", 17), progress)
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

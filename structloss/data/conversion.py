@@ -1,0 +1,185 @@
+"""From any data set to the project's own two formats: pose stores and clip archives."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import ArgumentError, DataError, StructlossError
+from .archive import save_archive
+from .clips import Clip
+from .formats.detect import recognise
+from .formats.unpickle import npz_members
+from .observation import observe
+from .opening import open_data
+from .store import SUFFIX, PoseStore, is_store, save_store
+from .synthetic import generate_clips
+
+__all__ = ["Written", "convert_data", "write_synthetic"]
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written.
+
+    Attributes:
+        path: the store or archive.
+        content: what is in it, in a few words.
+        notes: what to know of it, a sentence each.
+    """
+
+    path: Path
+    content: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk."""
+        files = self.path.iterdir() if self.path.is_dir() else [self.path]
+        return sum(file.stat().st_size for file in files)
+
+
+def convert_data(
+    path: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    views: int | None = None,
+    detections: str | None = None,
+    seed: int | None = None,
+    overwrite: bool = False,
+    fps: float | None = None,
+    progress: bool = False,
+    **options: Any,
+) -> Written:
+    """Write a data set as a pose store, or motion in the world as a clip archive.
+
+    Args:
+        path: any file or folder that :func:`~structloss.data.opening.open_data` reads.
+        out: ends in `.poses` (pose store; clips are seen by cameras) or `.npz` (clip archive).
+        views, detections, seed: of :func:`~structloss.data.observation.observe`, for clips that become a store.
+        overwrite: replace what was written there before.
+        fps: frames per second of the clips; None is what their format is converted to: 50 for motion capture, its own
+            for an archive.
+        progress: show progress bars on a terminal.
+        options: further ones of :func:`~structloss.data.opening.open_data`.
+
+    Raises:
+        ArgumentError: another ending of `out`, something is there already, or an option that has no use here.
+        DataError, MissingFileError: as :func:`~structloss.data.opening.open_data`; `out` can't be written.
+    """
+    target = _checked(out, overwrite)
+    form = recognise(path)
+    data = open_data(path, fps=form.convert_fps if fps is None else fps, progress=progress, **options)
+    observing = _given(views=views, detections=detections, seed=seed)
+    if isinstance(data, PoseStore):
+        if observing:
+            raise ArgumentError(
+                f"{min(observing)} is given for {path} ({form.name}), which has its own; expected it with clips."
+            )
+        if target.suffix != SUFFIX:
+            raise ArgumentError(
+                f"{path} ({form.name}) is what cameras saw, not motion in the world; expected an output ending in "
+                f"{SUFFIX}."
+            )
+        return _write_store(data, target, overwrite)
+    meta = {"source": f"{Path(path).name} ({form.name})"} if form.meta is None else form.meta(Path(path))
+    return _write_clips(data, target, overwrite, meta, observing, progress)
+
+
+def write_synthetic(
+    out: str | os.PathLike[str],
+    *,
+    subjects: int = 24,
+    clips: int = 6,
+    frames: int = 500,
+    seed: int = 0,
+    views: int | None = None,
+    detections: str | None = None,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> Written:
+    """Write synthetic motion as a clip archive or, seen by cameras, as a pose store.
+
+    Args:
+        out: ends in `.npz` or `.poses`.
+        subjects: people.
+        clips: clips of each person.
+        frames: frames of each clip, 50 per second.
+        seed: of the motion and of the simulated detections.
+        views, detections: of :func:`~structloss.data.observation.observe`, for a pose store.
+        overwrite: replace what was written there before.
+        progress: show progress bars on a terminal.
+
+    Raises:
+        ArgumentError: another ending of `out`, something is there already, or an argument out of range.
+        DataError: `out` can't be written.
+    """
+    target = _checked(out, overwrite)
+    made = generate_clips(subjects, clips, frames, seed, progress=progress)
+    observing = _given(views=views, detections=detections, seed=seed if target.suffix == SUFFIX else None)
+    return _write_clips(made, target, overwrite, {"source": f"synthetic motion, seed {seed}"}, observing, progress)
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _checked(out: str | os.PathLike[str], overwrite: bool) -> Path:
+    """The output, before minutes are spent on reading the input."""
+    path = Path(out)
+    if path.suffix not in (".npz", SUFFIX):
+        raise ArgumentError(
+            f"out is {str(out)!r}, expected a name that ends in {SUFFIX} (pose store) or .npz (clip archive)."
+        )
+    if path.exists():
+        ours = is_store(path) if path.suffix == SUFFIX else path.is_file() and "meta" in npz_members(path)
+        if not ours:
+            raise ArgumentError(f"{path} exists already and is something else, expected a new name.")
+        if not overwrite:
+            raise ArgumentError(f"{path} exists already, expected a new name; set overwrite to replace it.")
+    return path
+
+
+def _write_clips(
+    clips: Sequence[Clip],
+    target: Path,
+    overwrite: bool,
+    meta: Mapping[str, Any],
+    observing: Mapping[str, Any],
+    progress: bool,
+) -> Written:
+    if target.suffix == SUFFIX:
+        store = observe(clips, progress=progress, **observing)
+        store.source["data"] = meta.get("source", "")
+        return _write_store(store, target, overwrite)
+    if observing:
+        raise ArgumentError(f"{min(observing)} is given, expected it with an output that ends in {SUFFIX}.")
+    with _writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        save_archive(target, clips, meta)
+    frames = sum(map(len, clips))
+    return Written(target, f"{len(clips)} clips, {frames} frames at {clips[0].fps:g} fps")
+
+
+def _write_store(store: PoseStore, target: Path, overwrite: bool) -> Written:
+    with _writing(target):
+        save_store(store, target, overwrite=overwrite)
+    notes = list(store.source.get("notes", []))
+    if missing := store.source.get("missing"):
+        notes.append(f"{missing['keypoints']} keypoints and {missing['joints']} joints of poses are missing")
+    content = f"{len(store.motions)} motions in {len(store.views)} views, {store.frames} frames"
+    return Written(target, content, tuple(notes))
+
+
+@contextmanager
+def _writing(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except StructlossError:
+        raise
+    except OSError as error:
+        raise DataError(f"{target} can't be written: {error.strerror or error}.") from error

@@ -1,0 +1,106 @@
+"""What a data format is, and the registry that knows all of them.
+
+A format is one file of this folder, which ends in
+
+    FORMATS.register(Format("name", "what it is", read, ...))
+
+`detect`, `open_data`, `inspect_data`, `convert`, the flags of `structloss data` and every message that lists formats
+read the registry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..registry import Registry
+from .candidate import CERTAIN, MAYBE, NO, Candidate
+
+if TYPE_CHECKING:
+    from ..clips import Clip
+    from ..store import PoseStore
+
+__all__ = ["FORMATS", "Format", "Option"]
+
+
+@dataclass(frozen=True)
+class Option:
+    """What a format can be told: a keyword of :func:`~structloss.data.opening.open_data`, a flag of `structloss data`.
+
+    Formats that share an option share the object.
+
+    Attributes:
+        name: the keyword; the flag has dashes for its underscores.
+        says: what it means, for `--help`.
+        metavar: what stands for the value in `--help`; None is the name.
+        type: makes the value of a flag's text.
+        choices: the values that the flag may have; None is any.
+    """
+
+    name: str
+    says: str
+    metavar: str | None = None
+    type: Callable[[str], Any] = str
+    choices: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Format:
+    """A data format.
+
+    Attributes:
+        name: what :func:`~structloss.data.formats.detect.detect` answers.
+        says: what it is, in a few words, for messages and tables.
+        read: `read(path, progress=..., **options)`: a pose store, or clips if `clips` is set. It gets those options
+            that were given, none of them None.
+        suffixes: endings of the names of its files, lower case. A file with one of them may be of this format.
+        arrays: arrays of its npz files. A file with one of them is of this format.
+        folder: patterns such as "train/*.pkl". A folder with a file that fits one may be of this format.
+        sniff: `sniff(candidate)`, how sure it is: `NO`, `MAYBE` or `CERTAIN`. It decides in place of the three above
+            where they do not tell enough; they are still what messages and tables say. It must not load the data.
+        hint: `hint(candidate)`, the rest of a sentence about a path of no format that belongs to this one, such as "is
+            the skeleton of .amc files, expected one of those"; or None.
+        options: what it can be told.
+        clips: it holds motion in the world, which is read as clips.
+        convert_fps: frames per second that a conversion resamples its clips to, unless it is told otherwise; None
+            leaves them as they are.
+        meta: `meta(path)`: entries that a conversion to a clip archive keeps; None has none.
+        problems: `problems(store)`: what a store lacks of the published files, a sentence each; None has no such files.
+    """
+
+    name: str
+    says: str
+    read: Callable[..., PoseStore | list[Clip]]
+    suffixes: tuple[str, ...] = ()
+    arrays: tuple[str, ...] = ()
+    folder: tuple[str, ...] = ()
+    sniff: Callable[[Candidate], int] | None = None
+    hint: Callable[[Candidate], str | None] | None = None
+    options: tuple[Option, ...] = ()
+    clips: bool = False
+    convert_fps: float | None = None
+    meta: Callable[[Path], dict[str, Any]] | None = None
+    problems: Callable[[PoseStore], list[str]] | None = None
+
+    def __str__(self) -> str:
+        return self.says
+
+    def takes(self, option: str) -> bool:
+        """Whether it has an option of this name."""
+        return any(option == own.name for own in self.options)
+
+    def sure(self, candidate: Candidate) -> int:
+        """How sure it is of a candidate: `NO`, `MAYBE` or `CERTAIN`."""
+        if self.sniff is not None:
+            return int(self.sniff(candidate))
+        if candidate.is_folder:
+            return MAYBE if candidate.holds(*self.folder) else NO
+        if any(array in candidate.arrays for array in self.arrays):
+            return CERTAIN
+        return MAYBE if candidate.suffix in self.suffixes else NO
+
+
+FORMATS: Registry[Format] = Registry(__package__, "data format")
+"""Every format by name."""
