@@ -4,6 +4,7 @@ One parametrised test serves all variants; a new family needs its golden files a
 """
 
 import io
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -403,6 +404,15 @@ def test_names_and_families():
     for alias, name in {"motionbert": "full", "repose": "h36m", "simplebaseline": "16j"}.items():
         assert backbones.info(alias).name == f"{alias}-{name}"
     assert type(backbones.create("simplebaseline")) is type(backbones.create("simplebaseline-semgcn"))
+
+
+@per_name
+def test_published_figures_have_a_source(name):
+    """What was quoted from memory is left out, and so is its mark in the table."""
+    facts = EVERY[name]
+    assert not any("unverified" in key for key in facts.published)
+    assert all(isinstance(value, (int, float)) and value > 0 for value in facts.published.values())
+    assert re.fullmatch(r"((3DHP|H3WB|HumanEva) )?\d+(\.\d+)?( \w+)?|", facts.published_error)
 
 
 def test_unknown_name_suggests_the_nearest():

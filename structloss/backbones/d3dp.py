@@ -57,8 +57,6 @@ class _TimeEmbedding(nn.Sequential):
             "params": 34_835_459,
             "macs": 147_430_027_264,
             "published": {
-                "h36m_j_agg_mpjpe_mm_cpn_unverified": 39.5,
-                "h36m_j_best_mpjpe_mm_cpn_unverified": 35.4,
                 "mpi_inf_3dhp_j_agg_pck": 97.72,
                 "mpi_inf_3dhp_j_agg_auc": 78.11,
                 "mpi_inf_3dhp_j_agg_mpjpe_mm": 29.77,

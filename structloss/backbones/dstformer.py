@@ -6,6 +6,8 @@ et al., ECCV 2024) is the network of MotionBERT-lite trained with relational dep
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -61,13 +63,7 @@ class _Block(nn.Module):
 
 
 _LITE = {"dim_feat": 256, "mlp_ratio": 4, "depth": 5}
-_COMMON = {
-    "kind": "sequence",
-    "frames": 243,
-    "channels": ("x", "y", "confidence"),
-    "joints_in": (17,),
-    "joints_out": 17,
-}
+_COMMON: dict[str, Any] = {"kind": "sequence", "frames": 243, "channels": ("x", "y", "confidence")}
 
 
 @family(

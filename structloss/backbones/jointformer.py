@@ -175,7 +175,6 @@ _H3WB = {
         "h36m": {
             "params": 1_478_104,
             "macs": 14_943_680,
-            "published": {"h36m_mpjpe_mm_gt2d_unverified": 34.0, "h36m_mpjpe_mm_cpn_refined_unverified": 50.5},
             "arguments": {"num_joints": 17, "dim_feat": 64, "depth": 4, "mlp_ratio": 8},
         },
         "h3wb": _H3WB
@@ -188,9 +187,6 @@ _H3WB = {
     flagship="h36m",
     paper=_PAPER,
     kind="frame",
-    channels=("x", "y"),
-    joints_in=(17,),
-    joints_out=17,
     frames=1,
 )
 class Jointformer(_JointEncoder):
@@ -326,8 +322,6 @@ class Jointformer(_JointEncoder):
     paper=_PAPER,
     kind="refine",
     channels=("x", "y", *(f"{what}_{axis}" for what in ("pose", "error") for axis in "xyz")),
-    joints_in=(17,),
-    joints_out=17,
     frames=1,
 )
 class JointformerRefinement(_JointEncoder):

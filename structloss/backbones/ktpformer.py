@@ -94,28 +94,19 @@ class _PriorAttention(TransformerBlock):
     {
         "27": {
             "recipe": "",
-            "frames": 27,
             "params": 34_765_014,
             "macs": 16_066_556_928,
             "arguments": {"frames": 27, "depth": 7},
             "note": "No published model, a small size for tests.",
         },
         "81": {
-            "frames": 81,
             "params": 34_859_622,
             "macs": 48_884_954_112,
-            "published": {"h36m_mpjpe_mm_cpn_unverified": 41.8},
             "arguments": {"frames": 81, "depth": 7},
         },
         "243": {
-            "frames": 243,
             "params": 35_213_430,
             "macs": 152_822_412_288,
-            "published": {
-                "h36m_mpjpe_mm_cpn_unverified": 40.1,
-                "h36m_pa_mpjpe_mm_cpn_unverified": 31.9,
-                "h36m_mpjpe_mm_gt2d_unverified": 19.0,
-            },
             "arguments": {"frames": 243, "depth": 7},
         },
     },
@@ -123,9 +114,6 @@ class _PriorAttention(TransformerBlock):
     paper="Peng et al., KTPFormer: Kinematics and Trajectory Prior Knowledge-Enhanced Transformer for 3D Human Pose "
     "Estimation, CVPR 2024",
     kind="sequence",
-    channels=("x", "y"),
-    joints_in=(17,),
-    joints_out=17,
 )
 class KTPFormer(AlternatingTransformer):
     """A kinematics block over the skeleton, a trajectory block over the chain of frames, then alternating attention.

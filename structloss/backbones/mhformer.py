@@ -146,7 +146,6 @@ class _CrossInteraction(_Mixing):
     "mhformer",
     {
         "27": {
-            "frames": 27,
             "params": 19_184_517,
             "macs": 522_980_064,
             "published": {"params_M": 18.92, "h36m_mpjpe_mm_cpn": 45.9, "h36m_mpjpe_mm_gt2d": 34.3},
@@ -154,7 +153,6 @@ class _CrossInteraction(_Mixing):
             "arguments": {"frames": 27, "depth": 3},
         },
         "81": {
-            "frames": 81,
             "params": 19_837_545,
             "macs": 1_623_527_712,
             "published": {
@@ -166,7 +164,6 @@ class _CrossInteraction(_Mixing):
             "arguments": {"frames": 81, "depth": 3},
         },
         "243": {
-            "frames": 243,
             "params": 25_165_077,
             "macs": 5_361_870_816,
             "published": {
@@ -178,7 +175,6 @@ class _CrossInteraction(_Mixing):
             "arguments": {"frames": 243, "depth": 3},
         },
         "351": {
-            "frames": 351,
             "params": 31_516_125,
             "macs": 8_218_016_352,
             "published": {
@@ -194,9 +190,6 @@ class _CrossInteraction(_Mixing):
     flagship="351",
     paper="Li et al., MHFormer: Multi-Hypothesis Transformer for 3D Human Pose Estimation, CVPR 2022",
     kind="sequence",
-    channels=("x", "y"),
-    joints_in=(17,),
-    joints_out=17,
     keeps="centre",
 )
 class MHFormer(Backbone):

@@ -84,14 +84,12 @@ class AlternatingTransformer(Backbone):
     "mixste",
     {
         "27": {
-            "frames": 27,
             "params": 33_673_219,
             "macs": 15_568_104_960,
             "published": {"params_M": 33.61, "macs_G": 15.402, "h36m_mpjpe_mm_cpn": 45.1},
             "arguments": {"frames": 27, "depth": 8},
         },
         "81": {
-            "frames": 81,
             "params": 33_700_867,
             "macs": 47_313_455_616,
             "published": {
@@ -104,7 +102,6 @@ class AlternatingTransformer(Backbone):
             "arguments": {"frames": 81, "depth": 8},
         },
         "243": {
-            "frames": 243,
             "params": 33_783_811,
             "macs": 147_422_633_472,
             "published": {
@@ -123,9 +120,6 @@ class AlternatingTransformer(Backbone):
     paper="Zhang et al., MixSTE: Seq2seq Mixed Spatio-Temporal Encoder for 3D Human Pose Estimation in Video, "
     "CVPR 2022",
     kind="sequence",
-    channels=("x", "y"),
-    joints_in=(17,),
-    joints_out=17,
 )
 class MixSTE(AlternatingTransformer):
     """Mixed spatio-temporal encoder: attention over the joints of a frame and over the frames of a joint by turns.

@@ -154,27 +154,23 @@ class _Layer(nn.Module):
     "motionagformer",
     {
         "xsmall": {
-            "frames": 27,
             "params": 2_241_531,
             "macs": 1_065_261_888,
             "published": {
                 "params_M": 2.2,
                 "macs_G": 1.0,
                 "h36m_mpjpe_mm_gt2d": 28.1,
-                "h36m_mpjpe_mm_sh_unverified": 45.1,
                 "mpi_inf_3dhp_mpjpe_mm_gt2d": 19.2,
             },
             "arguments": {"frames": 27, "dim_feat": 64, "depth": 12},
         },
         "small": {
-            "frames": 81,
             "params": 4_817_119,
             "macs": 7_363_711_296,
             "published": {
                 "params_M": 4.8,
                 "macs_G": 6.6,
                 "h36m_mpjpe_mm_gt2d": 26.5,
-                "h36m_mpjpe_mm_sh_unverified": 42.5,
                 "mpi_inf_3dhp_pck_gt2d": 98.3,
                 "mpi_inf_3dhp_auc_gt2d": 84.5,
                 "mpi_inf_3dhp_mpjpe_mm_gt2d": 17.1,
@@ -182,7 +178,6 @@ class _Layer(nn.Module):
             "arguments": {"frames": 81, "dim_feat": 64, "depth": 26},
         },
         "base": {
-            "frames": 243,
             "params": 11_723_811,
             "macs": 56_598_797_952,
             "published": {
@@ -194,19 +189,16 @@ class _Layer(nn.Module):
             "arguments": {"frames": 243, "dim_feat": 128, "depth": 16},
         },
         "large": {
-            "frames": 243,
             "params": 19_007_111,
             "macs": 91_798_883_712,
             "published": {
                 "params_M": 19.0,
                 "macs_G": 78.3,
                 "h36m_mpjpe_mm_gt2d": 17.3,
-                "h36m_mpjpe_mm_sh_unverified": 38.4,
             },
             "arguments": {"frames": 243, "dim_feat": 128, "depth": 26},
         },
         "base-3dhp": {
-            "frames": 81,
             "skeleton": "mpi_inf_3dhp",
             "params": 11_718_627,
             "macs": 17_038_843_776,
@@ -225,8 +217,6 @@ class _Layer(nn.Module):
     paper="Mehraban et al., MotionAGFormer: Enhancing 3D HPE with a Transformer-GCNFormer Network, WACV 2024",
     kind="sequence",
     channels=("x", "y", "confidence"),
-    joints_in=(17,),
-    joints_out=17,
 )
 class MotionAGFormer(Backbone):
     """Layers of two streams, attention and graph convolution, both over joints and then over frames, which are mixed by

@@ -86,26 +86,21 @@ class SpatialStage(Backbone):
     "poseformer",
     {
         "27": {
-            "frames": 27,
             "params": 9_573_455,
             "macs": 275_971_200,
             "published": {"h36m_mpjpe_mm_cpn": 47.0},
             "arguments": {"frames": 27, "depth": 4},
         },
         "81": {
-            "frames": 81,
             "params": 9_602_885,
             "macs": 846_893_760,
-            "published": {"params_M_unverified": 9.60, "h36m_mpjpe_mm_cpn": 44.3, "h36m_mpjpe_mm_gt2d": 31.3},
+            "published": {"h36m_mpjpe_mm_cpn": 44.3, "h36m_mpjpe_mm_gt2d": 31.3},
             "arguments": {"frames": 81, "depth": 4},
         },
     },
     flagship="81",
     paper="Zheng et al., 3D Human Pose Estimation with Spatial and Temporal Transformers, ICCV 2021",
     kind="centre",
-    channels=("x", "y"),
-    joints_in=(17,),
-    joints_out=17,
 )
 class PoseFormer(SpatialStage):
     """Transformer over joints, transformer over frames, and the centre frame's pose from a weighted mean of them.

@@ -57,13 +57,11 @@ class _MixedBlock(nn.Module):
 def _variant(
     frames: int, frames_kept: int, coefficients: int, params: int, macs: int, flops: float, mpjpe: float
 ) -> dict[str, Any]:
-    arguments = {"frames": frames, "frames_kept": frames_kept, "coefficients": coefficients, "depth": 4}
     return {
-        "frames": frames,
         "params": params,
         "macs": macs,
         "published": {"flops_M": flops, "h36m_mpjpe_mm_cpn": mpjpe},
-        "arguments": arguments,
+        "arguments": {"frames": frames, "frames_kept": frames_kept, "coefficients": coefficients, "depth": 4},
     }
 
 
@@ -83,9 +81,6 @@ _SAME_SHAPES = {"note": "No weight depends on the receptive field, so a file doe
     flagship="243-27-27",
     paper="Zhao et al., PoseFormerV2: Exploring Frequency Domain for Efficient and Robust 3D HPE, CVPR 2023",
     kind="centre",
-    channels=("x", "y"),
-    joints_in=(17,),
-    joints_out=17,
 )
 class PoseFormerV2(SpatialStage):
     """Tokens of a few central frames and of the lowest DCT coefficients of the whole clip, mixed by blocks that work

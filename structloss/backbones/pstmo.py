@@ -32,7 +32,6 @@ _LONG = {"frames": 243, "strides": (3, 3, 3, 3, 3)}
     "pstmo",
     {
         "243": {
-            "frames": 243,
             "frame_step": 2,
             "params": 7_009_382,
             "macs": 1_018_364_160,
@@ -45,7 +44,6 @@ _LONG = {"frames": 243, "strides": (3, 3, 3, 3, 3)}
             "arguments": {"depth": 4, **_LONG},
         },
         "s-243": {
-            "frames": 243,
             "frame_step": 2,
             "params": 6_482_278,
             "macs": 860_729_088,
@@ -58,7 +56,6 @@ _LONG = {"frames": 243, "strides": (3, 3, 3, 3, 3)}
             "arguments": {"depth": 3, **_LONG},
         },
         "s-3dhp-81": {
-            "frames": 81,
             "skeleton": "mpi_inf_3dhp",
             "params": 5_527_142,
             "macs": 258_680_064,
@@ -77,9 +74,6 @@ _LONG = {"frames": 243, "strides": (3, 3, 3, 3, 3)}
     flagship="243",
     paper=PAPER,
     kind="centre",
-    channels=("x", "y"),
-    joints_in=(17,),
-    joints_out=17,
 )
 class PSTMO(Stage):
     """A perceptron on every frame (SEM), a transformer over the frames (TEM), and one whose strides leave a single

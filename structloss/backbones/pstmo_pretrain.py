@@ -23,21 +23,18 @@ __all__ = ["PSTMOPretrain"]
     "pstmo-pretrain",
     {
         "243": {
-            "frames": 243,
             "frame_step": 2,
             "params": 3_315_620,
             "macs": 533_842_432,
             "arguments": {"depth": 4, "decoder_depth": 3, "frames": 243, "temporal_rate": 0.6, "masked_joints": 3},
         },
         "s-243": {
-            "frames": 243,
             "frame_step": 2,
             "params": 2_656_036,
             "macs": 340_838_144,
             "arguments": {"depth": 3, "decoder_depth": 2, "frames": 243, "temporal_rate": 0.8, "masked_joints": 2},
         },
         "s-gt-243": {
-            "frames": 243,
             "frame_step": 2,
             "params": 2_656_036,
             "macs": 340_838_144,
@@ -45,7 +42,6 @@ __all__ = ["PSTMOPretrain"]
             "arguments": {"depth": 3, "decoder_depth": 2, "frames": 243, "temporal_rate": 0.8, "masked_joints": 7},
         },
         "s-3dhp-81": {
-            "frames": 81,
             "skeleton": "mpi_inf_3dhp",
             "params": 2_593_828,
             "macs": 120_540_416,
@@ -55,9 +51,6 @@ __all__ = ["PSTMOPretrain"]
     flagship="243",
     paper=PAPER,
     kind="pretrain",
-    channels=("x", "y"),
-    joints_in=(17,),
-    joints_out=17,
 )
 class PSTMOPretrain(Stage):
     """Reconstructs 2D poses of which whole frames and single joints were masked.

@@ -34,8 +34,6 @@ __all__ = ["RefinementHead", "back_project"]
     kind="refine",
     frames=1,
     channels=("x", "y", "z"),
-    joints_in=(17,),
-    joints_out=17,
     recipe="",
 )
 class RefinementHead(Backbone):

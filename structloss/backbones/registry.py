@@ -11,7 +11,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -23,9 +23,9 @@ __all__ = ["BackboneInfo", "create", "family", "info", "names"]
 Builder = TypeVar("Builder", bound=Callable[..., Backbone])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BackboneInfo:
-    """What is known about one variant.
+    """What is known about one variant. Without a default is what every one has to say.
 
     Attributes:
         name: registry name, the name of its golden file.
@@ -42,10 +42,10 @@ class BackboneInfo:
         macs: multiply-accumulates of a clip of `frames` frames, matrix products of linear layers and attention.
         published: figures of the paper or repository, `<data>_<metric>_<unit>_<2D source>`: `h36m_mpjpe_mm_cpn`,
             `h36m_pa_mpjpe_mm_gt2d`, `mpi_inf_3dhp_pck_gt2d`, ...; sources cpn, sh (stacked hourglass), gt2d (ground
-            truth). `_unverified` at the end: quoted from memory. Empty for variants that no paper has.
+            truth). What was not found in a source is left out. Empty for variants that no paper has.
         recipe: name of the training recipe in `structloss.harness`; empty if there is none.
         keeps: `"all"` or `"centre"`: which poses of a clip the published test keeps.
-        frame_step: the published clips take every so manieth frame of a 50 Hz video.
+        frame_step: the published clips take every n-th frame of a 50 Hz video.
         arguments: constructor arguments of this variant; `create` takes others as overrides.
         note: what else one should know, in a sentence; empty for most.
     """
@@ -55,9 +55,9 @@ class BackboneInfo:
     paper: str
     kind: str
     frames: int
-    channels: tuple[str, ...]
-    joints_in: tuple[int, ...]
-    joints_out: int
+    channels: tuple[str, ...] = ("x", "y")
+    joints_in: tuple[int, ...] = (17,)
+    joints_out: int = 17
     params: int
     macs: int
     skeleton: str = "h36m"
@@ -77,13 +77,11 @@ class BackboneInfo:
         found = [key for key in self.published if "mpjpe_mm" in key and "_pa_" not in key]
         if not found:
             return ""
-        key = min(found, key=lambda key: (not key.startswith(self.skeleton), "gt2d" in key, "unverified" in key))
+        key = min(found, key=lambda key: (not key.startswith(self.skeleton), "gt2d" in key))
         data = {"mpi_inf_3dhp": "3DHP ", "h3wb": "H3WB ", "humaneva": "HumanEva "}
         prefix = next((label for start, label in data.items() if key.startswith(start)), "")
         source = key.partition("mpjpe_mm")[2].strip("_")
-        mark = "*" if source.endswith("unverified") else ""
-        source = source.removesuffix("unverified").strip("_")
-        return f"{prefix}{self.published[key]:g}{mark} {source}".strip()
+        return f"{prefix}{self.published[key]:g} {source}".strip()
 
 
 _variants: dict[str, tuple[BackboneInfo, Callable[..., Backbone]]] = {}
@@ -97,19 +95,20 @@ def family(
 
     Args:
         name: family name.
-        variants: suffix -> fields of :class:`BackboneInfo`; the variant's name is `<name>-<suffix>`, its recipe has the
-            same name unless it says otherwise.
+        variants: suffix -> fields of :class:`BackboneInfo`. The variant's name is `<name>-<suffix>`; its recipe has the
+            same name, and its `frames` are those of its `arguments`, unless it says otherwise.
         flagship: the suffix that the bare family name stands for.
         **common: fields that all variants share.
     """
 
     def register(builder: Builder) -> Builder:
         for suffix, own in variants.items():
-            entry = BackboneInfo(
-                **{"name": f"{name}-{suffix}", "family": name, "recipe": f"{name}-{suffix}"} | common | own
-            )
-            frozen = {key: MappingProxyType(dict(getattr(entry, key))) for key in ("published", "arguments")}
-            _variants[entry.name] = (replace(entry, **frozen), builder)
+            said = {**common, **own}
+            usual = {"name": f"{name}-{suffix}", "family": name, "recipe": f"{name}-{suffix}"}
+            frozen = {key: MappingProxyType(dict(said.get(key, {}))) for key in ("published", "arguments")}
+            frames = {key: value for key, value in frozen["arguments"].items() if key == "frames"}
+            entry = BackboneInfo(**{**usual, **frames, **said, **frozen})
+            _variants[entry.name] = (entry, builder)
         _flagships[name] = f"{name}-{flagship}"
         return builder
 
@@ -144,6 +143,18 @@ def info(name: str) -> BackboneInfo:
     return _entry(name)[0]
 
 
+def _accepted(builder: Callable[..., Backbone]) -> list[str]:
+    """Keyword arguments of a constructor and, where it hands `**` ones on, those of its base classes."""
+    found: dict[str, None] = {}
+    makers = [vars(base).get("__init__") for base in inspect.getmro(builder)] if inspect.isclass(builder) else [builder]
+    for make in filter(None, makers):
+        parameters = inspect.signature(make).parameters.values()
+        found |= dict.fromkeys(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    return list(found)
+
+
 def create(name: str, *, gradient_checkpointing: bool = False, **overrides: Any) -> Backbone:
     """Build a backbone with fresh weights.
 
@@ -162,7 +173,7 @@ def create(name: str, *, gradient_checkpointing: bool = False, **overrides: Any)
         ArgumentError: an override that the family doesn't have, or that has an impossible value.
     """
     entry, builder = _entry(name)
-    accepted = [p for p in inspect.signature(builder).parameters if p not in ("args", "kwargs")]
+    accepted = _accepted(builder)
     for override in overrides:
         if override not in accepted:
             raise ArgumentError(

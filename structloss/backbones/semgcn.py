@@ -143,7 +143,6 @@ class _Level(nn.Module):
     paper="Zhao et al., Semantic Graph Convolutional Networks for 3D Human Pose Regression, CVPR 2019",
     kind="frame",
     frames=1,
-    channels=("x", "y"),
     joints_in=(17, 16),
     joints_out=16,
     note="Predicts h36m without neck/nose (9), and the hip too: the published test subtracts it.",

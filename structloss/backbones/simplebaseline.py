@@ -54,7 +54,6 @@ _Numbers = Tensor | Sequence[Sequence[float]]
     paper="Martinez et al., A simple yet effective baseline for 3d human pose estimation, ICCV 2017",
     kind="frame",
     frames=1,
-    channels=("x", "y"),
     joints_in=(17, 16),
 )
 class SimpleBaseline(Backbone):
@@ -248,7 +247,6 @@ class _LeakyUnit(nn.Module):
     paper="Zhu et al., H3WB: Human3.6M 3D WholeBody Dataset and Benchmark, ICCV 2023",
     kind="frame",
     frames=1,
-    channels=("x", "y"),
     joints_in=(133,),
     joints_out=133,
     skeleton="h3wb",

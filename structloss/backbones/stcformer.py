@@ -170,7 +170,6 @@ _LARGE = {"params": 18_933_184, "note": "The paper has the large network at 243 
     "stcformer",
     {
         "27": {
-            "frames": 27,
             "params": 4_748_000,
             "macs": 2_203_787_520,
             "published": {
@@ -184,7 +183,6 @@ _LARGE = {"params": 18_933_184, "note": "The paper has the large network at 243 
             "arguments": {"frames": 27, "depth": 6},
         },
         "81": {
-            "frames": 81,
             "params": 4_748_000,
             "macs": 6_725_576_448,
             "published": {
@@ -200,7 +198,6 @@ _LARGE = {"params": 18_933_184, "note": "The paper has the large network at 243 
             "arguments": {"frames": 81, "depth": 6},
         },
         "243": {
-            "frames": 243,
             "params": 4_748_000,
             "macs": 21_204_654_336,
             "published": {
@@ -216,7 +213,6 @@ _LARGE = {"params": 18_933_184, "note": "The paper has the large network at 243 
         "l-27": _LARGE
         | {
             "recipe": "",
-            "frames": 27,
             "macs": 8_739_242_496,
             "published": {"params_M": 18.91},
             "frame_step": 3,
@@ -225,7 +221,6 @@ _LARGE = {"params": 18_933_184, "note": "The paper has the large network at 243 
         "l-81": _LARGE
         | {
             "recipe": "",
-            "frames": 81,
             "macs": 26_446_155_264,
             "published": {"params_M": 18.91},
             "frame_step": 3,
@@ -233,7 +228,6 @@ _LARGE = {"params": 18_933_184, "note": "The paper has the large network at 243 
         },
         "l-243": _LARGE
         | {
-            "frames": 243,
             "macs": 81_394_315_776,
             "published": {
                 "params_M": 18.91,
@@ -245,7 +239,6 @@ _LARGE = {"params": 18_933_184, "note": "The paper has the large network at 243 
             "arguments": {"frames": 243, "depth": 6, "dim": 512},
         },
         "3dhp-81": {
-            "frames": 81,
             "params": 4_754_432,
             "macs": 6_725_576_448,
             "skeleton": "mpi_inf_3dhp",
@@ -261,9 +254,6 @@ _LARGE = {"params": 18_933_184, "note": "The paper has the large network at 243 
     flagship="243",
     paper="Tang et al., 3D Human Pose Estimation with Spatio-Temporal Criss-cross Attention, CVPR 2023",
     kind="sequence",
-    channels=("x", "y"),
-    joints_in=(17,),
-    joints_out=17,
     keeps="centre",
 )
 class STCFormer(Backbone):

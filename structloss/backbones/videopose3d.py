@@ -97,7 +97,6 @@ def _variant(widths: Sequence[int], params: int, macs: int, **fields: object) ->
             8_555_571,
             17_769_472,
             published={
-                "params_M_unverified": 8.56,
                 "h36m_mpjpe_mm_cpn": 48.8,
                 "h36m_pa_mpjpe_mm_cpn": 38.0,
                 "h36m_mpjpe_mm_gt2d_mmpose": 40.1,
@@ -109,7 +108,6 @@ def _variant(widths: Sequence[int], params: int, macs: int, **fields: object) ->
             12_753_971,
             57_398_272,
             published={
-                "params_M_unverified": 12.75,
                 "h36m_mpjpe_mm_cpn": 47.7,
                 "h36m_pa_mpjpe_mm_cpn": 37.2,
                 "h36m_mpjpe_mm_gt2d_mmpose": 39.1,
@@ -121,7 +119,6 @@ def _variant(widths: Sequence[int], params: int, macs: int, **fields: object) ->
             16_952_371,
             176_284_672,
             published={
-                "params_M_unverified": 16.95,
                 "h36m_mpjpe_mm_cpn": 46.8,
                 "h36m_pa_mpjpe_mm_cpn": 36.5,
                 "h36m_mpjpe_mm_cpn_gt_boxes": 47.1,
@@ -166,9 +163,6 @@ def _variant(widths: Sequence[int], params: int, macs: int, **fields: object) ->
     paper="Pavllo et al., 3D human pose estimation in video with temporal convolutions and semi-supervised training, "
     "CVPR 2019",
     kind="centre",
-    channels=("x", "y"),
-    joints_in=(17,),
-    joints_out=17,
 )
 class VideoPose3D(Backbone):
     """Fully convolutional network over time: R frames in, the pose of the middle one out; more frames in, more poses

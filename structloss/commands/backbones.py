@@ -46,7 +46,7 @@ def _list_backbones(arguments: argparse.Namespace) -> None:
         print("  ".join([*(cell.ljust(width) for cell, width in zip(row[:6], widths, strict=True)), row[6]]))
     print(
         "\nT: frames of a clip or receptive field. MPJPE as published, on Human3.6M unless it says 3DHP or H3WB;"
-        "\n2D input cpn, sh: detected, gt2d: ground truth; *: quoted from memory."
+        "\n2D input cpn, sh: detected, gt2d: ground truth. Empty where no published figure was found."
     )
 
 
