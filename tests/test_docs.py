@@ -1,0 +1,285 @@
+"""What the documentation says is so: its Python runs, its commands exist, its tables have the code's defaults."""
+
+import ast
+import importlib
+import inspect
+import re
+import shlex
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+import structloss
+from structloss import backbones
+from structloss.cli import main
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted(
+    str(path.relative_to(ROOT))
+    for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "bench" / "results").glob("NOTES.md")]
+)
+GUIDES = [page for page in PAGES if not page.startswith("bench/")]
+FIT = ("fit", "validate", "test")
+FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+def text_of(page):
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def blocks(page, *languages):
+    return [body for language, body in FENCE.findall(text_of(page)) if language.strip() in languages]
+
+
+# ------------------------------------------------------------------------------------------------------------ Python
+@pytest.mark.parametrize("page", [page for page in GUIDES if blocks(page, "python")])
+def test_python_runs(page, tmp_path, monkeypatch):
+    """The blocks of a page, one after the other in one namespace, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "docs"}
+    for number, body in enumerate(blocks(page, "python"), start=1):
+        exec(compile(body, f"{page}, block {number}", "exec"), names)
+
+
+@pytest.mark.parametrize("page", [page for page in GUIDES if blocks(page, "python fragment")])
+def test_fragments_are_python(page):
+    """Pieces of a file that can't run by themselves."""
+    for body in blocks(page, "python fragment"):
+        ast.parse(body)
+
+
+# ----------------------------------------------------------------------------------------------------------- commands
+def commands_of(page):
+    """The `structloss ...` lines of a page's blocks without a language, comments cut off, continued lines joined."""
+    lines = "\n".join(blocks(page, "", "sh", "console")).replace("\\\n", " ").splitlines()
+    found = [line.strip().removeprefix("$ ") for line in lines]
+    return [shlex.split(line, comments=True) for line in found if re.match(r"(\S+=\S+ )?structloss ", line)]
+
+
+@cache
+def flags_of(*command):
+    """The flags that a command's own help names."""
+    import contextlib
+    import io
+
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), pytest.raises(SystemExit) as stopped:
+        main([*command, "--help"])
+    assert stopped.value.code == 0, f"there is no command {' '.join(command)}"
+    return set(re.findall(r"--[\w-]+", out.getvalue()))
+
+
+def keys_of(section):
+    """The names that `--SECTION.name` may have."""
+    if section == "trainer":
+        lightning = pytest.importorskip("lightning")
+        return set(inspect.signature(lightning.Trainer.__init__).parameters)
+    from structloss.data import MotionDataModule
+    from structloss.harness import LiftingModule
+    from structloss.harness.restart import Restart
+
+    kinds = {"data": MotionDataModule, "model": LiftingModule, "restart": Restart}
+    return set(inspect.signature(kinds[section].__init__).parameters)
+
+
+def check_fit(words):
+    from structloss.harness.learned_training import LearnedSettings
+    from structloss.harness.recipe_files import recipe_names
+    from structloss.learned import LearnedLoss
+
+    own = {"--config", "--ckpt_path", "--init-from", "--loss", "--fresh", "--tensorboard", "--seed_everything"}
+    for flag, value in zip(words, [*words[1:], ""], strict=True):
+        if not flag.startswith("--"):
+            continue
+        name, _, rest = flag.partition("=")
+        section, _, key = name[2:].partition(".")
+        if not key:
+            assert name in own, f"{name} is no flag of fit"
+        elif key.startswith("learned."):
+            known = {*LearnedSettings.__dataclass_fields__, *inspect.signature(LearnedLoss.__init__).parameters}
+            assert section == "model" and key.removeprefix("learned.") in known, f"{name} sets nothing"
+        else:
+            assert section in ("trainer", "model", "data", "restart") and key in keys_of(section), (
+                f"{name} sets nothing"
+            )
+        if name == "--config" and not (rest or value).endswith((".yaml", "RECIPE", "NAME")):
+            assert (rest or value) in recipe_names(), f"there is no recipe {rest or value}"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if commands_of(page)])
+def test_commands_exist(page):
+    for words in commands_of(page):
+        words = words[words.index("structloss") + 1 :]
+        if words[0] in FIT:
+            check_fit(words[1:])
+            continue
+        command = [words[0]]
+        if len(words) > 1 and words[1] in ("inspect", "convert", "synthetic", "info", "list"):
+            command.append(words[1])
+        if words[0] == "bench" and len(words) > 1 and words[1] in ("step", "backbones", "loader", "lossnet"):
+            command.append(words[1])
+        if words[0].startswith("-"):
+            command, words = [], [*words]
+        known = flags_of(*command)
+        for flag in (word.partition("=")[0] for word in words if word.startswith("--")):
+            assert flag in known, f"structloss {' '.join(command)} has no flag {flag}"
+        for flag, value in pairwise(words):
+            if flag in ("--backbone", "--model") and value != "NAME":
+                backbones.info(value)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_make_targets_exist(page):
+    known = re.findall(r"^([\w-]+):", text_of("Makefile"), re.MULTILINE)
+    for target in re.findall(r"(?:^|`)make ([a-z-]+)", text_of(page), re.MULTILINE):
+        assert target in known, f"there is no make {target}"
+
+
+# -------------------------------------------------------------------------------------------------------------- links
+def anchors(page):
+    """The anchors that GitHub gives to the headings of a page."""
+    titles = re.findall(r"^#+ (.*)$", FENCE.sub("", text_of(page)), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", FENCE.sub("", text_of(page))):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        path = ((ROOT / page).parent / name).resolve() if name else ROOT / page
+        assert path.exists(), f"{target} is not there"
+        if anchor:
+            assert anchor in anchors(str(path.relative_to(ROOT))), f"{target} has no such heading"
+
+
+# ------------------------------------------------------------------------------------------------------------- tables
+def tables():
+    """(page, dotted name, rows) of every table that `<!-- options of NAME -->` announces."""
+    for page in GUIDES:
+        for name, table in re.findall(r"<!-- options of ([\w.]+) -->\n((?:\|.*\n)+)", text_of(page)):
+            rows = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in table.splitlines()]
+            yield page, name, rows[2:]
+
+
+def resolved(name):
+    module, _, attribute = name.rpartition(".")
+    return getattr(importlib.import_module(module), attribute)
+
+
+#: Parameters that a page explains in its text, or once for all.
+COMMON = {"self", "pred", "target", "weights", "net", "model", "keypoints", "path", "loss"}
+SHARED = {"skeleton", "weight", "reduction", "check_finite", "backend"}
+
+
+@pytest.mark.parametrize("page, name, rows", list(tables()), ids=lambda x: x if isinstance(x, str) else "")
+def test_options_and_defaults(page, name, rows):
+    """A table lists every option with its default."""
+    thing = resolved(name)
+    found = dict(inspect.signature(thing).parameters)
+    listed = {}
+    for first, default, *_ in rows:
+        listed[first.strip("`")] = ast.literal_eval(default.strip("`"))
+    expected = {}
+    for key, parameter in found.items():
+        default = parameter.default
+        if default is inspect.Parameter.empty and key not in COMMON:
+            default = {}  # of a dataclass's factory
+        expected[key] = {} if "factory" in repr(default).lower() else default
+    for key, default in listed.items():
+        assert key in found, f"{name} has no {key}"
+        assert default == expected[key], f"{name}: {key} is {expected[key]!r} by default"
+    left_out = set(found) - set(listed) - (COMMON - set(listed))
+    if name.startswith("structloss.") and name.count(".") == 1 and name != "structloss.objective":
+        left_out -= SHARED  # options of a term
+    assert not left_out, f"{page} says nothing of {sorted(left_out)}"
+
+
+def test_every_term_is_described():
+    text = text_of("docs/depth_ranking.md") + text_of("docs/anatomy.md")
+    for name, term in structloss.TERMS.items():
+        assert f"`{name}`" in text, name
+        for option in term.options:
+            assert f"`{option}`" in text, f"{option} of {name}"
+
+
+def test_every_metric_is_described():
+    from structloss import metrics
+
+    for name in metrics.__all__:
+        assert f"`{name}`" in text_of("docs/metrics.md"), name
+
+
+def test_every_format_and_protocol_is_described():
+    from structloss.data.formats.detect import FORMATS
+    from structloss.data.formats.keypoint_maps import LAYOUTS
+    from structloss.data.protocols import PROTOCOLS
+
+    names = {*(getattr(entry, "name", entry) for entry in FORMATS), *PROTOCOLS, *LAYOUTS}
+    for name in names:
+        assert f"`{name}`" in text_of("docs/data.md"), name
+
+
+def test_every_corruption_and_loss_network_is_described():
+    from structloss.learned import CORRUPTIONS, VARIANTS
+
+    for name in (*CORRUPTIONS, *VARIANTS):
+        assert f"`{name}`" in text_of("docs/learned_loss.md"), name
+
+
+def test_the_table_of_families():
+    """Family, flagship, number of variants, kinds, channels and what is kept, as the registry has them."""
+    families = {}
+    for name in backbones.names():
+        families.setdefault(backbones.info(name).family, []).append(backbones.info(name))
+    rows = re.findall(
+        r"^\| `([\w-]+)` \| `([\w-]+)` \| (\d+) \| ([^|]+) \| ([^|]+) \|", text_of("docs/backbones.md"), re.MULTILINE
+    )
+    assert [row[0] for row in rows] == sorted(families)
+    for family, flagship, count, kinds, channels in rows:
+        found = families[family]
+        assert backbones.info(family).name == flagship and len(found) == int(count)
+        assert set(kinds.split("; ")) == {entry.kind for entry in found}
+        assert channels == ", ".join(backbones.info(flagship).channels)
+
+
+def test_the_glossary():
+    """Thirty words in the order of the alphabet, each with its meaning."""
+    rows = re.findall(r"^\| \*\*([^*]+)\*\* \| ([^|]+) \| ([^|]*) \|$", text_of("docs/glossary.md"), re.MULTILINE)
+    words = [row[0] for row in rows]
+    assert len(words) == 30 and words == sorted(words, key=str.lower)
+    assert all(meaning.strip() for _, meaning, _ in rows)
+
+
+def test_the_readme_is_short():
+    assert len(text_of("README.md").splitlines()) < 150
+
+
+def test_the_index_names_every_page_and_example():
+    index = text_of("docs/README.md")
+    for path in [*(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*.py")]:
+        assert path.name == "README.md" or f"{path.name})" in index, path.name
+
+
+def test_the_citation_and_the_changelog():
+    import yaml
+
+    cited = yaml.safe_load(text_of("CITATION.cff"))
+    assert cited["cff-version"] == "1.2.0" and cited["title"] == "structloss" and cited["message"]
+    assert cited["authors"] == [{"name": "The structloss developers"}]
+    assert cited["version"] == structloss.__version__
+    titles = re.findall(r"^## \[(.+?)\]", text_of("CHANGELOG.md"), re.MULTILINE)
+    assert structloss.__version__ in titles
+
+
+def test_the_reader_of_commands_finds_what_is_wrong():
+    with pytest.raises(AssertionError, match="sets nothing"):
+        check_fit(["--config", "repose-tiny", "--data.windw", "9"])
+    with pytest.raises(AssertionError, match="no recipe"):
+        check_fit(["--config", "repose-tyny"])
+    with pytest.raises(AssertionError, match="no flag"):
+        check_fit(["--frsh"])
+    assert "--steps" in flags_of("demo") and "--stepps" not in flags_of("demo")
