@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -43,7 +44,7 @@ class _EncoderLayer(nn.Module):
 
 
 class _Head(nn.Module):
-    """Three numbers a joint from all joints at once: `[..., J, D]` to `[..., J, 3]`."""
+    """Three numbers per joint from all joints at once: `[..., J, D]` to `[..., J, 3]`."""
 
     def __init__(self, joints: int, dim: int, drop: float) -> None:
         super().__init__()
@@ -56,62 +57,65 @@ class _Head(nn.Module):
 
 
 class _Level(nn.Module):
-    """A layer, the pose that its output predicts, and what that pose adds to the next level's input.
+    """A layer, whose output is added to its input."""
 
-    Returns the next level's input, the layer's output and the pose, the last two None without `intermediate` heads.
-    """
-
-    def __init__(self, layer: _EncoderLayer, joints: int, dim: int, drop: float, intermediate: bool) -> None:
+    def __init__(self, layer: _EncoderLayer) -> None:
         super().__init__()
         self.layer = layer
-        self.pose = _Head(joints, dim, drop) if intermediate else None
-        self.feedback = nn.Linear(3 * joints, joints * dim) if intermediate else None
 
-    def forward(self, r: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    def forward(self, r: Tensor) -> Tensor:
+        return F.relu(self.layer(r) + r)
+
+
+class _PredictingLevel(nn.Module):
+    """A layer, the pose that its output predicts, and what that pose adds to the next level's input."""
+
+    def __init__(self, layer: _EncoderLayer, joints: int, dim: int, drop: float) -> None:
+        super().__init__()
+        self.layer = layer
+        self.pose = _Head(joints, dim, drop)
+        self.feedback = nn.Linear(3 * joints, joints * dim)
+
+    def forward(self, r: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The next level's input, the layer's output and the pose."""
         h = self.layer(r)
-        if self.pose is None:
-            return F.relu(h + r), None, None
         pose = self.pose(h)
         return F.relu(h + self.feedback(pose.flatten(-2)).view(h.shape) + r), h, pose
 
 
 class _JointEncoder(Backbone):
-    """What both stages share: embedding, levels, poses."""
+    """What both stages share: embedding, levels, poses; their docstrings tell of the arguments."""
 
     def __init__(
         self,
-        *,
         kind: str,
         channels: int,
         intermediate: bool,
-        num_joints: int,
+        *,
         dim_feat: int,
         depth: int,
-        num_heads: int,
-        head_dim: int,
         mlp_ratio: float,
         pred_drop_rate: float,
-        attn_drop_rate: float,
-        drop_rate: float,
+        num_joints: int = 17,
+        num_heads: int = 8,
+        head_dim: int = 64,
+        attn_drop_rate: float = 0.1,
+        drop_rate: float = 0.0,
     ) -> None:
         check_sizes(num_joints=num_joints, dim_feat=dim_feat, depth=depth, num_heads=num_heads, head_dim=head_dim)
         check_rates(pred_drop_rate=pred_drop_rate, attn_drop_rate=attn_drop_rate, drop_rate=drop_rate)
         hidden = check_ratio("mlp_ratio", mlp_ratio, dim_feat, "dim_feat")
         super().__init__(kind=kind, frames=1, joints=(num_joints,), channels=channels, shortest=1)
+
+        def level() -> nn.Module:
+            layer = _EncoderLayer(dim_feat, num_heads, head_dim, hidden, attn_drop_rate, drop_rate)
+            return _PredictingLevel(layer, num_joints, dim_feat, pred_drop_rate) if intermediate else _Level(layer)
+
         self.embed = nn.Linear(channels, dim_feat)
         self.norm = nn.LayerNorm(dim_feat, eps=1e-6)
-        self.levels = nn.ModuleList(
-            _Level(
-                _EncoderLayer(dim_feat, num_heads, head_dim, hidden, attn_drop_rate, drop_rate),
-                num_joints,
-                dim_feat,
-                pred_drop_rate,
-                intermediate,
-            )
-            for _ in range(depth)
-        )
+        self.levels = nn.ModuleList(level() for _ in range(depth))
         if intermediate:  # the last pose is fed back to no level: published, and never used
-            self.levels[-1].feedback.requires_grad_(False)
+            cast(_PredictingLevel, self.levels[-1]).feedback.requires_grad_(False)
         self.decoder = None if intermediate else _Head(num_joints, dim_feat, pred_drop_rate)
 
     def reset_parameters(self) -> None:
@@ -124,17 +128,18 @@ class _JointEncoder(Backbone):
     def _levels(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Every level's pose `[B, T, J, 3]`, and what it is predicted from, `[B, T, J, D]`."""
         h = self.norm(self.embed(x))
+        if self.decoder is not None:
+            for level in self.levels:
+                h = self.run(level, h)
+            return [self.decoder(h)], [h]
         poses, features = [], []
-        for level in self.levels[:-1]:
+        *levels, last = cast(list[_PredictingLevel], list(self.levels))
+        for level in levels:
             h, feature, pose = self.run(level, h)
             poses.append(pose)
             features.append(feature)
-        last = self.levels[-1]
-        if self.decoder is None:  # nothing needs the last level's feedback
-            feature = self.run(last.layer, h)
-            return [*poses, last.pose(feature)], [*features, feature]
-        h, *_ = self.run(last, h)
-        return [self.decoder(h)], [h]
+        feature = self.run(last.layer, h)  # nothing needs the last level's feedback
+        return [*poses, last.pose(feature)], [*features, feature]
 
     def official(self, key: str) -> str | Source:
         if key == "embed.weight":
@@ -212,31 +217,16 @@ class Jointformer(_JointEncoder):
     def __init__(
         self,
         *,
-        num_joints: int = 17,
         dim_feat: int = 64,
         depth: int = 4,
-        num_heads: int = 8,
-        head_dim: int = 64,
         mlp_ratio: float = 8,
         pred_drop_rate: float = 0.2,
-        attn_drop_rate: float = 0.1,
-        drop_rate: float = 0.0,
+        **others: Any,
     ) -> None:
-        super().__init__(
-            kind="frame",
-            channels=2,
-            intermediate=True,
-            num_joints=num_joints,
-            dim_feat=dim_feat,
-            depth=depth,
-            num_heads=num_heads,
-            head_dim=head_dim,
-            mlp_ratio=mlp_ratio,
-            pred_drop_rate=pred_drop_rate,
-            attn_drop_rate=attn_drop_rate,
-            drop_rate=drop_rate,
-        )
-        self.errors = nn.ModuleList(_Head(num_joints, dim_feat, pred_drop_rate) for _ in range(depth))
+        others |= {"dim_feat": dim_feat, "depth": depth, "mlp_ratio": mlp_ratio, "pred_drop_rate": pred_drop_rate}
+        super().__init__("frame", 2, True, **others)
+        (joints,) = self.joints
+        self.errors = nn.ModuleList(_Head(joints, dim_feat, pred_drop_rate) for _ in range(depth))
         self.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -330,16 +320,9 @@ class JointformerRefinement(_JointEncoder):
     Source: Lutz et al., ICPR 2022.
 
     Args:
-        num_joints: joints J.
-        dim_feat: channels D.
-        depth: levels.
         intermediate: predict a pose after every level and feed it back, as the network for H3WB does; otherwise one
             pose after the last.
-        num_heads, head_dim: attention heads and the channels of each, whatever D is.
-        mlp_ratio: hidden width of the MLPs over D.
-        pred_drop_rate: dropout before the predictions.
-        attn_drop_rate: dropout on the attention weights.
-        drop_rate: dropout after attention and MLP; 0 in all published models.
+        dim_feat, depth, mlp_ratio, pred_drop_rate, **others: those of :class:`Jointformer`.
 
     Raises:
         ArgumentError: an impossible size or rate.
@@ -348,31 +331,15 @@ class JointformerRefinement(_JointEncoder):
     def __init__(
         self,
         *,
-        num_joints: int = 17,
         dim_feat: int = 256,
         depth: int = 2,
         intermediate: bool = False,
-        num_heads: int = 8,
-        head_dim: int = 64,
         mlp_ratio: float = 4,
         pred_drop_rate: float = 0.1,
-        attn_drop_rate: float = 0.1,
-        drop_rate: float = 0.0,
+        **others: Any,
     ) -> None:
-        super().__init__(
-            kind="refine",
-            channels=8,
-            intermediate=intermediate,
-            num_joints=num_joints,
-            dim_feat=dim_feat,
-            depth=depth,
-            num_heads=num_heads,
-            head_dim=head_dim,
-            mlp_ratio=mlp_ratio,
-            pred_drop_rate=pred_drop_rate,
-            attn_drop_rate=attn_drop_rate,
-            drop_rate=drop_rate,
-        )
+        others |= {"dim_feat": dim_feat, "depth": depth, "mlp_ratio": mlp_ratio, "pred_drop_rate": pred_drop_rate}
+        super().__init__("refine", 8, intermediate, **others)
         self.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -410,21 +377,19 @@ class JointformerCascade(Backbone):
     Source: Lutz et al., ICPR 2022.
 
     Args:
-        pose: the trained first stage; its parameters are frozen.
-        refinement: the second stage, for the same joints.
+        pose: the trained first stage, a :class:`Jointformer`; its parameters are frozen.
+        refinement: the second stage, a :class:`JointformerRefinement` for the same joints.
         pose_dropout: keep the first stage's dropouts active in training.
 
     Raises:
         ArgumentError: stages of another kind, or for other joints.
     """
 
-    def __init__(self, pose: Jointformer, refinement: JointformerRefinement, *, pose_dropout: bool = True) -> None:
-        for argument, stage, expected in (
-            ("pose", pose, Jointformer),
-            ("refinement", refinement, JointformerRefinement),
-        ):
-            if not isinstance(stage, expected):
-                raise ArgumentError(f"{argument} is a {type(stage).__name__}, expected a {expected.__name__}.")
+    def __init__(self, pose: Backbone, refinement: Backbone, *, pose_dropout: bool = True) -> None:
+        if not isinstance(pose, Jointformer):
+            raise ArgumentError(f"pose is a {type(pose).__name__}, expected a Jointformer.")
+        if not isinstance(refinement, JointformerRefinement):
+            raise ArgumentError(f"refinement is a {type(refinement).__name__}, expected a JointformerRefinement.")
         if pose.joints != refinement.joints:
             raise ArgumentError(
                 f"refinement takes {refinement.joints[0]} joints, expected {pose.joints[0]}, those of pose."
