@@ -683,7 +683,7 @@ def test_formats_are_told_apart(content, tmp_path):
         "a.poses": "store", "mocap-bvh": "bvh", "mocap-amc": "amc", "mocap-c3d": "c3d", "mocap-amc/b.AMC": "amc",
     }  # fmt: skip
     assert {name: detect(tmp_path / name) for name in expected} == expected
-    assert set(expected.values()) | {"archive"} == set(FORMATS)
+    assert set(expected.values()) | {"archive"} <= set(FORMATS)  # test_every_format_has_a_test sees to others
     fails(lambda: detect(tmp_path / "h36m" / "data_2d_h36m_gt.npz"), "2D keypoints only")
     (tmp_path / "mocap-bvh" / "x.amc").touch()
     fails(lambda: detect(tmp_path / "mocap-bvh"), "several formats, amc, bvh")

@@ -4,23 +4,25 @@ import json
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import fake_data
 import numpy as np
 import pytest
 
-import structloss.data.formats as package
+import structloss.data.formats as formats
 from structloss.cli import main
 from structloss.data import load_archive, open_store
 from structloss.data.conversion import convert_data
-from structloss.data.formats import unpickle
+from structloss.data.formats import keypoint_forms, read_keypoints, unpickle
 from structloss.data.formats.candidate import CERTAIN, MAYBE, NO, Candidate
 from structloss.data.formats.detect import detect, recognise
+from structloss.data.formats.keypoint_form import FORMS
 from structloss.data.formats.registry import FORMATS, Format
 from structloss.data.inspection import inspect_data
 from structloss.data.opening import open_data
 from structloss.data.registry import Registry
-from structloss.errors import ArgumentError, DataError, UnknownNameError
+from structloss.errors import ArgumentError, DataError, MissingFileError, UnknownNameError
 
 # The whole of a new format; docs/adding.md shows it.
 STEPS = '''
@@ -55,12 +57,13 @@ FORMATS.register(
 
 @pytest.fixture
 def added(monkeypatch, tmp_path):
-    """Adds a module of this text to the folder of formats, for a test."""
-    monkeypatch.setattr(FORMATS, "_entries", dict(FORMATS))
-    monkeypatch.setattr(FORMATS, "_searched", set(FORMATS._searched))
+    """Adds a module of this text to the folder of formats, or of another package, for a test."""
+    for registry in (FORMATS, FORMS):
+        monkeypatch.setattr(registry, "_entries", dict(registry))
+        monkeypatch.setattr(registry, "_searched", set(registry._searched))
     before = set(sys.modules)
 
-    def add(name, text):
+    def add(name, text, package=formats):
         folder = tmp_path / f"beside-{name}"
         folder.mkdir()
         (folder / f"{name}.py").write_text(textwrap.dedent(text))
@@ -170,6 +173,12 @@ def test_formats_are_in_the_order_of_their_names():
         assert entry.name == name and entry.says and entry.suffixes + entry.arrays + entry.folder
 
 
+def test_every_format_has_a_test():
+    """That names it: whoever adds a format adds a test file, and has no list to bring up to date."""
+    tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
+    assert [name for name in FORMATS if f'"{name}"' not in tests] == []
+
+
 def test_a_module_that_cannot_be_imported_is_no_silence(added):
     added("broken", "import nothing_of_this_name")
     for _ in range(2):  # not only the first time
@@ -227,3 +236,73 @@ def test_the_registry_is_light():
         "assert not heavy, heavy\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# Forms of keypoint files ---------------------------------------------------------------------------------------------
+
+# The whole of a new form; docs/adding.md shows it.
+LINES = '''
+"""Keypoints in a text file: x, y and confidence of every keypoint, a frame per line."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .._people import array_track
+from ..keypoint_form import FORMS, KeypointFile, KeypointForm
+from ..keypoint_track import Keypoints
+
+
+def _read(file: KeypointFile, layout: str | None, person: str | int) -> list[Keypoints]:
+    rows = np.loadtxt(file.path, ndmin=2)
+    return [array_track(file.path, file.path.stem, rows.reshape(len(rows), -1, 3), layout, None, None)]
+
+
+FORMS.register(KeypointForm("lines", "x, y, confidence in text", _read, suffixes=(".lines",)))
+'''
+
+
+def test_a_new_form_of_keypoints_is_one_file(added, tmp_path):
+    values = np.random.default_rng(0).uniform(0.1, 1, (5, 17, 3))
+    np.savetxt(tmp_path / "a.lines", values.reshape(5, 51))
+    with pytest.raises(DataError, match=r"ends in '.lines', expected \.npz, \.npy, \.json or a folder of OpenPose"):
+        read_keypoints(tmp_path / "a.lines")
+    added("lines", LINES, keypoint_forms)
+    (track,) = read_keypoints(tmp_path / "a.lines", layout="coco", fps=30)
+    assert (track.name, track.skeleton, track.fps, len(track)) == ("a", "coco", 30, 5)
+    np.testing.assert_allclose(track.keypoints, values[..., :2], rtol=1e-6)
+    (tmp_path / "a.txt").touch()
+    with pytest.raises(DataError, match=r"ends in '.txt', expected \.npz, \.npy, \.json, \.lines or a folder"):
+        read_keypoints(tmp_path / "a.txt")
+    with pytest.raises(MissingFileError, match=r"expected 2D keypoints \(\.npz, \.npy, \.json, \.lines or a folder\)"):
+        read_keypoints(tmp_path / "none.lines")
+
+
+def test_a_form_told_by_the_content_of_json(added, tmp_path):
+    text = """
+        from ..candidate import CERTAIN, NO
+        from ..keypoint_form import FORMS, KeypointForm
+
+        def sniff(file):
+            return CERTAIN if isinstance(file.json, dict) and "people_3" in file.json else NO
+
+        def read(file, layout, person):
+            return file.json["people_3"]
+
+        FORMS.register(KeypointForm("three", "people_3", read, suffixes=(".json",), sniff=sniff))
+    """
+    added("three", text, keypoint_forms)
+    (tmp_path / "a.json").write_text('{"people_3": []}')
+    assert read_keypoints(tmp_path / "a.json") == []
+    (tmp_path / "b.json").write_text("3")
+    with pytest.raises(DataError, match=r"holds 3, expected COCO annotations .* a detector's results .* or people_3"):
+        read_keypoints(tmp_path / "b.json")
+
+
+def test_keypoints_are_imported_from_their_old_place():
+    from structloss.data.formats.keypoint_track import Keypoints
+    from structloss.data.formats.keypoints import Keypoints as old
+    from structloss.data.formats.keypoints import read_keypoints as read
+
+    assert formats.Keypoints is old is Keypoints and formats.read_keypoints is read
+    assert {"arrays", "coco", "openpose", "results", "videopose3d"} <= set(FORMS)

@@ -429,7 +429,7 @@ def test_largest_and_longest(tmp_path):
         ('[{"image_id": 1, "keypoints": [1, 2]}]', "keypoints of entry 0"),
         ('[{"image_id": 1, "keypoints": ["a", 2, 3]}]', "keypoints of entry 0"),
         ('[{"image_id": 1, "keypoints": null}]', "keypoints of entry 0"),
-        ('[{"image_id": 1, "keypoints": [1, 2, 1]}]', "has 1 keypoints a person, expected 17, 25, 26"),
+        ('[{"image_id": 1, "keypoints": [1, 2, 1]}]', "has 1 keypoints per person, expected 17, 25, 26"),
         ('[{"image_id": "a.jpg", "keypoints": [1, 2, 1]}]', "expected a number in its name"),
         ('[{"image_id": 1, "keypoints": [1, 2, 1]}, {"image_id": 999, "keypoints": [1, 2, 1]}]', "consecutive frames"),
         ('[{"image_id": 1, "keypoints": [1, 2, 1]}, {"image_id": 2, "keypoints": [1,2,1,1,2,1]}]', "1 and 2 keypoints"),

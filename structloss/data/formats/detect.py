@@ -6,7 +6,7 @@ import os
 
 from ...errors import DataError
 from ._assemble import existing
-from .candidate import Candidate
+from .candidate import Candidate, surest
 from .registry import FORMATS, Format
 
 __all__ = ["FORMATS", "detect", "recognise"]
@@ -25,15 +25,14 @@ def detect(path: str | os.PathLike[str]) -> str:
 def recognise(path: str | os.PathLike[str]) -> Format:
     """The format of a file or folder; see :func:`detect`."""
     candidate = Candidate(existing(path, "a data set"))
-    sure = {name: entry.sure(candidate) for name, entry in FORMATS.items()}
-    surest = max(sure.values())
-    found = [name for name, how in sure.items() if how == surest > 0]
+    found = surest(candidate, FORMATS.values())
     if not found:
         raise DataError(_unknown(candidate))
     if len(found) > 1:
-        several = f"{candidate.path} has files of several formats, {', '.join(found)}, expected one"
-        raise DataError(f"{several}; name a file in it." if candidate.is_folder else f"{several}.")
-    return FORMATS[found[0]]
+        names = ", ".join(entry.name for entry in found)
+        several = f"{candidate.path} has files of several formats, {names}, expected one; name a file in it."
+        raise DataError(several if candidate.is_folder else f"{candidate.path} may be of {names}, expected one format.")
+    return found[0]
 
 
 def _unknown(candidate: Candidate) -> str:

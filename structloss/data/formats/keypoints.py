@@ -3,81 +3,17 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from ...errors import ArgumentError, DataError, MissingFileError
-from .keypoint_maps import LAYOUTS, keypoints_to_h36m
+from ._people import described
+from .candidate import surest
+from .keypoint_form import FORMS, KeypointFile
+from .keypoint_maps import LAYOUTS
+from .keypoint_track import Keypoints
 
 __all__ = ["Keypoints", "read_keypoints"]
-
-
-@dataclass(frozen=True)
-class Keypoints:
-    """One person in a video, or in an image (T = 1).
-
-    Attributes:
-        name: of the video, image or track.
-        keypoints: float32 `[T, J, 2]`: x right, y down, pixels. Finite everywhere.
-        confidence: float32 `[T, J]`, 0 to 1; 0 where a keypoint was not detected and its place is interpolated.
-        width, height: of the image, pixels; None where the file doesn't say.
-        fps: frames per second; None where the file doesn't say.
-        skeleton: the layout, one of :data:`~structloss.data.formats.keypoint_maps.LAYOUTS`.
-        start: number of the first frame in the video.
-        gaps: (first, end) of the frames between, counted from `start`, in which the person was not seen at all.
-
-    Raises:
-        ArgumentError: arrays whose shapes don't belong together, that are empty or hold NaN or infinite values, a
-            confidence outside of 0 to 1, or an image size that is not positive.
-    """
-
-    name: str
-    keypoints: np.ndarray
-    confidence: np.ndarray
-    width: int | None = None
-    height: int | None = None
-    fps: float | None = None
-    skeleton: str = "h36m"
-    start: int = 0
-    gaps: tuple[tuple[int, int], ...] = ()
-
-    def __post_init__(self) -> None:
-        keypoints = np.ascontiguousarray(self.keypoints, dtype=np.float32)
-        confidence = np.ascontiguousarray(self.confidence, dtype=np.float32)
-        if keypoints.ndim != 3 or keypoints.shape[2] != 2 or 0 in keypoints.shape:
-            raise ArgumentError(f"keypoints has shape {list(keypoints.shape)}, expected [T, J, 2] with T, J >= 1.")
-        if confidence.shape != keypoints.shape[:2]:
-            raise ArgumentError(
-                f"confidence has shape {list(confidence.shape)}, expected {list(keypoints.shape[:2])}, one a keypoint."
-            )
-        if not np.isfinite(keypoints).all():
-            raise ArgumentError(f"keypoints of {self.name!r} has NaN or infinite values, expected finite pixels.")
-        if not ((confidence >= 0) & (confidence <= 1)).all():
-            raise ArgumentError(f"confidence of {self.name!r} has values outside of 0 to 1.")
-        for argument, value in (("width", self.width), ("height", self.height), ("fps", self.fps)):
-            if value is not None and not (np.isfinite(value) and value > 0):
-                raise ArgumentError(f"{argument} is {value!r}, expected a positive number.")
-        object.__setattr__(self, "keypoints", keypoints)
-        object.__setattr__(self, "confidence", confidence)
-
-    def __len__(self) -> int:
-        return len(self.keypoints)
-
-    def to_h36m(self, variant: str | None = None) -> Keypoints:
-        """The same person in the 17 joints of Human3.6M.
-
-        Args:
-            variant: "motionbert" or "demo", the custom that the network was trained with; None is the layout's default.
-                See :mod:`~structloss.data.formats.keypoint_maps`.
-
-        Raises:
-            ArgumentError: a custom that the layout can't follow.
-        """
-        joined = np.concatenate([self.keypoints, self.confidence[..., None]], axis=-1)
-        made = keypoints_to_h36m(joined, self.skeleton, variant)
-        return replace(self, keypoints=made[..., :2], confidence=made[..., 2], skeleton="h36m")
 
 
 def read_keypoints(
@@ -123,18 +59,33 @@ def read_keypoints(
     if layout != "auto" and layout not in LAYOUTS:
         raise ArgumentError(f"layout is {layout!r}, expected 'auto' or one of {', '.join(map(repr, LAYOUTS))}.")
     if not path.exists():
-        raise MissingFileError(f"{path} does not exist, expected 2D keypoints (.npz, .npy, .json or a folder).")
-    suffix = path.suffix.lower()
-    if path.is_dir():
-        from ._keypoint_json import read_openpose as read
-    elif suffix == ".json":
-        from ._keypoint_json import read_json as read
-    elif suffix in (".npz", ".npy"):
-        from ._keypoint_arrays import read_arrays as read
-    else:
-        raise DataError(f"{path} ends in {suffix!r}, expected .npz, .npy, .json or a folder of OpenPose's files.")
-    found = read(path, None if layout == "auto" else layout, person)
+        raise MissingFileError(f"{path} does not exist, expected 2D keypoints ({_endings()} or a folder).")
+    file = KeypointFile(path)
+    found = surest(file, FORMS.values())
+    if len(found) != 1:
+        raise DataError(_unknown(file, [form.name for form in found]))
+    tracks = found[0].read(file, None if layout == "auto" else layout, person)
     if image_size is not None:
         width, height = image_size
-        found = [replace(track, width=width, height=height) for track in found]
-    return [replace(track, fps=fps) for track in found] if fps is not None else found
+        tracks = [replace(track, width=width, height=height) for track in tracks]
+    return [replace(track, fps=fps) for track in tracks] if fps is not None else tracks
+
+
+def _endings() -> str:
+    return ", ".join(dict.fromkeys(suffix for form in FORMS.values() for suffix in form.suffixes))
+
+
+def _unknown(file: KeypointFile, several: list[str]) -> str:
+    """What to say of a file or folder that is of no form, or of several."""
+    if several:
+        return f"{file.path} is of several forms, {', '.join(several)}, expected one."
+    if file.is_folder:
+        forms = [form for form in FORMS.values() if form.folder]
+        patterns = ", ".join(pattern for form in forms for pattern in form.folder)
+        return f"the folder {file.path} has no {patterns}, expected {' or '.join(form.says for form in forms)}."
+    alike = [form.says for form in FORMS.values() if file.suffix in form.suffixes]
+    if alike:
+        found = f"holds {described(file.json)}" if file.suffix == ".json" else "is of no known form"
+        return f"{file.path} {found}, expected {' or '.join(alike)}."
+    folders = " or ".join(form.says for form in FORMS.values() if form.folder)
+    return f"{file.path} ends in {file.suffix!r}, expected {_endings()} or {folders}."

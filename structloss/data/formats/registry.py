@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..registry import Registry
-from .candidate import CERTAIN, MAYBE, NO, Candidate
+from .candidate import Candidate, Recognised
 
 if TYPE_CHECKING:
-    from ..clips import Clip
     from ..store import PoseStore
 
 __all__ = ["FORMATS", "Format", "Option"]
@@ -47,19 +46,13 @@ class Option:
 
 
 @dataclass(frozen=True)
-class Format:
-    """A data format.
+class Format(Recognised[Candidate]):
+    """A data format; how it is recognised tells :class:`~structloss.data.formats.candidate.Recognised`.
+
+    Its `sniff` must not load the data. Its `read(path, progress=..., **options)` makes a pose store, or a list of clips
+    if `clips` is set. It gets those options that were given, none of them None.
 
     Attributes:
-        name: what :func:`~structloss.data.formats.detect.detect` answers.
-        says: what it is, in a few words, for messages and tables.
-        read: `read(path, progress=..., **options)`: a pose store, or clips if `clips` is set. It gets those options
-            that were given, none of them None.
-        suffixes: endings of the names of its files, lower case. A file with one of them may be of this format.
-        arrays: arrays of its npz files. A file with one of them is of this format.
-        folder: patterns such as "train/*.pkl". A folder with a file that fits one may be of this format.
-        sniff: `sniff(candidate)`, how sure it is: `NO`, `MAYBE` or `CERTAIN`. It decides in place of the three above
-            where they do not tell enough; they are still what messages and tables say. It must not load the data.
         hint: `hint(candidate)`, the rest of a sentence about a path of no format that belongs to this one, such as "is
             the skeleton of .amc files, expected one of those"; or None.
         options: what it can be told.
@@ -70,13 +63,6 @@ class Format:
         problems: `problems(store)`: what a store lacks of the published files, a sentence each; None has no such files.
     """
 
-    name: str
-    says: str
-    read: Callable[..., PoseStore | list[Clip]]
-    suffixes: tuple[str, ...] = ()
-    arrays: tuple[str, ...] = ()
-    folder: tuple[str, ...] = ()
-    sniff: Callable[[Candidate], int] | None = None
     hint: Callable[[Candidate], str | None] | None = None
     options: tuple[Option, ...] = ()
     clips: bool = False
@@ -84,22 +70,9 @@ class Format:
     meta: Callable[[Path], dict[str, Any]] | None = None
     problems: Callable[[PoseStore], list[str]] | None = None
 
-    def __str__(self) -> str:
-        return self.says
-
     def takes(self, option: str) -> bool:
         """Whether it has an option of this name."""
         return any(option == own.name for own in self.options)
-
-    def sure(self, candidate: Candidate) -> int:
-        """How sure it is of a candidate: `NO`, `MAYBE` or `CERTAIN`."""
-        if self.sniff is not None:
-            return int(self.sniff(candidate))
-        if candidate.is_folder:
-            return MAYBE if candidate.holds(*self.folder) else NO
-        if any(array in candidate.arrays for array in self.arrays):
-            return CERTAIN
-        return MAYBE if candidate.suffix in self.suffixes else NO
 
 
 FORMATS: Registry[Format] = Registry(__package__, "data format")

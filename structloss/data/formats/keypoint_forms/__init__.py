@@ -1,0 +1,1 @@
+"""Forms of keypoint files, one file each; see :mod:`~structloss.data.formats.keypoint_form`."""

@@ -1,0 +1,84 @@
+"""Keypoints as a bare array of NumPy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ....errors import DataError
+from .._people import array_track, chosen, pixels, positive
+from ..keypoint_form import FORMS, KeypointFile, KeypointForm
+from ..keypoint_maps import LAYOUTS, layout_of_size
+from ..keypoint_track import Keypoints
+from ..unpickle import load_npz_objects
+
+__all__: list[str] = []
+
+
+def _read(file: KeypointFile, layout: str | None, person: str | int) -> list[Keypoints]:
+    path = file.path
+    content = _load_npy(path) if file.suffix == ".npy" else load_npz_objects(path)
+    arrays = {name: value for name, value in content.items() if isinstance(value, np.ndarray) and value.ndim in (3, 4)}
+    if "keypoints" in content:
+        array = content["keypoints"]
+    elif len(arrays) == 1:
+        (array,) = arrays.values()
+    else:
+        found = ", ".join(f"{name} {list(np.shape(value))}" for name, value in content.items()) or "nothing"
+        raise DataError(f"{path} holds {found}, expected 'keypoints' or a single array [T, J, 2] or [T, J, 3].")
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu" or array.ndim not in (3, 4):
+        raise DataError(
+            f"keypoints of {path} is {getattr(array, 'dtype', type(array).__name__)} of shape {list(np.shape(array))}, "
+            "expected numbers [T, J, 2] or [T, J, 3], or several such [N, T, J, ...]."
+        )
+    confidence = content.get("confidence")
+    if confidence is not None and np.shape(confidence) == array.shape[:-1] and array.shape[-1] == 2:
+        array = np.concatenate([array, np.asarray(confidence, dtype=np.float64)[..., None]], axis=-1)
+    elif confidence is not None:
+        raise DataError(
+            f"confidence of {path} has shape {list(np.shape(confidence))}, expected {list(array.shape[:-1])} beside "
+            "keypoints with x and y."
+        )
+    described = _described(content)
+    layout = layout or described.get("skeleton") or layout_of_size(array.shape[-2])
+    if not isinstance(layout, str) or layout not in LAYOUTS:
+        several = [name for name, entry in LAYOUTS.items() if entry.size == array.shape[-2]] or list(LAYOUTS)
+        raise DataError(
+            f"{path} has {array.shape[-2]} keypoints and doesn't say which, expected the layout to be given: one of "
+            f"{', '.join(several)}."
+        )
+    width, height = (pixels(described.get(key)) for key in ("width", "height"))
+    fps = positive(described.get("fps"))
+    people = array[None] if array.ndim == 3 else array
+    names = [path.stem] if len(people) == 1 else [f"{path.stem}/{i}" for i in range(len(people))]
+    tracks = [array_track(path, name, one, layout, width, height, fps) for name, one in zip(names, people, strict=True)]
+    return chosen(path, tracks, person)
+
+
+def _load_npy(path: Path) -> dict[str, Any]:
+    try:
+        return {"keypoints": np.load(path, allow_pickle=False)}
+    except (ValueError, OSError, EOFError) as error:
+        raise DataError(f"{path} is no readable array: {str(error).splitlines()[0].rstrip('.')}.") from error
+
+
+def _described(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What the file says about itself: in arrays of their own, or in JSON under "meta" as in our own files."""
+    out: dict[str, Any] = {}
+    meta = content.get("meta")
+    if isinstance(meta, np.ndarray) and meta.dtype.kind == "U" and meta.shape == ():
+        try:
+            found = json.loads(str(meta))
+        except ValueError:
+            found = None
+        if isinstance(found, dict):
+            out.update(found)
+    out.update({key: content[key] for key in ("width", "height", "fps") if key in content})
+    return out
+
+
+FORMS.register(KeypointForm("arrays", "an array [T, J, 2] or [T, J, 3]", _read, suffixes=(".npz", ".npy")))

@@ -1,0 +1,78 @@
+"""A person's 2D keypoints over time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ...errors import ArgumentError
+from .keypoint_maps import keypoints_to_h36m
+
+__all__ = ["Keypoints"]
+
+
+@dataclass(frozen=True)
+class Keypoints:
+    """One person in a video, or in an image (T = 1).
+
+    Attributes:
+        name: of the video, image or track.
+        keypoints: float32 `[T, J, 2]`: x right, y down, pixels. Finite everywhere.
+        confidence: float32 `[T, J]`, 0 to 1; 0 where a keypoint was not detected and its place is interpolated.
+        width, height: of the image, pixels; None where the file doesn't say.
+        fps: frames per second; None where the file doesn't say.
+        skeleton: the layout, one of :data:`~structloss.data.formats.keypoint_maps.LAYOUTS`.
+        start: number of the first frame in the video.
+        gaps: (first, end) of the frames between, counted from `start`, in which the person was not seen at all.
+
+    Raises:
+        ArgumentError: arrays whose shapes don't belong together, that are empty or hold NaN or infinite values, a
+            confidence outside of 0 to 1, or an image size that is not positive.
+    """
+
+    name: str
+    keypoints: np.ndarray
+    confidence: np.ndarray
+    width: int | None = None
+    height: int | None = None
+    fps: float | None = None
+    skeleton: str = "h36m"
+    start: int = 0
+    gaps: tuple[tuple[int, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        keypoints = np.ascontiguousarray(self.keypoints, dtype=np.float32)
+        confidence = np.ascontiguousarray(self.confidence, dtype=np.float32)
+        if keypoints.ndim != 3 or keypoints.shape[2] != 2 or 0 in keypoints.shape:
+            raise ArgumentError(f"keypoints has shape {list(keypoints.shape)}, expected [T, J, 2] with T, J >= 1.")
+        if confidence.shape != keypoints.shape[:2]:
+            raise ArgumentError(
+                f"confidence has shape {list(confidence.shape)}, expected {list(keypoints.shape[:2])}, one a keypoint."
+            )
+        if not np.isfinite(keypoints).all():
+            raise ArgumentError(f"keypoints of {self.name!r} has NaN or infinite values, expected finite pixels.")
+        if not ((confidence >= 0) & (confidence <= 1)).all():
+            raise ArgumentError(f"confidence of {self.name!r} has values outside of 0 to 1.")
+        for argument, value in (("width", self.width), ("height", self.height), ("fps", self.fps)):
+            if value is not None and not (np.isfinite(value) and value > 0):
+                raise ArgumentError(f"{argument} is {value!r}, expected a positive number.")
+        object.__setattr__(self, "keypoints", keypoints)
+        object.__setattr__(self, "confidence", confidence)
+
+    def __len__(self) -> int:
+        return len(self.keypoints)
+
+    def to_h36m(self, variant: str | None = None) -> Keypoints:
+        """The same person in the 17 joints of Human3.6M.
+
+        Args:
+            variant: "motionbert" or "demo", the custom that the network was trained with; None is the layout's default.
+                See :mod:`~structloss.data.formats.keypoint_maps`.
+
+        Raises:
+            ArgumentError: a custom that the layout can't follow.
+        """
+        joined = np.concatenate([self.keypoints, self.confidence[..., None]], axis=-1)
+        made = keypoints_to_h36m(joined, self.skeleton, variant)
+        return replace(self, keypoints=made[..., :2], confidence=made[..., 2], skeleton="h36m")
