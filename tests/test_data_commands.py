@@ -102,7 +102,7 @@ def test_convert_human36m(tmp_path, capsys):
     assert sorted(os.listdir(tmp_path)) == [
         "a.poses", "data_2d_h36m_cpn.npz", "data_2d_h36m_gt.npz", "data_3d_h36m.npz",
     ]  # fmt: skip
-    assert "choose keypoints by NAME (cpn, gt)" in refused(capsys, "convert", source, tmp_path / "b.poses")
+    assert "choose --keypoints by NAME (cpn, gt)" in refused(capsys, "convert", source, tmp_path / "b.poses")
     assert "expected an output ending in .poses" in refused(
         capsys, "convert", source, tmp_path / "b.npz", "--keypoints", "gt"
     )
@@ -161,7 +161,7 @@ def test_outputs_are_never_overwritten_by_accident(clips, tmp_path, capsys):
     save_archive(tmp_path / "a.npz", clips)
     small = ("--subjects", 1, "--clips", 1, "--frames", 5)
     before = (tmp_path / "a.npz").read_bytes()
-    assert "exists already, expected a new name; set overwrite to replace it" in refused(
+    assert "exists already, expected a new name; set --overwrite to replace it" in refused(
         capsys, "synthetic", tmp_path / "a.npz", *small
     )
     assert (tmp_path / "a.npz").read_bytes() == before

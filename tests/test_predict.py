@@ -482,7 +482,7 @@ def test_the_command_on_published_weights_and_single_files(alphapose, tmp_path, 
         (["--out", "results.json"], "out is 'results.json', a file"),
         (["--out", "o", "--person", "9"], "has no person 9"),
         (["--out", "o"], "doesn't say how large its images are"),
-        (["--out", "o", "--image-size", "9", "9", "--layout", "halpe26"], "has 17 keypoints a person, expected 26"),
+        (["--out", "o", "--image-size", "9", "9", "--layout", "halpe26"], "has 17 keypoints per person, expected 26"),
         (["--npz", "/proc/none/a.npz", "--image-size", "900", "900"], "/proc/none/a.npz can't be written"),
     ],
 )
