@@ -248,7 +248,7 @@ def test_the_table_of_families():
 
 def test_the_glossary():
     """Thirty words in the order of the alphabet, each with its meaning."""
-    rows = re.findall(r"^\| \*\*([^*]+)\*\* \| ([^|]+) \| ([^|]*) \|$", text_of("docs/glossary.md"), re.MULTILINE)
+    rows = re.findall(r"^\| \*\*([^*]+)\*\* \| ([^|]+) \|([^|]*)\|$", text_of("docs/glossary.md"), re.MULTILINE)
     words = [row[0] for row in rows]
     assert len(words) == 30 and words == sorted(words, key=str.lower)
     assert all(meaning.strip() for _, meaning, _ in rows)
