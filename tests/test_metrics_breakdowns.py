@@ -122,7 +122,7 @@ def test_actions_of_frames_and_weights():
     pred[0, 0, 0] = math.nan  # a wrong prediction is not left out
     metric.update(pred, target, action=action)
     assert metric.compute().isnan() and math.isnan(metric.per_action()["Walking"])
-    with pytest.raises(ArgumentError, match=r"action has shape \(2, 4\), expected \(2,\), one a clip\."):
+    with pytest.raises(ArgumentError, match=r"action has shape \(2, 4\), expected \(2,\), one per clip\."):
         metrics.PerAction(metrics.MPJVE(), ACTIONS).update(pred, target, action=action)
 
 
@@ -166,7 +166,7 @@ def test_in_a_collection():
         (lambda: metrics.PerAction(metrics.MPJPE(), []), r"actions is \[\], expected one or more different names"),
         (lambda: metrics.PerAction(metrics.MPJPE(), ["a", "a"]), "expected one or more different names"),
         (lambda: metrics.PerAction(metrics.MPJPE(), "Walking"), "actions is 'Walking'"),
-        (lambda: metrics.MotionBERTScore(metrics.MPJVE(), ACTIONS, [0]), "expected one with a value a frame"),
+        (lambda: metrics.MotionBERTScore(metrics.MPJVE(), ACTIONS, [0]), "expected one with a value per frame"),
         (lambda: metrics.MotionBERTScore(metrics.MPJPE(), ACTIONS, [0, 3]), "expected integers from -1 to 2"),
         (lambda: metrics.MotionBERTScore(metrics.MPJPE(), ACTIONS, [0.5]), "expected integers from -1 to 2"),
     ],
@@ -183,7 +183,7 @@ def test_bad_breakdowns(make, message):
         (torch.tensor([-1, 0]), "action has values from -1 to 0"),
         (torch.tensor([0.0, 1.0]), "action is of dtype torch.float32, expected an integer tensor"),
         (["Walking", "Sitting"], "action is a list"),
-        (torch.tensor([0]), r"action has shape \(1,\), expected \(2,\), one a clip, or \(2, 5\), one a frame"),
+        (torch.tensor([0]), r"action has shape \(1,\), expected \(2,\), one per clip, or \(2, 5\), one per frame"),
     ],
 )
 def test_bad_actions(action, message):

@@ -478,7 +478,7 @@ def test_a_sequence_in_windows_is_one_sequence():
     close(single.compute(), expected)
     with pytest.raises(ArgumentError, match="sequence is None, expected the sequence of each clip"):
         metric.update(windows)
-    with pytest.raises(ArgumentError, match=r"sequence has shape \(2, 10\), expected \(2,\), one a clip\."):
+    with pytest.raises(ArgumentError, match=r"sequence has shape \(2, 10\), expected \(2,\), one per clip\."):
         metric.update(windows[:2], sequence=torch.zeros(2, 10, dtype=torch.long))
     metric.reset()
     metric.update(windows[:0], sequence=ids[:0])

@@ -20,8 +20,8 @@ from structloss.data import MotionDataModule, PoseWindows
 from structloss.errors import ArgumentError, CheckpointError, DataError, MissingFileError
 from structloss.harness import evaluation, load, shown_clips
 from structloss.harness.lifting import LiftingModule
+from structloss.harness.run_folder import read_run
 from structloss.reports.report import samples_of, stills
-from structloss.reports.run_folder import read_run
 
 TINY = {"dim_feat": 16, "depth": 1, "num_heads": 2, "dim_rep": 16, "predict_offset": False}
 SMALL = {"num_subjects": 4, "clips_per_subject": 4, "frames": 40, "window": 9, "views": 2, "batch_size": 16}
@@ -366,7 +366,7 @@ def test_errors_take_one_line_and_write_nothing(runs, tmp_path, capsys, monkeypa
     cases = {
         ("nowhere",): "nowhere does not exist, expected the folder of a run",
         (plain, plain): "is given twice, expected different runs",
-        (plain, "--name", "a", "b"): "names are a, b, expected 1 different ones, one a run",
+        (plain, "--name", "a", "b"): "--name is a, b, expected 1 different names, one per run",
         (plain, str(runs / "ranked"), "--checkpoint", "x.ckpt"): "expected 'best' or 'last' for several runs",
         (plain, "--device", "abacus"): "device is 'abacus', which can't be used here",
         (plain, "--data", "moved.npz"): "where the data has moved, pass --data PATH",

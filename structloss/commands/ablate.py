@@ -1,13 +1,24 @@
-"""`structloss ablate`."""
+"""`structloss ablate`: train every cell of a grid and write one table and one figure."""
 
 from __future__ import annotations
 
 import argparse
+import math
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from ..errors import ArgumentError, check_name, needs_extra
 from ._parser import command, positive
 
-__all__ = ["add"]
+if TYPE_CHECKING:
+    from ..harness.ablation import CellResult, Grid
+    from ..reports.ablation import Summary
+
+__all__ = ["add", "run_ablation"]
+
+ORDER = 30
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -20,7 +31,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         "  structloss ablate finetune --data motion.npz             fine-tuning trained networks (RePOSE, Table 5)\n"
         "  structloss ablate finetune --backbones motionbert-full --init-from motionbert-full=best.bin --steps 2000\n"
         "  structloss ablate my_grid.yaml --seeds 0 1 2 3 4 --out runs/my_grid\n"
-        "\nGiven again, the command goes on with the cells that are missing.\n",
+        "\nGiven again, the command trains the cells that are missing.\n",
     )
     parser.add_argument("grid", nargs="?", default="losses", help="losses, finetune, or a YAML file (default: losses)")
     parser.add_argument("--data", metavar="PATH", help="data set of any format (default: synthetic motion)")
@@ -34,21 +45,22 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--views", type=positive, metavar="N", help="cameras that see each clip, 1 to 4 (default: 4)")
     parser.add_argument("--init-from", nargs="+", metavar="NAME=FILE", help="checkpoints that backbones start from")
     parser.add_argument("--jobs", type=positive, default=1, metavar="N", help="processes side by side (default: 1)")
-    parser.set_defaults(run=_ablate)
+    parser.set_defaults(run=_run)
 
 
-def _ablate(arguments: argparse.Namespace) -> None:
-    from dataclasses import replace
-
-    from ..errors import ArgumentError, check_name, needs_extra
-
+def _run(arguments: argparse.Namespace) -> None:
     with needs_extra("harness"):
         from ..harness.ablation import load_grid
-    from ..reports.ablation import run_ablation
 
-    grid = load_grid(arguments.grid)
+    grid = _changed(load_grid(arguments.grid), arguments)
+    out = arguments.out or f"runs/ablate-{Path(arguments.grid).stem}"
+    run_ablation(grid, out, jobs=arguments.jobs, say=lambda text: print(text, flush=True))
+
+
+def _changed(grid: Grid, arguments: argparse.Namespace) -> Grid:
+    """The grid with what the command line changes of it."""
     data = {"data": arguments.data, "views": arguments.views}
-    changes: dict[str, object] = {"data": grid.data | {k: v for k, v in data.items() if v is not None}}
+    changes: dict[str, Any] = {"data": grid.data | {k: v for k, v in data.items() if v is not None}}
     if arguments.backbones:
         changes["backbones"] = {name: grid.backbones.get(name, {}) for name in arguments.backbones}
     if arguments.objectives:
@@ -63,5 +75,41 @@ def _ablate(arguments: argparse.Namespace) -> None:
         if wrong := [name for name, equals, file in pairs if not (equals and file)]:
             raise ArgumentError(f"--init-from is {wrong[0]!r}, expected BACKBONE=FILE.")
         changes["init_from"] = {name: file for name, _, file in pairs}
-    out = arguments.out or f"runs/ablate-{Path(arguments.grid).stem}"
-    run_ablation(replace(grid, **changes), out, jobs=arguments.jobs, say=lambda text: print(text, flush=True))
+    return replace(grid, **changes)
+
+
+def run_ablation(grid: Grid, out: str | Path, *, jobs: int = 1, say: Callable[[str], object] = print) -> list[Summary]:
+    """Run a grid and write `table.md`, `table.csv` and `plot.png` beside its `cells`; returns the summaries.
+
+    Args:
+        grid: what to compare.
+        out: folder to write.
+        jobs: cells trained side by side.
+        say: is given lines of text about what is done.
+
+    Raises:
+        StructlossError: bad input, or a cell failed; finished cells are kept.
+        MissingDependencyError: the `harness` extra is not installed.
+    """
+    with needs_extra("harness"):
+        from ..harness.ablation import run_grid
+    from ..files import write_text
+    from ..metrics.measures import measure
+    from ..reports.ablation import ablation_csv, ablation_table, plot_ablation, summarise
+
+    folder, error = Path(out), measure("mpjpe")
+
+    def report(done: int, total: int, result: CellResult) -> None:
+        cell, value = result.cell, error.value(result)
+        found = f"{error.title} {value:.{error.decimals}f} {error.unit}" if math.isfinite(value) else "no poses"
+        say(f"{done}/{total}  {cell.backbone}, {cell.objective}, seed {cell.seed}: {found}, {result.seconds:.0f} s")
+
+    results = run_grid(grid, folder / "cells", jobs=jobs, report=report)
+    summaries = summarise(grid, results)
+    table = ablation_table(grid, summaries)
+    write_text(folder / "table.md", table)
+    write_text(folder / "table.csv", ablation_csv(summaries, grid.seeds))
+    plot_ablation(grid, summaries, folder / "plot.png")
+    say(table)
+    say(f"written to {folder}: table.md, table.csv, plot.png")
+    return summaries

@@ -1,31 +1,61 @@
-"""`structloss report`: score the checkpoints of runs on their validation data and write one HTML report."""
+"""`structloss report`: score the checkpoints of runs on their validation data and write one HTML page."""
 
 from __future__ import annotations
 
+import argparse
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from ..errors import ArgumentError, DataError, MissingFileError, needs_extra
-from ..reports.machine import machine
-from ..reports.report import run_report, samples_of
-from ..reports.results import ArmResult, RunSummary, write_json
-from ..reports.run_folder import Run, read_run
-from ..reports.tables import plain_table
+from ..errors import ArgumentError, needs_extra
+from ._parser import command, options, positive
 
 if TYPE_CHECKING:
+    import torch
+
     from ..data import MotionDataModule, PoseWindows
     from ..harness.lifting import LiftingModule
+    from ..harness.run_folder import Run
+    from ..reports.results import ArmResult, RunSummary
 
-__all__ = ["data_module", "write_run_report"]
+__all__ = ["add", "write_run_report"]
+
+ORDER = 40
 
 #: arguments of the data module that decide what is scored, whatever the windows
 _SCORED = ("data", "keypoints", "reference", "protocol", "skeleton", "detections", "val_subjects", "views")
-_TEST = "mirrored average where the run has it, relative to the pelvis, subjects not trained on"
 _SYNTHETIC = ("num_subjects", "clips_per_subject", "frames", "seed")
+_TEST = "mirrored average where the run has it, relative to the pelvis, subjects not trained on"
+
+_Scored = dict[str, "tuple[LiftingModule, PoseWindows]"]  # run's name -> its module and what it was scored on
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    parser = command(
+        commands,
+        "report",
+        "score the checkpoints of runs on their validation data and write one HTML page that needs no network",
+        "  structloss report runs/repose-tiny                      its newest version; writes report.html there\n"
+        "  structloss report runs/repose-tiny/version_0 runs/repose-tiny/version_1 --out compared.html\n"
+        "  structloss report runs/a runs/b --name MPJPE 'MPJPE + L_S' --json compared.json\n"
+        "  structloss report runs/repose-h36m --data /new/place/h36m.poses --device cuda\n",
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN_DIR", help="folder of a run: runs/NAME/version_N, or runs/NAME")
+    parser.add_argument("--out", metavar="FILE.html", help="page to write (default: report.html in the run's folder)")
+    parser.add_argument("--checkpoint", default="best", help="best, last, or the path of one (default: best)")
+    parser.add_argument("--data", metavar="PATH", help="data to score on, where that of the configuration has moved")
+    parser.add_argument("--name", nargs="+", metavar="NAME", dest="names", help="what to call the runs, in their order")
+    parser.add_argument("--title", help="heading of the page")
+    parser.add_argument("--clips", type=positive, default=4, help="clips of the 3D player (default: 4)")
+    parser.add_argument("--frames", type=positive, default=243, help="frames of each clip, at most (default: 243)")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
+    parser.add_argument("--json", metavar="FILE.json", help="write the numbers to this file, too")
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    write_run_report(arguments.runs, **options(arguments, "runs"))
 
 
 def write_run_report(
@@ -62,9 +92,13 @@ def write_run_report(
         MissingDependencyError: the `harness` extra is not installed.
     """
     with needs_extra("harness"):
-        from ..harness.evaluation import evaluate
-        from ..harness.load import load_trained, objective_of
+        from ..harness.run_folder import read_run
         from ..harness.shown_clips import predict_clips
+    from ..reports.machine import machine
+    from ..reports.report import run_report, samples_of
+    from ..reports.results import RunSummary, write_json
+    from ..reports.tables import plain_table
+
     if checkpoint not in ("best", "last") and len(folders) > 1:
         raise ArgumentError(f"checkpoint is {checkpoint!r}, expected 'best' or 'last' for several runs.")
     given = {"checkpoint": checkpoint, "data": data, "name": names, "title": title}
@@ -72,37 +106,20 @@ def write_run_report(
     names = _names(runs, names)
     path = Path(out) if out else runs[0].folder / "report.html" if len(runs) == 1 else Path("report.html")
     where, skeleton = _device(device), _skeleton(runs)
-    arms: list[ArmResult] = []
-    modules: dict[str, tuple[LiftingModule, PoseWindows]] = {}
-    sources: dict[str, MotionDataModule] = {}
-    for run, name in zip(runs, names, strict=True):
-        arm = ArmResult(name, curves=run.curves, config=run.text, settings={"run": str(run.folder)})
-        arms.append(arm)
-        if run.checkpoint is None:
-            arm.settings["checkpoint"] = "none yet"
-            arm.objective = dict(run.model.get("objective") or {})
-            print(f"{name}: no checkpoint yet, its curves only", flush=True)
-            continue
-        module, facts = load_trained(run.checkpoint)
-        arm.objective = objective_of(module)
-        arm.settings |= {"checkpoint": run.checkpoint.name, **facts}
-        if run.model.get("learned"):
-            arm.settings["learned loss"] = str(run.model["learned"])
-        print(f"{name}: scoring {run.checkpoint}", flush=True)
-        source = data_module(run, data, sources)
-        arm.take(evaluate(module.to(where), source.val_dataloader(), source.actions, progress=name))
-        modules[name] = (module, source.val_dataset)
+    scored: _Scored = {}
+    opened: dict[str, MotionDataModule] = {}
+    arms = [_score(run, name, data, where, scored, opened) for run, name in zip(runs, names, strict=True)]
     paths = dict(zip(names, (data or run.data.get("data") or "synthetic motion" for run in runs), strict=True))
     summary = RunSummary(
         title=title or (names[0] if len(runs) == 1 else "Runs side by side"),
         arms=arms,
         settings={"command": _command(folders, path, given), "test": _TEST},
-        data=_facts(modules, paths),
+        data=_facts(scored, paths),
         machine=machine(),
         skeleton=skeleton,
         notes=_notes(runs),
     )
-    run_report(summary, path, samples_of(predict_clips(modules, count=clips, frames=frames), skeleton))
+    run_report(summary, path, samples_of(predict_clips(scored, count=clips, frames=frames), skeleton))
     if json is not None:
         write_json(summary, json)
     if any("mpjpe" in arm.metrics for arm in arms):
@@ -111,7 +128,36 @@ def write_run_report(
     return summary
 
 
+def _score(
+    run: Run, name: str, data: str | None, where: torch.device, scored: _Scored, opened: dict[str, MotionDataModule]
+) -> ArmResult:
+    """What a run came to; its module and windows are added to those `scored`, its data to what was `opened`."""
+    from ..harness.evaluation import evaluate
+    from ..harness.load import load_trained, objective_of
+    from ..harness.run_folder import data_of
+    from ..reports.results import ArmResult
+
+    arm = ArmResult(name, curves=run.curves, config=run.text, settings={"run": str(run.folder)})
+    if run.checkpoint is None:
+        arm.settings["checkpoint"] = "none yet"
+        arm.objective = dict(run.model.get("objective") or {})
+        print(f"{name}: no checkpoint yet, its curves only", flush=True)
+        return arm
+    module, facts = load_trained(run.checkpoint)
+    arm.objective = objective_of(module)
+    arm.settings |= {"checkpoint": run.checkpoint.name, **facts}
+    if run.model.get("learned"):
+        arm.settings["learned loss"] = str(run.model["learned"])
+    print(f"{name}: scoring {run.checkpoint}", flush=True)
+    source = data_of(run, data, opened)
+    arm.take(evaluate(module.to(where), source.val_dataloader(), source.actions, progress=name))
+    scored[name] = (module, source.val_dataset)
+    return arm
+
+
 def _device(name: str) -> torch.device:
+    import torch
+
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -127,7 +173,7 @@ def _names(runs: Sequence[Run], names: Sequence[str] | None) -> list[str]:
     """What to call the runs, all different."""
     if names:
         if len(names) != len(runs) or len(set(names)) < len(names):
-            raise ArgumentError(f"names are {', '.join(names)}, expected {len(runs)} different ones, one a run.")
+            raise ArgumentError(f"--name is {', '.join(names)}, expected {len(runs)} different names, one per run.")
         return list(names)
     found = [run.name for run in runs]
     if len(set(found)) < len(found):
@@ -145,30 +191,6 @@ def _skeleton(runs: Sequence[Run]) -> str:
     return found[0]
 
 
-def data_module(run: Run, data: str | None, opened: dict[str, MotionDataModule]) -> MotionDataModule:
-    """The run's data; runs on the same data share it."""
-    from ..data import MotionDataModule
-
-    arguments = run.data | ({"data": data} if data is not None else {})
-    # A class that a file names is not imported: configurations may come from anywhere.
-    nested = arguments.get("class_path", f"{MotionDataModule.__module__}.{MotionDataModule.__qualname__}")
-    if not str(nested).endswith(".MotionDataModule") or not str(nested).startswith("structloss."):
-        raise DataError(f"data in {run.folder / 'config.yaml'} is a {nested}, expected structloss's MotionDataModule.")
-    if "class_path" in arguments:
-        arguments = {**(arguments.get("init_args") or {}), "seed": arguments["seed"]}
-    key = repr(sorted(arguments.items(), key=str))
-    if key not in opened:
-        try:
-            opened[key] = MotionDataModule(**arguments)
-        except TypeError as error:
-            raise DataError(f"data in {run.folder / 'config.yaml'} doesn't fit this version: {error}.") from error
-        try:
-            opened[key].setup("validate")
-        except MissingFileError as error:
-            raise MissingFileError(f"{str(error).rstrip('.')}; where the data has moved, pass --data PATH.") from error
-    return opened[key]
-
-
 def _scored(run: Run) -> dict[str, Any]:
     """The arguments that decide on what is scored."""
     arguments = run.data
@@ -184,10 +206,10 @@ def _notes(runs: Sequence[Run]) -> list[str]:
     return [f"The runs were scored on different data, so their numbers don't compare: {', '.join(different)} differ."]
 
 
-def _facts(modules: Mapping[str, tuple[LiftingModule, PoseWindows]], paths: Mapping[str, str]) -> dict[str, Any]:
+def _facts(scored: _Scored, paths: Mapping[str, str]) -> dict[str, Any]:
     """What was scored, of each run where they differ."""
     found = {}
-    for name, (_, windows) in modules.items():
+    for name, (_, windows) in scored.items():
         store = windows.store
         found[name] = {
             "source": paths[name],

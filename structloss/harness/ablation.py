@@ -42,7 +42,7 @@ _KEYS = (
     "clip",
 )
 
-#: the term of an objective that stands for a loss-net's energy
+#: the term of an objective that stands for a loss network's energy
 LEARNED = "learned"
 
 
@@ -52,7 +52,7 @@ class Grid:
 
     Attributes:
         objectives: name -> (loss term -> lambda); the first is what the others are compared with. The term "learned" is
-            a loss-net's energy, its lambda a number or "auto:SHARE" (:class:`structloss.learned.LearnedLoss`).
+            a loss network's energy, its lambda a number or "auto:SHARE" (:class:`structloss.learned.LearnedLoss`).
         backbones: name in `structloss.backbones` -> {"model": ..., "data": ...}, arguments of
             :class:`~structloss.harness.lifting.LiftingModule` and :class:`~structloss.data.MotionDataModule` over those
             of the backbone's recipe and over `model` and `data`.
@@ -226,7 +226,7 @@ def run_grid(
 ) -> list[CellResult]:
     """Train and score every cell that has no result in `folder` yet; returns all results in the order of the cells.
 
-    A run that was stopped, or whose grid has grown, goes on with the cells that are missing.
+    A run that was stopped, or whose grid has grown, trains the cells that are missing.
 
     Args:
         grid: what to compare.
@@ -314,8 +314,16 @@ def _train_group(grid: Grid, cells: list[Cell], folder: Path) -> Iterator[CellRe
 
 def _pretrain(grid: Grid, cell: Cell, model: dict[str, Any], windows: MotionDataModule) -> dict[str, torch.Tensor]:
     module = LiftingModule(**{**model, "objective": {"mpjpe": 1.0}, "learned": None})
-    options = {"seed": cell.seed, "clip": grid.clip, "validations": 0, "evaluation": False, "quiet": True}
-    train(module, windows, steps=grid.pretrain_steps, **options)
+    train(
+        module,
+        windows,
+        steps=grid.pretrain_steps,
+        validations=0,
+        seed=cell.seed,
+        clip=grid.clip,
+        evaluation=False,
+        quiet=True,
+    )
     return {key: value.clone() for key, value in module.model.state_dict().items()}
 
 

@@ -1,10 +1,9 @@
-"""What a loss-net has learned: energies against the size of each corruption, of predictions, and where it looks."""
+"""What a loss network has learned: its energy against the size of each corruption, of predictions, and its pull."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,6 +15,7 @@ from ..learned import CORRUPTIONS, LossNet, corrupt
 from ..learned.loss_net import centred
 from ..learned.objectives import structured_distance
 from ..metrics import bsle, lle, lse, pa_mpjpe
+from ..metrics.energy import CorruptionEnergies, EnergyAnalysis
 from .loss_nets import scenes
 
 if TYPE_CHECKING:
@@ -27,69 +27,6 @@ _STEPS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the way from truth to prediction
 _BINS = 5  # of PA-MPJPE, within which energies are compared with MPJPE
 
 
-@dataclass
-class CorruptionEnergies:
-    """Energies of poses with one kind of fault.
-
-    Attributes:
-        sizes: of the fault, rising, the first 0.
-        unit, label: what they measure, in words and for an axis.
-        energy: mean energy at each size.
-        auc: area under the ROC curve of telling them from the truth, 0.5 is chance; NaN at size 0.
-        above: share of poses whose corrupted energy is above that of the same pose unharmed.
-        default: the corruption's default size.
-        default_auc, default_distance: AUC and mean MPJPE (mm) there.
-        distance: mean MPJPE of the corruption at each size, mm.
-    """
-
-    sizes: list[float]
-    unit: str
-    label: str
-    energy: list[float]
-    auc: list[float]
-    above: list[float]
-    default: float
-    default_auc: float
-    default_distance: float
-    distance: list[float]
-
-    @property
-    def rises(self) -> bool:
-        """Whether the mean energy rises from each size to the next."""
-        return all(a < b for a, b in zip(self.energy, self.energy[1:], strict=False))
-
-
-@dataclass
-class EnergyAnalysis:
-    """What :func:`analyse` found.
-
-    Attributes:
-        frames: number of poses looked at.
-        truth_mean, truth_std: energies of the true poses.
-        corruptions: by name.
-        correlation: Spearman's rank correlation of the energy with errors of the predictions: "mpjpe", "pa_mpjpe",
-            "lse", "bsle", "lle"; and "mpjpe at equal pa_mpjpe", the mean within fifths of the predictions by PA-MPJPE.
-        scatter: (MPJPE in mm, energy) of predictions, at most some thousands.
-        prediction_auc: of telling predictions from the truth.
-        cosine: mean cosine between -∂E/∂ŷ and y - ŷ: 1 where the energy pulls straight to the truth, 0 is chance.
-        path: mean energy on the way from truth (0) to prediction (1).
-        path_steps: where on it.
-        pull: mean |∂E/∂ŷ| of each joint, per metre, with the pelvis held.
-    """
-
-    frames: int
-    truth_mean: float
-    truth_std: float
-    corruptions: dict[str, CorruptionEnergies]
-    correlation: dict[str, float] = field(default_factory=dict)
-    scatter: list[tuple[float, float]] = field(default_factory=list)
-    prediction_auc: float = math.nan
-    cosine: float = math.nan
-    path: list[float] = field(default_factory=list)
-    path_steps: list[float] = field(default_factory=list)
-    pull: list[float] = field(default_factory=list)
-
-
 def analyse(
     net: LossNet,
     batches: Iterable[Mapping[str, Tensor]],
@@ -99,18 +36,18 @@ def analyse(
     frames: int = 20_000,
     seed: int = 0,
 ) -> EnergyAnalysis:
-    """Look at a loss-net on held-out poses.
+    """Evaluate a loss network's energy on held-out poses.
 
     Args:
-        net: the loss-net.
+        net: the loss network.
         batches: held-out windows, a validation loader. Windows with a joint of weight 0 are left out.
         target: the space of their targets, as in the data module.
-        module: a trained backbone, whose predictions are looked at too; its target must be the same.
-        frames: poses to look at, at most.
+        module: a trained backbone, whose predictions are evaluated too; its target must be the same.
+        frames: poses to evaluate, at most.
         seed: of the corruptions.
 
     Returns:
-        The analysis; energies are of the loss-net, so only their order and differences mean anything.
+        The analysis; an energy has no unit, so only the order and differences of energies mean anything.
     """
     net.eval()
     found: dict[str, list[Tensor]] = {"x": [], "y": [], "prediction": []}
@@ -150,7 +87,7 @@ def analyse(
         corruptions=corruptions,
     )
     if module is not None:
-        _look_at_predictions(result, net, x, y, torch.cat(found["prediction"])[order], truth)
+        _evaluate_predictions(result, net, x, y, torch.cat(found["prediction"])[order], truth)
     return result
 
 
@@ -191,7 +128,7 @@ def _corrupted(net: LossNet, name: str, x: Tensor, y: Tensor, truth: Tensor) -> 
     )
 
 
-def _look_at_predictions(
+def _evaluate_predictions(
     result: EnergyAnalysis, net: LossNet, x: Tensor, y: Tensor, predicted: Tensor, truth: Tensor
 ) -> None:
     pose = predicted.clone().requires_grad_()

@@ -39,15 +39,15 @@ def evaluate(
         progress: label of a progress bar on a terminal; empty for none.
     """
     module.eval()
-    batches = track(batches, progress, bool(progress))  # type: ignore[arg-type]
+    batches = track(batches, progress, bool(progress))  # type: ignore[arg-type]  # a bar needs no indices
+    on_device = ({key: value.to(module.device) for key, value in batch.items()} for batch in batches)
     if module.model.kind == "pretrain":
-        losses = [module.loss(module.model.supervise(batch["input"].to(module.device), None))[0] for batch in batches]
+        losses = [module.loss(module.model.supervise(batch["input"], batch["target"]))[0] for batch in on_device]
         return Evaluation({"loss": float(torch.stack(losses).mean())})
     means = module.test_metrics, module.test_order
     for metrics in means:
         metrics.reset()
     scores = Scores(module.skeleton, actions, subjects, protocol, module.device)
-    for batch in batches:
-        batch = {key: value.to(module.device) for key, value in batch.items()}
+    for batch in on_device:
         scores.update(module, module.score(batch, *means), batch)
     return scores.compute({k.removeprefix("test/"): float(v) for m in means for k, v in m.compute().items()})

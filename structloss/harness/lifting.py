@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
-from torchmetrics import Metric, MetricCollection
+from torchmetrics import MetricCollection
 
 from .. import backbones, skeletons
 from ..backbones.base import SecondStage, StartsFromFirstStage, TakesStatistics
@@ -20,14 +20,13 @@ from ..data import flip, flip_batch, to_millimetres
 from ..data.augment import chance
 from ..data.image_space import TARGETS, relative
 from ..errors import ArgumentError, CheckpointError, DataError, check_choice
-from ..metrics import MPJPE, MPJVE, NMPJPE, PAMPJPE, DepthOrderAccuracy
 from ..terms import check_term
 from .callbacks import best_checkpoint
 from .learned_training import LearnedSettings, LearnedTraining
 from .loss_nets import training_data
 from .objective import SQUARED_ERROR, TrainingLoss
 from .optimizers import OptimizerSettings
-from .scores import Evaluation, Scores
+from .scores import Evaluation, Scores, validation_metrics
 
 __all__ = ["REPOSE_OBJECTIVE", "LiftingModule", "describe"]
 
@@ -141,18 +140,8 @@ class LiftingModule(L.LightningModule):
         self._check_learned(backbone, settings, standardise)
         joints = self._predicted_joints()
         self.learned = None if settings is None else LearnedTraining(settings, self.skeleton, joints)
-        positions: dict[str, Metric | MetricCollection] = {
-            "mpjpe": MPJPE(), "pa_mpjpe": PAMPJPE(), "n_mpjpe": NMPJPE(), "mpjve": MPJVE()
-        }  # fmt: skip
-        order: dict[str, Metric | MetricCollection] = {
-            f"depth_order_{over}": DepthOrderAccuracy(over=over) for over in ("joints", "frames")
-        }
-        self.val_metrics, self.val_order = (
-            MetricCollection(metrics, prefix="val/", compute_groups=False) for metrics in (positions, order)
-        )
-        self.test_metrics, self.test_order = (
-            metrics.clone(prefix="test/") for metrics in (self.val_metrics, self.val_order)
-        )
+        self.val_metrics, self.val_order = validation_metrics(skeleton, "val/")
+        self.test_metrics, self.test_order = validation_metrics(skeleton, "test/")
         #: what the last `test` came to
         self.evaluation: Evaluation | None = None
         self._scores: Scores | None = None
@@ -209,7 +198,8 @@ class LiftingModule(L.LightningModule):
             return
         means = {k: v for metrics in (self.test_metrics, self.test_order) for k, v in metrics.compute().items()}
         self.evaluation = self._scores.compute({k.removeprefix("test/"): float(v) for k, v in means.items()})
-        found = self.evaluation.structure | self.evaluation.protocol
+        found = {k: v for k, v in self.evaluation.metrics.items() if f"test/{k}" not in means}  # those are logged
+        found |= self.evaluation.structure | self.evaluation.protocol
         self.log_dict({f"test/{name}": value for name, value in found.items() if "/" not in name})
 
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:

@@ -1,19 +1,24 @@
-"""What `structloss fit` left in a run's folder: configuration, log and checkpoints, read without running any of it."""
+"""What `structloss fit` left in a run's folder: configuration, log and checkpoints, read without running any of it; and
+the data that it names."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import DataError, MissingFileError, needs_extra
+from .run_logger import read_metrics
 
-__all__ = ["Run", "read_run"]
+if TYPE_CHECKING:
+    from ..data import MotionDataModule
 
-_POINTS = 2000  # of a training curve; longer ones are averaged to so many
+__all__ = ["Run", "data_of", "read_run"]
+
+_POINTS = 2000  # of a training curve; longer ones are averaged
 
 
 @dataclass
@@ -108,8 +113,6 @@ def _checkpoint(folder: Path, wanted: str) -> Path | None:
 
 def _curves(path: Path) -> dict[str, list[float]]:
     """The log as curves: `step` and `train_...`, `val_step` and `val_...`."""
-    from ..harness.run_logger import read_metrics
-
     try:
         rows = read_metrics(path)
         curves: dict[str, list[float]] = {}
@@ -129,7 +132,7 @@ def _curves(path: Path) -> dict[str, list[float]]:
 
 
 def _averaged(table: np.ndarray, points: int) -> np.ndarray:
-    """Rows averaged in so many equal groups; NaN is left out."""
+    """Rows averaged in `points` equal groups; NaN is left out."""
     groups = np.array_split(table, points)
     known = [np.isfinite(group) for group in groups]
     return np.array(
@@ -138,3 +141,39 @@ def _averaged(table: np.ndarray, points: int) -> np.ndarray:
             for group, k in zip(groups, known, strict=True)
         ]
     )
+
+
+def data_of(run: Run, data: str | None = None, opened: dict[str, MotionDataModule] | None = None) -> MotionDataModule:
+    """The data module of a run, set up for validation.
+
+    Args:
+        run: whose configuration names the data.
+        data: file or folder to read instead.
+        opened: those that earlier calls returned, by their arguments: runs on the same data share one. Is added to.
+
+    Raises:
+        DataError: the configuration names another class, or arguments that this version doesn't have.
+        MissingFileError: the data is not there.
+    """
+    from ..data import MotionDataModule
+
+    opened = {} if opened is None else opened
+    arguments = run.data | ({"data": data} if data is not None else {})
+    # A class that a file names is not imported: configurations may come from anywhere.
+    nested = arguments.get("class_path", f"{MotionDataModule.__module__}.{MotionDataModule.__qualname__}")
+    if not str(nested).endswith(".MotionDataModule") or not str(nested).startswith("structloss."):
+        raise DataError(f"data in {run.folder / 'config.yaml'} is a {nested}, expected structloss's MotionDataModule.")
+    if "class_path" in arguments:
+        arguments = {**(arguments.get("init_args") or {}), "seed": arguments["seed"]}
+    key = repr(sorted(arguments.items(), key=str))
+    if key not in opened:
+        try:
+            module = MotionDataModule(**arguments)
+        except TypeError as error:
+            raise DataError(f"data in {run.folder / 'config.yaml'} doesn't fit this version: {error}.") from error
+        try:
+            module.setup("validate")
+        except MissingFileError as error:
+            raise MissingFileError(f"{str(error).rstrip('.')}; where the data has moved, pass --data PATH.") from error
+        opened[key] = module
+    return opened[key]

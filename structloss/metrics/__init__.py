@@ -12,18 +12,29 @@
 
 Position and motion: MPJPE, PA-MPJPE, N-MPJPE, MPJVE, acceleration error, PCK, AUC, depth order. Structure: LSE, BSLE,
 LLE, limb symmetry, spread of bone lengths, BPLP-C, illegal angles. `PerJoint`, `PerAction` and `MotionBERTScore` break
-a metric down; `MPIINF3DHPScore` and `H3WBScore` are whole protocols.
+a metric down; `MPIINF3DHPScore` and `H3WBScore` are whole protocols. :mod:`structloss.metrics.measures` is the table of
+what evaluation gives.
+
+Everything is imported when first used.
 """
 
-from .angles import IllegalAngleRate, illegal_angle_rate
-from .classes import MPJPE, MPJVE, NMPJPE, PAMPJPE, AccelerationError, DepthOrderAccuracy
-from .depth_order import depth_order_accuracy
-from .functional import acceleration_error, mpjpe, mpjve, n_mpjpe, pa_mpjpe
-from .grouped import MotionBERTScore, PerAction, PerJoint
-from .lengths import BSLE, LIMBS, LLE, LSE, LimbSymmetry, bsle, limb_symmetry, lle, lse
-from .protocols import H3WBScore, MPIINF3DHPScore
-from .spread import BPLPC, BoneLengthSpread, bone_length_spread, bplp_c
-from .thresholds import AUC, AUC_THRESHOLDS, PCK, PCK_THRESHOLD, auc, pck
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .._lazy import lazy
+from .measures import exported
+
+if TYPE_CHECKING:
+    from .angles import IllegalAngleRate, illegal_angle_rate
+    from .classes import MPJPE, MPJVE, NMPJPE, PAMPJPE, AccelerationError, DepthOrderAccuracy
+    from .depth_order import depth_order_accuracy
+    from .functional import acceleration_error, mpjpe, mpjve, n_mpjpe, pa_mpjpe
+    from .grouped import MotionBERTScore, PerAction, PerJoint
+    from .lengths import BSLE, LIMBS, LLE, LSE, LimbSymmetry, bsle, limb_symmetry, lle, lse
+    from .protocols import H3WBScore, MPIINF3DHPScore
+    from .spread import BPLPC, BoneLengthSpread, bone_length_spread, bplp_c
+    from .thresholds import AUC, AUC_THRESHOLDS, PCK, PCK_THRESHOLD, auc, pck
 
 __all__ = [
     # position and motion
@@ -70,3 +81,23 @@ __all__ = [
     "H3WBScore",
     "MPIINF3DHPScore",
 ]
+
+_HOMES: dict[str, tuple[str, ...]] = {
+    "angles": ("IllegalAngleRate", "illegal_angle_rate"),
+    "classes": ("MPJPE", "MPJVE", "NMPJPE", "PAMPJPE", "AccelerationError", "DepthOrderAccuracy"),
+    "depth_order": ("depth_order_accuracy",),
+    "energy": (),
+    "evaluation": (),
+    "functional": ("acceleration_error", "mpjpe", "mpjve", "n_mpjpe", "pa_mpjpe"),
+    "grouped": ("MotionBERTScore", "PerAction", "PerJoint"),
+    "lengths": ("BSLE", "LIMBS", "LLE", "LSE", "LimbSymmetry", "bsle", "limb_symmetry", "lle", "lse"),
+    "measures": (),
+    "procrustes": (),
+    "protocols": ("H3WBScore", "MPIINF3DHPScore"),
+    "spread": ("BPLPC", "BoneLengthSpread", "bone_length_spread", "bplp_c"),
+    "thresholds": ("AUC", "AUC_THRESHOLDS", "PCK", "PCK_THRESHOLD", "auc", "pck"),
+}
+for _module, _name in exported():  # what a row of the table names is handed on without being listed here
+    _HOMES[_module] = tuple(dict.fromkeys((*_HOMES.get(_module, ()), _name)))
+
+__getattr__, __dir__ = lazy(__name__, _HOMES)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -10,7 +12,7 @@ from ..skeletons import Skeleton, get
 
 
 def check_reduction(reduction: str, *parts: str) -> None:
-    """ "mean", "none", or what the metric's parts are called: one value a joint, bone, pair, ..."""
+    """ "mean", "none", or what the metric's parts are called: one value per joint, bone, pair, ..."""
     check_choice("reduction", reduction, ("mean", "none", *parts))
 
 
@@ -23,10 +25,7 @@ def check_joints(joints: object) -> tuple[int, ...] | None:
     """Indices of the joints to score; None is all."""
     if joints is None:
         return None
-    try:
-        indices = tuple(joints)  # type: ignore[arg-type]
-    except TypeError:
-        indices = ()
+    indices = tuple(joints) if isinstance(joints, Iterable) else ()
     whole = all(isinstance(j, int) and not isinstance(j, bool) and j >= 0 for j in indices)
     if not indices or not whole or len(set(indices)) < len(indices):
         raise ArgumentError(f"joints is {joints!r}, expected None or different indices of joints (0 or more).")
@@ -36,7 +35,7 @@ def check_joints(joints: object) -> tuple[int, ...] | None:
 def check_labels(
     name: str, labels: Tensor, shape: torch.Size, count: int | None, device: torch.device, rows: str = "frames"
 ) -> Tensor:
-    """Numbers 0 to count - 1 (None: any), one a clip or, if the rows are frames, one a frame, as int64 of `shape`
+    """Numbers 0 to count - 1 (None: any), one per clip or, if the rows are frames, one per frame, as int64 of `shape`
     [..., T] on the device.
 
     Raises:
@@ -50,7 +49,7 @@ def check_labels(
     elif labels.shape == shape and rows == "frames":
         wide = labels.long()
     else:
-        expected = f"{tuple(shape[:-1])}, one a clip" + (f", or {tuple(shape)}, one a frame" * (rows == "frames"))
+        expected = f"{tuple(shape[:-1])}, one per clip" + (f", or {tuple(shape)}, one per frame" * (rows == "frames"))
         raise ArgumentError(f"{name} has shape {tuple(labels.shape)}, expected {expected}.")
     low, high = (int(x) for x in wide.aminmax()) if wide.numel() else (0, 0)
     if count is not None and (low < 0 or high >= count):
@@ -58,7 +57,7 @@ def check_labels(
     return wide.to(device)
 
 
-def _check_pose(name: str, pose: Tensor, channels: tuple[int, ...] = (3,)) -> None:
+def _check_pose(name: str, pose: object, channels: tuple[int, ...] = (3,)) -> Tensor:
     if not isinstance(pose, Tensor):
         raise ArgumentError(f"{name} is a {type(pose).__name__}, expected a torch tensor.")
     if not pose.is_floating_point():
@@ -66,19 +65,21 @@ def _check_pose(name: str, pose: Tensor, channels: tuple[int, ...] = (3,)) -> No
     if pose.ndim < 3 or pose.shape[-1] not in channels:
         expected = " or ".join(f"[..., T, J, {c}]" for c in channels)
         raise ArgumentError(f"{name} has shape {tuple(pose.shape)}, expected {expected}.")
+    return pose
 
 
 def prepare(
-    pred: Tensor, target: Tensor, weight: Tensor | None, root: int | None = None
+    pred: Tensor, target: Tensor | None, weight: Tensor | None, root: int | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Check the arguments; return pred and target [..., T, J, 3] and the weight [..., T, J], all float64.
+
+    A target of None, which metric classes pass on where none was given, is refused like any other object.
 
     Entries of weight zero come back as zeros in pred and target, whatever they were (NaN included). With `root`, poses
     are relative to that joint, and a frame whose root has weight zero loses all its weight: there is nothing to measure
     from.
     """
-    _check_pose("pred", pred)
-    _check_pose("target", target)
+    pred, target = _check_pose("pred", pred), _check_pose("target", target)
     if pred.shape != target.shape:
         raise ArgumentError(f"target has shape {tuple(target.shape)}, expected that of pred, {tuple(pred.shape)}.")
     if pred.device != target.device:
@@ -161,4 +162,4 @@ def reduce(total: Tensor, count: Tensor, reduction: str) -> Tensor:
     if reduction == "none":
         return total.sum(-1) / count.sum(-1)
     rows = tuple(range(total.dim() - 1))
-    return total.sum(rows) / count.sum(rows)
+    return total.sum(rows) / count.sum(rows) if rows else total / count  # sum(()) would sum over all dimensions

@@ -51,8 +51,8 @@ def illegal_angle_rate(
         scale: factor to metres for `tolerance`, where bones are not normalised: 1e-3 for millimetres.
         handedness: `"right"` (camera frame x right, y down, z forward; z-up world) or `"left"`.
         weight: `[..., T, J]`, >= 0; a hinge weighs the product of its four joints' weights.
-        reduction: `"mean"`, `"none"` for one share a frame, `[..., T]`, or `"hinges"`: right elbow, left elbow, right
-            knee, left knee.
+        reduction: `"mean"`, `"none"` for one share per frame, `[..., T]`, or `"hinges"` for one per hinge: right elbow,
+            left elbow, right knee, left knee.
 
     Returns:
         float64. NaN where nothing is scored and where a scored coordinate is NaN.
@@ -64,6 +64,15 @@ def illegal_angle_rate(
 
     Source: the test is that of Dabral et al., ECCV 2018. Their table counts violations of another model of joint
     limits, so its figures are not comparable.
+
+    >>> import torch
+    >>> from structloss.metrics import illegal_angle_rate
+    >>> pose = torch.zeros(2, 17, 3)  # two frames; limbs of no length bend to no side
+    >>> pose[:, 14] = torch.tensor([1.0, 0.0, 0.0])  # right shoulder, seen from the thorax
+    >>> pose[:, 15] = torch.tensor([1.0, 1.0, 0.0])  # right elbow
+    >>> pose[:, 16] = torch.tensor([[1.0, 1.0, 1.0], [1.0, 1.0, -1.0]])  # the wrist, bent one way and the other
+    >>> illegal_angle_rate(pose, reduction="none").tolist()
+    [0.0, 0.25]
     """
     check_reduction(reduction, "hinges")
     test = _Test(skeleton, flexion, tolerance, normalize_bones, scale, handedness)
@@ -111,16 +120,16 @@ class _Test:
 
 
 class IllegalAngleRate(PartsMean):
-    """:func:`illegal_angle_rate` over a data set. `update` takes a target too, for collections, and does not look at
-    it.
+    """:func:`illegal_angle_rate` over a data set. `update` takes a target too, for collections, and ignores it.
 
     Args:
         skeleton, flexion, tolerance, normalize_bones, scale, handedness: as for the function.
-        reduction: `"mean"`, or `"hinges"` to compute one share a hinge.
+        reduction: `"mean"`, or `"hinges"` to compute one share per hinge.
         kwargs: those of `torchmetrics.Metric`.
     """
 
     part = "hinges"
+    needs_target = False
 
     def __init__(
         self,

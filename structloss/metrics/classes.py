@@ -4,6 +4,9 @@ Each holds two float64 sums, the weighted errors and the weights, added up over 
 over processes. So the value is the same however the data were cut (to float64 rounding; exactly for unweighted depth
 pairs), empty batches add nothing, and a metric that has scored nothing computes to NaN. `update` and `forward` take
 `(pred, target, weight=None)` as the functions do; `compute` returns a float64 scalar.
+
+All but PA-MPJPE take `root`, a joint that is subtracted first (None, the default, takes the poses as given), and all
+take the keywords of `torchmetrics.Metric`.
 """
 
 from __future__ import annotations
@@ -21,68 +24,40 @@ __all__ = ["MPJPE", "MPJVE", "NMPJPE", "PAMPJPE", "AccelerationError", "DepthOrd
 
 
 class MPJPE(RootRelative):
-    """:func:`structloss.metrics.mpjpe` over a data set, in the poses' unit.
+    """:func:`structloss.metrics.mpjpe` over a data set, in the poses' unit. Arguments: see the module."""
 
-    Args:
-        root: subtract this joint first; None takes the poses as given.
-        kwargs: those of `torchmetrics.Metric`.
-    """
-
-    def values(self, pred: Tensor, target: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
-        return mpjpe_values(pred, target, weight, root=self.root)
+    errors = staticmethod(mpjpe_values)
 
 
 class PAMPJPE(WeightedMean):
-    """:func:`structloss.metrics.pa_mpjpe` over a data set, in the poses' unit.
+    """:func:`structloss.metrics.pa_mpjpe` over a data set, in the poses' unit. Arguments: see the module."""
 
-    Args:
-        kwargs: those of `torchmetrics.Metric`.
-    """
-
-    def values(self, pred: Tensor, target: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+    def values(self, pred: Tensor, target: Tensor | None, weight: Tensor | None) -> tuple[Tensor, Tensor]:
         return pa_mpjpe_values(pred, target, weight)
 
 
 class NMPJPE(RootRelative):
-    """:func:`structloss.metrics.n_mpjpe` over a data set, in the poses' unit.
+    """:func:`structloss.metrics.n_mpjpe` over a data set, in the poses' unit. Arguments: see the module."""
 
-    Args:
-        root: subtract this joint first; None takes the poses as given.
-        kwargs: those of `torchmetrics.Metric`.
-    """
-
-    def values(self, pred: Tensor, target: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
-        return n_mpjpe_values(pred, target, weight, root=self.root)
+    errors = staticmethod(n_mpjpe_values)
 
 
 class MPJVE(RootRelative):
-    """:func:`structloss.metrics.mpjve` over a data set, in the poses' unit per frame.
+    """:func:`structloss.metrics.mpjve` over a data set, in the poses' unit per frame. Arguments: see the module.
 
     Steps are taken inside a batch's clips only: cut clips, not batches of single frames.
-
-    Args:
-        root: subtract this joint first; None takes the poses as given.
-        kwargs: those of `torchmetrics.Metric`.
     """
 
     rows = "steps"
-
-    def values(self, pred: Tensor, target: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
-        return mpjve_values(pred, target, weight, root=self.root)
+    errors = staticmethod(mpjve_values)
 
 
 class AccelerationError(RootRelative):
-    """:func:`structloss.metrics.acceleration_error` over a data set, in the poses' unit per frame squared.
-
-    Args:
-        root: subtract this joint first; None takes the poses as given.
-        kwargs: those of `torchmetrics.Metric`.
-    """
+    """:func:`structloss.metrics.acceleration_error` over a data set, in the poses' unit per frame squared. Arguments:
+    see the module."""
 
     rows = "steps"
-
-    def values(self, pred: Tensor, target: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
-        return acceleration_values(pred, target, weight, root=self.root)
+    errors = staticmethod(acceleration_values)
 
 
 class DepthOrderAccuracy(RootRelative):
@@ -90,8 +65,7 @@ class DepthOrderAccuracy(RootRelative):
 
     Args:
         over: `"joints"` pairs the joints of a frame, `"frames"` the frames of a joint (inside a clip).
-        root: subtract this joint first; None takes the poses as given.
-        kwargs: those of `torchmetrics.Metric`.
+        root, kwargs: see the module.
     """
 
     higher_is_better = True
@@ -102,5 +76,5 @@ class DepthOrderAccuracy(RootRelative):
         self.over = check_choice("over", over, OVER)
         self.rows = "frames" if over == "joints" else "joints"
 
-    def values(self, pred: Tensor, target: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+    def values(self, pred: Tensor, target: Tensor | None, weight: Tensor | None) -> tuple[Tensor, Tensor]:
         return depth_order_values(pred, target, weight, over=self.over, root=self.root)

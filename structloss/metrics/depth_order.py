@@ -34,7 +34,7 @@ def depth_order_accuracy(
         over: `"joints"` pairs the joints of a frame, `"frames"` pairs the frames of a joint.
         weight: `[..., T, J]` (or expanding to it), >= 0; a pair weighs w_i * w_j.
         root: subtract this joint first. It changes nothing over joints but a frame whose root has weight 0 drops out.
-        reduction: `"mean"` pools the pairs of all rows; `"none"` gives one share a row: `[..., T]` over joints,
+        reduction: `"mean"` pools the pairs of all rows; `"none"` gives one share per row: `[..., T]` over joints,
             `[..., J]` over frames.
 
     Returns:
@@ -45,13 +45,21 @@ def depth_order_accuracy(
         ArgumentError: shapes that differ or are not `[..., T, J, 3]`, a negative or non-finite weight, an unknown
             `over` or `reduction`, a root that is no joint.
         DtypeError: poses that are not floating point.
+
+    >>> import torch
+    >>> from structloss.metrics import depth_order_accuracy
+    >>> target, pred = torch.zeros(1, 4, 3), torch.zeros(1, 4, 3)
+    >>> target[0, :, 2] = torch.tensor([0.0, 1.0, 2.0, 3.0])
+    >>> pred[0, :, 2] = torch.tensor([0.0, 2.0, 1.0, 3.0])  # one of six pairs the wrong way round
+    >>> round(depth_order_accuracy(pred, target).item(), 4)
+    0.8333
     """
     check_reduction(reduction)
     return reduce(*depth_order_values(pred, target, weight, over=over, root=root), reduction)
 
 
 def depth_order_values(
-    pred: Tensor, target: Tensor, weight: Tensor | None, *, over: str, root: int | None
+    pred: Tensor, target: Tensor | None, weight: Tensor | None, *, over: str, root: int | None
 ) -> tuple[Tensor, Tensor]:
     """Weight of the correctly ordered pairs and of all pairs, `[..., rows, 1]`."""
     check_choice("over", over, OVER)

@@ -43,9 +43,16 @@ def mpjpe(
         weight: `[..., T, J]`, >= 0.
         root: subtract this joint from both poses first; None takes them as given. A frame whose root has weight 0
             drops out.
-        reduction: `"mean"`, `"none"` for one value a frame, `[..., T]`, or `"joints"` for one a joint, `[J]`.
+        reduction: `"mean"`, `"none"` for one value per frame, `[..., T]`, or `"joints"` for one per joint, `[J]`.
 
     See the module for dtypes, weights and errors raised. Source: VideoPose3D, MotionBERT (`mpjpe`, `loss_mpjpe`).
+
+    >>> import torch
+    >>> from structloss.metrics import mpjpe
+    >>> target = torch.zeros(1, 2, 3)
+    >>> pred = torch.tensor([[[3.0, 4.0, 0.0], [0.0, 0.0, 1.0]]])
+    >>> mpjpe(pred, target).item(), mpjpe(pred, target, reduction="joints").tolist()
+    (3.0, [5.0, 1.0])
     """
     check_reduction(reduction, "joints")
     return reduce(*mpjpe_values(pred, target, weight, root=root), reduction)
@@ -63,6 +70,13 @@ def pa_mpjpe(pred: Tensor, target: Tensor, *, weight: Tensor | None = None, redu
         pred, target, weight, reduction: as for :func:`mpjpe`.
 
     See the module for dtypes, weights and errors raised. Source: VideoPose3D, MotionBERT (`p_mpjpe`).
+
+    >>> import torch
+    >>> from structloss.metrics import mpjpe, pa_mpjpe
+    >>> target = torch.tensor([[[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 2.0, 0.0]]])
+    >>> pred = 3 * target[..., [1, 0, 2]] * torch.tensor([-1.0, 1.0, 1.0]) + 5  # turned, larger and elsewhere
+    >>> round(mpjpe(pred, target).item(), 2), round(pa_mpjpe(pred, target).item(), 6)
+    (8.27, 0.0)
     """
     check_reduction(reduction, "joints")
     return reduce(*pa_mpjpe_values(pred, target, weight), reduction)
@@ -87,6 +101,12 @@ def n_mpjpe(
             poses as given (the published definition): pass root-relative ones, or `root`.
 
     See the module for dtypes, weights and errors raised. Source: VideoPose3D, MotionBERT (`n_mpjpe`).
+
+    >>> import torch
+    >>> from structloss.metrics import n_mpjpe
+    >>> target = torch.tensor([[[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 2.0, 0.0]]])
+    >>> n_mpjpe(3 * target, target).item()
+    0.0
     """
     check_reduction(reduction, "joints")
     return reduce(*n_mpjpe_values(pred, target, weight, root=root), reduction)
@@ -107,11 +127,18 @@ def mpjve(
 
     Args:
         pred, target, weight, root: as for :func:`mpjpe`; the result is per frame (not per second).
-        reduction: `"mean"`, `"none"` for one value a step, `[..., T - 1]` (`[..., 0]` for T = 0), or `"joints"` for one
-            a joint, `[J]`.
+        reduction: `"mean"`, `"none"` for one value per step, `[..., T - 1]` (`[..., 0]` for T = 0), or `"joints"` for
+            one per joint, `[J]`.
 
     See the module for dtypes, weights and errors raised. Source: VideoPose3D (`mean_velocity_error`), MotionBERT
     (`loss_velocity`).
+
+    >>> import torch
+    >>> from structloss.metrics import mpjve
+    >>> target, pred = torch.zeros(3, 1, 3), torch.zeros(3, 1, 3)
+    >>> pred[:, 0, 0] = torch.tensor([0.0, 1.0, 4.0])  # steps of 1 and 3 where there are none
+    >>> mpjve(pred, target).item()
+    2.0
     """
     check_reduction(reduction, "joints")
     return reduce(*mpjve_values(pred, target, weight, root=root), reduction)
@@ -133,9 +160,16 @@ def acceleration_error(
     Args:
         pred, target, weight, root: as for :func:`mpjpe`; the result is per frame squared (published tables call it
             mm/s^2).
-        reduction: `"mean"`, `"none"` for one value an inner frame, `[..., T - 2]`, or `"joints"` for one a joint.
+        reduction: `"mean"`, `"none"` for one value per inner frame, `[..., T - 2]`, or `"joints"` for one per joint.
 
     See the module for dtypes, weights and errors raised. Source: MotionAGFormer (`acc_error`).
+
+    >>> import torch
+    >>> from structloss.metrics import acceleration_error
+    >>> target, pred = torch.zeros(3, 1, 3), torch.zeros(3, 1, 3)
+    >>> pred[:, 0, 0] = torch.tensor([0.0, 1.0, 4.0])  # 0 - 2 * 1 + 4
+    >>> acceleration_error(pred, target).item()
+    2.0
     """
     check_reduction(reduction, "joints")
     return reduce(*acceleration_values(pred, target, weight, root=root), reduction)
@@ -148,16 +182,20 @@ def _errors(pred: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tenso
     return weighted(torch.linalg.vector_norm(pred - target, dim=-1), weight)
 
 
-def mpjpe_values(pred: Tensor, target: Tensor, weight: Tensor | None, *, root: int | None) -> tuple[Tensor, Tensor]:
+def mpjpe_values(
+    pred: Tensor, target: Tensor | None, weight: Tensor | None, *, root: int | None
+) -> tuple[Tensor, Tensor]:
     return _errors(*prepare(pred, target, weight, root))
 
 
-def pa_mpjpe_values(pred: Tensor, target: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+def pa_mpjpe_values(pred: Tensor, target: Tensor | None, weight: Tensor | None) -> tuple[Tensor, Tensor]:
     pred, target, weight = prepare(pred, target, weight)
     return _errors(procrustes.fit(pred, target, weight), target, weight)
 
 
-def n_mpjpe_values(pred: Tensor, target: Tensor, weight: Tensor | None, *, root: int | None) -> tuple[Tensor, Tensor]:
+def n_mpjpe_values(
+    pred: Tensor, target: Tensor | None, weight: Tensor | None, *, root: int | None
+) -> tuple[Tensor, Tensor]:
     pred, target, weight = prepare(pred, target, weight, root)
     w = weight[..., None]
     dot, square = (w * pred * target).sum((-2, -1)), (w * pred * pred).sum((-2, -1))
@@ -165,13 +203,15 @@ def n_mpjpe_values(pred: Tensor, target: Tensor, weight: Tensor | None, *, root:
     return _errors(scale[..., None, None] * pred, target, weight)
 
 
-def mpjve_values(pred: Tensor, target: Tensor, weight: Tensor | None, *, root: int | None) -> tuple[Tensor, Tensor]:
+def mpjve_values(
+    pred: Tensor, target: Tensor | None, weight: Tensor | None, *, root: int | None
+) -> tuple[Tensor, Tensor]:
     pred, target, weight = prepare(pred, target, weight, root)
     return _errors(pred.diff(dim=-3), target.diff(dim=-3), weight[..., 1:, :] * weight[..., :-1, :])
 
 
 def acceleration_values(
-    pred: Tensor, target: Tensor, weight: Tensor | None, *, root: int | None
+    pred: Tensor, target: Tensor | None, weight: Tensor | None, *, root: int | None
 ) -> tuple[Tensor, Tensor]:
     pred, target, weight = prepare(pred, target, weight, root)
     inner = weight[..., 2:, :] * weight[..., 1:-1, :] * weight[..., :-2, :]

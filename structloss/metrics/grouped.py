@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,21 +35,23 @@ def _check_names(argument: str, names: Sequence[str]) -> tuple[str, ...]:
 class _Breakdown(WeightedMean):
     """Sums of another metric's values by some group."""
 
+    _metric: WeightedMean
+
     def __init__(self, metric: WeightedMean, groups: int, **kwargs: Any) -> None:
         super().__init__(shape=(groups,), **kwargs)
-        self._metric = _check_metric(metric).clone()
+        self._metric = copy.deepcopy(_check_metric(metric))
         self.part, self.rows, self.factor = metric.part, metric.rows, metric.factor
 
     @property
-    def higher_is_better(self) -> bool:  # type: ignore[override]
-        return self._metric.higher_is_better
+    def higher_is_better(self) -> bool:  # type: ignore[override]  # a constant of torchmetrics' classes
+        return bool(self._metric.higher_is_better)
 
     def values(self, pred: Tensor, target: Tensor | None, weight: Tensor | None) -> tuple[Tensor, Tensor]:
         return self._metric.values(pred, target, weight)
 
 
 class PerJoint(_Breakdown):
-    """A metric of joints, one value a joint over all frames.
+    """A metric of joints, one value per joint over all frames.
 
     >>> import torch
     >>> from structloss.metrics import MPJPE, PerJoint
@@ -139,7 +142,7 @@ class MotionBERTScore(PerAction):
     A frame in three clips counts once, and so does a frame that a distributed sampler repeats.
 
     Args:
-        metric: MPJPE, PAMPJPE, NMPJPE, PCK, ...: one with a value a frame; itself left alone.
+        metric: MPJPE, PAMPJPE, NMPJPE, PCK, ...: one with a value per frame; itself left alone.
         actions: names of the actions.
         frame_actions: `[N]` integers, the action of every frame of the data set; -1 leaves a frame out of the score
             (the published protocol skips three sequences of subject 9).
@@ -152,17 +155,19 @@ class MotionBERTScore(PerAction):
     published code counts its last copy alone, this class the mean of its copies.
     """
 
+    frame_actions: Tensor
+
     def __init__(
         self, metric: WeightedMean, actions: Sequence[str], frame_actions: Tensor | Sequence[int], **kwargs: Any
     ) -> None:
         super().__init__(metric, actions, **kwargs)
         if metric.rows != "frames":
-            raise ArgumentError(f"metric is a {type(metric).__name__}, expected one with a value a frame.")
+            raise ArgumentError(f"metric is a {type(metric).__name__}, expected one with a value per frame.")
         labels = torch.as_tensor(frame_actions)
         wrong = labels.is_floating_point() or labels.dim() != 1 or not len(labels)
         if wrong or int(labels.min()) < -1 or int(labels.max()) >= len(self.actions):
             raise ArgumentError(
-                f"frame_actions is malformed, expected integers from -1 to {len(self.actions) - 1}, one a frame."
+                f"frame_actions is malformed, expected integers from -1 to {len(self.actions) - 1}, one per frame."
             )
         self.register_buffer("frame_actions", labels.long(), persistent=False)
         for name in ("total", "count"):  # of each frame

@@ -5,7 +5,7 @@ Poses are `[..., T, J, 3]` of a registered skeleton, floating point; results hav
 is `[..., T, J]`, >= 0: a bone weighs the product of its joints' weights, a pair that of its two bones. Entries of
 weight 0 drop out whatever they hold; where nothing is scored the result is NaN.
 
-`reduction` is `"mean"`, `"none"` for one value a frame, `[..., T]`, or the name of the parts for one value each.
+`reduction` is `"mean"`, `"none"` for one value per frame, `[..., T]`, or the name of the parts for one value each.
 
 All raise :class:`~structloss.errors.ArgumentError` for a wrong shape, weight or option,
 :class:`~structloss.errors.UnknownNameError` for an unknown skeleton and :class:`~structloss.errors.DtypeError` for
@@ -58,9 +58,16 @@ def lse(
         group: one of the skeleton's `symmetric_groups` alone: "limbs", "girdle", on H3WB "feet" or "hands".
         relative: divide by the sum of the two lengths, in per cent.
         weight: `[..., T, J]`, >= 0.
-        reduction: `"mean"`, `"none"`, or `"pairs"`: one value a pair, in the order of `symmetric_bones`.
+        reduction: `"mean"`, `"none"`, or `"pairs"` for one value per pair, in the order of `symmetric_bones`.
 
     See the module for dtypes, weights and errors raised.
+
+    >>> import torch
+    >>> from structloss.metrics import lse
+    >>> pose = torch.zeros(1, 17, 3)
+    >>> pose[0, 3, 1] = 12.0  # the right shin is 12 mm long, all other bones have no length
+    >>> lse(pose).item()  # of six pairs
+    2.0
     """
     check_reduction(reduction, "pairs")
     return reduce(*lse_values(pred, weight, skeleton, _pairs(skeleton, level, group), relative), reduction)
@@ -80,6 +87,13 @@ def limb_symmetry(
 
     Args:
         pred, skeleton, relative, weight: as for :func:`lse`.
+
+    >>> import torch
+    >>> from structloss.metrics import limb_symmetry
+    >>> pose = torch.zeros(1, 17, 3)
+    >>> pose[0, 3, 1] = 12.0  # the right shin
+    >>> limb_symmetry(pose).tolist()
+    [0.0, 12.0, 0.0, 0.0]
     """
     return lse(pred, skeleton=skeleton, group="limbs", relative=relative, weight=weight, reduction="pairs")
 
@@ -101,9 +115,16 @@ def bsle(
         skeleton: name of the skeleton, J joints.
         relative: divide by the true length, in per cent.
         weight: `[..., T, J]`, >= 0.
-        reduction: `"mean"`, `"none"`, or `"bones"`: one value a bone, in the order of `bones`.
+        reduction: `"mean"`, `"none"`, or `"bones"` for one value per bone, in the order of `bones`.
 
     See the module for dtypes, weights and errors raised.
+
+    >>> import torch
+    >>> from structloss.metrics import bsle
+    >>> target, pred = torch.zeros(1, 17, 3), torch.zeros(1, 17, 3)
+    >>> pred[0, 3, 1] = 12.0  # the right shin is 12 mm too long
+    >>> bsle(pred, target).item()  # of 16 bones
+    0.75
     """
     check_reduction(reduction, "bones")
     return reduce(*length_error_values(pred, target, weight, skeleton, _bones(get(skeleton)), relative), reduction)
@@ -126,6 +147,13 @@ def lle(
         reduction: `"mean"`, `"none"`, or `"limbs"`: right arm, left arm, right leg, left leg (the order of `hinges`).
 
     See the module for dtypes, weights and errors raised.
+
+    >>> import torch
+    >>> from structloss.metrics import lle
+    >>> target, pred = torch.zeros(1, 17, 3), torch.zeros(1, 17, 3)
+    >>> pred[0, 3, 1] = 12.0  # the right shin is 12 mm too long, and so is the leg
+    >>> lle(pred, target).item(), lle(pred, target, reduction="limbs").tolist()
+    (3.0, [0.0, 0.0, 12.0, 0.0])
     """
     check_reduction(reduction, "limbs")
     return reduce(*length_error_values(pred, target, weight, skeleton, _limbs(get(skeleton)), relative), reduction)
@@ -177,7 +205,7 @@ def lse_values(
 
 
 def length_error_values(
-    pred: Tensor, target: Tensor, weight: Tensor | None, skeleton: str, chains: Sequence[Chain], relative: bool
+    pred: Tensor, target: Tensor | None, weight: Tensor | None, skeleton: str, chains: Sequence[Chain], relative: bool
 ) -> tuple[Tensor, Tensor]:
     """Weighted differences and weights of each chain, `[..., T, chains]`."""
     pred, target, weight = prepare(pred, target, weight)
@@ -189,15 +217,16 @@ def length_error_values(
 
 
 class LSE(PartsMean):
-    """:func:`lse` over a data set. `update` takes a target too, for collections, and does not look at it.
+    """:func:`lse` over a data set. `update` takes a target too, for collections, and ignores it.
 
     Args:
         skeleton, level, group, relative: as for the function.
-        reduction: `"mean"`, or `"pairs"` to compute one value a pair.
+        reduction: `"mean"`, or `"pairs"` to compute one value per pair.
         kwargs: those of `torchmetrics.Metric`.
     """
 
     part = "pairs"
+    needs_target = False
 
     def __init__(
         self,
@@ -233,7 +262,7 @@ class BSLE(PartsMean):
 
     Args:
         skeleton, relative: as for the function.
-        reduction: `"mean"`, or `"bones"` to compute one value a bone.
+        reduction: `"mean"`, or `"bones"` to compute one value per bone.
         kwargs: those of `torchmetrics.Metric`.
     """
 
@@ -245,7 +274,7 @@ class BSLE(PartsMean):
         super().__init__(reduction, len(self._chains), **kwargs)
         self.skeleton, self.relative = skeleton, relative
 
-    def values(self, pred: Tensor, target: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+    def values(self, pred: Tensor, target: Tensor | None, weight: Tensor | None) -> tuple[Tensor, Tensor]:
         return length_error_values(pred, target, weight, self.skeleton, self._chains, self.relative)
 
 
@@ -254,7 +283,7 @@ class LLE(BSLE):
 
     Args:
         skeleton, relative: as for the function.
-        reduction: `"mean"`, or `"limbs"` to compute one value a limb.
+        reduction: `"mean"`, or `"limbs"` to compute one value per limb.
         kwargs: those of `torchmetrics.Metric`.
     """
 

@@ -29,6 +29,13 @@ def align(pred: Tensor, target: Tensor, *, weight: Tensor | None = None) -> Tens
 
     Raises:
         ArgumentError, DtypeError: see :func:`structloss.metrics.pa_mpjpe`.
+
+    >>> import torch
+    >>> from structloss.metrics.procrustes import align
+    >>> target = torch.tensor([[[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 2.0, 0.0]]])
+    >>> pred = 3 * target[..., [1, 0, 2]] * torch.tensor([-1.0, 1.0, 1.0]) + 5  # turned, larger and elsewhere
+    >>> torch.allclose(align(pred, target), target.double())
+    True
     """
     return fit(*prepare(pred, target, weight))
 

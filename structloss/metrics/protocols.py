@@ -75,7 +75,7 @@ class MPIINF3DHPScore(Metric):
         self._body = get("mpi_inf_3dhp")
         names = self._body.joint_names
         self._groups = {group: [names.index(joint) for joint in joints] for group, joints in _GROUPS.items()}
-        # One cell a sequence and activity (the first: unknown), so that every breakdown is a sum of them.
+        # One cell per sequence and activity (the first: unknown), so that every breakdown is a sum of them.
         cells = (len(self.sequences), 1 + len(_ACTIVITIES))
         joints = self._body.num_joints
         for name, shape in {
@@ -98,8 +98,8 @@ class MPIINF3DHPScore(Metric):
 
         Args:
             pred, target: `[..., T, 17, 3]`, mm.
-            sequence: integers, one a clip, `[...]`, or one a frame, `[..., T]`.
-            activity: 1 to 7 as in the annotation, one a clip or frame; None where it is not known.
+            sequence: integers, one per clip, `[...]`, or one per frame, `[..., T]`.
+            activity: 1 to 7 as in the annotation, one per clip or frame; None where it is not known.
             valid: `[..., T]`, 0 or False leaves a frame out.
 
         Raises:

@@ -37,8 +37,8 @@ def bone_length_spread(
         skeleton: name of the skeleton, J joints.
         weight: `[..., T, J]`, >= 0; a bone weighs the product of its joints' weights. A bone that is visible in fewer
             than two frames of a clip is left out.
-        reduction: `"mean"`; `"none"` for one value a clip, `[...]`; `"bones"` for one a bone, in the order of `bones`;
-            `"limbs"` for `[4]` in the order of `structloss.metrics.LIMBS`, left and right averaged.
+        reduction: `"mean"`; `"none"` for one value per clip, `[...]`; `"bones"` for one per bone, in the order of
+            `bones`; `"limbs"` for `[4]` in the order of `structloss.metrics.LIMBS`, left and right averaged.
 
     Returns:
         float64; NaN where no bone is visible twice.
@@ -47,6 +47,13 @@ def bone_length_spread(
         ArgumentError: a wrong shape, weight or reduction.
         UnknownNameError: an unknown skeleton.
         DtypeError: poses that are not floating point.
+
+    >>> import torch
+    >>> from structloss.metrics import bone_length_spread
+    >>> pose = torch.zeros(3, 17, 3)
+    >>> pose[:, 3, 1] = torch.tensor([11.0, 12.0, 13.0])  # the right shin grows by 1 mm a frame
+    >>> bone_length_spread(pose, reduction="limbs").tolist()  # with the left shin, which stays the same
+    [0.0, 0.5, 0.0, 0.0]
     """
     check_reduction(reduction, "bones", "limbs")
     pred, weight, body = prepare_pose(pred, weight, skeleton)
@@ -71,7 +78,7 @@ def bplp_c(
         pred: `[..., T, J, 3]`, any unit; with `parts`, also image positions `[..., T, J, 2]`.
         skeleton: name of the skeleton, J joints, with a pelvis and a thorax joint. The 13 parts are the torso (pelvis
             to thorax), hips, thighs, shins, clavicles, upper arms and forearms.
-        parts: pairs of joints to measure instead, the torso first; `skeleton` is not looked at. The torso, whose
+        parts: pairs of joints to measure instead, the torso first; `skeleton` is ignored. The torso, whose
             deviation is 0, counts in the mean as published.
         min_torso: leave out frames with a shorter torso, in the unit of `pred`; one of no length always is.
         weight: `[..., T, J]`, >= 0; a proportion weighs the product of its joints' and the torso's.
@@ -85,6 +92,14 @@ def bplp_c(
         DtypeError: poses that are not floating point.
 
     Source: the metric of the poster and code on tuned shape templates (after Schmidtke et al., CVPR 2021).
+
+    >>> import torch
+    >>> from structloss.metrics import bplp_c
+    >>> pose = torch.zeros(3, 3, 2)
+    >>> pose[:, 1, 1] = 2.0  # the torso, from joint 0 to joint 1
+    >>> pose[:, 2, 0] = torch.tensor([1.0, 2.0, 3.0])  # half of it, as long, and one and a half times as long
+    >>> bplp_c(pose, parts=[(1, 0), (2, 0)]).item()  # standard deviations 0 of the torso and 0.5
+    4.0
     """
     body = skeleton if parts is None else None
     return consistency(proportion_moments(pred, weight, body, _parts(skeleton, parts), _check_torso(min_torso)))
@@ -192,8 +207,7 @@ def consistency(moments: Tensor) -> Tensor:
 
 
 class BoneLengthSpread(Metric):
-    """:func:`bone_length_spread` over a data set. `update` takes a target too, for collections, and does not look at
-    it.
+    """:func:`bone_length_spread` over a data set. `update` takes a target too, for collections, and ignores it.
 
     Args:
         skeleton: name of the skeleton.
@@ -206,6 +220,8 @@ class BoneLengthSpread(Metric):
     is_differentiable = False
     higher_is_better = False
     full_state_update = False
+    needs_target = False
+    needs_skeleton = True
 
     keys: list[Tensor]
     moments: list[Tensor]
@@ -275,7 +291,7 @@ def _tensors(state: Tensor | list[Tensor]) -> list[Tensor]:
 
 
 class BPLPC(Metric):
-    """:func:`bplp_c` over a data set. `update` takes a target too, for collections, and does not look at it.
+    """:func:`bplp_c` over a data set. `update` takes a target too, for collections, and ignores it.
 
     Args:
         skeleton, parts, min_torso: as for the function.
@@ -285,6 +301,8 @@ class BPLPC(Metric):
     is_differentiable = False
     higher_is_better = True
     full_state_update = False
+    needs_target = False
+    needs_skeleton = True
 
     moments: Tensor
 

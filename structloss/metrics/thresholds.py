@@ -49,7 +49,7 @@ def pck(
         joints: the joints to score; None is all.
         root: subtract this joint first; it need not be scored itself.
         weight: `[..., T, J]`, >= 0.
-        reduction: `"mean"`, `"none"` for one value a frame, `[..., T]`, or `"joints"` for one a scored joint.
+        reduction: `"mean"`, `"none"` for one value per frame, `[..., T]`, or `"joints"` for one per scored joint.
 
     Returns:
         Per cent, float64.
@@ -59,6 +59,13 @@ def pck(
         DtypeError: poses that are not floating point.
 
     Source: Mehta et al., 3DV 2017 (3DPCK).
+
+    >>> import torch
+    >>> from structloss.metrics import pck
+    >>> target, pred = torch.zeros(1, 2, 3), torch.zeros(1, 2, 3)
+    >>> pred[0, :, 0] = torch.tensor([100.0, 200.0])
+    >>> pck(pred, target).item()
+    50.0
     """
     check_reduction(reduction, "joints")
     return 100 * reduce(
@@ -85,6 +92,13 @@ def auc(
         pred, target, strict, joints, root, weight, reduction: as for :func:`pck`.
 
     Returns, raises: as :func:`pck`. Source: Mehta et al., 3DV 2017.
+
+    >>> import torch
+    >>> from structloss.metrics import auc
+    >>> target, pred = torch.zeros(1, 2, 3), torch.zeros(1, 2, 3)
+    >>> pred[0, :, 0] = torch.tensor([100.0, 200.0])
+    >>> round(auc(pred, target, reduction="joints")[0].item(), 2)  # 105, 110, ..., 150: 10 of 31 thresholds
+    32.26
     """
     check_reduction(reduction, "joints")
     values = hits(pred, target, weight, _check(thresholds), strict, check_joints(joints), root)
@@ -103,7 +117,7 @@ def _check(thresholds: Sequence[float]) -> tuple[float, ...]:
 
 def hits(
     pred: Tensor,
-    target: Tensor,
+    target: Tensor | None,
     weight: Tensor | None,
     thresholds: tuple[float, ...],
     strict: bool,
@@ -148,7 +162,7 @@ class PCK(RootRelative):
         super().__init__(root=root, **kwargs)
         self.thresholds, self.strict, self.joints = _check((threshold,)), strict, check_joints(joints)
 
-    def values(self, pred: Tensor, target: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+    def values(self, pred: Tensor, target: Tensor | None, weight: Tensor | None) -> tuple[Tensor, Tensor]:
         return hits(pred, target, weight, self.thresholds, self.strict, self.joints, self.root)
 
 

@@ -1,4 +1,4 @@
-"""The outcome of an ablation: one table, one figure, and the `structloss ablate` command that makes them."""
+"""The outcome of an ablation: one table, one figure, and the numbers as CSV."""
 
 from __future__ import annotations
 
@@ -7,62 +7,51 @@ import io
 import math
 import os
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
-from ..files import write_bytes, write_text
+from ..files import write_bytes
+from ..metrics.measures import MEASURES, Measure, Result
 from . import _style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from ..harness.ablation import CellResult, Grid
-
-__all__ = [
-    "MEASURES",
-    "Measure",
-    "Summary",
-    "ablation_csv",
-    "ablation_table",
-    "plot_ablation",
-    "run_ablation",
-    "summarise",
-]
+__all__ = ["Summary", "ablation_csv", "ablation_table", "plot_ablation", "summarise"]
 
 #: two-sided 95 % points of Student's t for 1 to 15 degrees of freedom; beyond, the normal's serves
 _T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
 
 
-@dataclass(frozen=True)
-class Measure:
-    """A column: where it is in a result, heading, unit, decimals, whether higher is better, factor to what is shown."""
+class Grid(Protocol):
+    """What was compared, see :class:`structloss.harness.ablation.Grid`; the first objective is the baseline."""
 
-    key: str
-    title: str
-    unit: str
-    decimals: int
-    higher: bool = False
-    factor: float = 1.0
-
-    def value(self, result: CellResult) -> float:
-        """Of a result; NaN where it has none."""
-        found = result.metrics.get(self.key, result.structure.get(self.key, math.nan))
-        return self.factor * found
+    @property
+    def objectives(self) -> Mapping[str, Any]: ...
+    @property
+    def backbones(self) -> Mapping[str, Any]: ...
+    @property
+    def seeds(self) -> Sequence[int]: ...
 
 
-MEASURES = (
-    Measure("mpjpe", "MPJPE", "mm", 1),
-    Measure("pa_mpjpe", "PA-MPJPE", "mm", 1),
-    Measure("mpjve", "MPJVE", "mm/frame", 2),
-    Measure("depth_order_joints", "depth order, joints", "%", 2, True, 100),
-    Measure("depth_order_frames", "depth order, frames", "%", 2, True, 100),
-    Measure("lse", "LSE", "mm", 1),
-    Measure("bsle", "BSLE", "mm", 1),
-    Measure("bone_length_spread", "bone-length spread", "mm", 1),
-    Measure("illegal_angle_rate", "illegal angles", "%", 2, False, 100),
-)
+class Cell(Protocol):
+    """Which backbone, objective and seed."""
+
+    @property
+    def backbone(self) -> str: ...
+    @property
+    def objective(self) -> str: ...
+    @property
+    def seed(self) -> int: ...
+
+
+class CellResult(Result, Protocol):
+    """What one of them came to."""
+
+    @property
+    def cell(self) -> Cell: ...
 
 
 @dataclass(frozen=True)
@@ -70,7 +59,7 @@ class Summary:
     """One measure of one backbone and objective over the seeds.
 
     Attributes:
-        values: one a seed.
+        values: one per seed.
         changes: the same minus those of the first objective with the same seeds; empty for the first objective.
     """
 
@@ -108,7 +97,7 @@ class Summary:
         """ "better" or "worse" where the interval leaves zero out; otherwise empty."""
         if not abs(self.change) > self.margin:
             return ""
-        return "better" if (self.change > 0) == self.measure.higher else "worse"
+        return "better" if (self.change > 0) == self.measure.higher_is_better else "worse"
 
 
 def summarise(grid: Grid, results: Sequence[CellResult]) -> list[Summary]:
@@ -116,8 +105,8 @@ def summarise(grid: Grid, results: Sequence[CellResult]) -> list[Summary]:
     found = {(r.cell.backbone, r.cell.objective, r.cell.seed): r for r in results}
     first = next(iter(grid.objectives))
     out = []
-    for measure in MEASURES:
-        if not any(math.isfinite(measure.value(result)) for result in results):
+    for measure in MEASURES.values():
+        if not measure.ablation or not any(math.isfinite(measure.value(result)) for result in results):
             continue
         for backbone in grid.backbones:
             base = [measure.value(found[backbone, first, seed]) for seed in grid.seeds]
@@ -129,11 +118,11 @@ def summarise(grid: Grid, results: Sequence[CellResult]) -> list[Summary]:
 
 
 def ablation_table(grid: Grid, summaries: Sequence[Summary]) -> str:
-    """Markdown: a table a backbone; mean ± standard deviation over seeds, and below it the paired difference."""
+    """Markdown: one table per backbone; mean ± standard deviation over seeds, and the paired difference in brackets."""
     measures = list(dict.fromkeys(s.measure for s in summaries))
     parts = []
     for backbone in grid.backbones:
-        heads = [f"{m.title}, {m.unit} {'↑' if m.higher else '↓'}" for m in measures]
+        heads = [f"{m.title}, {m.unit} {m.arrow}" for m in measures]
         lines = [["objective", *heads], ["---", *["---:"] * len(heads)]]
         for objective in grid.objectives:
             row = [s for s in summaries if (s.backbone, s.objective) == (backbone, objective)]
@@ -151,7 +140,8 @@ def ablation_table(grid: Grid, summaries: Sequence[Summary]) -> str:
 def _cell(summary: Summary) -> str:
     if not math.isfinite(summary.mean):
         return "–"
-    decimals = summary.measure.decimals
+    measure = summary.measure
+    decimals = measure.decimals if measure.ablation_decimals is None else measure.ablation_decimals
     text = f"{summary.mean:.{decimals}f}"
     if math.isfinite(summary.deviation):
         text += f" ± {summary.deviation:.{decimals}f}"
@@ -162,7 +152,7 @@ def _cell(summary: Summary) -> str:
 
 
 def ablation_csv(summaries: Sequence[Summary], seeds: Sequence[int]) -> str:
-    """Tidy rows: one a backbone, objective, measure and seed, with the paired difference."""
+    """Tidy rows: one per backbone, objective, measure and seed, with the paired difference."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["backbone", "objective", "measure", "unit", "seed", "value", "change"])
@@ -174,8 +164,8 @@ def ablation_csv(summaries: Sequence[Summary], seeds: Sequence[int]) -> str:
 
 
 def plot_ablation(grid: Grid, summaries: Sequence[Summary], path: str | os.PathLike[str]) -> Path:
-    """A panel a measure: paired differences to the first objective, per cent of its mean; a dot a seed, a bar the 95 %
-    interval. Written atomically as PNG; returns the path.
+    """One panel per measure: paired differences to the first objective, per cent of its mean; a dot is a seed, a bar
+    the 95 % interval. Written atomically as PNG; returns the path.
 
     Raises:
         MissingDependencyError: matplotlib is not installed.
@@ -188,7 +178,7 @@ def plot_ablation(grid: Grid, summaries: Sequence[Summary], path: str | os.PathL
     for number, measure in enumerate(measures):
         axes = figure.add_subplot(rows, columns, number + 1)
         _panel(axes, grid, [s for s in summaries if s.measure is measure], objectives)
-        axes.set_title(f"{measure.title} ({'higher' if measure.higher else 'lower'} is better)", fontsize=9)
+        axes.set_title(f"{measure.title} ({measure.better} is better)", fontsize=9)
         if number % columns:
             axes.set_yticklabels([])
     handles, labels = figure.axes[0].get_legend_handles_labels()
@@ -231,37 +221,3 @@ def _panel(axes: Axes, grid: Grid, summaries: Sequence[Summary], objectives: Seq
     dots = [abs(c) * 100 / base[s.backbone] for s in summaries if base.get(s.backbone) for c in s.changes]
     reach = 1.35 * max((d for d in dots if math.isfinite(d)), default=1.0) or 1.0
     axes.set_xlim(-reach, reach)
-
-
-def run_ablation(
-    grid: Grid,
-    out: str | os.PathLike[str],
-    *,
-    jobs: int = 1,
-    say: Callable[[str], None] = print,
-) -> list[Summary]:
-    """Run a grid and write `table.md`, `table.csv` and `plot.png` beside its `cells`; returns the summaries.
-
-    Raises:
-        StructlossError: bad input, or a cell failed; finished cells are kept.
-    """
-    from ..harness.ablation import run_grid
-
-    folder = Path(out)
-
-    def report(done: int, total: int, result: CellResult) -> None:
-        cell = result.cell
-        error = result.metrics.get("mpjpe", math.nan)
-        say(
-            f"{done}/{total}  {cell.backbone}, {cell.objective}, seed {cell.seed}: MPJPE {error:.1f} mm, "
-            f"{result.seconds:.0f} s"
-        )
-
-    results = run_grid(grid, folder / "cells", jobs=jobs, report=report)
-    summaries = summarise(grid, results)
-    write_text(folder / "table.md", ablation_table(grid, summaries))
-    write_text(folder / "table.csv", ablation_csv(summaries, grid.seeds))
-    plot_ablation(grid, summaries, folder / "plot.png")
-    say(ablation_table(grid, summaries))
-    say(f"written to {folder}: table.md, table.csv, plot.png")
-    return summaries

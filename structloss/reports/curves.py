@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..files import write_bytes
+from ..metrics.measures import measure
 from . import _style
 from .results import ArmResult, RunSummary
 from .tables import check_arms, one_line
@@ -21,14 +22,22 @@ __all__ = ["plot_curves"]
 
 _SPAN = 3.0  # largest over smallest value from which on an axis is logarithmic
 
+_ERROR, _ORDER = measure("mpjpe"), measure("depth_order_joints")
 _TITLES = {
     "train_loss": ("Training loss", "objective (each arm its own)"),
-    "train_mpjpe": ("Training MPJPE", "normalised image units"),
-    "val_mpjpe": ("Held-out MPJPE (lower is better)", "mm"),
+    "train_mpjpe": (f"Training {_ERROR.title}", "normalised image units"),
+    "val_mpjpe": (f"Held-out {_ERROR.title} ({_ERROR.better} is better)", _ERROR.unit),
     "val_loss": ("Held-out loss", "objective (each arm its own)"),
-    "val_depth_order": ("Held-out depth order (higher is better)", "% of pairs in the right order"),
+    "val_depth_order": (
+        f"Held-out depth order ({_ORDER.better} is better)",
+        f"{_ORDER.unit} of pairs in the right order",
+    ),
 }
-_DEPTH = (("val_depth_order_joints", "joints", "-"), ("val_depth_order_frames", "frames", (0, (3, 1.5))))
+_Dashes = str | tuple[float, tuple[float, ...]]
+_DEPTH: tuple[tuple[str, str, _Dashes], ...] = (
+    ("val_depth_order_joints", "joints", "-"),
+    ("val_depth_order_frames", "frames", (0, (3, 1.5))),
+)
 
 
 def smooth(values: np.ndarray, width: float) -> np.ndarray:
@@ -46,7 +55,7 @@ def smooth(values: np.ndarray, width: float) -> np.ndarray:
 def _panels(arms: list[ArmResult]) -> list[str]:
     """Which panels there is something to show in: at most two of training, then held-out MPJPE and depth order."""
     keys = [key for arm in arms for key in arm.curves if arm.curves[key] and key not in ("step", "val_step")]
-    training = [key for key in ("train_loss", "train_mpjpe") if key in keys]
+    training: list[str] = [key for key in ("train_loss", "train_mpjpe") if key in keys]
     training = training or list(dict.fromkeys(key for key in keys if key.startswith("train_")))[:2]
     # A network that is being pre-trained predicts no poses, but has a held-out loss.
     held_out = [key for key in ("val_mpjpe", "val_loss") if key in keys][:1]
@@ -83,7 +92,7 @@ def _scale(axes: Axes, curves: list[np.ndarray]) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _held_out(axes: Axes, arms: list[ArmResult], keys: list[tuple[str, object]], factor: float) -> None:
+def _held_out(axes: Axes, arms: list[ArmResult], keys: list[tuple[str, _Dashes]], factor: float) -> None:
     ends: list[tuple[float, float, str]] = []
     shown: list[np.ndarray] = []
     for k, arm in enumerate(arms):
@@ -102,11 +111,11 @@ def _held_out(axes: Axes, arms: list[ArmResult], keys: list[tuple[str, object]],
     axes.set_xlim(axes.get_xlim())  # from here on the limits, which the numbers are placed by, stay
     axes.set_ylim(axes.get_ylim())
     to_share, placed = axes.transAxes.inverted(), -math.inf
-    for x, y, colour in sorted(ends, key=lambda end: end[1]):  # numbers at the line ends, pushed up off each other
-        at, height = to_share.transform(axes.transData.transform((x, y)))
+    for *end, colour in sorted(ends, key=lambda end: end[1]):  # numbers at the line ends, pushed up off each other
+        at, height = to_share.transform(axes.transData.transform(end))
         placed = max(height, placed + 0.065)
         axes.annotate(
-            f"{y:.1f}" if y >= 10 else f"{y:.3g}",
+            f"{end[1]:.1f}" if end[1] >= 10 else f"{end[1]:.3g}",
             (at, placed),
             xycoords="axes fraction",
             xytext=(7, 0),
@@ -130,7 +139,7 @@ def plot_curves(summary: RunSummary, path: str | os.PathLike[str], *, dpi: int =
     Args:
         summary: at least one arm; see :class:`ArmResult` for the keys of `curves`.
         path: PNG file to write.
-        dpi: pixels an inch; the figure is about 10 inches wide.
+        dpi: pixels per inch; the figure is about 10 inches wide.
 
     Raises:
         ArgumentError: no arms, or a curve and its axis differ in length. A summary without any curve gives a figure
@@ -152,7 +161,7 @@ def plot_curves(summary: RunSummary, path: str | os.PathLike[str], *, dpi: int =
         title, unit = _TITLES.get(panel, (panel.replace("_", " ").replace("train ", "training ", 1), "value"))
         if panel == "val_depth_order":
             keys = [(key, style) for key, _, style in _DEPTH]
-            _held_out(axes, arms, keys, 100.0)
+            _held_out(axes, arms, keys, _ORDER.factor)
             present = [(n, s) for key, n, s in _DEPTH if any(arm.curves.get(key) for arm in arms)]
             handles = [axes.plot([], [], color="#444444", linestyle=s, label=f"of {n}")[0] for n, s in present]
             axes.legend(handles=handles, frameon=False, fontsize=9, loc="best")

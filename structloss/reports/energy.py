@@ -1,4 +1,4 @@
-"""What a loss-net has learned, as a table, a figure and JSON."""
+"""What a loss network has learned, as a table, a figure and JSON."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..files import write_bytes, write_json, write_text
+from ..metrics.energy import EnergyAnalysis
+from ..metrics.measures import MEASURES, measure
 from ..skeletons import Skeleton
 from . import _style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from ..harness.energy import EnergyAnalysis
-
 __all__ = ["energy_table", "plot_energy", "write_energy_report"]
 
 
 def energy_table(found: EnergyAnalysis) -> str:
-    """Markdown: a line a corruption, then what was found of predictions."""
+    """Markdown: one line per corruption, then what was found of predictions."""
+    error = measure("mpjpe")
     lines = [
         f"{found.frames} held-out poses; energies of true poses {found.truth_mean:.3g} ± {found.truth_std:.3g}.",
         "",
-        "| corruption | size | MPJPE, mm | AUC | AUC at the largest size | energy rises with size |",
+        f"| corruption | size | {error.title}, {error.unit} | AUC | AUC at the largest size | energy rises with size |",
         "|---|---|---|---|---|---|",
     ]
     for name, one in found.corruptions.items():
@@ -35,13 +36,18 @@ def energy_table(found: EnergyAnalysis) -> str:
         )
     lines += ["", *(f"- {name.replace('_', ' ')}: {one.unit}" for name, one in found.corruptions.items())]
     if found.correlation:
-        ranks = ", ".join(f"{name} {value:+.2f}" for name, value in found.correlation.items())
+        ranks = ", ".join(f"{_titled(name)} {value:+.2f}" for name, value in found.correlation.items())
         lines += [
             "",
             f"Predictions: AUC against the truth {found.prediction_auc:.3f}; rank correlation of the energy with "
             f"{ranks}; mean cosine between the energy's pull and the way to the truth {found.cosine:+.2f}.",
         ]
     return "\n".join(lines) + "\n"
+
+
+def _titled(name: str) -> str:
+    """A key of the correlations with measures by their titles."""
+    return " ".join(MEASURES[word].title if word in MEASURES else word for word in name.split())
 
 
 def write_energy_report(found: EnergyAnalysis, skeleton: Skeleton, folder: str | os.PathLike[str], title: str) -> Path:
@@ -59,7 +65,7 @@ def write_energy_report(found: EnergyAnalysis, skeleton: Skeleton, folder: str |
 
 
 def plot_energy(found: EnergyAnalysis, skeleton: Skeleton, path: str | os.PathLike[str], title: str = "") -> Path:
-    """A panel a corruption, energy against its size; a bar of AUCs; and if there are predictions, their energies."""
+    """One panel per corruption, energy against its size; bars of AUCs; and if there are predictions, their energies."""
     kinds = list(found.corruptions.items())
     columns = 4
     last = [_auc_bars, *([_predictions, _way, _pull] if found.scatter else [])]
@@ -100,7 +106,7 @@ def _auc_bars(axes: Axes, found: EnergyAnalysis, skeleton: Skeleton) -> None:
 
 def _predictions(axes: Axes, found: EnergyAnalysis, skeleton: Skeleton) -> None:
     axes.plot(*zip(*found.scatter, strict=True), ".", ms=2, alpha=0.35, color=_style.colour(0))
-    axes.set_xlabel("MPJPE of a prediction, mm", fontsize=8)
+    axes.set_xlabel(f"{measure('mpjpe').title} of a prediction, {measure('mpjpe').unit}", fontsize=8)
     axes.set_ylabel("energy", fontsize=8)
     rank = found.correlation.get("mpjpe", math.nan)
     axes.set_title(f"predictions: rank correlation {rank:+.2f}", fontsize=9)
@@ -116,5 +122,5 @@ def _pull(axes: Axes, found: EnergyAnalysis, skeleton: Skeleton) -> None:
     order = sorted(range(len(found.pull)), key=lambda joint: -found.pull[joint])[:17]
     axes.barh([skeleton.joint_names[joint] for joint in order], [found.pull[j] for j in order], color=_style.colour(3))
     axes.invert_yaxis()
-    axes.set_title("what it looks at: |∂E/∂joint|, 1/m", fontsize=9)
+    axes.set_title("pull on each joint: |∂E/∂joint|, 1/m", fontsize=9)
     axes.tick_params(labelsize=6)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from html import escape
 
 from .. import skeletons
 from ..errors import ArgumentError
+from ..metrics.measures import MEASURES, Measure, group, measure
 from .results import ArmResult, RunSummary
-from .tables import COLUMNS, STRUCTURE, Cell, Column, cells, difference_label, known, mark
+from .tables import Cell, cells, columns, difference_label, direction, heading, known, mark
 
 __all__ = ["actions", "chip", "joints", "lead", "limbs", "results", "structure"]
 
@@ -24,17 +25,21 @@ def lead(arms: list[ArmResult]) -> str:
     if len(arms) < 2:
         return ""
     facts = []
-    for column in (COLUMNS[0], COLUMNS[3], COLUMNS[4], COLUMNS[5], COLUMNS[6]):
-        values, change = cells(column, arms)
-        if change is None or not any(c.isdigit() for c in change.text):
+    for row in MEASURES.values():
+        values, change = cells(row, arms)
+        if not row.headline or change is None or not any(c.isdigit() for c in change.text):
             continue
-        unit = "points" if column.unit == "%" else column.unit
-        percent = " %" if column.unit == "%" else ""
-        name = column.title if column.title.startswith("MP") else column.title.replace(",", " of").lower()
-        facts.append(f"{name} {change.text} {unit} ({values[0].text} → {values[-1].text}{percent})")
+        unit, percent = ("points", " %") if row.unit == "%" else (row.unit, "")
+        facts.append(f"{_in_words(row)} {change.text} {unit} ({values[0].text} → {values[-1].text}{percent})")
     if not facts:
         return ""
     return f"<b>{escape(arms[-1].name)}</b> against <b>{escape(arms[0].name)}</b>: {escape('; '.join(facts))}."
+
+
+def _in_words(row: Measure) -> str:
+    """The title within a sentence: abbreviations stay, "Depth order, joints" becomes "depth order of joints"."""
+    words = row.title.replace(",", " of").split()
+    return " ".join(word if word.isupper() else word.lower() for word in words)
 
 
 def _row(cells_of_row: Sequence[Cell]) -> str:
@@ -46,18 +51,19 @@ def _changes(row: Sequence[Cell]) -> str:
     return "".join(f"<td{classes[cell.good]}>{escape(cell.text)}</td>" for cell in row)
 
 
-def _by_arm(columns: Sequence[Column], arms: list[ArmResult], more: str = "") -> str:
-    """A row an arm and one with the difference; columns that no arm has a value for are left out.
+def _by_arm(rows: Sequence[Measure], arms: list[ArmResult], more: str = "") -> str:
+    """A row per arm and one with the difference; columns that no arm has a value for are left out.
 
     Args:
         more: further rows before the difference, as HTML; its columns are those of the arms.
     """
-    if not any(math.isfinite(column.value(arm)) for column in columns for arm in arms):
+    if not any(math.isfinite(row.value(arm)) for row in rows for arm in arms):
         return ""
-    columns = known(columns, arms)
-    found = [cells(column, arms) for column in columns]
+    rows = known(rows, arms)
+    found = [cells(row, arms) for row in rows]
     heads = "".join(
-        f"<th>{'<br>'.join(escape(h) for h in c.head if h)}<small>{escape(c.measure)}</small></th>" for c in columns
+        f"<th>{'<br>'.join(escape(line) for line in title if line)}<small>{escape(unit)}</small></th>"
+        for *title, unit in map(heading, rows)
     )
     body = "".join(
         f"<tr><td>{chip(k)}{escape(arm.name)}</td>{_row([values[k] for values, _ in found])}</tr>\n"
@@ -74,39 +80,36 @@ def _by_arm(columns: Sequence[Column], arms: list[ArmResult], more: str = "") ->
 
 def results(arms: list[ArmResult]) -> str:
     """The main table."""
-    table = _by_arm(COLUMNS, arms)
-    note = (
-        ("★ marks the best value of a column; " if len(arms) > 1 else "")
-        + "↓ lower is better, ↑ higher is better. MPJPE: mean distance to the true joint; PA after the best rotation, "
-        "scale and shift; N after the best scale; MPJVE: error of the velocity. Depth order: share of pairs whose "
-        "order in depth is right." + (" Loss share: share of a training step spent on it." if "Loss" in table else "")
-    )
+    table = _by_arm(columns(), arms)
+    star = "★ marks the best value of a column; " if len(arms) > 1 else ""
+    note = f"{star}↓ lower is better, ↑ higher is better. {_meanings(columns(), arms)}"
     return f'{table}<p class="note">{note}</p>' if table else ""
+
+
+def _meanings(rows: Sequence[Measure], arms: list[ArmResult]) -> str:
+    """What the measures in a table are."""
+    return " ".join(escape(f"{row.title}: {row.meaning}.") for row in known(rows, arms) if row.meaning)
 
 
 def structure(arms: list[ArmResult]) -> str:
     """Bone lengths and angles, with those of the true poses beside them."""
-    columns = known(STRUCTURE, arms)
+    chosen = known(group("structure"), arms)
     rows = ""
     measured = [arm for arm in arms if arm.truth]
     for k, arm in enumerate(measured):
         true = ArmResult("", structure=arm.truth)
-        values = [cells(column, [true])[0][0] for column in columns]
+        values = [cells(row, [true])[0][0] for row in chosen]
         if k and _same(arm.truth, measured[0].truth):
             continue  # the same poses
         label = "True poses" if len(measured) == 1 or not k else f"True poses of {arm.name}"
         rows += f"<tr class=truth><td>{escape(label)}</td>{_row(values)}</tr>\n"
-    table = _by_arm(STRUCTURE, arms, rows)
-    note = (
-        "LSE: difference in length of mirrored bones. BSLE, LLE: error in length of bones, and of whole arms and legs. "
-        "Spread: standard deviation of a bone's length over a clip. Illegal angles: share of elbows and knees, flexed "
-        "by more than 20°, that bend to the wrong side. True skeletons are not perfect either: their row is the floor."
-    )
+    table = _by_arm(chosen, arms, rows)
+    note = f"{_meanings(chosen, arms)} True skeletons are not perfect either: their row is the floor."
     return f'{table}<p class="note">{note}</p>' if table else ""
 
 
 def joints(summary: RunSummary, arms: list[ArmResult]) -> str:
-    """Horizontal bars, one group a joint and one bar an arm, as inline SVG; joints in the order of the skeleton."""
+    """Horizontal bars, one group per joint and one bar per arm, as inline SVG; joints in the skeleton's order."""
     shown = [(k, arm) for k, arm in enumerate(arms) if len(arm.per_joint_mpjpe)]
     if not shown:
         return ""
@@ -151,13 +154,11 @@ def _legend(arms: list[ArmResult]) -> str:
     return " &nbsp; ".join(f"{chip(k)}{escape(arm.name)}" for k, arm in enumerate(arms))
 
 
-def _rows_of_parts(
-    arms: list[ArmResult], decimals: int, rows: Sequence[tuple[str, list[float]]], more: Sequence[list[Cell]] = ()
-) -> str:
-    """A row a part and a column an arm, then the difference, then `more` cells of each row."""
+def _rows_of_parts(row: Measure, rows: Sequence[tuple[str, list[float]]], more: Sequence[Sequence[Cell]] = ()) -> str:
+    """A line per part and a column per arm, then the difference, then `more` cells of each line."""
     body = ""
     for i, (name, values) in enumerate(rows):
-        found, change = mark(values, decimals, False)
+        found, change = mark(values, row.decimals, row.higher_is_better)
         last = _row(more[i]) if more else ""
         body += f"<tr><td>{escape(name)}</td>{_row(found)}{_changes([change] if change else [])}{last}</tr>\n"
     return body
@@ -172,21 +173,18 @@ def _heads(arms: list[ArmResult], unit: str) -> str:
 def actions(arms: list[ArmResult]) -> str:
     """MPJPE and PA-MPJPE of every action, and their means over actions."""
     tables = ""
-    get: list[tuple[str, Callable[[ArmResult], dict[str, float]]]] = [
-        ("MPJPE", lambda arm: arm.per_action),
-        ("PA-MPJPE", lambda arm: arm.per_action_pa),
-    ]
-    for title, of in get:
-        names = list(dict.fromkeys(name for arm in arms for name in of(arm)))
-        rows = [(name, [float(of(arm).get(name, math.nan)) for arm in arms]) for name in names]
+    for key, found in (("mpjpe", [arm.per_action for arm in arms]), ("pa_mpjpe", [a.per_action_pa for a in arms])):
+        row = measure(key)
+        names = list(dict.fromkeys(name for values in found for name in values))
+        rows = [(name, [float(values.get(name, math.nan)) for values in found]) for name in names]
         if not rows:
             continue
-        body = _rows_of_parts(arms, 1, rows)
+        body = _rows_of_parts(row, rows)
         if len(rows) > 1:
             means = [_mean([values[k] for _, values in rows]) for k in range(len(arms))]
-            mean = _rows_of_parts(arms, 1, [("Mean over actions", means)])
+            mean = _rows_of_parts(row, [("Mean over actions", means)])
             body += mean.replace("<tr>", "<tr class=difference>", 1)
-        heads = f"<tr><th>{title}</th>{_heads(arms, '↓ mm')}</tr>"
+        heads = f"<tr><th>{row.title}</th>{_heads(arms, direction(row))}</tr>"
         tables += (
             f'<div class="scroll"><table class="parts">\n<thead>{heads}</thead>\n'
             f"<tbody>\n{body}</tbody>\n</table></div>\n"
@@ -205,20 +203,15 @@ def limbs(arms: list[ArmResult]) -> str:
     truths = [arm.truth for arm in arms if arm.truth]
     truth = truths[0] if truths and all(_same(truths[0], other) for other in truths) else {}
     width = 1 + len(arms) + (len(arms) > 1) + bool(truth)
-    for key, title, decimals, factor in (
-        ("symmetry", "Left against right, mm", 1, 1),
-        ("spread", "Spread over time, mm", 1, 1),
-        ("illegal", "Illegal angles, %", 2, 100),
-    ):
-        names = list(dict.fromkeys(n for arm in arms for n in arm.structure if n.startswith(f"{key}/")))
-        if not names:
+    for row in group("limb"):
+        found, true_values = [row.by_part(arm.structure) for arm in arms], row.by_part(truth)
+        parts = list(dict.fromkeys(part for values in found for part in values))
+        if not parts:
             continue
-        rows = [
-            (name.partition("/")[2].replace("_", " "), [factor * arm.structure.get(name, math.nan) for arm in arms])
-            for name in names
-        ]
-        true = [mark([factor * truth.get(name, math.nan)], decimals, False)[0] for name in names] if truth else []
-        body += f'<tr><th colspan="{width}">{title}</th></tr>\n{_rows_of_parts(arms, decimals, rows, true)}'
+        rows = [(part.replace("_", " "), [values.get(part, math.nan) for values in found]) for part in parts]
+        true = [mark([true_values.get(part, math.nan)], row.decimals, row.higher_is_better)[0] for part in parts]
+        title = f"{row.title}, {row.unit}"
+        body += f'<tr><th colspan="{width}">{title}</th></tr>\n{_rows_of_parts(row, rows, true if truth else ())}'
     if not body:
         return ""
     heads = _heads(arms, "") + ("<th>True poses</th>" if truth else "")

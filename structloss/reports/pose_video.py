@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Generator
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,7 +99,7 @@ def pose_frames(
     title: str = "",
     step: int = 1,
     progress: bool = False,
-) -> Iterator[NDArray[np.uint8]]:
+) -> Generator[NDArray[np.uint8], None, None]:
     """The frames of :func:`write_pose_video`, uint8 `[height, width, 3]` one after the other, every `step`-th."""
     body = skeletons.get(skeleton)
     count = len(keypoints)
@@ -116,7 +116,7 @@ def pose_frames(
 def _draw_all(
     keypoints: np.ndarray, confidence: np.ndarray, positions: np.ndarray, fps: float, body: skeletons.Skeleton,
     title: str, step: int, progress: bool,
-) -> Iterator[NDArray[np.uint8]]:  # fmt: skip
+) -> Generator[NDArray[np.uint8], None, None]:  # fmt: skip
     width, height = 2 * _PANEL[0] + 3 * _MARGIN, _PANEL[1] + _HEAD + _LABEL + _MARGIN
     figure = _style.new_figure(width, height)
     figure.set_dpi(_DPI)
@@ -179,7 +179,7 @@ class _Limbs:
         ends = ends[order]
         colours = self.colours[order].copy()
         colours[:, 3] = alpha[ends].min(1)
-        self.lines.set_segments(points[ends, :2])
+        self.lines.set_segments(list(points[ends, :2]))
         self.lines.set_color(colours)
         self.dots.set_offsets(points[:, :2])
         self.dots.set_facecolor(np.concatenate([self.joints[:, :3] * 0.75, alpha[:, None]], axis=1))
@@ -248,7 +248,7 @@ def check_encoder() -> Any:
     return av
 
 
-def _encode_mp4(path: Path, frames: Iterator[NDArray[np.uint8]], fps: float) -> None:
+def _encode_mp4(path: Path, frames: Generator[NDArray[np.uint8], None, None], fps: float) -> None:
     av = check_encoder()
     with contextlib.closing(frames), av.open(str(path), "w", options={"movflags": "faststart"}) as container:
         stream: Any = None
@@ -265,7 +265,7 @@ def _encode_mp4(path: Path, frames: Iterator[NDArray[np.uint8]], fps: float) -> 
             container.mux(packet)
 
 
-def _encode_gif(path: Path, frames: Iterator[NDArray[np.uint8]], fps: float) -> None:
+def _encode_gif(path: Path, frames: Generator[NDArray[np.uint8], None, None], fps: float) -> None:
     """Frame by frame, only what differs from the frame before; Pillow's own writer keeps all frames in memory."""
     with needs_extra("harness"):
         from PIL import Image, ImageChops

@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -16,11 +16,32 @@ from .poses import plot_poses
 from .results import PoseSamples, RunSummary
 
 if TYPE_CHECKING:
-    from ..harness.shown_clips import PredictedClip
+    from torch import Tensor
 
-__all__ = ["run_report", "samples_of", "stills"]
+__all__ = ["PredictedClip", "run_report", "samples_of", "stills"]
 
 _STILLS = 4
+
+
+class PredictedClip(Protocol):
+    """Frames of one view and what networks made of them: see :class:`structloss.harness.shown_clips.PredictedClip`."""
+
+    @property
+    def motion(self) -> str: ...
+    @property
+    def action(self) -> str: ...
+    @property
+    def view(self) -> int: ...
+    @property
+    def fps(self) -> float: ...
+    @property
+    def frames(self) -> Tensor: ...
+    @property
+    def input(self) -> Tensor: ...
+    @property
+    def target(self) -> Tensor: ...
+    @property
+    def predictions(self) -> Mapping[str, Tensor]: ...
 
 
 def run_report(
@@ -37,7 +58,7 @@ def run_report(
     as the summary has them. See :func:`write_html`.
 
     Args:
-        summary: the runs, an arm each.
+        summary: the runs, one arm each.
         path: HTML file to write.
         clips: what the player shows: true poses and predictions, with the arms' names.
         figures: title -> PNG file, to use instead of the curves and the still poses that are drawn otherwise.
@@ -59,13 +80,13 @@ def run_report(
 
 
 def samples_of(clips: Sequence[PredictedClip], skeleton: str) -> list[PoseSamples]:
-    """Clips of :func:`structloss.harness.shown_clips.predict_clips` as the player takes them."""
+    """Clips on the CPU as the player takes them."""
     return [
         PoseSamples(
-            input=clip.input[..., :2],
-            confidence=clip.input[..., 2],
-            target=clip.target,
-            predictions=dict(clip.predictions),
+            input=clip.input[..., :2].numpy(),
+            confidence=clip.input[..., 2].numpy(),
+            target=clip.target.numpy(),
+            predictions={name: pose.numpy() for name, pose in clip.predictions.items()},
             labels=[f"frame {frame}" for frame in clip.frames.tolist()],
             skeleton=skeleton,
             title=", ".join(t for t in (clip.motion, clip.action, f"camera {clip.view + 1}" * (clip.view >= 0)) if t),

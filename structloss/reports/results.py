@@ -1,4 +1,4 @@
-"""What training produced: results of each arm, the comparison they belong to, and poses to look at."""
+"""What training produced: results of each arm, the comparison they belong to, and poses to show."""
 
 from __future__ import annotations
 
@@ -8,20 +8,17 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from .. import skeletons
 from ..errors import ArgumentError, DataError, MissingFileError
 from ..files import plain, write_text
+from ..metrics.evaluation import Evaluation
 
-if TYPE_CHECKING:
-    from ..harness.scores import Evaluation
+__all__ = ["ArmResult", "PoseSamples", "RunSummary", "read_json", "write_json"]
 
-__all__ = ["METRICS", "ArmResult", "PoseSamples", "RunSummary", "read_json", "write_json"]
-
-METRICS = ("mpjpe", "pa_mpjpe", "n_mpjpe", "mpjve", "depth_order_joints", "depth_order_frames")
 _FORMAT = "structloss.run_summary"
 _VERSION = 1
 
@@ -58,9 +55,9 @@ class ArmResult:
     Attributes:
         name: what tables and legends call it, for example "MPJPE + L_S + L_T".
         objective: weight lambda of each term.
-        metrics: held-out results, keys among `mpjpe`, `pa_mpjpe`, `n_mpjpe` (mm), `mpjve` (mm per frame),
-            `depth_order_joints`, `depth_order_frames` (share 0..1). A missing key or NaN shows as a dash.
-        clips_per_second: training clips a second.
+        metrics: held-out results by the keys of :data:`structloss.metrics.measures.MEASURES`: `mpjpe` (mm), ...,
+            `depth_order_joints` (share 0..1). A missing key or NaN shows as a dash.
+        clips_per_second: training clips per second.
         loss_share: share of a training step spent in the loss, forward and backward, 0..1.
         curves: `step` is the x-axis (optimiser steps) of every `train_...` list (`train_loss`, `train_mpjpe` in
             normalised image units, ...), `val_step` that of every `val_...` list (`val_mpjpe` in mm,
@@ -68,9 +65,9 @@ class ArmResult:
         per_joint_mpjpe: [J], mm, in the order of the skeleton's joints; may be empty.
         per_action: MPJPE of each action, mm; may be empty.
         per_action_pa: PA-MPJPE of each action, mm; may be empty.
-        structure: what the predicted skeletons are like: `lse`, `bsle`, `lle`, `bone_length_spread` (mm),
-            `illegal_angle_rate` (share 0..1), and part by part `symmetry/LIMB`, `spread/LIMB` (mm), `illegal/HINGE`
-            (share); see :class:`structloss.harness.scores.Evaluation`. May be empty.
+        structure: what the predicted skeletons are like: `lse`, ... (mm), `illegal_angle_rate` (share 0..1), and part
+            by part `symmetry/LIMB`, `illegal/HINGE`, ...; see :class:`structloss.metrics.evaluation.Evaluation`. May be
+            empty.
         truth: the same of the true poses, as far as it needs no target.
         config: the resolved configuration, YAML; may be empty.
         settings: facts about this arm alone: checkpoint, epoch, ...
@@ -214,7 +211,7 @@ class PoseSamples:
         confidence: [F, J], 0..1.
         target: [F, J, 3], mm.
         predictions: arm name -> [F, J, 3], mm.
-        labels: one a frame.
+        labels: one per frame.
         skeleton: registry name.
         title: of the clip; the viewer lists clips by it.
         fps: frames per second of a clip; NaN for frames that don't follow each other.
@@ -254,7 +251,7 @@ class PoseSamples:
                     f"{name} has shape {list(array.shape)}, expected {list(expected)} for skeleton {self.skeleton!r}."
                 )
         if len(self.labels) != frames:
-            raise ArgumentError(f"labels has {len(self.labels)} entries, expected {frames}, one a frame.")
+            raise ArgumentError(f"labels has {len(self.labels)} entries, expected {frames}, one per frame.")
 
     def errors(self, arm: str) -> np.ndarray:
         """[F, J] distance of each joint of one arm to its target, mm, without any alignment."""
@@ -282,8 +279,16 @@ class PoseSamples:
         """
         content = _fields("samples", content)
         try:
-            optional = {"title": str(content.get("title", "")), "fps": _number(content.get("fps"))}
-            return cls(**{key: optional[key] if key in optional else content[key] for key in cls.__dataclass_fields__})
+            return cls(
+                input=content["input"],
+                confidence=content["confidence"],
+                target=content["target"],
+                predictions=content["predictions"],
+                labels=content["labels"],
+                skeleton=content["skeleton"],
+                title=str(content.get("title", "")),
+                fps=_number(content.get("fps")),
+            )
         except ArgumentError:
             raise
         except (KeyError, TypeError, ValueError, AttributeError) as error:

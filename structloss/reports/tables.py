@@ -1,13 +1,14 @@
-"""The table of a comparison: one row an arm, then the difference between the last and the first."""
+"""The table of a comparison: one row per arm, then the difference between the last and the first."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import ArgumentError, needs_extra
+from ..metrics.measures import Measure, group
 from .results import ArmResult, RunSummary
 
 if TYPE_CHECKING:
@@ -19,63 +20,20 @@ MISSING = "–"
 _HEAD = 3  # lines of the heading
 
 
-@dataclass(frozen=True)
-class Column:
-    """A column: heading, unit, decimals, whether higher is better, factor from stored to shown values, how to get it.
-
-    `decimals` None picks them by the size of the largest value.
-    """
-
-    title: str
-    unit: str
-    decimals: int | None
-    higher: bool
-    factor: float
-    value: Callable[[ArmResult], float]
-
-    @property
-    def arrow(self) -> str:
-        return "↑" if self.higher else "↓"
-
-    @property
-    def head(self) -> tuple[str, str]:
-        """The title in two lines, broken before its last word; the arrow and unit make the third."""
-        first, _, second = self.title.replace(",", "").rpartition(" ")
-        return first, second
-
-    @property
-    def measure(self) -> str:
-        return f"{self.arrow} {self.unit}"
+def columns() -> tuple[Measure, ...]:
+    """The columns of the main table."""
+    return group("accuracy", "training")
 
 
-def _metric(key: str) -> Callable[[ArmResult], float]:
-    return lambda arm: arm.metrics.get(key, math.nan)
+def heading(row: Measure) -> tuple[str, str, str]:
+    """The heading of a column in three lines: the title, broken before its last word, then arrow and unit."""
+    first, _, second = row.title.replace(",", "").rpartition(" ")
+    return first, second, direction(row)
 
 
-COLUMNS = (
-    Column("MPJPE", "mm", 1, False, 1, _metric("mpjpe")),
-    Column("PA-MPJPE", "mm", 1, False, 1, _metric("pa_mpjpe")),
-    Column("N-MPJPE", "mm", 1, False, 1, _metric("n_mpjpe")),
-    Column("MPJVE", "mm/frame", 2, False, 1, _metric("mpjve")),
-    Column("Depth order, joints", "%", 1, True, 100, _metric("depth_order_joints")),
-    Column("Depth order, frames", "%", 1, True, 100, _metric("depth_order_frames")),
-    Column("Speed", "clips/s", None, True, 1, lambda arm: arm.clips_per_second),
-    Column("Loss share", "%", 1, False, 100, lambda arm: arm.loss_share),
-)
-
-
-def _structure(key: str) -> Callable[[ArmResult], float]:
-    return lambda arm: arm.structure.get(key, math.nan)
-
-
-STRUCTURE = (
-    Column("LSE", "mm", 1, False, 1, _structure("lse")),
-    Column("BSLE", "mm", 1, False, 1, _structure("bsle")),
-    Column("LLE", "mm", 1, False, 1, _structure("lle")),
-    Column("Bone-length spread", "mm", 1, False, 1, _structure("bone_length_spread")),
-    Column("Illegal angles", "%", 2, False, 100, _structure("illegal_angle_rate")),
-)
-"""Columns of the skeletons' structure, a table of its own on the page."""
+def direction(row: Measure) -> str:
+    """Which way is better, and the unit."""
+    return f"{row.arrow} {row.unit}"
 
 
 @dataclass(frozen=True)
@@ -89,19 +47,18 @@ class Cell:
     good: bool | None = None
 
 
-def known(columns: Sequence[Column], arms: list[ArmResult]) -> list[Column]:
-    """The columns that some arm has a value for; all of them where none has any."""
-    found = [column for column in columns if any(math.isfinite(column.value(arm)) for arm in arms)]
-    return found or list(columns)
+def known(rows: Sequence[Measure], arms: Sequence[ArmResult]) -> list[Measure]:
+    """The measures that some arm has a value for; all of them where none has any."""
+    found = [row for row in rows if any(math.isfinite(row.value(arm)) for arm in arms)]
+    return found or list(rows)
 
 
-def cells(column: Column, arms: list[ArmResult]) -> tuple[list[Cell], Cell | None]:
-    """Cells of one column, one an arm; and the difference last minus first where there are two arms or more.
+def cells(row: Measure, arms: Sequence[ArmResult]) -> tuple[list[Cell], Cell | None]:
+    """Cells of one column, one per arm; and the difference last minus first where there are two arms or more.
 
     Best is decided on the numbers as shown, so that two equal numbers are both marked.
     """
-    values = [float(column.value(arm)) * column.factor for arm in arms]
-    return mark(values, column.decimals, column.higher)
+    return mark([row.value(arm) for arm in arms], row.decimals, row.higher_is_better)
 
 
 def mark(values: list[float], decimals: int | None, higher: bool) -> tuple[list[Cell], Cell | None]:
@@ -148,9 +105,9 @@ def one_line(text: str) -> str:
 def table(summary: RunSummary) -> Table:
     """The comparison as a rich table, best values bold, improvements green and setbacks red in the last row.
 
-    Columns: MPJPE, PA-MPJPE, N-MPJPE (mm), MPJVE (mm per frame), depth order of joints and of frames (%), training
-    clips a second, share of the loss in a step (%). Arrows say whether lower or higher is better. Differences of
-    percentages are in percentage points. A column that no arm has a value for is left out. It needs about 80 columns.
+    Columns are the measures of accuracy and of training (:mod:`structloss.metrics.measures`); one that no arm has a
+    value for is left out. Arrows say whether lower or higher is better. Differences of percentages are in percentage
+    points. It needs about 80 columns of text.
 
     Raises:
         ArgumentError: the summary has no arms.
@@ -163,18 +120,18 @@ def table(summary: RunSummary) -> Table:
         from rich.text import Text
     result = Table(title=Text(one_line(summary.title)), box=SIMPLE_HEAD, padding=0, show_edge=False)
     result.add_column(Text("\n\nObjective"), min_width=10)
-    heads = known(COLUMNS, arms)
-    columns = [cells(column, arms) for column in heads]
-    for column, (shown, change) in zip(heads, columns, strict=True):
-        head = "\n".join((*column.head, column.measure))
+    heads = known(columns(), arms)
+    found = [cells(column, arms) for column in heads]
+    for column, (shown, change) in zip(heads, found, strict=True):
+        head = "\n".join(heading(column))
         words = [*head.split(), *(cell.text for cell in (*shown, change) if cell is not None)]
         result.add_column(Text(head), justify="right", min_width=max(map(len, words)))
     for row, arm in enumerate(arms):
-        texts = [Text(column[row].text, style="bold" if column[row].good else "") for column, _ in columns]
+        texts = [Text(shown[row].text, style="bold" if shown[row].good else "") for shown, _ in found]
         result.add_row(Text(one_line(arm.name)), *texts, end_section=row == len(arms) - 1)
     if len(arms) > 1:
         styles = {True: "green", False: "red", None: ""}
-        texts = [Text(change.text, style=styles[change.good]) for _, change in columns if change is not None]
+        texts = [Text(change.text, style=styles[change.good]) for _, change in found if change is not None]
         result.add_row(Text(difference_label(arms), style="italic"), *texts)
     return result
 
@@ -186,23 +143,17 @@ def plain_table(summary: RunSummary) -> str:
         ArgumentError: the summary has no arms.
     """
     arms = check_arms(summary)
-    heads = known(COLUMNS, arms)
-    columns = [cells(column, arms) for column in heads]
-    rows = [
-        ["", *(column.head[0] + " " for column in heads)],
-        ["", *(column.head[1] + " " for column in heads)],
-        ["Objective", *(column.measure + " " for column in heads)],
-        *(
-            [one_line(arm.name), *(column[row].text + ("*" if column[row].good else " ") for column, _ in columns)]
-            for row, arm in enumerate(arms)
-        ),
-    ]
-    if len(arms) > 1:
-        rows.append([difference_label(arms), *(change.text + " " for _, change in columns if change is not None)])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    names = ["", "", "Objective", *(one_line(arm.name) for arm in arms)]
+    texts = [names + ([difference_label(arms)] if len(arms) > 1 else [])]
+    for column in known(columns(), arms):
+        shown, change = cells(column, arms)
+        text = [f"{line} " for line in heading(column)]
+        text += [cell.text + ("*" if cell.good else " ") for cell in shown]
+        texts.append(text + ([f"{change.text} "] if change is not None else []))
+    widths = [max(map(len, text)) for text in texts]
     lines = [
-        " ".join([row[0].ljust(widths[0]), *(text.rjust(w) for text, w in zip(row[1:], widths[1:], strict=True))])
-        for row in rows
+        " ".join([first.ljust(widths[0]), *(text.rjust(w) for text, w in zip(rest, widths[1:], strict=True))])
+        for first, *rest in zip(*texts, strict=True)
     ]
     rule = "-" * (len(lines[0]) - 1)
     lines.insert(_HEAD, rule)

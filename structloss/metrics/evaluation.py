@@ -1,0 +1,36 @@
+"""What an evaluation found, as plain data: the harness fills it in, reports show it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+__all__ = ["Evaluation"]
+
+
+@dataclass
+class Evaluation:
+    """Results over all held-out windows. Keys are those of :data:`structloss.metrics.measures.MEASURES` but for the
+    protocol's.
+
+    Attributes:
+        metrics: of the groups "accuracy" and "hypotheses"; for a network that is being pre-trained and predicts no
+            poses, "loss".
+        per_joint: MPJPE of each joint of the skeleton, mm, relative to the pelvis; NaN for one that the network doesn't
+            predict.
+        per_action: MPJPE of each action, mm, relative to the pelvis, the mean over its frames.
+        per_action_pa: PA-MPJPE likewise.
+        protocol: the numbers that are published for the data set: "p1", "p2", "p3" (Human3.6M: MPJPE, PA-MPJPE and
+            N-MPJPE, mm, means over actions), "pck", "auc", "mpjpe" (MPI-INF-3DHP), or H3WB's six.
+        structure: of the predicted skeletons, of the groups "structure" and "limb": "lse", ... (mm),
+            "illegal_angle_rate" (share); and part by part "symmetry/LIMB", "spread/LIMB" (mm) for the limbs of
+            `structloss.metrics.LIMBS` and "illegal/HINGE" (share). Spreads are over whole views.
+        truth: the same of the true poses, as far as it needs no target.
+    """
+
+    metrics: dict[str, float]
+    per_joint: list[float] = field(default_factory=list)
+    per_action: dict[str, float] = field(default_factory=dict)
+    per_action_pa: dict[str, float] = field(default_factory=dict)
+    protocol: dict[str, float] = field(default_factory=dict)
+    structure: dict[str, float] = field(default_factory=dict)
+    truth: dict[str, float] = field(default_factory=dict)

@@ -1,0 +1,65 @@
+"""What `structloss test` prints of an evaluation beside the means: by action, by skeleton, by hypothesis."""
+
+from __future__ import annotations
+
+import math
+
+from ..metrics.evaluation import Evaluation
+from ..metrics.measures import Measure, group, measure
+from .tables import MISSING
+
+__all__ = ["breakdown"]
+
+
+def breakdown(found: Evaluation) -> str:
+    """Errors by action, structure of the predicted and the true skeletons, aggregates of several hypotheses and the
+    protocol's own numbers, as lines of text; what was not found is left out."""
+    blocks = (_actions(found), _structure(found), _hypotheses(found), _protocol(found))
+    return "\n\n".join("\n".join(block) for block in blocks if block)
+
+
+def _actions(found: Evaluation) -> list[str]:
+    if not found.per_action:
+        return []
+    columns = ((measure("mpjpe"), found.per_action), (measure("pa_mpjpe"), found.per_action_pa))
+    heads = [f"{row.title}, {row.unit}" for row, _ in columns]
+    width = max(len(name) for name in ("action", *found.per_action))
+    lines = [f"{'action':{width}}  " + "  ".join(heads)]
+    for name in found.per_action:
+        cells = [
+            _text(row, row.factor * values.get(name, math.nan)).rjust(len(head))
+            for (row, values), head in zip(columns, heads, strict=True)
+        ]
+        lines.append(f"{name:{width}}  " + "  ".join(cells))
+    return lines
+
+
+def _structure(found: Evaluation) -> list[str]:
+    """Measures of whole skeletons by their titles, those of limbs by their keys."""
+    rows = [(row, row.key, row.title) for row in group("structure") if row.key in found.structure]
+    rows += [(measure(key), key, key) for key in found.structure if "/" in key]
+    if not rows:
+        return []
+    width = max(len(name) for *_, name in rows)
+    lines = [f"{'structure':{width}}  predicted   true"]
+    for row, key, name in rows:
+        predicted, true = (row.factor * values.get(key, math.nan) for values in (found.structure, found.truth))
+        lines.append(f"{name:{width}}  {_text(row, predicted):>9}  {_text(row, true):>5} {row.unit}")
+    return lines
+
+
+def _hypotheses(found: Evaluation) -> list[str]:
+    rows = [row for row in group("hypotheses") if row.key in found.metrics]
+    if not rows:
+        return []
+    width = max(len(row.title) for row in rows)
+    return ["hypotheses", *(f"{r.title:{width}}  {_text(r, r.value(found)):>6} {r.unit}  {r.meaning}" for r in rows)]
+
+
+def _protocol(found: Evaluation) -> list[str]:
+    numbers = ", ".join(f"{name} {value:.2f}" for name, value in found.protocol.items())
+    return [f"protocol: {numbers}"] if numbers else []
+
+
+def _text(row: Measure, value: float) -> str:
+    return f"{value:.{1 if row.decimals is None else row.decimals}f}" if math.isfinite(value) else MISSING
