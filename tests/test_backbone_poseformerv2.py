@@ -116,7 +116,7 @@ def test_fresh_weights():
 
 
 def test_coefficients_are_as_many_as_frames_by_default():
-    assert backbones.create("poseformerv2", frames=81, frames_kept=9, coefficients=None).tokens == (9, 9)
+    assert backbones.create("poseformerv2", frames=81, frames_kept=9, coefficients=None).parts == (9, 9)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ Source: Zheng, Zhu, Mendieta, Yang, Chen, Ding, "3D Human Pose Estimation with S
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +16,7 @@ from .blocks import TransformerBlock, check_rate, check_ratio, check_size, check
 from .official import Source
 from .registry import family
 
-__all__ = ["PoseFormer", "SpatialStage", "WeightedMean"]
+__all__ = ["PoseFormer", "TwoStages", "WeightedMean"]
 
 EPS = 1e-6  # of every LayerNorm but the head's
 
@@ -29,33 +31,36 @@ class WeightedMean(nn.Linear):
         return self.weight.expand(h.shape[0], -1, -1) @ h + self.bias
 
 
-class SpatialStage(Backbone):
-    """What PoseFormer and its successor share: every frame's joints become one vector, by attention among them; the
-    network behind it answers for the centre frame, and its `weighted_mean`s are published as convolutions.
+class TwoStages(Backbone):
+    """What PoseFormer and its successor share: every frame's joints become one vector, by attention among them; blocks
+    behind that mix tokens of J·c channels, and a head answers for the centre frame.
 
-    Args:
-        frames: receptive field.
-        embed_dim_ratio: channels c of a joint, a multiple of `num_heads`.
-        depth: blocks.
-        num_heads: attention heads.
-        mlp_ratio: hidden width of the MLPs over c.
-        num_joints: joints J of a frame.
-        drop_path_rate: stochastic depth of the last block; drops single frames.
+    A subclass makes `blocks`, `Temporal_norm` and `head`, and says what the blocks' tokens are (:meth:`tokens`) and how
+    they become one (:meth:`pooled`). Its `weighted_mean`s are published as convolutions.
+
+    Attributes:
+        joint_dim: channels c of a joint.
+        dim, heads, hidden: channels of a token, attention heads and hidden width of the MLPs of the second stage.
+        paths: stochastic depth of its blocks.
 
     Raises:
         ArgumentError: an impossible size or rate.
     """
 
+    blocks: nn.ModuleList
+    Temporal_norm: nn.LayerNorm
+    head: nn.Sequential
+
     def __init__(
         self,
         *,
         frames: int,
-        embed_dim_ratio: int,
-        depth: int,
-        num_heads: int,
-        mlp_ratio: float,
-        num_joints: int,
-        drop_path_rate: float,
+        embed_dim_ratio: int = 32,
+        depth: int = 4,
+        num_heads: int = 8,
+        mlp_ratio: float = 2,
+        num_joints: int = 17,
+        drop_path_rate: float = 0.1,
     ) -> None:
         check_sizes(frames=frames, depth=depth, num_heads=num_heads, num_joints=num_joints)
         check_size("embed_dim_ratio", embed_dim_ratio, multiple_of=num_heads)
@@ -68,6 +73,38 @@ class SpatialStage(Backbone):
             for path in drop_path_rates(drop_path_rate, depth)
         )
         self.Spatial_norm = nn.LayerNorm(embed_dim_ratio, eps=EPS)
+        self.joint_dim, self.dim = embed_dim_ratio, num_joints * embed_dim_ratio
+        self.heads, self.hidden = num_heads, int(self.dim * mlp_ratio)
+        self.paths = drop_path_rates(drop_path_rate, depth)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Lift the centre frame of a clip.
+
+        Args:
+            x: `[B, F, J, C]`, C = 2 (x, y) or 3 (the confidence is ignored); image coordinates divided by half the
+                image width and centred, so about [-1, 1].
+
+        Returns:
+            `[B, 1, J, 3]`, the pose of frame `(F - 1) // 2`, in the unit of the training target: metres, relative
+            to the root, which is predicted too.
+
+        Raises:
+            ArgumentError: a wrong shape or device.
+            DtypeError: not floating point, or not the weights' dtype outside autocast.
+        """
+        x = self.prepare(x)
+        h = self.tokens(x)
+        for block in self.blocks:
+            h = self.run(block, h)
+        return self.head(self.pooled(self.Temporal_norm(h))).unflatten(-1, (x.shape[2], 3))
+
+    def tokens(self, x: Tensor) -> Tensor:
+        """Clips `[B, F, J, 2]` to the second stage's tokens `[B, N, J * c]`."""
+        raise NotImplementedError
+
+    def pooled(self, h: Tensor) -> Tensor:
+        """Its normalised output `[B, N, J * c]` to what the head takes, `[B, 1, ...]`."""
+        raise NotImplementedError
 
     def frame_vectors(self, tokens: Tensor) -> Tensor:
         """Embedded joints `[B, T, J, c]` to frames `[B, T, J * c]`, joint by joint."""
@@ -102,7 +139,7 @@ class SpatialStage(Backbone):
     paper="Zheng et al., 3D Human Pose Estimation with Spatial and Temporal Transformers, ICCV 2021",
     kind="centre",
 )
-class PoseFormer(SpatialStage):
+class PoseFormer(TwoStages):
     """Transformer over joints, transformer over frames, and the centre frame's pose from a weighted mean of them.
 
     Source: Zheng et al., ICCV 2021. State-dict keys are the published ones; the weighted mean over the frames is a
@@ -122,57 +159,21 @@ class PoseFormer(SpatialStage):
         ArgumentError: an impossible size or rate.
     """
 
-    def __init__(
-        self,
-        *,
-        frames: int = 81,
-        embed_dim_ratio: int = 32,
-        depth: int = 4,
-        num_heads: int = 8,
-        mlp_ratio: float = 2,
-        num_joints: int = 17,
-        drop_path_rate: float = 0.1,
-    ) -> None:
-        super().__init__(
-            frames=frames,
-            embed_dim_ratio=embed_dim_ratio,
-            depth=depth,
-            num_heads=num_heads,
-            mlp_ratio=mlp_ratio,
-            num_joints=num_joints,
-            drop_path_rate=drop_path_rate,
-        )
-        dim = num_joints * embed_dim_ratio
-        self.Spatial_patch_to_embedding = nn.Linear(2, embed_dim_ratio)
-        self.Temporal_pos_embed = nn.Parameter(torch.zeros(1, frames, dim))
+    def __init__(self, *, frames: int = 81, **others: Any) -> None:
+        super().__init__(frames=frames, **others)
+        self.Spatial_patch_to_embedding = nn.Linear(2, self.joint_dim)
+        self.Temporal_pos_embed = nn.Parameter(torch.zeros(1, frames, self.dim))
         self.blocks = nn.ModuleList(
-            TransformerBlock(dim, num_heads, int(dim * mlp_ratio), eps=EPS, path=path)
-            for path in drop_path_rates(drop_path_rate, depth)
+            TransformerBlock(self.dim, self.heads, self.hidden, eps=EPS, path=path) for path in self.paths
         )
-        self.Temporal_norm = nn.LayerNorm(dim, eps=EPS)
+        self.Temporal_norm = nn.LayerNorm(self.dim, eps=EPS)
         self.weighted_mean = WeightedMean(frames)
         # A shift of all channels, which the LayerNorm behind it takes away: its gradient is nothing but rounding.
         self.weighted_mean.bias.requires_grad_(False)
-        self.head = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, 3 * num_joints))
+        self.head = nn.Sequential(nn.LayerNorm(self.dim), nn.Linear(self.dim, 3 * self.joints[0]))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Lift the centre frame of a clip.
+    def tokens(self, x: Tensor) -> Tensor:
+        return self.frame_vectors(self.Spatial_patch_to_embedding(x)) + self.Temporal_pos_embed
 
-        Args:
-            x: `[B, F, J, C]`, C = 2 (x, y) or 3 (the confidence is ignored); image coordinates divided by half the
-                image width and centred, so about [-1, 1].
-
-        Returns:
-            `[B, 1, J, 3]`, the pose of frame `(F - 1) // 2`, in the unit of the training target: metres, relative
-            to the root, which is predicted too.
-
-        Raises:
-            ArgumentError: a wrong shape or device.
-            DtypeError: not floating point, or not the weights' dtype outside autocast.
-        """
-        x = self.prepare(x)
-        h = self.frame_vectors(self.Spatial_patch_to_embedding(x)) + self.Temporal_pos_embed
-        for block in self.blocks:
-            h = self.run(block, h)
-        h = self.weighted_mean(self.Temporal_norm(h))
-        return self.head(h).unflatten(-1, (x.shape[2], 3))
+    def pooled(self, h: Tensor) -> Tensor:
+        return self.weighted_mean(h)

@@ -12,16 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ArgumentError
-from .blocks import (
-    MLP,
-    Attention,
-    DropPath,
-    check_sizes,
-    dct_matrix,
-    drop_path_rates,
-    inverse_dct_matrix,
-)
-from .poseformer import EPS, SpatialStage, WeightedMean
+from .blocks import MLP, Attention, DropPath, check_sizes, dct_matrix, inverse_dct_matrix
+from .poseformer import EPS, TwoStages, WeightedMean
 from .registry import family
 
 __all__ = ["PoseFormerV2"]
@@ -32,6 +24,9 @@ class _MixedBlock(nn.Module):
 
     The split is published at N // 2, wherever the coefficients end and the frames begin.
     """
+
+    dct: Tensor
+    idct: Tensor
 
     def __init__(self, dim: int, heads: int, hidden: int, tokens: int, path: float) -> None:
         super().__init__()
@@ -82,7 +77,7 @@ _SAME_SHAPES = {"note": "No weight depends on the receptive field, so a file doe
     paper="Zhao et al., PoseFormerV2: Exploring Frequency Domain for Efficient and Robust 3D HPE, CVPR 2023",
     kind="centre",
 )
-class PoseFormerV2(SpatialStage):
+class PoseFormerV2(TwoStages):
     """Tokens of a few central frames and of the lowest DCT coefficients of the whole clip, mixed by blocks that work
     on time and frequency; the centre frame's pose from a weighted mean of either kind.
 
@@ -105,18 +100,10 @@ class PoseFormerV2(SpatialStage):
         ArgumentError: an impossible size or rate.
     """
 
+    dct: Tensor
+
     def __init__(
-        self,
-        *,
-        frames: int = 243,
-        frames_kept: int = 27,
-        coefficients: int | None = None,
-        embed_dim_ratio: int = 32,
-        depth: int = 4,
-        num_heads: int = 8,
-        mlp_ratio: float = 2,
-        num_joints: int = 17,
-        drop_path_rate: float = 0.1,
+        self, *, frames: int = 243, frames_kept: int = 27, coefficients: int | None = None, **others: Any
     ) -> None:
         coefficients = frames_kept if coefficients is None else coefficients
         check_sizes(frames=frames, frames_kept=frames_kept, coefficients=coefficients)
@@ -124,54 +111,28 @@ class PoseFormerV2(SpatialStage):
             raise ArgumentError(f"frames_kept is {frames_kept}, expected an odd number up to frames = {frames}.")
         if coefficients > frames:
             raise ArgumentError(f"coefficients is {coefficients}, expected at most frames = {frames}.")
-        super().__init__(
-            frames=frames,
-            embed_dim_ratio=embed_dim_ratio,
-            depth=depth,
-            num_heads=num_heads,
-            mlp_ratio=mlp_ratio,
-            num_joints=num_joints,
-            drop_path_rate=drop_path_rate,
-        )
-        dim, tokens = num_joints * embed_dim_ratio, coefficients + frames_kept
+        super().__init__(frames=frames, **others)
         first = self.centre - frames_kept // 2
         self.kept = slice(first, first + frames_kept)
-        self.tokens = (coefficients, frames_kept)
-        self.Temporal_pos_embed = nn.Parameter(torch.zeros(1, frames_kept, dim))
-        self.Temporal_pos_embed_ = nn.Parameter(torch.zeros(1, coefficients, dim))
-        self.Joint_embedding = nn.Linear(2, embed_dim_ratio)
-        self.Freq_embedding = nn.Linear(2 * num_joints, dim)
+        self.parts = (coefficients, frames_kept)
+        self.Temporal_pos_embed = nn.Parameter(torch.zeros(1, frames_kept, self.dim))
+        self.Temporal_pos_embed_ = nn.Parameter(torch.zeros(1, coefficients, self.dim))
+        self.Joint_embedding = nn.Linear(2, self.joint_dim)
+        self.Freq_embedding = nn.Linear(2 * self.joints[0], self.dim)
         self.blocks = nn.ModuleList(
-            _MixedBlock(dim, num_heads, int(dim * mlp_ratio), tokens, path)
-            for path in drop_path_rates(drop_path_rate, depth)
+            _MixedBlock(self.dim, self.heads, self.hidden, sum(self.parts), path) for path in self.paths
         )
-        self.Temporal_norm = nn.LayerNorm(dim, eps=EPS)
+        self.Temporal_norm = nn.LayerNorm(self.dim, eps=EPS)
         self.weighted_mean = WeightedMean(coefficients)
         self.weighted_mean_ = WeightedMean(frames_kept)
-        self.head = nn.Sequential(nn.LayerNorm(2 * dim), nn.Linear(2 * dim, 3 * num_joints))
+        self.head = nn.Sequential(nn.LayerNorm(2 * self.dim), nn.Linear(2 * self.dim, 3 * self.joints[0]))
         self.register_buffer("dct", dct_matrix(frames, coefficients), persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Lift the centre frame of a clip.
-
-        Args:
-            x: `[B, F, J, C]`, C = 2 (x, y) or 3 (the confidence is ignored); image coordinates divided by half the
-                image width and centred, so about [-1, 1].
-
-        Returns:
-            `[B, 1, J, 3]`, the pose of frame `(F - 1) // 2`, in the unit of the training target: metres, relative
-            to the root, which is predicted too.
-
-        Raises:
-            ArgumentError: a wrong shape or device.
-            DtypeError: not floating point, or not the weights' dtype outside autocast.
-        """
-        x = self.prepare(x)
+    def tokens(self, x: Tensor) -> Tensor:
         near = self.frame_vectors(self.Joint_embedding(x[:, self.kept])) + self.Temporal_pos_embed
         spectrum = self.Freq_embedding(self.dct @ x.flatten(2)) + self.Temporal_pos_embed_
-        h = torch.cat((spectrum, near), dim=1)
-        for block in self.blocks:
-            h = self.run(block, h)
-        spectrum, near = self.Temporal_norm(h).split(self.tokens, dim=1)
-        h = torch.cat((self.weighted_mean(spectrum), self.weighted_mean_(near)), dim=-1)
-        return self.head(h).unflatten(-1, (x.shape[2], 3))
+        return torch.cat((spectrum, near), dim=1)
+
+    def pooled(self, h: Tensor) -> Tensor:
+        spectrum, near = h.split(self.parts, dim=1)
+        return torch.cat((self.weighted_mean(spectrum), self.weighted_mean_(near)), dim=-1)
