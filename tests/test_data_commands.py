@@ -138,7 +138,7 @@ def test_convert_motion_capture(tmp_path, capsys):
     store = open_store(tmp_path / "a.poses")
     assert len(store.views) == 1 and store.frames == 233 and store.source["detections"] == "exact"
     _, err = run(capsys, "convert", RAW / "01_01.bvh", tmp_path / "c.npz")
-    assert err.count("\n") == 1 and err.startswith("structloss: warning: ") and "pass asf" in err
+    assert err.count("\n") == 1 and err.startswith("structloss: warning: ") and "pass --asf, the subject" in err
     _, err = run(capsys, "convert", RAW / "01_01.bvh", tmp_path / "d.npz", "--asf", RAW / "01.asf")
     assert err == ""
     with_thorax, without = (load_archive(tmp_path / name)[0][0].positions for name in ("d.npz", "c.npz"))
@@ -420,7 +420,7 @@ def test_splits_by_chosen_subjects():
     assert held_out(["a"]) == ("a",) and held_out([*CMU_VAL_SUBJECTS, "cmu01", "zz"]) == CMU_VAL_SUBJECTS
     train, test = split(stored("S9", protocol="h36m"))
     assert not train.views and len(test.views) == 1, "a file of test subjects alone can be scored"
-    with pytest.raises(ArgumentError, match="val_subjects has 'S7', expected some of S1, S11, S5"):
+    with pytest.raises(ArgumentError, match="val_subjects has 'S7', expected subjects of the data: S1, S11, S5"):
         split(h36m, val_subjects=["S7"])
     with pytest.raises(UnknownNameError, match="unknown protocol 'h36'"):
         split(h36m, "h36")

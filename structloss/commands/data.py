@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ._parser import Parser, command, options, positive
+from ._parser import Parser, command, flags_of, options, positive, with_flags
 
 if TYPE_CHECKING:
     from ..data.conversion import Written
 
 __all__ = ["add", "convert", "formats", "inspect", "synthetic"]
+
+ORDER = 70
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -57,7 +59,7 @@ def _add_inspect(actions: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("path", help="file or folder, see structloss data formats")
     parser.add_argument("--json", action="store_true", dest="as_json", help="print JSON, with every bone's length")
-    parser.set_defaults(run=_run(inspect))
+    parser.set_defaults(run=lambda arguments: inspect(**options(arguments), flags=flags_of(parser)))
     assert isinstance(parser, _Parser)
     parser.late = _add_format_options
 
@@ -81,7 +83,7 @@ def _add_convert(actions: argparse._SubParsersAction) -> None:
     )
     _add_observing(parser)
     parser.add_argument("--seed", type=int, help="of simulated detections (default: 0)")
-    parser.set_defaults(run=_run(convert))
+    parser.set_defaults(run=lambda arguments: convert(**options(arguments), flags=flags_of(parser)))
     assert isinstance(parser, _Parser)
     parser.late = _add_format_options
 
@@ -100,7 +102,7 @@ def _add_synthetic(actions: argparse._SubParsersAction) -> None:
     parser.add_argument("--frames", type=positive, default=500, help="frames per clip, 50 per second (default: 500)")
     _add_observing(parser)
     parser.add_argument("--seed", type=int, default=0, help="of everything (default: 0)")
-    parser.set_defaults(run=_run(synthetic))
+    parser.set_defaults(run=lambda arguments: synthetic(**options(arguments)))
 
 
 def _add_formats(actions: argparse._SubParsersAction) -> None:
@@ -110,7 +112,7 @@ def _add_formats(actions: argparse._SubParsersAction) -> None:
         "list the data formats, how each is told from its files, and its options",
         "  structloss data formats\n",
     )
-    parser.set_defaults(run=_run(formats))
+    parser.set_defaults(run=lambda _: formats())
 
 
 def _add_format_options(parser: argparse.ArgumentParser) -> None:
@@ -141,25 +143,36 @@ def _row(names: tuple[str, ...]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _run(action: Callable[..., None]) -> Callable[[argparse.Namespace], None]:
-    return lambda arguments: action(**options(arguments))
+def inspect(path: str, *, as_json: bool = False, flags: Mapping[str, str] | None = None, **settings: Any) -> None:
+    """Print what a data set holds and what looks wrong with it.
 
-
-def inspect(path: str, *, as_json: bool = False, **settings: Any) -> None:
-    """Print what a data set holds and what looks wrong with it; see :func:`~structloss.data.opening.open_data`."""
+    Args:
+        path: file or folder.
+        as_json: print JSON.
+        flags: argument -> flag, for notes that name arguments.
+        settings: see :func:`~structloss.data.opening.open_data`.
+    """
     import json
 
     from ..data.inspection import inspect_data
 
     report = inspect_data(path, progress=True, **settings)
+    report.notes = [with_flags(note, flags or {}, argument=False) for note in report.notes]
     print(json.dumps(report.to_dict(), indent=2, allow_nan=False) if as_json else report)
 
 
-def convert(path: str, out: str, **settings: Any) -> None:
-    """Convert a data set and print what was written; see :func:`~structloss.data.conversion.convert_data`."""
+def convert(path: str, out: str, *, flags: Mapping[str, str] | None = None, **settings: Any) -> None:
+    """Convert a data set and print what was written.
+
+    Args:
+        path: file or folder.
+        out: what to write.
+        flags: argument -> flag, for warnings that name arguments.
+        settings: see :func:`~structloss.data.conversion.convert_data`.
+    """
     from ..data.conversion import convert_data
 
-    with _short_warnings():
+    with _short_warnings(flags or {}):
         written = convert_data(path, out, progress=True, **settings)
     _print(written)
 
@@ -195,8 +208,8 @@ def _print(written: Written) -> None:
 
 
 @contextmanager
-def _short_warnings() -> Iterator[None]:
-    """Warnings on one line each, without the code that they come from."""
+def _short_warnings(flags: Mapping[str, str]) -> Iterator[None]:
+    """Warnings on one line each, without the code that they come from, that name flags."""
     import sys
     import warnings
 
@@ -204,4 +217,4 @@ def _short_warnings() -> Iterator[None]:
         warnings.simplefilter("always")
         yield
     for text in dict.fromkeys(" ".join(str(warning.message).split()) for warning in said):
-        print(f"structloss: warning: {text}", file=sys.stderr)
+        print(f"structloss: warning: {with_flags(text, flags, argument=False)}", file=sys.stderr)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..errors import ArgumentError
+from ._checks import positive
 
 __all__ = ["Clip"]
 
@@ -39,8 +40,7 @@ class Clip:
             raise ArgumentError(f"positions has shape {list(positions.shape)}, expected [T, 17, 3] with T >= 1.")
         if not np.isfinite(positions).all():
             raise ArgumentError(f"positions of clip {self.key!r} has NaN or infinite values, expected finite metres.")
-        if not (np.isfinite(self.fps) and self.fps > 0):
-            raise ArgumentError(f"fps is {self.fps!r}, expected a positive number of frames per second.")
+        positive("fps", self.fps, "frames per second")
         object.__setattr__(self, "positions", positions)
         object.__setattr__(self, "fps", float(self.fps))
 
@@ -65,8 +65,7 @@ class Clip:
         Raises:
             ArgumentError: a rate that is not positive.
         """
-        if not (np.isfinite(fps) and fps > 0):
-            raise ArgumentError(f"fps is {fps!r}, expected a positive number of frames per second.")
+        positive("fps", fps, "frames per second")
         if fps == self.fps:
             return self
         step = self.fps / fps

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -10,14 +9,17 @@ from torch.utils.data import DataLoader
 
 from ..errors import ArgumentError, DataError, check_choice, needs_extra
 from ..skeletons import Skeleton, get
+from ._checks import at_least
+from ._words import some
 from .clips import Clip
+from .cutting import Cut
 from .image_space import TARGETS
 from .loading import EpochSampler, EverySample, window_loader
-from .observation import DETECTIONS
-from .protocols import PROTOCOLS, held_out, rules_of, split
+from .observation import check_observing
+from .protocols import PROTOCOLS, rules_of, scored_subjects, split
 from .store import PoseStore
-from .synthetic import generate_clips
-from .windows import SAMPLINGS, PoseWindows
+from .synthetic import check_people, generate_clips
+from .windows import PoseWindows
 
 with needs_extra("harness"):
     from lightning import LightningDataModule
@@ -101,24 +103,14 @@ class MotionDataModule(LightningDataModule):
         progress: bool = True,
     ) -> None:
         super().__init__()
-        counts = {"window": window, "batch_size": batch_size, "eval_batch_size": eval_batch_size or batch_size}
-        counts |= {"num_subjects": num_subjects, "clips_per_subject": clips_per_subject, "frames": frames}
-        for argument, value in counts.items():
-            if value < 1:
-                raise ArgumentError(f"{argument} is {value}, expected at least 1.")
-        if stride is not None and not 1 <= stride <= window:
-            raise ArgumentError(f"stride is {stride}, expected 1 to {window}, the window.")
-        for argument, value in {"num_workers": num_workers, "seed": seed}.items():
-            if value < 0:
-                raise ArgumentError(f"{argument} is {value}, expected at least 0.")
-        if not 1 <= views <= 4:
-            raise ArgumentError(f"views is {views}, expected 1 to 4 cameras.")
+        at_least(1, batch_size=batch_size, eval_batch_size=eval_batch_size or batch_size)
+        at_least(0, num_workers=num_workers)
+        check_people(num_subjects, clips_per_subject, frames, seed)
+        check_observing(detections, seed, views, most=4)
         check_choice("target", target, TARGETS)
-        check_choice("sampling", sampling, SAMPLINGS)
-        check_choice("detections", detections, DETECTIONS)
         if protocol is not None:
             check_choice("protocol", protocol, tuple(PROTOCOLS))
-        check_choice("short_clips", short_clips, ("pad", "skip", "error"))
+        self._cut = Cut("train", window, stride, sampling, context, frame_step, short_clips)
         self.data = data
         self.keypoints, self.reference, self.protocol = keypoints, reference, protocol
         self.window = window
@@ -193,7 +185,7 @@ class MotionDataModule(LightningDataModule):
         else:
             all_subjects = tuple(sorted({clip.subject for clip in found}))
             actions = tuple(sorted({clip.action for clip in found}))
-            scored = self._scored(all_subjects, source)
+            scored = scored_subjects(all_subjects, self.val_subjects, source)
             parts = tuple([c for c in found if (c.subject in scored) == test] for test in (False, True))
             lengths = [[len(clip) for clip in part] for part in parts]
             observing = {"detections": self.detections, "seed": self.seed, "views": self.views}
@@ -203,16 +195,10 @@ class MotionDataModule(LightningDataModule):
             if not part:
                 raise DataError(
                     f"the {name} split of {source} is empty, expected at least one subject in each split; it has "
-                    f"{len(all_subjects)} ({_some(all_subjects)})."
+                    f"{len(all_subjects)} ({some(all_subjects, 12)})."
                 )
-            if max(part) < self.window - 2 * self.context and self.sampling == "windows":
-                remedy = f"choose a window of at most {max(part)}"
-                if self.data is None:
-                    remedy += f" or frames of at least {self.window}"
-                raise DataError(
-                    f"no {name} clip of {source} is as long as the window of {self.window} frames, the longest has "
-                    f"{max(part)}; {remedy}."
-                )
+            remedy = f", or frames of at least {self.window}" if self.data is None else ""
+            self._cut.check_longest(max(part), clips=f"{name} clip of {source}", remedy=remedy)
         common: dict[str, Any] = {
             "window": self.window,
             "sampling": self.sampling,
@@ -240,13 +226,6 @@ class MotionDataModule(LightningDataModule):
         from .opening import open_data
 
         return open_data(self.data, keypoints=self.keypoints, reference=self.reference, progress=self._shows_progress)
-
-    def _scored(self, subjects: Sequence[str], source: str) -> set[str]:
-        """The validation subjects."""
-        for subject in self.val_subjects or ():
-            if subject not in subjects:
-                raise ArgumentError(f"val_subjects has {subject!r}, expected subjects of {source}: {_some(subjects)}.")
-        return set(self.val_subjects if self.val_subjects is not None else held_out(subjects))
 
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """Shuffled training windows; in a resumed run, at first those of the epoch that were not trained on yet."""
@@ -290,8 +269,3 @@ class MotionDataModule(LightningDataModule):
     def _trainer_value(self, name: str, default: Any) -> Any:
         """An attribute of the trainer, or `default` where the module is used without one."""
         return default if self.trainer is None else getattr(self.trainer, name)
-
-
-def _some(names: Sequence[str]) -> str:
-    """A list of names that stays on one line."""
-    return ", ".join(names) if len(names) <= 12 else f"{', '.join(names[:10])}, ... {names[-1]}"

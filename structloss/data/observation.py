@@ -10,12 +10,13 @@ import numpy as np
 from ..errors import ArgumentError, DataError, check_choice
 from ..progress import track
 from ..skeletons import convert
+from ._checks import at_least
 from .cameras import Camera, h36m_cameras, normalize_screen
 from .clips import Clip
 from .detections import simulate_detections
 from .store import PoseStore, View
 
-__all__ = ["DETECTIONS", "observe"]
+__all__ = ["DETECTIONS", "check_observing", "observe"]
 
 Cameras = Callable[[int, Clip], Sequence[Camera]] | Sequence[Sequence[Camera]]
 
@@ -57,11 +58,7 @@ def observe(
         UnknownNameError: an unknown skeleton, or one that clips can't be converted to.
     """
     check_choice("split", split, tuple(_RIGS))
-    check_choice("detections", detections, DETECTIONS)
-    if seed < 0:
-        raise ArgumentError(f"seed is {seed}, expected at least 0.")
-    if views is not None and views < 1:
-        raise ArgumentError(f"views is {views}, expected at least 1 camera.")
+    check_observing(detections, seed, views)
     if not clips:
         raise DataError("clips is empty, expected at least one clip.")
     seen_keys: set[str] = set()
@@ -88,6 +85,19 @@ def observe(
             inputs.append(convert(seen, "h36m", skeleton))
     source = {"format": "clips", "protocol": "subjects", "detections": detections, "seed": seed}
     return PoseStore(tuple(found), np.concatenate(inputs), np.concatenate(poses), skeleton=skeleton, source=source)
+
+
+def check_observing(detections: str, seed: int, views: int | None, most: int | None = None) -> None:
+    """Raise :class:`ArgumentError` for arguments of :func:`observe` that no clips would go with.
+
+    Args:
+        detections, seed, views: see :func:`observe`.
+        most: cameras that there are, where that is known.
+    """
+    check_choice("detections", detections, DETECTIONS)
+    at_least(0, seed=seed)
+    if views is not None and not 1 <= views <= (most or views):
+        raise ArgumentError(f"views is {views}, expected {f'1 to {most} cameras' if most else 'at least 1 camera'}.")
 
 
 def _rigs(clips: Sequence[Clip], split: str, cameras: Cameras | None, views: int | None) -> list[Sequence[Camera]]:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import ArgumentError, DataError, check_name
+from ._words import some
 from .store import PoseStore, View
 
-__all__ = ["CMU_VAL_SUBJECTS", "PROTOCOLS", "Protocol", "held_out", "rules_of", "split"]
+__all__ = ["CMU_VAL_SUBJECTS", "PROTOCOLS", "Protocol", "held_out", "rules_of", "scored_subjects", "split"]
 
 CMU_VAL_SUBJECTS = ("cmu03", "cmu35", "cmu127")
 """Held-out subjects of the real clips: walking, running and stunts of people whose other clips are not trained on."""
@@ -113,6 +114,23 @@ def held_out(subjects: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(subjects)[-max(1, round(len(subjects) / 4)) :])
 
 
+def scored_subjects(subjects: Sequence[str], val_subjects: Sequence[str] | None, source: str = "the data") -> set[str]:
+    """The subjects to score: those asked for, or those that "subjects" holds out.
+
+    Args:
+        subjects: all that there are.
+        val_subjects: those asked for; None is :func:`held_out`.
+        source: what they are of, for messages.
+
+    Raises:
+        ArgumentError: `val_subjects` that are not there.
+    """
+    for name in val_subjects or ():
+        if name not in subjects:
+            raise ArgumentError(f"val_subjects has {name!r}, expected subjects of {source}: {some(subjects, 12)}.")
+    return set(held_out(subjects) if val_subjects is None else val_subjects)
+
+
 def rules_of(store: PoseStore, protocol: str | None = None) -> Protocol:
     """The rules of one of :data:`PROTOCOLS`; None is the store's own.
 
@@ -143,16 +161,10 @@ def split(
     """
     rules = rules_of(store, protocol)
     subjects = store.subjects
-    if val_subjects is not None:
-        unknown = [name for name in val_subjects if name not in subjects]
-        if unknown:
-            raise ArgumentError(f"val_subjects has {unknown[0]!r}, expected some of {_some(subjects)}.")
-    elif not rules.test:
-        val_subjects = held_out(subjects)
-    if val_subjects is None:
+    if val_subjects is None and rules.test:
         parts = store.select(rules.trains), store.select(rules.tests)
     else:
-        scored = set(val_subjects)
+        scored = scored_subjects(subjects, val_subjects)
         others = set(rules.train or subjects) - scored
         parts = (
             store.select(lambda view: view.subject in others),
@@ -160,11 +172,7 @@ def split(
         )
     if not any(part.views for part in parts):
         raise DataError(
-            f"no subject is one of protocol {rules.name!r} (train {_some(rules.train)}; test {_some(rules.test)}), the "
-            f"data has {_some(subjects)}."
+            f"no subject is one of protocol {rules.name!r} (train {some(rules.train)}; test {some(rules.test)}), the "
+            f"data has {some(subjects)}."
         )
     return parts
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

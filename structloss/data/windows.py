@@ -14,17 +14,12 @@ from ..errors import ArgumentError, DataError, check_choice
 from ..skeletons import Skeleton, get
 from .augment import flip_batch
 from .clips import Clip
+from .cutting import SAMPLINGS, TAILS, Cut
 from .image_space import TARGETS, relative, to_image_space
 from .observation import observe
 from .store import PoseStore, View
 
 __all__ = ["SAMPLINGS", "TAILS", "PoseWindows"]
-
-SAMPLINGS = ("windows", "centred", "chunks")
-"""How views are cut, see :class:`PoseWindows`."""
-
-TAILS = ("cover", "drop")
-"""What test windows do with a tail shorter than a window, see :class:`PoseWindows`."""
 
 
 class PoseWindows(Dataset[dict[str, Tensor]]):
@@ -103,41 +98,19 @@ class PoseWindows(Dataset[dict[str, Tensor]]):
         actions: Sequence[str] | None = None,
         **observing: Any,
     ) -> None:
-        check_choice("split", split, ("train", "test"))
-        check_choice("sampling", sampling, SAMPLINGS)
         check_choice("target", target, TARGETS)
-        check_choice("short_clips", short_clips, ("pad", "skip", "error"))
-        check_choice("tails", tails, TAILS)
-        if window < 1:
-            raise ArgumentError(f"window is {window}, expected at least 1 frame.")
-        if frame_step < 1 or (frame_step > 1 and sampling != "centred"):
-            raise ArgumentError(f"frame_step is {frame_step}, expected 1, or more with sampling 'centred'.")
-        if context < 0 or 2 * context >= window or (context and sampling == "centred"):
-            raise ArgumentError(
-                f"context is {context}, expected 0, or less than half of the window of {window} frames with sampling "
-                "'windows' or 'chunks'."
-            )
-        inner = window - 2 * context
-        if stride is None and sampling == "centred":
-            stride = 1
-        elif stride is None:
-            stride = max(1, inner // 3) if split == "train" and sampling == "windows" else inner
-        if sampling == "chunks" and stride != inner:
-            raise ArgumentError(f"stride is {stride}, expected None with sampling 'chunks', which lie side by side.")
-        if not 1 <= stride <= inner:
-            raise ArgumentError(
-                f"stride is {stride}, expected 1 to {inner}, the window" + (" without its context." if context else ".")
-            )
+        cut = Cut(split, window, stride, sampling, context, frame_step, short_clips, tails)
         if not isinstance(source, PoseStore):
             source = observe(source, split, **observing)
         elif observing:
             raise ArgumentError(f"{min(observing)} is given with a pose store, expected it with clips only.")
         self.store = source
         self.skeleton: Skeleton = get(source.skeleton)
-        self.split, self.window, self.stride, self.target = split, window, stride, target
-        self.context, self._inner = context, inner
-        self.sampling, self.frame_step, self.mirrored, self.tails = sampling, frame_step, mirrored, tails
+        self.split, self.window, self.stride, self.target = split, window, cut.step, target
+        self.context, self.sampling, self.frame_step, self.mirrored = context, sampling, frame_step, mirrored
         self._check_source()
+        longest = max(source.views, key=lambda view: view.frames)
+        cut.check_longest(longest.frames, longest.motion)
         self.subjects = tuple(subjects) if subjects is not None else source.subjects
         self.actions = tuple(actions) if actions is not None else source.actions
         #: `subject/name` of each motion
@@ -158,7 +131,7 @@ class PoseWindows(Dataset[dict[str, Tensor]]):
         )  # [views, 6]
         self._intrinsics = np.array([view.intrinsics for view in source.views], dtype=np.float32)  # [views, 4]
         # (view, start, first frame of the window to count)
-        self._windows = np.concatenate([self._cut(v, view, short_clips) for v, view in enumerate(source.views)])
+        self._windows = np.concatenate([_rows(cut, v, view) for v, view in enumerate(source.views)])
 
     def _check_source(self) -> None:
         """Raise if windows of this kind can't be cut from the store."""
@@ -181,43 +154,6 @@ class PoseWindows(Dataset[dict[str, Tensor]]):
                         f"target is {self.target!r}, expected 'camera': the intrinsics of camera {view.camera!r} are "
                         f"not known."
                     )
-        longest = max(store.views, key=lambda view: view.frames)
-        if longest.frames < self._inner and self.sampling == "windows":
-            raise DataError(
-                f"no clip is as long as the window of {self._inner} frames, the longest is {longest.motion!r} with "
-                f"{longest.frames}; choose a window of at most {longest.frames} frames."
-            )
-
-    def _cut(self, number: int, view: View, short_clips: str) -> np.ndarray:
-        """(view, start, first frame of the window that counts) of a view's windows, `[W, 3]`."""
-        starts, fresh = self._spans(view, short_clips)
-        fresh = np.broadcast_to(fresh, starts.shape) + self.context
-        return np.stack([np.full_like(starts, number), starts - self.context, fresh], axis=-1)
-
-    def _spans(self, view: View, short_clips: str) -> tuple[np.ndarray, np.ndarray | int]:
-        """Starts of a view's windows, and the first frame of each that counts, leaving context out."""
-        frames, window = view.frames, self._inner
-        if self.sampling == "centred":
-            stride = self.stride if self.split == "train" else 1
-            return np.arange(0, frames, stride) - window // 2 * self.frame_step, window // 2
-        if self.sampling == "chunks" and self.split == "train":
-            count = -(-frames // window)
-            return np.arange(count) * window - (count * window - frames) // 2, 0
-        if frames < window:
-            if short_clips == "error":
-                raise DataError(
-                    f"clip {view.motion!r} has {frames} frames, fewer than the window of {window}; choose a shorter "
-                    "window, or short_clips 'pad' or 'skip'."
-                )
-            return np.zeros(1 if short_clips == "pad" else 0, dtype=np.int64), 0
-        starts = np.arange(0, frames - window + 1, self.stride)
-        if self.split == "train":
-            return starts, 0
-        if starts[-1] + window < frames and self.tails == "cover":
-            starts = np.append(starts, frames - window)
-        fresh = np.zeros_like(starts)
-        fresh[1:] = np.maximum(0, starts[:-1] + window - starts[1:])
-        return starts, fresh
 
     def __len__(self) -> int:
         return len(self._windows) * (2 if self.mirrored else 1)
@@ -298,6 +234,12 @@ class PoseWindows(Dataset[dict[str, Tensor]]):
             variance = torch.where(variance > 1e-12 * mean.square(), variance, 0.0)
             out |= {f"{key}_mean": mean.float(), f"{key}_std": variance.sqrt().float()}
         return out
+
+
+def _rows(cut: Cut, number: int, view: View) -> np.ndarray:
+    """(view, start, first frame of the window that counts) of a view's windows, `[W, 3]`."""
+    starts, fresh = cut.windows(view.frames, view.motion)
+    return np.stack([np.full_like(starts, number), starts, fresh], axis=-1)
 
 
 def _take(array: np.ndarray, where: np.ndarray) -> Tensor:

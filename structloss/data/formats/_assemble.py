@@ -13,6 +13,7 @@ import numpy as np
 from ...errors import DataError, MissingFileError, shown
 from ...progress import track
 from ...skeletons import get
+from .._words import some
 from ..store import PoseStore, View
 
 __all__ = ["Frames", "assemble", "checked", "existing", "frame_counts", "member"]
@@ -136,8 +137,7 @@ def member(mapping: object, key: str, what: str) -> Any:
     if not isinstance(mapping, Mapping):
         raise DataError(f"{what} is {shown(mapping)}, expected a dictionary.")
     if key not in mapping:
-        have = ", ".join(map(repr, list(mapping)[:8])) + (", ..." if len(mapping) > 8 else "")
-        raise DataError(f"{what} has no {key!r}, it has {have or 'nothing'}.")
+        raise DataError(f"{what} has no {key!r}, it has {some(map(repr, mapping)) or 'nothing'}.")
     return mapping[key]
 
 

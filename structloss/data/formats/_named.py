@@ -13,6 +13,8 @@ import numpy as np
 
 from ...errors import ArgumentError, DataError, MissingDependencyError, MissingFileError, check_choice
 from ...skeletons import get
+from .._checks import positive
+from .._words import some
 from ..clips import Clip
 from .joint_maps import JOINT_MAPS, JointMap
 
@@ -158,10 +160,10 @@ def choose_map(
     best, rows, missing = min(tried, key=lambda entry: len(entry[2]))
     if not missing:
         return best, rows
-    listed = ", ".join(missing[:4]) + (f" and {len(missing) - 4} more" if len(missing) > 4 else "")
-    have = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
     hint = "" if asked else f"; pass {argument}, a map of joint names to the file's names"
-    raise DataError(f"{path} has no {what} for {listed} of the joint map {best.name!r}; it has {have}{hint}.")
+    raise DataError(
+        f"{path} has no {what} for {some(missing, 4)} of the joint map {best.name!r}; it has {some(names, 12)}{hint}."
+    )
 
 
 def points_to_clip(
@@ -182,8 +184,7 @@ def points_to_clip(
     Subject and name come from the file's name: `16_02.amc` is subject "16", name "16_02".
     """
     factor = default_scale if scale is None else scale
-    if not (np.isfinite(factor) and factor > 0):
-        raise ArgumentError(f"scale is {factor!r}, expected a positive number of metres per unit of the file.")
+    positive("scale", factor, "metres per unit of the file")
     joints = np.stack([points[:, row].mean(axis=1) for row in rows], axis=1)
     if not np.isfinite(joints).all():
         frame, joint = np.argwhere(~np.isfinite(joints).all(-1))[0]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ...errors import DataError
 from ...progress import track
+from .._checks import positive
 from ..clips import Clip
 from .registry import Format, Option
 
@@ -24,25 +25,24 @@ ASF = Option("asf", "skeleton of an AMC file, or of CMU's BVH", metavar="FILE.as
 """The option of formats that need a skeleton beside the recording."""
 
 
-def recordings(
-    name: str, says: str, read: Callable[..., Clip], *, options: tuple[Option, ...] = (), joints: str = "joints"
-) -> Format:
+def recordings(name: str, says: str, read: Callable[..., Clip], *, options: tuple[Option, ...] = ()) -> Format:
     """A format of files that end in `.name`.
 
     Args:
         name, says: see :class:`~structloss.data.formats.registry.Format`.
-        read: `read(path, fps=..., **options)`, the reader of one file.
-        options: what it takes beside the map of joints, scale, up and rate.
-        joints: what the reader calls the map of joints.
+        read: `read(path, joints=..., scale=..., up=..., fps=..., **options)`, the reader of one file; it gets those
+            that were given.
+        options: what else it takes.
     """
     patterns = (f"**/*.{name}", f"**/*.{name.upper()}")
-    renamed = {"source_fps": "fps", "joints": joints}
 
-    def read_all(path: Path, *, progress: bool = False, **given: Any) -> list[Clip]:
+    def read_all(path: Path, *, progress: bool = False, source_fps: float | None = None, **given: Any) -> list[Clip]:
+        if source_fps is not None:
+            given["fps"] = positive("source_fps", source_fps, "frames per second")
         files = sorted({file for pattern in patterns for file in path.glob(pattern)}) if path.is_dir() else [path]
         clips: dict[str, Clip] = {}
         for file in track(files, f"reading .{name} files", progress):
-            clip = read(file, **_renamed(given, renamed))
+            clip = read(file, **given)
             if clip.key in clips:
                 raise DataError(f"{path} has two files called {file.name}, expected different names.")
             clips[clip.key] = clip
@@ -52,7 +52,3 @@ def recordings(
         name, says, read_all, suffixes=(f".{name}",), folder=patterns, options=(*_COMMON, *options), clips=True,
         convert_fps=_FPS,
     )  # fmt: skip
-
-
-def _renamed(given: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    return {names.get(key, key): value for key, value in given.items()}

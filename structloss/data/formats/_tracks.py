@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import ArgumentError, DataError
+from .._words import some
 
 __all__ = ["Detection", "Track", "choose_tracks", "fill", "make_tracks"]
 
@@ -98,9 +99,8 @@ def choose_tracks(path: Path, tracks: Sequence[Track], person: str | int) -> lis
         raise ArgumentError(f"person is {person!r}, expected 'largest', 'longest', 'all' or a track's number.")
     found = [track for track in tracks if track.person == person]
     if not found:
-        numbers = sorted(track.person for track in tracks)
-        listed = ", ".join(map(str, numbers[:10])) + (f" and {len(numbers) - 10} more" if len(numbers) > 10 else "")
-        raise DataError(f"{path} has no person {person}, expected one of {listed}.")
+        known = some(sorted(track.person for track in tracks), 10)
+        raise DataError(f"{path} has no person {person}, expected one of {known}.")
     return found
 
 

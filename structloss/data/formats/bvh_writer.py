@@ -9,6 +9,7 @@ import numpy as np
 
 from ...errors import ArgumentError, MissingFileError, check_choice
 from ...skeletons import convert, get
+from .._checks import positive
 from ._named import rotate_from_z_up, rotate_to_z_up
 
 __all__ = ["write_bvh"]
@@ -71,8 +72,7 @@ def write_bvh(
     if not np.isfinite(positions).all():
         raise ArgumentError("positions has NaN or infinite values, expected finite metres.")
     for argument, value in (("fps", fps), ("units_per_metre", units_per_metre)):
-        if not (np.isfinite(value) and value > 0):
-            raise ArgumentError(f"{argument} is {value!r}, expected a positive number.")
+        positive(argument, value)
     if not path.parent.is_dir():
         raise MissingFileError(f"the folder {path.parent} does not exist, expected one to write {path.name} to.")
     upright = rotate_from_z_up(rotate_to_z_up(convert(positions, skeleton, "h36m"), up), "y")

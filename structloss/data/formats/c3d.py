@@ -87,9 +87,30 @@ def read_c3d(
             file or is missing for too long, or a person less than 1 m or more than 2.5 m tall without
             `scale`.
     """
+    return _read(
+        path, markers, "markers", scale=scale, up=up, fps=fps, max_gap=max_gap, frames=frames, subject=subject,
+        action=action, name=name,
+    )  # fmt: skip
+
+
+def _read(
+    path: str | os.PathLike[str],
+    joints: object = "auto",
+    argument: str = "joints",
+    *,
+    scale: float | None = None,
+    up: str = "z",
+    fps: float | None = None,
+    max_gap: float = 0.1,
+    frames: tuple[int, int] | None = None,
+    subject: str | None = None,
+    action: str | None = None,
+    name: str | None = None,
+) -> Clip:
+    """:func:`read_c3d`, whose `markers` the caller knows as the `argument`."""
     path = Path(path)
     recorded = parse_c3d(path)
-    joint_map, rows = choose_map(path, recorded.labels, markers, ("cmu-markers", "plug-in-gait"), "marker", "markers")
+    joint_map, rows = choose_map(path, recorded.labels, joints, ("cmu-markers", "plug-in-gait"), "marker", argument)
     if scale is None and recorded.units.lower() not in _UNITS:
         raise DataError(f"{path} has the units {recorded.units!r}, expected {', '.join(_UNITS)}; set scale.")
     rate = recorded.fps if fps is None else fps
@@ -104,7 +125,7 @@ def read_c3d(
         f"{path} holds markers on the skin, not joint centres: the joints of {joint_map.name!r} are centimetres off, "
         "and bones change their length.",
         UserWarning,
-        stacklevel=2,
+        stacklevel=3,
     )
     return points_to_clip(
         path, points, rows, rate, scale=scale, default_scale=_UNITS.get(recorded.units.lower(), 1.0), up=up,
@@ -259,4 +280,4 @@ def _frames(parameters: dict[str, Any], first: int, last: int) -> int:
     return int(_number(parameters, "POINT:LONG_FRAMES", 0)) or last - first + 1
 
 
-FORMATS.register(recordings("c3d", "motion capture, C3D markers", read_c3d, joints="markers"))
+FORMATS.register(recordings("c3d", "motion capture, C3D markers", _read))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from ...errors import DataError
+from .._words import some
 from ._assemble import existing
 from .candidate import Candidate, surest
 from .registry import FORMATS, Format
@@ -42,7 +43,7 @@ def _unknown(candidate: Candidate) -> str:
             return f"{candidate.path} {hint}."
     if candidate.suffix == ".npz":
         marks = [f"{array} ({name})" for name, entry in FORMATS.items() for array in entry.arrays]
-        have = ", ".join(candidate.arrays[:6]) or "(none)"
+        have = some(candidate.arrays, 6) or "(none)"
         return f"{candidate.path} has arrays {have}, expected one of {', '.join(marks)}."
     found = "has no file of a known format" if candidate.is_folder else "is of no known format"
     return f"{candidate.path} {found}, expected one of: {'; '.join(map(str, FORMATS.values()))}."

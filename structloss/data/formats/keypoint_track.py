@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ...errors import ArgumentError
+from .._checks import positive
 from .keypoint_maps import keypoints_to_h36m
 
 __all__ = ["Keypoints"]
@@ -55,8 +56,8 @@ class Keypoints:
         if not ((confidence >= 0) & (confidence <= 1)).all():
             raise ArgumentError(f"confidence of {self.name!r} has values outside of 0 to 1.")
         for argument, value in (("width", self.width), ("height", self.height), ("fps", self.fps)):
-            if value is not None and not (np.isfinite(value) and value > 0):
-                raise ArgumentError(f"{argument} is {value!r}, expected a positive number.")
+            if value is not None:
+                positive(argument, value)
         object.__setattr__(self, "keypoints", keypoints)
         object.__setattr__(self, "confidence", confidence)
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ...progress import track
+from .._words import some
 from ..clips import Clip
 from ..formats.detect import FORMATS, detect
 from ..opening import open_data
@@ -122,8 +123,7 @@ class Report:
 
 
 def _listed(names: Sequence[str], most: int = 12) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return f"{len(names)}: {', '.join(names[:most])}{more}" if names else "none"
+    return f"{len(names)}: {some(names, most)}" if names else "none"
 
 
 def _range(values: Sequence[float]) -> str:

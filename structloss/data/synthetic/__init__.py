@@ -1,5 +1,5 @@
 """Synthetic motion: bodies, curves of their joints over time, actions made of both, and clips of several people."""
 
-from .generate import ACTIONS, generate_clips
+from .generate import ACTIONS, check_people, generate_clips
 
-__all__ = ["ACTIONS", "generate_clips"]
+__all__ = ["ACTIONS", "check_people", "generate_clips"]

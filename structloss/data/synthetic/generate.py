@@ -13,14 +13,21 @@ import numpy as np
 
 from ...errors import ArgumentError, check_name
 from ...progress import track
+from .._checks import at_least, positive
 from ..clips import Clip
 from .actions import GENERATORS
 from .body import sample_body
 
-__all__ = ["ACTIONS", "generate_clips"]
+__all__ = ["ACTIONS", "check_people", "generate_clips"]
 
 ACTIONS: tuple[str, ...] = tuple(GENERATORS)
 """Names of the actions."""
+
+
+def check_people(num_subjects: int, clips_per_subject: int, frames: int, seed: int) -> None:
+    """Raise :class:`ArgumentError` for numbers that :func:`generate_clips` can't take."""
+    at_least(1, num_subjects=num_subjects, clips_per_subject=clips_per_subject, frames=frames)
+    at_least(0, seed=seed)
 
 
 def generate_clips(
@@ -57,14 +64,8 @@ def generate_clips(
         ArgumentError: a count, seed or rate out of range.
         UnknownNameError: an unknown action.
     """
-    counts = {"num_subjects": num_subjects, "clips_per_subject": clips_per_subject, "frames": frames}
-    for argument, value in counts.items():
-        if value < 1:
-            raise ArgumentError(f"{argument} is {value}, expected at least 1.")
-    if seed < 0:
-        raise ArgumentError(f"seed is {seed}, expected at least 0.")
-    if not fps > 0:
-        raise ArgumentError(f"fps is {fps}, expected a positive number of frames per second.")
+    check_people(num_subjects, clips_per_subject, frames, seed)
+    positive("fps", fps, "frames per second")
     if not 0 <= asymmetry <= 0.1:
         raise ArgumentError(f"asymmetry is {asymmetry}, expected a fraction from 0 to 0.1.")
     if isinstance(actions, str) or not actions:

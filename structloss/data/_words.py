@@ -1,0 +1,14 @@
+"""Lists of names in messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+__all__ = ["some"]
+
+
+def some(names: Iterable[object], most: int = 8) -> str:
+    """Names in a row that stays on one line: the first `most`, and how many more there are."""
+    listed = [str(name) for name in names]
+    more = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return ", ".join(listed[:most]) + more
