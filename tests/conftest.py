@@ -41,7 +41,22 @@ def _seconds(item):
     return mark.kwargs.get("seconds", 10) if mark else 0
 
 
-def pytest_collection_modifyitems(items):
+def pytest_addoption(parser):
+    parser.addoption(
+        "--check",
+        action="store_true",
+        help="run a cut through all tests, in minutes: of each test the fewest cases that show every value of every "
+        "parameter once, one case of each term, one variant of each backbone family; nothing slow (tests/cut.py)",
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("check"):
+        from cut import cut
+
+        kept = set(cut(items))
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = [item for item in items if item in kept]
     items.sort(key=_seconds, reverse=True)  # so that no process is left alone with the longest
     if torch.cuda.is_available():
         return
