@@ -46,7 +46,7 @@ class PredictedClip:
 
 
 def choose_views(dataset: PoseWindows, count: int) -> list[tuple[str, int]]:
-    """Motions and cameras to look at: another action each time, as far as there are, and another camera."""
+    """Motions and cameras to show: another action each time, as far as there are, and another camera."""
     views = dataset.store.views
     by_action: dict[str, list[str]] = {}
     for view in views:
@@ -72,8 +72,8 @@ def predict_clips(
     Args:
         modules: name -> trained module and the test windows to take its input from. Networks are shown together where
             their windows are cut from the same poses; those that predict no poses are left out.
-        count: how many clips; of different actions and cameras, as far as there are.
-        frames: at most so many of each, from its beginning; of a data set of single poses, a tenth as many in all.
+        count: clips to show; of different actions and cameras, as far as there are.
+        frames: of each clip at most, from its beginning; of a data set of single poses, a tenth as many in all.
     """
     clips: list[PredictedClip] = []
     for name, (module, dataset) in modules.items():
