@@ -1,5 +1,7 @@
 """Whole videos through backbones of every kind, against the network's answer frame by frame."""
 
+import inspect
+
 import pytest
 import torch
 from backbone_cases import filled
@@ -186,6 +188,14 @@ def test_videos_on_a_gpu(name):
 def test_arguments_of_a_stream_are_checked_at_once():
     with pytest.raises(ArgumentError, match="overlap is 9"):
         backbones.predict_stream(Echo(**KINDS["sequence"]), video(20), overlap=9)
+
+
+def test_a_video_and_a_stream_take_the_same_arguments():
+    whole, pieces = (inspect.signature(f) for f in (backbones.predict_video, backbones.predict_stream))
+    assert list(whole.parameters.values()) == list(pieces.parameters.values())
+    assert whole.return_annotation == "Tensor" and pieces.return_annotation == "Iterator[Tensor]"
+    with pytest.raises(TypeError, match="flipped"):
+        backbones.predict_video(Echo(**KINDS["frame"]), video(3), flipped=True)
 
 
 def test_another_function_may_lift():

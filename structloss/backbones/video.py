@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, ParamSpec, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -19,6 +21,8 @@ __all__ = ["predict_stream", "predict_video"]
 _STRETCH = 1024
 
 Track = Callable[[Sequence[range]], Iterable[range]]
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -47,57 +51,6 @@ class _Plan:
     def start(self, window: int) -> int:
         """Start of a window; the starts never fall."""
         return self.last if window >= self.count - 1 else window * self.step
-
-
-def predict_video(
-    model: Backbone,
-    keypoints: Tensor,
-    *,
-    flip: bool = True,
-    skeleton: str = "h36m",
-    overlap: int = 0,
-    keep: str | None = None,
-    frame_step: int | None = None,
-    batch_size: int = 16,
-    lift: Callable[[Tensor], Tensor] | None = None,
-    track: Track | None = None,
-) -> Tensor:
-    """Lift a whole video, every frame once.
-
-    Networks of one pose a window (`"centre"`) see a window around every frame, with the first and last frames repeated
-    beyond the ends; one that slides, such as VideoPose3D, runs over long stretches instead. Networks of sequences
-    (`"sequence"`) see consecutive clips, the last of which ends with the video; a shorter video goes in as it is where
-    the network takes it, and is continued with its last frame otherwise. Frames that several clips hold are averaged,
-    with weights that fall towards the ends of a clip.
-
-    Args:
-        model: a backbone; it is run in evaluation mode and left in the mode it was in.
-        keypoints: `[T, J, C]` or `[N, T, J, C]` (videos of one length), normalised as in training; any T of at least 1.
-        flip: average with the un-mirrored prediction of the mirrored input, as published tests do.
-        skeleton: joint order of the keypoints, for `flip`. A network that leaves out joints of it can't be flipped.
-        overlap: frames that neighbouring clips share; 0 as published, more for smoother seams. Ignored where every
-            frame has its own window.
-        keep: `"all"` keeps every pose of a clip; `"centre"` gives every frame its own window and keeps the centre.
-            None is what the published test does (`model.keeps`).
-        frame_step: take every so manieth frame into a window of which the centre is kept; None is what the model was
-            published with (`model.frame_step`).
-        batch_size: windows of one call.
-        lift: what to call instead of the model, `[B, L, J, C]` -> `[B, M, J, 3]`, such as the mean of several
-            hypotheses.
-        track: wraps the iteration over batches (a sequence of ranges of windows) to show progress, such as `tqdm.tqdm`.
-
-    Returns:
-        `[T, J_out, 3]` or `[N, T, J_out, 3]`, in the space of the training target.
-
-    Raises:
-        ArgumentError: another shape, no frames, or an impossible option.
-        DtypeError: not floating point.
-    """
-    stream = predict_stream(
-        model, keypoints, flip=flip, skeleton=skeleton, overlap=overlap, keep=keep, frame_step=frame_step,
-        batch_size=batch_size, lift=lift, track=track,
-    )  # fmt: skip
-    return torch.cat(list(stream), dim=-3)
 
 
 def predict_stream(
@@ -141,6 +94,53 @@ def predict_stream(
     batches = [range(i, min(i + size, plan.count)) for i in range(0, plan.count, size)]
     pieces = _run(plan, model, videos, body, lift or model, track(batches) if track else batches)
     return pieces if keypoints.dim() == 4 else (piece[0] for piece in pieces)
+
+
+def _with_arguments_of(source: Callable[P, object]) -> Callable[[Callable[..., R]], Callable[P, R]]:
+    """Decorator: the function takes what `source` takes, and says so to `help` and to type checkers."""
+
+    def take(function: Callable[..., R]) -> Callable[P, R]:
+        returned = inspect.signature(function).return_annotation
+        setattr(function, "__signature__", inspect.signature(source).replace(return_annotation=returned))  # noqa: B010
+        return cast(Callable[P, R], function)
+
+    return take
+
+
+@_with_arguments_of(predict_stream)
+def predict_video(*arguments: Any, **options: Any) -> Tensor:
+    """Lift a whole video, every frame once.
+
+    Networks of one pose per window (`"centre"`) see a window around every frame, with the first and last frames
+    repeated beyond the ends; one that slides, such as VideoPose3D, runs over long stretches instead. Networks of
+    sequences (`"sequence"`) see consecutive clips, the last of which ends with the video; a shorter video goes in as it
+    is where the network takes it, and is continued with its last frame otherwise. Frames that several clips hold are
+    averaged, with weights that fall towards the ends of a clip.
+
+    Args:
+        model: a backbone; it is run in evaluation mode and left in the mode it was in.
+        keypoints: `[T, J, C]` or `[N, T, J, C]` (videos of one length), normalised as in training; any T of at least 1.
+        flip: average with the un-mirrored prediction of the mirrored input, as published tests do.
+        skeleton: joint order of the keypoints, for `flip`. A network that leaves out joints of it can't be flipped.
+        overlap: frames that neighbouring clips share; 0 as published, more for smoother seams. Ignored where every
+            frame has its own window.
+        keep: `"all"` keeps every pose of a clip; `"centre"` gives every frame its own window and keeps the centre.
+            None is what the published test does (`model.keeps`).
+        frame_step: take every n-th frame into a window of which the centre is kept; None is what the model was
+            published with (`model.frame_step`).
+        batch_size: windows of one call.
+        lift: what to call instead of the model, `[B, L, J, C]` -> `[B, M, J, 3]`, such as the mean of several
+            hypotheses.
+        track: wraps the iteration over batches (a sequence of ranges of windows) to show progress, such as `tqdm.tqdm`.
+
+    Returns:
+        `[T, J_out, 3]` or `[N, T, J_out, 3]`, in the space of the training target.
+
+    Raises:
+        ArgumentError: another shape, no frames, or an impossible option.
+        DtypeError: not floating point.
+    """
+    return torch.cat(list(predict_stream(*arguments, **options)), dim=-3)
 
 
 def _plan(model: Backbone, frames: int, overlap: int, keep: str, step: int) -> _Plan:
