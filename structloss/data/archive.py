@@ -160,7 +160,7 @@ def save_archive(path: str | os.PathLike[str], clips: Sequence[Clip], meta: Mapp
     rates = sorted({clip.fps for clip in clips})
     if len(rates) > 1:
         raise DataError(f"the clips for {path} have {rates[0]:g} and {rates[-1]:g} fps, expected one frame rate.")
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, Any] = {}
     for clip in clips:
         if clip.key in arrays:
             raise DataError(f"two clips for {path} are called {clip.key!r}, expected different subjects or names.")
@@ -184,10 +184,11 @@ def save_archive(path: str | os.PathLike[str], clips: Sequence[Clip], meta: Mapp
         text = json.dumps(full)
     except (TypeError, ValueError) as error:
         raise DataError(f"meta for {path} is not JSON-serialisable: {_reason(error)}.") from error
+    arrays = {"meta": np.array(text), **arrays}
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
-            np.savez_compressed(file, meta=np.array(text), **arrays)
+            np.savez_compressed(file, **arrays)
         mask = os.umask(0)  # a temporary file is private; the archive gets what a plain open() would give it
         os.umask(mask)
         os.chmod(temporary, 0o666 & ~mask)

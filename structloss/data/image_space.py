@@ -108,7 +108,7 @@ def to_millimetres(
     check_choice("target", target, TARGETS)
     _check_pose("prediction", prediction)
     published = "root_depth" not in batch
-    needed = ("factor", "camera_pose") if published else ("root_depth", "intrinsics", "factor")
+    needed: tuple[str, ...] = ("factor", "camera_pose") if published else ("root_depth", "intrinsics", "factor")
     if target != "global" and not published:
         needed += ("camera_pose",)
     missing = [key for key in needed if key not in batch]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -43,12 +43,17 @@ class EverySample(DistributedSampler):
 
     def __init__(self, dataset: PoseWindows, replicas: int = 1, rank: int = 0) -> None:
         super().__init__(dataset, num_replicas=replicas, rank=rank, shuffle=False)
+        self._samples = len(dataset)
 
     def __iter__(self) -> Iterator[int]:
-        return iter(range(self.rank, len(self.dataset), self.num_replicas))
+        return iter(self._share)
 
     def __len__(self) -> int:
-        return len(range(self.rank, len(self.dataset), self.num_replicas))
+        return len(self._share)
+
+    @property
+    def _share(self) -> range:
+        return range(self.rank, self._samples, self.num_replicas)
 
 
 class _Batches(Dataset[dict[str, Tensor]]):
@@ -102,7 +107,7 @@ class Packed:
 class _PackedLoader(DataLoader[dict[str, Tensor]]):
     """Unpacks what its processes packed."""
 
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:  # type: ignore[override]  # torch's names its own iterator
         return map(Packed.batch, super().__iter__())
 
 
@@ -114,11 +119,12 @@ def window_loader(
     windows: PoseWindows, batch_size: int, sampler: DistributedSampler, *, workers: int = 0, **options: Any
 ) -> DataLoader[dict[str, Tensor]]:
     """A DataLoader whose batches :meth:`PoseWindows.batch` makes: a gather a key, no sample by sample."""
+    collate: Callable[[Any], Any] = Packed.of if workers else _as_it_is
     return (_PackedLoader if workers else DataLoader)(
         _Batches(windows),
         batch_size=batch_size,
         sampler=sampler,
-        collate_fn=Packed.of if workers else _as_it_is,
+        collate_fn=collate,
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),

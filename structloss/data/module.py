@@ -178,16 +178,19 @@ class MotionDataModule(LightningDataModule):
                 raise ArgumentError(
                     f"skeleton is {self.skeleton.name!r}, expected {found.skeleton!r}, the joint order of {source}."
                 )
-            parts, observing = split(found, self.protocol, self.val_subjects), {}
+            stores = split(found, self.protocol, self.val_subjects)
+            parts: tuple[PoseStore | list[Clip], ...] = stores
+            observing: dict[str, Any] = {}
             tails = rules_of(found, self.protocol).tails
             all_subjects, actions = found.subjects, found.actions
-            lengths = [[view.frames for view in part.views] for part in parts]
+            lengths = [[view.frames for view in part.views] for part in stores]
         else:
             all_subjects = tuple(sorted({clip.subject for clip in found}))
             actions = tuple(sorted({clip.action for clip in found}))
             scored = scored_subjects(all_subjects, self.val_subjects, source)
-            parts = tuple([c for c in found if (c.subject in scored) == test] for test in (False, True))
-            lengths = [[len(clip) for clip in part] for part in parts]
+            clips = [[clip for clip in found if (clip.subject in scored) == test] for test in (False, True)]
+            parts = tuple(clips)
+            lengths = [[len(clip) for clip in part] for part in clips]
             observing = {"detections": self.detections, "seed": self.seed, "views": self.views}
             observing |= {"skeleton": self.skeleton.name, "progress": self._shows_progress}
             tails = "cover"
@@ -251,11 +254,12 @@ class MotionDataModule(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """How much of which epoch has been trained on; Lightning keeps it in checkpoints."""
-        loop = self.trainer.fit_loop
-        batches = loop.epoch_loop.batch_progress.current.ready
-        if batches >= self.trainer.num_training_batches:  # the epoch is over
-            return {"epoch": self.trainer.current_epoch + 1, "batches": 0}
-        return {"epoch": self.trainer.current_epoch, "batches": batches}
+        trainer = self.trainer
+        assert trainer is not None  # whoever writes a checkpoint is one
+        batches = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        if batches >= trainer.num_training_batches:  # the epoch is over
+            return {"epoch": trainer.current_epoch + 1, "batches": 0}
+        return {"epoch": trainer.current_epoch, "batches": batches}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Begin where :meth:`state_dict` was taken."""

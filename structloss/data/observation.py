@@ -73,11 +73,11 @@ def observe(
     for c, clip in track(list(enumerate(clips)), "2D detections", progress):
         for v, camera in enumerate(rigs[c]):
             pose, seen = _see(clip, camera, v, detections, seed)
-            intrinsics = tuple(float(k) for k in camera.screen_intrinsics())
+            fx, fy, cx, cy = map(float, camera.screen_intrinsics())
             found.append(
                 View(
                     clip.subject, clip.action, clip.name, camera.id, v, offset, len(clip), clip.fps,
-                    (float(camera.width), float(camera.height)), intrinsics,
+                    (float(camera.width), float(camera.height)), (fx, fy, cx, cy),
                 )
             )  # fmt: skip
             offset += len(clip)

@@ -190,7 +190,7 @@ def open_store(path: str | os.PathLike[str]) -> PoseStore:
         if isinstance(error, DataError):
             raise
         raise DataError(f"meta.json of {path} can't be read: {type(error).__name__}: {error}.") from error
-    arrays = {name: _map(path, name) for name in _ARRAYS}
+    arrays: dict[str, Any] = {name: _map(path, name) for name in _ARRAYS}
     missing = [name for name in _REQUIRED if arrays[name] is None]
     if missing:
         raise MissingFileError(f"{path} has no {missing[0]}.npy, expected the arrays of a pose store.")

@@ -175,6 +175,7 @@ class PoseWindows(Dataset[dict[str, Tensor]]):
         pose = _take(store.pose, where)
         if store.label is not None:
             label = _take(store.label, where)
+            assert store.factor is not None  # they go together
             root = relative(label, self.skeleton.pelvis) if self.target == "root_relative" else label
             sample |= {"target": root, "factor": _take(store.factor, where)}
         else:
@@ -226,7 +227,7 @@ class PoseWindows(Dataset[dict[str, Tensor]]):
             for key, values in (("input", seen.double()), ("target", target.double())):
                 for name, part in ((key, values.sum(0)), (f"{key}_squares", values.square().sum(0))):
                     sums[name] = sums[name] + part if name in sums else part
-        out = {}
+        out: dict[str, Tensor] = {}
         for key in ("input", "target"):
             mean = sums[key] / count
             variance = (sums[f"{key}_squares"] - count * mean.square()) / max(1, count - 1)

@@ -83,7 +83,7 @@ def assemble(
         counts = frames.weight
         if frames.pose is not None:
             pose[rows] = frames.pose
-            unknown = ~np.isfinite(pose[rows]).all(-1)
+            unknown = np.asarray(~np.isfinite(pose[rows]).all(-1))
             if unknown.any():
                 missing["joints"] += int(unknown.sum())
                 _fill(pose[rows], unknown)

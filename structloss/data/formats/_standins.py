@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from typing import Any, NoReturn
 
 import numpy as np
@@ -28,6 +28,7 @@ class Call:
     """The only kind of thing that a pickle can import. It can be called, and neither changed nor looked into."""
 
     __slots__ = ("_function",)
+    _function: Callable[..., Any]
 
     def __init__(self, function: Callable[..., Any]) -> None:
         object.__setattr__(self, "_function", function)
@@ -56,7 +57,7 @@ class Dtype:
     def __setstate__(self, state: object) -> None:
         if not isinstance(state, tuple) or len(state) < 5 or any(part is not None for part in state[2:5]):
             raise Refused("a dtype with fields")
-        order = state[1].decode("latin1") if isinstance(state[1], bytes) else state[1]
+        order: Any = state[1].decode("latin1") if isinstance(state[1], bytes) else state[1]
         if order not in ("<", ">", "=", "|"):
             raise Refused(f"a dtype of byte order {shown(order)}")
         self.dtype = self.dtype.newbyteorder(order)
@@ -72,7 +73,8 @@ class _Array(np.ndarray):
             raise Refused("an array with an unknown state")
         _, shape, dtype, fortran, content = state
         _check_content(content, dtype.dtype, shape)
-        super().__setstate__((1, shape, dtype.dtype, bool(fortran), content))
+        state = (1, shape, dtype.dtype, bool(fortran), content)
+        super().__setstate__(state)  # type: ignore[arg-type]  # NumPy's stub wants its own bool
 
 
 def _check_content(content: object, dtype: np.dtype, shape: object) -> None:
@@ -85,12 +87,13 @@ def _check_content(content: object, dtype: np.dtype, shape: object) -> None:
     else:  # Python 2's bytes come as text
         fits = isinstance(content, (bytes, bytearray, str)) and len(content) == count * dtype.itemsize
     if not fits:
-        held = f"{len(content)} items" if isinstance(content, list) else f"{len(content)} bytes" if content else "none"
+        size = len(content) if isinstance(content, Sized) else 0
+        held = f"{size} items" if isinstance(content, list) else f"{size} bytes" if content else "none"
         raise Refused(f"a {dtype} array of shape {shape} with {held}")
 
 
-def _bytes(content: object) -> bytes:
-    return content.encode("latin1") if isinstance(content, str) else bytes(content)  # type: ignore[arg-type]
+def _bytes(content: Any) -> bytes:
+    return content.encode("latin1") if isinstance(content, str) else bytes(content)
 
 
 def _reconstruct(kind: object, shape: object, code: object) -> np.ndarray:
@@ -100,13 +103,13 @@ def _reconstruct(kind: object, shape: object, code: object) -> np.ndarray:
     return np.empty(0, np.int8).view(_Array)
 
 
-def _from_buffer(content: object, dtype: object, shape: object, order: object, *_: object) -> np.ndarray:
+def _from_buffer(content: Any, dtype: object, shape: Any, order: Any, *_: object) -> np.ndarray:
     if not isinstance(dtype, Dtype) or dtype.dtype.hasobject or order not in ("C", "F") or isinstance(content, str):
         raise Refused("an array from something other than bytes")
     _check_content(content, dtype.dtype, shape)
     if not content:
-        return np.empty(shape, dtype.dtype)  # type: ignore[arg-type]
-    return np.frombuffer(content, dtype.dtype).reshape(shape, order=order)  # type: ignore[arg-type,call-overload]
+        return np.empty(shape, dtype.dtype)
+    return np.frombuffer(content, dtype.dtype).reshape(shape, order=order)
 
 
 def _scalar(dtype: object, content: object = b"") -> object:
@@ -140,16 +143,16 @@ def _make_set(kind: type) -> Callable[..., Any]:
     return make
 
 
-def _make_complex(real: object = 0.0, imaginary: object = 0.0) -> complex:
+def _make_complex(real: Any = 0.0, imaginary: Any = 0.0) -> complex:
     if not all(isinstance(part, (int, float)) for part in (real, imaginary)):
         raise Refused("a complex number that is none")
-    return complex(real, imaginary)  # type: ignore[arg-type]
+    return complex(real, imaginary)
 
 
 def _make_dict(pairs: object = ()) -> dict[Any, Any]:
     if not isinstance(pairs, (list, tuple)) or not all(isinstance(p, (list, tuple)) and len(p) == 2 for p in pairs):
         raise Refused("a dictionary of something other than pairs")
-    return dict(pairs)  # type: ignore[arg-type]
+    return dict(pairs)
 
 
 def _not_called(*_: object) -> NoReturn:

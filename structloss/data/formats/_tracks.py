@@ -46,10 +46,11 @@ def make_tracks(detections: Sequence[Detection]) -> list[Track]:
     overlap of boxes from frame to frame, the best pairs first. Numbered by first appearance in the latter case."""
     ordered = sorted(detections, key=lambda detection: detection.frame)
     twice = Counter((detection.frame, detection.person) for detection in ordered)
-    if all(detection.person is not None for detection in ordered) and max(twice.values()) == 1:
+    known = [(detection.person, detection) for detection in ordered if detection.person is not None]
+    if len(known) == len(ordered) and max(twice.values()) == 1:
         tracks: dict[int, Track] = {}
-        for detection in ordered:
-            tracks.setdefault(detection.person, Track(detection.person)).detections.append(detection)
+        for person, detection in known:
+            tracks.setdefault(person, Track(person)).detections.append(detection)
         return list(tracks.values())
     made: list[Track] = []
     at = 0
@@ -119,8 +120,9 @@ def fill(keypoints: np.ndarray, mirror: Sequence[int]) -> np.ndarray:
         if here.any() and not here.all():
             for c in range(2):
                 out[~here, j, c] = np.interp(t[~here], t[here], out[here, j, c])
-    ever = seen.any(0)
+    ever = np.asarray(seen.any(0))
     middle = out[:, ever, :2].mean(1) if ever.any() else np.zeros((len(out), 2))
-    for j in np.flatnonzero(~ever):
-        out[:, j, :2] = out[:, mirror[j], :2] if ever[mirror[j]] else middle
+    for j, partner in enumerate(mirror):
+        if not ever[j]:
+            out[:, j, :2] = out[:, partner, :2] if ever[partner] else middle
     return out

@@ -273,8 +273,9 @@ def _texts(parameters: dict[str, Any], key: str) -> list[str]:
 
 def _frames(parameters: dict[str, Any], first: int, last: int) -> int:
     """Number of frames: the header's 16 bits hold up to 65535, for more there are two younger places."""
-    bounds = [parameters.get(f"TRIAL:ACTUAL_{end}_FIELD") for end in ("START", "END")]
-    if all(isinstance(bound, np.ndarray) and bound.dtype.kind == "i" and len(bound) == 2 for bound in bounds):
+    bounds = [parameters[key] for end in ("START", "END") if (key := f"TRIAL:ACTUAL_{end}_FIELD") in parameters]
+    good = [isinstance(bound, np.ndarray) and bound.dtype.kind == "i" and len(bound) == 2 for bound in bounds]
+    if good == [True, True]:
         low, high = (int(bound[0]) % 65536 + 65536 * (int(bound[1]) % 65536) for bound in bounds)
         return high - low + 1
     return int(_number(parameters, "POINT:LONG_FRAMES", 0)) or last - first + 1

@@ -110,7 +110,7 @@ def _train(name: str, sequence: object, what: str) -> list[tuple[View, Callable[
     if not isinstance(sequence, (list, tuple)) or len(sequence) != 2 or not isinstance(sequence[0], Mapping):
         raise DataError(f"{what} is {shown(sequence)}, expected [cameras, frames per second].")
     cameras, rate = sequence
-    pieces = []
+    pieces: list[tuple[View, Callable[[], Frames]]] = []
     for index, (camera, arrays) in enumerate(cameras.items()):
         keypoints, pose = _arrays(arrays, f"{what}, camera {camera!r},")
         size = float(_SQUARE[0]), float(_SQUARE[1])

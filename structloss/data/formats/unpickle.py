@@ -70,7 +70,7 @@ def _finished(value: Any, done: dict[int, tuple[Any, Any]]) -> Any:
         return value
     if id(value) in done:
         return done[id(value)][1]
-    replaced = value.view(np.ndarray) if isinstance(value, np.ndarray) else value
+    replaced: Any = value.view(np.ndarray) if isinstance(value, np.ndarray) else value
     done[id(value)] = value, replaced
     if isinstance(value, dict):
         for key, item in value.items():
@@ -166,7 +166,7 @@ def _read_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) ->
                 raise ValueError(f"its header tells of {size} bytes, the file holds {min(there, info.compress_size)}")
             array = np.empty(shape, dtype, order="F" if fortran else "C")
             content = array.reshape(-1, order="A").view(np.uint8) if size else np.empty(0, np.uint8)
-            if file.readinto(content) != size or file.read(1):
+            if file.readinto(content.data) != size or file.read(1):
                 raise ValueError("it ends too soon")
             return array
     except DataError:
@@ -175,7 +175,7 @@ def _read_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) ->
         raise DataError(f"{what} cannot be read: {_first_line(error)}.") from error
 
 
-def _header(file: BufferedReader) -> tuple[tuple[int, ...], bool, np.dtype]:
+def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
     version = np.lib.format.read_magic(file)
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     if version not in readers:

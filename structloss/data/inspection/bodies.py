@@ -47,7 +47,7 @@ class BodyChecks:
         self._lengths[subject] = self._lengths.get(subject, 0) + sums
         for i, hinge in enumerate(self.skeleton.hinges):
             self._bend(i, hinge, pose[known[:, hinge.joints].all(1)])
-        self._same[len(pose), zlib.crc32(np.ascontiguousarray(pose).view(np.uint8).reshape(-1))].append(name)
+        self._same[len(pose), zlib.crc32(np.ascontiguousarray(pose).view(np.uint8).reshape(-1).data)].append(name)
         if len(pose) > 1 and fps == fps:
             step = np.linalg.norm(np.diff(pose, axis=0), axis=-1)
             moving = np.where(known[1:] & known[:-1], step, 0)

@@ -152,8 +152,10 @@ def inspect_data(path: str | os.PathLike[str], *, progress: bool = False, **opti
 
 def inspect_loaded(data: PoseStore | Sequence[Clip], kind: str, path: str = "", *, progress: bool = False) -> Report:
     """The same for data that is in memory already; `kind` is one of :data:`~structloss.data.formats.detect.FORMATS`."""
-    look = _look_at_store if isinstance(data, PoseStore) else _look_at_clips
-    return look(data, Report(path, kind, FORMATS[kind].says, "views", "h36m", 17), progress)
+    report = Report(path, kind, FORMATS[kind].says, "views", "h36m", 17)
+    if isinstance(data, PoseStore):
+        return _look_at_store(data, report, progress)
+    return _look_at_clips(data, report, progress)
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
@@ -233,8 +235,8 @@ def _look_at_store(store: PoseStore, report: Report, progress: bool) -> Report:
     report.subjects, report.actions = sorted(store.subjects, key=_natural), list(store.actions)
     report.cameras = sorted({view.camera for view in views})
     report.motions = len(store.motions)
-    report.image_sizes = sorted({view.size for view in views if math.isfinite(view.size[0])})
-    report.image_sizes = [list(size) for size in report.image_sizes]
+    sizes = {view.size for view in views if math.isfinite(view.size[0])}
+    report.image_sizes = [list(size) for size in sorted(sizes)]
     _sequences(report, [view.frames for view in views], [view.fps for view in views])
     report.seconds = _duration((view.motion, view.frames, view.fps) for view in views)
     report.notes += store.source.get("notes", [])

@@ -59,7 +59,7 @@ class ViewChecks:
             self._note("outside", name, int((seen & (np.abs(points) > edge).any(-1)).sum()))
         known = np.ones(seen.shape, bool) if store.weight is None else store.weight[rows] > 0
         self._count["known"] += int(known.sum())
-        if store.label is not None:
+        if store.label is not None and store.factor is not None:
             if np.isfinite(store.factor[rows]).all():
                 self._extend(pose, known)
             self._compare(name, points, np.asarray(store.label[rows, :, :2], np.float64), seen & known, True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .body import LIMITS, SIDES, Angles, Body, limit_height, pose
 from .curves import min_jerk, monotone, plateaus, rx, ry, rz, smooth, soft_limit, softmin, wander
@@ -308,7 +309,7 @@ def random(rng: np.random.Generator, body: Body, t: np.ndarray) -> np.ndarray:
     """Every joint wanders smoothly within its limits while the person turns; the lower foot carries the body."""
     pace = rng.uniform(0.25, 0.6)  # highest frequency, Hz
 
-    def angle(rest: object, spread: object, shape: tuple[int, ...]) -> np.ndarray:
+    def angle(rest: ArrayLike, spread: ArrayLike, shape: tuple[int, ...]) -> np.ndarray:
         return np.radians(rest) + np.radians(spread) * wander(rng, t, shape, 0.05, pace)
 
     angles = Angles(

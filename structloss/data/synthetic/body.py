@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .curves import rotate, rx, ry, rz, softmin
 
@@ -17,17 +18,17 @@ SIDES = np.array([1.0, -1.0])  # y direction of the left and the right side
 
 # Low and high limits. Shoulder abduction and rotation stay below 90 degrees together, and so do the hip's: that is what
 # keeps the elbow's and knee's hinge axis on the side where the illegal-angle test accepts it.
+_DEGREES: dict[str, tuple[ArrayLike, ArrayLike]] = {
+    "lumbar": ((-12, -15, -15), (45, 15, 15)),  # flexion, to the right, twist to the left
+    "thoracic": ((-10, -15, -25), (30, 15, 25)),
+    "neck": ((-25, -20, -50), (35, 20, 50)),
+    "shoulder": ((-45, -2, -35), (165, 72, 62)),  # flexion, abduction, internal rotation
+    "elbow": (2, 145),
+    "hip": ((-22, -8, -25), (110, 45, 30)),
+    "knee": (2, 140),
+}
 LIMITS: dict[str, tuple[np.ndarray, np.ndarray]] = {
-    name: (np.radians(low), np.radians(high))
-    for name, (low, high) in {
-        "lumbar": ((-12, -15, -15), (45, 15, 15)),  # flexion, to the right, twist to the left
-        "thoracic": ((-10, -15, -25), (30, 15, 25)),
-        "neck": ((-25, -20, -50), (35, 20, 50)),
-        "shoulder": ((-45, -2, -35), (165, 72, 62)),  # flexion, abduction, internal rotation
-        "elbow": (2, 145),
-        "hip": ((-22, -8, -25), (110, 45, 30)),
-        "knee": (2, 140),
-    }.items()
+    name: (np.radians(low), np.radians(high)) for name, (low, high) in _DEGREES.items()
 }
 
 
@@ -152,6 +153,7 @@ def pose(
 
     hip = _hips(body, root, pelvis)
     if ankles is None:
+        assert angles.hip is not None and angles.knee is not None, "legs need ankles, or angles"
         thigh = pelvis[:, None] @ _limb(angles.hip)
         knee = hip - body.thigh[:, None] * thigh[..., 2]
         ankle = knee - body.shin[:, None] * (thigh @ ry(angles.knee))[..., 2]

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 __all__ = ["min_jerk", "monotone", "plateaus", "rotate", "rx", "ry", "rz", "smooth", "soft_limit", "softmin", "wander"]
 
 
-def _rotation(axis: int, angle: np.ndarray) -> np.ndarray:
+def _rotation(axis: int, angle: ArrayLike) -> np.ndarray:
     """Right-handed rotation by `angle` `[...]` (radians) about a coordinate axis: `[..., 3, 3]`."""
     angle = np.asarray(angle, dtype=np.float64)
     a, b = (axis + 1) % 3, (axis + 2) % 3
@@ -21,17 +22,17 @@ def _rotation(axis: int, angle: np.ndarray) -> np.ndarray:
     return matrix
 
 
-def rx(angle: np.ndarray) -> np.ndarray:
+def rx(angle: ArrayLike) -> np.ndarray:
     """Rotations about x, `[..., 3, 3]`."""
     return _rotation(0, angle)
 
 
-def ry(angle: np.ndarray) -> np.ndarray:
+def ry(angle: ArrayLike) -> np.ndarray:
     """Rotations about y, `[..., 3, 3]`."""
     return _rotation(1, angle)
 
 
-def rz(angle: np.ndarray) -> np.ndarray:
+def rz(angle: ArrayLike) -> np.ndarray:
     """Rotations about z, `[..., 3, 3]`."""
     return _rotation(2, angle)
 
