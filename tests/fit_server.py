@@ -75,7 +75,7 @@ def _child(request: dict) -> None:
 
 if __name__ == "__main__":
     from structloss import cli
-    from structloss.commands import demo, fit  # noqa: F401
+    from structloss.commands import _lightning  # noqa: F401
     from structloss.harness import shown_clips  # noqa: F401
     from structloss.reports import curves, page, poses, report, tables  # noqa: F401
 

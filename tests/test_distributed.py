@@ -79,7 +79,7 @@ def test_two_processes_go_on_after_a_kill(one, tmp_path):
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert start(tmp_path, LIGHTNING, *extra).wait() == 0, (tmp_path / "log").read_text()
-    assert "going on with" in (tmp_path / "log").read_text()
+    assert "resuming" in (tmp_path / "log").read_text()
     assert_same(curves(tmp_path), curves(one))
 
 

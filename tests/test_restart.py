@@ -126,7 +126,7 @@ def test_twenty_kills_at_random_points_change_nothing(fits, whole, tmp_path):
         code = fits.wait(process)
         assert code == -signal.SIGKILL, f"ended with {code} after {kill} kills: {(folder / 'log').read_text()}"
     assert fits.run(folder, *EVERY_TWO) == 0, (folder / "log").read_text()
-    assert (folder / "log").read_text().count("going on with") >= 15
+    assert (folder / "log").read_text().count("resuming") >= 15
     assert_same_run(folder, whole)
 
 
@@ -141,7 +141,7 @@ def test_sigterm_saves_and_says_how_to_go_on(fits, whole, tmp_path):
     stopped = steps_saved(folder)
     assert stopped >= 9 and f"goes on from step {stopped}" in read_log(folder)
     assert fits.run(folder, *EVERY_TWO[:1], "1000") == 0
-    assert f"going on with {RUN} from step {stopped}" in read_log(folder)
+    assert f"resuming {RUN} from step {stopped}" in read_log(folder)
     # Checkpoints lie elsewhere than in the reference, what is in the last one does not depend on it.
     config, expected = ((place / RUN / "config.yaml").read_text() for place in (folder, whole))
     assert config.replace("every_steps: 1000", "every_steps: 2") == expected

@@ -1,11 +1,10 @@
-"""`structloss fit`, `validate` and `test`: the Lightning command line on our module, data and recipes."""
+"""The Lightning command line on our module, data and recipes, behind `structloss fit`, `validate` and `test`."""
 
 from __future__ import annotations
 
 import os
 import re
 import sys
-import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from jsonargparse import DefaultHelpFormatter
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
@@ -26,48 +24,18 @@ from ..files import write_json
 from ..harness.callbacks import FiniteLoss, progress_callback
 from ..harness.checkpoint_io import SafeCheckpointIO
 from ..harness.lifting import LiftingModule
-from ..harness.recipe_files import recipe_names, recipe_path
+from ..harness.recipe_files import recipe_path
 from ..harness.restart import Restart, RunFolder, newest_intact, step_of
 from ..harness.run_logger import RunLogger
-from ..harness.scores import breakdown
 from ..harness.training import quiet_lightning
+from ..reports.breakdown import breakdown
+from ._parser import flags_of, naming_flags
 
 __all__ = ["SUBCOMMANDS", "run"]
 
 #: Where runs are logged and checkpoints kept, relative to the working directory.
 RUNS = "runs"
 SUBCOMMANDS = ("fit", "validate", "test")
-
-_EXAMPLES = {
-    "fit": """examples:
-  structloss fit --config repose-tiny
-  structloss fit --config repose-tiny --data.data motion.npz --trainer.max_epochs 20
-  structloss fit --config repose-h36m --data.data motion.npz --trainer.precision bf16-mixed
-  structloss fit --config repose-tiny --model.objective '{mpjpe: 1.0, depth_ranking_joints: 5.0}'
-  structloss fit --config repose-h36m --init-from motionbert_lite.bin    (fine-tune a published checkpoint)
-  structloss fit --config repose-tiny --model.ema 0.999 --trainer.accumulate_grad_batches 4
-  structloss fit --config repose-tiny --loss learned    (a loss-net trained beside the backbone: SEAL-pose)
-  structloss fit --config repose-tiny --loss learned --model.learned.weight auto:0.1 --model.learned.net graph-small
-  torchrun --nproc-per-node 8 -m structloss.cli fit --config repose-h36m --trainer.devices 8 --data.data h36m.poses
-
-A run that was killed or stopped goes on from its last checkpoint when the same command is given again; --fresh begins
-anew. --tensorboard writes TensorBoard's logs too.
-""",
-    "validate": """examples:
-  structloss validate --config repose-tiny --ckpt_path runs/repose-tiny/version_0/checkpoints/last.ckpt
-""",
-    "test": """examples:
-  structloss test --config repose-tiny --ckpt_path runs/repose-tiny/version_0/checkpoints/last.ckpt
-  structloss test --config repose-h36m --data.data motion.npz --model.init_from repose_h36m.pth
-""",
-}
-
-
-class _Help(DefaultHelpFormatter):
-    """Keeps the line ends of the examples."""
-
-    def _fill_text(self, text: str, width: int, indent: str) -> str:
-        return "".join(f"{indent}{line}" for line in text.splitlines(keepends=True))
 
 
 class _CLI(LightningCLI):
@@ -83,13 +51,21 @@ class _CLI(LightningCLI):
     fresh = False
     tensorboard = False
 
+    def instantiate_classes(self) -> None:
+        with naming_flags(flags_of(self._parser(self.subcommand))):
+            super().instantiate_classes()
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        with naming_flags(flags_of(self._parser(subcommand))):
+            super()._run_subcommand(subcommand)
+
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         arguments = super()._prepare_subcommand_kwargs(subcommand)
         logger = self.trainer.logger
         if subcommand == "fit" and isinstance(logger, RunLogger):
             if arguments.get("ckpt_path") is None and not self.fresh:
-                arguments["ckpt_path"] = self._take_up(logger)
-            if self.held is None and rank_zero_only.rank == 0:
+                arguments["ckpt_path"] = self._resume(logger)
+            if self.held is None and _is_first_process():
                 self._begin(logger)
             if self.tensorboard:
                 self.trainer.loggers = [*self.trainer.loggers, _tensorboard(logger)]
@@ -107,24 +83,25 @@ class _CLI(LightningCLI):
         held.close()
         return False
 
-    def _take_up(self, logger: RunLogger) -> Path | None:
+    def _resume(self, logger: RunLogger) -> Path | None:
         """Find the unfinished run of the same configuration and enter its folder; its checkpoint, or None to begin."""
         config = self._parser("fit").dump(self.config["fit"], skip_none=False)
         for folder in sorted(Path(logger.root_dir).glob("version_*"), key=_version, reverse=True):
             run = RunFolder(folder)
-            if run.finished or run.config() != config or (rank_zero_only.rank == 0 and not self._hold(folder)):
+            if run.finished or run.config() != config or (_is_first_process() and not self._hold(folder)):
                 continue  # over, of another kind, or running in another process
             checkpoint = newest_intact(folder / "checkpoints")
             step = step_of(checkpoint) if checkpoint else 0
             logger.resume(_version(folder), step)
-            if rank_zero_only.rank == 0:
-                print(f"going on with {folder} from step {step}" if step else f"starting again in {folder}", flush=True)
+            if _is_first_process():
+                print(f"resuming {folder} from step {step}" if step else f"starting again in {folder}", flush=True)
             return checkpoint
         return None
 
     def _begin(self, logger: RunLogger) -> None:
         """Take a new folder."""
         version = logger.version
+        assert isinstance(version, int)  # of a CSV logger that was given none
         while not self._hold(Path(logger.root_dir) / f"version_{version}"):
             version += 1
         logger.resume(version, 0)
@@ -152,6 +129,10 @@ class _CLI(LightningCLI):
         return {name: ours[name] for name in SUBCOMMANDS}
 
 
+def _is_first_process() -> bool:
+    return rank_zero_only.rank == 0  # type: ignore[attr-defined]  # an attribute that lightning gives its function
+
+
 def _version(folder: Path) -> int:
     number = folder.name.rpartition("_")[2]
     return int(number) if number.isdigit() else -1
@@ -162,12 +143,12 @@ def _tensorboard(logger: RunLogger) -> Logger:
     try:
         from lightning.pytorch.loggers import TensorBoardLogger
 
-        # Of a run that is taken up, what was logged after the checkpoint is to be left out.
-        purge = {"purge_step": logger.first_step} if logger.first_step else {}
+        # Of a run that is resumed, what was logged after the checkpoint is to be left out.
+        purge: dict[str, Any] = {"purge_step": logger.first_step} if logger.first_step else {}
         return TensorBoardLogger(logger.save_dir, logger.name, version=logger.version, **purge)
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
-            "--tensorboard needs tensorboard, which is not installed; run: pip install 'structloss[tensorboard]'."
+            "--tensorboard needs tensorboard, which is not installed: pip install 'structloss[tensorboard]'."
         ) from error
 
 
@@ -191,7 +172,7 @@ def _with_init_from(arguments: Sequence[str]) -> list[str]:
 
 
 def _with_loss(arguments: Sequence[str]) -> list[str]:
-    """Spell out `--loss learned`: a loss-net with the recipe's settings, or the defaults."""
+    """Spell out `--loss learned`: a loss network with the recipe's settings, or the defaults."""
     out = list(arguments)
     for i, argument in enumerate(out):
         if argument == "--loss" or argument.startswith("--loss="):
@@ -242,6 +223,15 @@ def _exit_code_of_sigterm() -> Iterator[None]:
         raise SystemExit(143) from error
 
 
+def _full_help(command: str) -> dict[str, str]:
+    """What stands above all options; `fit.py` shows those that are used most, with examples."""
+    return {
+        "prog": f"structloss {command}",
+        "usage": f"structloss {command} --config RECIPE [options]",
+        "description": f"All options. structloss {command} --help shows those that are used most.",
+    }
+
+
 def _configured(cls: type, **arguments: object) -> dict[str, object]:
     """A default in the form the command line's configuration files use, so that they can change it."""
     return {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": arguments}
@@ -258,20 +248,6 @@ def run(subcommand: str, arguments: Sequence[str]) -> None:
     arguments = [argument for argument in arguments if argument not in ("--fresh", "--tensorboard")]
     name = _run_name(arguments)
     arguments = _with_last_checkpoint(arguments, Path(RUNS) / name)
-    help_text = {
-        command: {
-            "prog": f"structloss {command}",
-            "usage": f"structloss {command} --config RECIPE [--{{trainer,model,data}}.KEY VALUE] [--init-from FILE] "
-            "[--ckpt_path PATH]" + (" [--loss learned] [--fresh] [--tensorboard]" if command == "fit" else ""),
-            "description": textwrap.fill(
-                f"{command} a backbone. Recipes: {', '.join(recipe_names())}; or your own YAML file.",
-                width=100,
-                break_on_hyphens=False,
-            ),
-            "epilog": _EXAMPLES[command],
-        }
-        for command in SUBCOMMANDS
-    }
     defaults = {
         "logger": _configured(RunLogger, save_dir=RUNS, name=name),
         "callbacks": [
@@ -293,7 +269,7 @@ def run(subcommand: str, arguments: Sequence[str]) -> None:
             seed_everything_default=0,
             save_config_kwargs={"overwrite": True},
             auto_configure_optimizers=False,
-            parser_kwargs={"formatter_class": _Help, **help_text},  # subcommands take the main parser's formatter
+            parser_kwargs={"allow_abbrev": False, **{name: _full_help(name) for name in SUBCOMMANDS}},
             args=[subcommand, *arguments],
         )
     sys.stdout.flush()

@@ -8,6 +8,8 @@ from ._parser import command
 
 __all__ = ["add"]
 
+ORDER = 85
+
 
 def add(commands: argparse._SubParsersAction) -> None:
     parser = command(

@@ -2,24 +2,59 @@
 
 from __future__ import annotations
 
+import argparse
 import shlex
 import shutil
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from .. import backbones
 from ..errors import ArgumentError, MissingFileError, needs_extra
-from ..reports.machine import machine
-from ..reports.results import ArmResult, RunSummary, read_json, write_json
+from ._parser import command, nonnegative, options, positive
 
-__all__ = ["DemoSettings", "run_demo"]
+if TYPE_CHECKING:
+    from ..data import MotionDataModule, PoseWindows
+    from ..harness.lifting import LiftingModule
+    from ..reports.results import ArmResult, RunSummary
+
+__all__ = ["DemoSettings", "add", "run_demo"]
+
+ORDER = 10
 
 #: What `run_demo` writes.
 FILES = ("metrics.json", "curves.png", "poses.png", "report.html")
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    parser = command(
+        commands,
+        "demo",
+        "train the same small backbone with MPJPE and with MPJPE + depth ranking, compare them, write a report",
+        "  structloss demo\n"
+        "  structloss demo --steps 50 --out quick\n"
+        "  structloss demo --data motion.npz --seed 2\n"
+        "  structloss demo --backbone repose-h36m --window 243 --steps 20000\n",
+    )
+    parser.add_argument("--steps", type=positive, default=500, help="training steps of each model (default: 500)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights, data and order (default: 0)")
+    parser.add_argument("--data", metavar="FILE.npz", help="clip archive with real motion (default: synthetic motion)")
+    parser.add_argument(
+        "--backbone", default="repose-tiny", help="see structloss backbones list (default: repose-tiny)"
+    )
+    parser.add_argument("--out", default="structloss-demo", help="folder to write (default: structloss-demo)")
+    parser.add_argument("--window", type=positive, default=27, help="frames of a clip (default: 27)")
+    parser.add_argument("--batch-size", type=positive, default=16, help="clips of a step (default: 16)")
+    parser.add_argument("--lr", type=nonnegative, default=2e-3, help="peak learning rate (default: 2e-3)")
+    parser.add_argument("--lambda-s", type=nonnegative, default=1.0, help="weight of L_S (default: 1)")
+    parser.add_argument("--lambda-t", type=nonnegative, default=1.0, help="weight of L_T (default: 1)")
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    run_demo(DemoSettings(**options(arguments)))
 
 
 @dataclass(frozen=True)
@@ -56,7 +91,7 @@ class DemoSettings:
 
     def command(self) -> str:
         """The command line that repeats the run."""
-        parts = ["structloss", "demo", "--steps", self.steps, "--seed", self.seed]
+        parts: list[object] = ["structloss", "demo", "--steps", self.steps, "--seed", self.seed]
         if self.data is not None:
             parts += ["--data", self.data]
         parts += ["--backbone", self.backbone, "--window", self.window, "--batch-size", self.batch_size]
@@ -76,94 +111,39 @@ def run_demo(settings: DemoSettings) -> RunSummary:
     out = Path(settings.out)
     _check(settings, out)
     with needs_extra("harness"):
-        from ..data import MotionDataModule
-        from ..harness.lifting import LiftingModule, describe
         from ..harness.shown_clips import predict_clips
-        from ..harness.training import train
-        from ..reports import plain_table, plot_curves, plot_poses, run_report
+        from ..reports import plot_curves, plot_poses, run_report
         from ..reports.report import samples_of, stills
+        from ..reports.results import write_json
 
-    info = backbones.info(settings.backbone)
-    sizes = {} if settings.data else {"num_subjects": 20, "frames": 4 * settings.window}
-    data = MotionDataModule(
-        data=settings.data,
-        window=settings.window,
-        batch_size=settings.batch_size,
-        eval_batch_size=2 * settings.batch_size,
-        seed=settings.seed,
-        **sizes,
-    )
-    print(f"Preparing {settings.data or 'synthetic motion'} ...", flush=True)
-    data.setup("fit")
-    subjects = [", ".join(d.store.subjects) for d in (data.train_dataset, data.val_dataset)]
-    counts = len(data.train_dataset), len(data.val_dataset)
-    print(f"{counts[0]} training clips; {counts[1]} clips of unseen subjects: {subjects[1]}.", flush=True)
-    arms, modules = [], {}
-    for objective in settings.objectives():
-        name = describe(objective)
-        print(f"Training {info.name} with {name}, {settings.steps} steps of {settings.batch_size} clips", flush=True)
-        torch.manual_seed(settings.seed)  # both arms start from the same weights
-        module = LiftingModule(
-            backbone=settings.backbone,
-            objective=objective,
-            lr=settings.lr,
-            schedule="one_cycle",
-            seed=settings.seed,
-        )
-        trained = train(module, data, steps=settings.steps, label=name, seed=settings.seed)
-        arm = ArmResult(
-            name=name,
-            objective=objective,
-            clips_per_second=trained.clips_per_second,
-            loss_share=trained.loss_share,
-            curves=trained.curves,
-        )
-        arm.take(trained.evaluation)
-        arms.append(arm)
-        modules[name] = (trained.module, data.val_dataset)
-    summary = RunSummary(
-        title="Depth ranking against MPJPE alone",
-        arms=arms,
-        settings={
-            "command": settings.command(),
-            "backbone": info.name,
-            "parameters": sum(p.numel() for p in module.model.parameters()),
-            "steps": settings.steps,
-            "batch size": settings.batch_size,
-            "window": settings.window,
-            "peak learning rate": settings.lr,
-            "seed": settings.seed,
-            "target": module.hparams.target,
-            "test": "mirrored average, root-relative, subjects not trained on",
-        },
-        data={
-            "source": settings.data or "synthetic motion (structloss.data.generate_clips)",
-            "training subjects": subjects[0],
-            "test subjects": subjects[1],
-            "training clips": counts[0],
-            "test clips": counts[1],
-            "2D input": "simulated detections with noise, self-occlusion and confidence",
-        },
-        machine=machine(),
-    )
+    data, facts = _prepare(settings)
+    arms, modules = _train(settings, data)
+    summary = _summary(settings, arms, modules, facts)
     clips = samples_of(predict_clips(modules), summary.skeleton)
+    shown = stills(clips)
+    assert shown is not None  # there are clips: the data was checked
     scratch = _scratch(out)
     try:
         write_json(summary, scratch / "metrics.json")
         plot_curves(summary, scratch / "curves.png")
-        plot_poses(stills(clips), scratch / "poses.png")
+        plot_poses(shown, scratch / "poses.png")
         figures = {"Training": scratch / "curves.png", "Poses of unseen subjects": scratch / "poses.png"}
         run_report(summary, scratch / "report.html", clips, figures=figures)
         _replace(scratch, out)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    _print_table(summary, plain_table)
+    _print_table(summary)
     print(f"\nWrote {out}/: {', '.join(FILES)}", flush=True)
     return summary
 
 
 def _check(settings: DemoSettings, out: Path) -> None:
     """Refuse before the training what would fail after it."""
+    import torch
+
+    from .. import backbones
+    from ..reports.results import read_json
+
     info = backbones.info(settings.backbone)
     if info.kind not in ("sequence", "frame") or info.joints_in[0] != 17 or info.joints_out != 17:
         raise ArgumentError(
@@ -194,6 +174,103 @@ def _check(settings: DemoSettings, out: Path) -> None:
             ) from error
 
 
+def _prepare(settings: DemoSettings) -> tuple[MotionDataModule, dict[str, object]]:
+    """The data of both models, and what the report says about it."""
+    from ..data import MotionDataModule
+
+    sizes: dict[str, Any] = {} if settings.data else {"num_subjects": 20, "frames": 4 * settings.window}
+    data = MotionDataModule(
+        data=settings.data,
+        window=settings.window,
+        batch_size=settings.batch_size,
+        eval_batch_size=2 * settings.batch_size,
+        seed=settings.seed,
+        **sizes,
+    )
+    print(f"Preparing {settings.data or 'synthetic motion'} ...", flush=True)
+    data.setup("fit")
+    train, test = data.train_dataset, data.val_dataset
+    subjects = [", ".join(part.store.subjects) for part in (train, test)]
+    print(f"{len(train)} training clips; {len(test)} clips of unseen subjects: {subjects[1]}.", flush=True)
+    return data, {
+        "source": settings.data or "synthetic motion (structloss.data.generate_clips)",
+        "training subjects": subjects[0],
+        "test subjects": subjects[1],
+        "training clips": len(train),
+        "test clips": len(test),
+        "2D input": "simulated detections with noise, self-occlusion and confidence",
+    }
+
+
+def _train(
+    settings: DemoSettings, data: MotionDataModule
+) -> tuple[list[ArmResult], dict[str, tuple[LiftingModule, PoseWindows]]]:
+    """Train both models: the results of each, and by its name the model with the clips that it has not seen."""
+    import torch
+
+    from .. import backbones
+    from ..harness.lifting import LiftingModule, describe
+    from ..harness.training import train
+    from ..reports.results import ArmResult
+
+    backbone = backbones.info(settings.backbone).name
+    arms, modules = [], {}
+    for objective in settings.objectives():
+        name = describe(objective)
+        print(f"Training {backbone} with {name}, {settings.steps} steps of {settings.batch_size} clips", flush=True)
+        torch.manual_seed(settings.seed)  # both arms start from the same weights
+        module = LiftingModule(
+            backbone=settings.backbone,
+            objective=objective,
+            lr=settings.lr,
+            schedule="one_cycle",
+            seed=settings.seed,
+        )
+        trained = train(module, data, steps=settings.steps, label=name, seed=settings.seed)
+        arm = ArmResult(
+            name=name,
+            objective=objective,
+            clips_per_second=trained.clips_per_second,
+            loss_share=trained.loss_share,
+            curves=trained.curves,
+        )
+        arm.take(trained.evaluation)
+        arms.append(arm)
+        modules[name] = (trained.module, data.val_dataset)
+    return arms, modules
+
+
+def _summary(
+    settings: DemoSettings,
+    arms: Sequence[ArmResult],
+    modules: Mapping[str, tuple[LiftingModule, PoseWindows]],
+    data: dict[str, object],
+) -> RunSummary:
+    from .. import backbones
+    from ..reports.machine import machine
+    from ..reports.results import RunSummary
+
+    module, _ = modules[arms[-1].name]
+    return RunSummary(
+        title="Depth ranking against MPJPE alone",
+        arms=list(arms),
+        settings={
+            "command": settings.command(),
+            "backbone": backbones.info(settings.backbone).name,
+            "parameters": sum(p.numel() for p in module.model.parameters()),
+            "steps": settings.steps,
+            "batch size": settings.batch_size,
+            "window": settings.window,
+            "peak learning rate": settings.lr,
+            "seed": settings.seed,
+            "target": module.hparams["target"],
+            "test": "mirrored average, root-relative, subjects not trained on",
+        },
+        data=data,
+        machine=machine(),
+    )
+
+
 def _scratch(out: Path) -> Path:
     out.parent.mkdir(parents=True, exist_ok=True)
     return Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
@@ -206,12 +283,12 @@ def _replace(scratch: Path, out: Path) -> None:
         (scratch / name).replace(out / name)
 
 
-def _print_table(summary: RunSummary, plain_table) -> None:
+def _print_table(summary: RunSummary) -> None:
+    from ..reports import plain_table, table
+
     print()
     if sys.stdout.isatty():
         from rich.console import Console
-
-        from ..reports import table
 
         Console().print(table(summary))
     else:

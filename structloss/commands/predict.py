@@ -2,23 +2,78 @@
 
 from __future__ import annotations
 
+import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-
-from .. import skeletons
-from ..data.formats import Keypoints, read_keypoints, write_bvh
 from ..errors import ArgumentError, DataError, check_choice
-from ..harness.predict import Prediction, load_lifter, predict
-from ..reports.pose_video import FORMATS, check_encoder, write_pose_video
+from ._parser import command, flags_of, options, positive, with_flags
 
-__all__ = ["PredictSettings", "run_predict"]
+if TYPE_CHECKING:
+    from ..data.formats import Keypoints
+    from ..harness.predict import Prediction
+
+__all__ = ["PredictSettings", "add", "run_predict"]
+
+ORDER = 60
 
 DEVICES = ("auto", "cpu", "cuda")
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    parser = command(
+        commands,
+        "predict",
+        "lift 2D keypoints of a video of any length to 3D poses: npz, BVH, and a video of both",
+        "  structloss predict alphapose-results.json --ckpt last.ckpt --image-size 1920 1080 --fps 30 --out poses\n"
+        "  structloss predict openpose_json/ --ckpt last.ckpt --image-size 1280 720 --out poses --video mp4\n"
+        "  structloss predict data_2d_custom_clip.npz --backbone videopose3d-243 --weights pretrained.bin --out poses\n"
+        "  structloss predict keypoints.npy --layout coco --image-size 640 480 --variant demo \\\n"
+        "      --backbone mhformer-351 --weights mhformer.pth --bvh walk.bvh --video walk.gif\n",
+    )
+    parser.add_argument("input", help="keypoints: .npz, .npy, .json of COCO, PoseTrack or AlphaPose, OpenPose's folder")
+    network = parser.add_argument_group("network")
+    network.add_argument("--ckpt", metavar="FILE.ckpt", help="checkpoint of structloss fit")
+    network.add_argument("--backbone", metavar="NAME", help="see structloss backbones list; with --weights")
+    network.add_argument("--weights", metavar="FILE", help="published checkpoint or .safetensors of the backbone")
+    network.add_argument(
+        "--target", choices=("camera", "global", "root_relative"), help="space it answers in (default: as trained)"
+    )
+    network.add_argument(
+        "--flip", action=argparse.BooleanOptionalAction, help="average with the mirrored input (default: as trained)"
+    )
+    network.add_argument("--batch-size", type=positive, default=16, help="windows of one call (default: 16)")
+    network.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="(default: auto)")
+    reading = parser.add_argument_group("input")
+    reading.add_argument("--layout", default="auto", help="coco, h36m, halpe26, body25, mpii, ... (default: auto)")
+    reading.add_argument(
+        "--variant", choices=("motionbert", "demo"), help="how trunk and head are made of a detector's keypoints"
+    )
+    reading.add_argument("--image-size", nargs=2, type=positive, metavar=("W", "H"), help="pixels")
+    reading.add_argument("--fps", type=float, help="frames per second, where the file doesn't say")
+    reading.add_argument(
+        "--person", default="longest", help="longest, largest, all, or a track's number (default: longest)"
+    )
+    writing = parser.add_argument_group("output")
+    writing.add_argument("--out", metavar="DIR", help="folder for NAME.npz and NAME.bvh of every track")
+    writing.add_argument("--npz", metavar="FILE.npz", help="positions, keypoints, confidence, scale and meta")
+    writing.add_argument("--bvh", metavar="FILE.bvh", help="skeleton with rotations; centimetres, y up")
+    writing.add_argument("--video", metavar="FILE", help="FILE.mp4 or FILE.gif; or mp4 or gif: one a track in --out")
+    parser.set_defaults(run=lambda arguments: _run(arguments, flags_of(parser)))
+
+
+def _run(arguments: argparse.Namespace, flags: Mapping[str, str]) -> None:
+    given = options(arguments, "person", "image_size")
+    person, size = arguments.person, arguments.image_size
+    settings = PredictSettings(
+        **given,
+        person=int(person) if person.lstrip("-").isdecimal() else person,
+        image_size=None if size is None else (size[0], size[1]),
+    )
+    run_predict(settings, flags)
 
 
 @dataclass(frozen=True)
@@ -55,8 +110,12 @@ class PredictSettings:
     device: str = "auto"
 
 
-def run_predict(settings: PredictSettings) -> list[Path]:
+def run_predict(settings: PredictSettings, flags: Mapping[str, str] | None = None) -> list[Path]:
     """Predict, write, and print a few lines for each track. What can't be written is found out before predicting.
+
+    Args:
+        settings: what to do.
+        flags: argument -> flag that sets it, for notes that say what to set.
 
     Returns:
         The files written.
@@ -65,12 +124,19 @@ def run_predict(settings: PredictSettings) -> list[Path]:
         StructlossError: see the functions that `settings` names; nothing to write, one file for several tracks, or a
             file that can't be written.
     """
+    import torch
+
+    from ..data.formats import read_keypoints
+    from ..harness.predict import load_lifter, predict
+
     check_choice("device", settings.device, DEVICES)
     tracks = read_keypoints(
         settings.input, layout=settings.layout, image_size=settings.image_size, person=settings.person, fps=settings.fps
     )
     outputs = _outputs(settings, tracks)
     if any(path.suffix.lower() == ".mp4" for paths in outputs for path in paths.values()):
+        from ..reports.pose_video import check_encoder
+
         check_encoder()
     lifter = load_lifter(settings.ckpt, backbone=settings.backbone, weights=settings.weights, target=settings.target)
     device = "cuda" if settings.device == "auto" and torch.cuda.is_available() else settings.device
@@ -85,7 +151,7 @@ def run_predict(settings: PredictSettings) -> list[Path]:
             batch_size=settings.batch_size, device="cpu" if device == "auto" else device, progress=True,
         )  # fmt: skip
         for note in made.notes:
-            print(f"  note: {note}", flush=True)
+            print(f"  note: {with_flags(note, flags or {}, argument=False)}", flush=True)
         for kind, path in paths.items():
             try:
                 written.append(_write(kind, path, made))
@@ -96,25 +162,31 @@ def run_predict(settings: PredictSettings) -> list[Path]:
 
 
 def _outputs(settings: PredictSettings, tracks: Sequence[Keypoints]) -> list[dict[str, Path]]:
-    """For each track: "npz", "bvh" and "video" -> the file to write."""
+    """For each track: "npz", "bvh" and "video" -> the file to write. Messages name the flags."""
+    from ..reports.pose_video import FORMATS
+
     named = {kind: getattr(settings, kind) for kind in ("npz", "bvh", "video") if getattr(settings, kind)}
     everywhere = named.pop("video").lower() if str(named.get("video")).lower() in ("mp4", "gif") else None
     if everywhere and not settings.out:
-        raise ArgumentError(f"video is {everywhere!r} without out, expected a folder, or a file's name for the video.")
+        raise ArgumentError(
+            f"--video is {everywhere!r} without --out, expected a folder, or a file's name for the video."
+        )
     if not (named or settings.out):
-        raise ArgumentError("nothing is to be written, expected out, a folder, or a file for npz, bvh or video.")
+        raise ArgumentError(
+            "nothing is to be written, expected a folder for --out, or a file for --npz, --bvh or --video."
+        )
     endings = {"npz": (".npz",), "bvh": (".bvh",), "video": FORMATS}
     for kind, name in named.items():
         if Path(name).suffix.lower() not in endings[kind]:
-            raise ArgumentError(f"{kind} is {name!r}, expected a name that ends in {' or '.join(endings[kind])}.")
+            raise ArgumentError(f"--{kind} is {name!r}, expected a name that ends in {' or '.join(endings[kind])}.")
     if named and len(tracks) > 1:
         raise DataError(
-            f"{settings.input} has {len(tracks)} tracks, expected one for {' and '.join(named)}; give out, a folder, "
-            "or choose one with person."
+            f"{settings.input} has {len(tracks)} tracks, expected one for --{' and --'.join(named)}; give --out, a folder, "
+            "or choose one with --person."
         )
     folder = Path(settings.out) if settings.out else None
     if folder is not None and folder.exists() and not folder.is_dir():
-        raise ArgumentError(f"out is {str(folder)!r}, a file, expected a folder.")
+        raise ArgumentError(f"--out is {str(folder)!r}, a file, expected a folder.")
     found: list[dict[str, Path]] = []
     taken: set[str] = set()
     for track in tracks:
@@ -145,12 +217,23 @@ def _write(kind: str, path: Path, made: Prediction) -> Path:
     if kind == "npz":
         return made.save(path)
     if kind == "bvh":
-        poses, skeleton = made.positions, made.skeleton
-        if skeleton not in ("h36m", "mpi_inf_3dhp"):
-            poses, skeleton = skeletons.convert(poses.astype(np.float64), skeleton, "h36m"), "h36m"
-        return write_bvh(path, poses, made.fps, skeleton=skeleton, up="-y")
+        return _write_bvh(path, made)
+    from ..reports.pose_video import write_pose_video
+
     title = f"{made.name} – {made.meta['model']}"
     return write_pose_video(
         path, made.keypoints, made.confidence, made.positions, fps=made.fps, skeleton=made.skeleton, title=title,
         progress=True,
     )  # fmt: skip
+
+
+def _write_bvh(path: Path, made: Prediction) -> Path:
+    import numpy as np
+
+    from .. import skeletons
+    from ..data.formats import write_bvh
+
+    poses, skeleton = made.positions, made.skeleton
+    if skeleton not in ("h36m", "mpi_inf_3dhp"):
+        poses, skeleton = skeletons.convert(poses.astype(np.float64), skeleton, "h36m"), "h36m"
+    return write_bvh(path, poses, made.fps, skeleton=skeleton, up="-y")

@@ -150,8 +150,9 @@ def _from_checkpoint(path: Path) -> Lifter:
         from .load import load_trained
 
     module, _ = load_trained(path)
-    options = module.hparams
-    return Lifter(module.model, options.backbone, options.target, options.skeleton, options.flip_test, str(path))
+    trained = module.hparams
+    name, target, skeleton = trained["backbone"], trained["target"], trained["skeleton"]
+    return Lifter(module.model, name, target, skeleton, trained["flip_test"], str(path))
 
 
 def predict(
@@ -269,6 +270,7 @@ def _lift(
     lifter: Lifter, seen: Keypoints, flip: bool, batch_size: int, device: torch.device, progress: bool
 ) -> np.ndarray:
     """The network's answers `[T, J, 3]`, float64."""
+    assert seen.width is not None and seen.height is not None  # checked by `predict`
     screen = normalize_screen(seen.keypoints, seen.width, seen.height)
     inputs = np.concatenate([screen, seen.confidence[..., None]], axis=-1)
     model = lifter.model.to(device)

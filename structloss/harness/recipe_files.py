@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from .. import backbones
 from ..errors import MissingFileError, check_name
 
 __all__ = ["recipe_names", "recipe_path", "recipe_settings"]
 
 
 def _folder() -> Path:
-    return Path(str(files("structloss") / "harness" / "recipes"))
+    return Path(__file__).with_name("recipes")
 
 
 def recipe_names() -> tuple[str, ...]:
@@ -40,6 +38,8 @@ def recipe_path(name_or_path: str) -> Path:
 def recipe_settings(backbone: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Arguments of the module and of the data module in a backbone's recipe; empty where it has none."""
     import yaml  # comes with the command line
+
+    from .. import backbones  # names and paths of recipes are told without torch
 
     name = backbones.info(backbone).name
     if name not in recipe_names():
