@@ -5,6 +5,7 @@ import importlib
 import inspect
 import re
 import shlex
+import textwrap
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +22,8 @@ PAGES = sorted(
     for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "bench" / "results").glob("NOTES.md")]
 )
 GUIDES = [page for page in PAGES if not page.startswith("bench/")]
+#: pages whose Python is the contents of files to write
+RECIPES = ["docs/adding.md"]
 FIT = ("fit", "validate", "test")
 FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
@@ -34,7 +37,7 @@ def blocks(page, *languages):
 
 
 # ------------------------------------------------------------------------------------------------------------ Python
-@pytest.mark.parametrize("page", [page for page in GUIDES if blocks(page, "python")])
+@pytest.mark.parametrize("page", [page for page in GUIDES if blocks(page, "python") and page not in RECIPES])
 def test_python_runs(page, tmp_path, monkeypatch):
     """The blocks of a page, one after the other in one namespace, in an empty folder."""
     monkeypatch.chdir(tmp_path)
@@ -43,11 +46,11 @@ def test_python_runs(page, tmp_path, monkeypatch):
         exec(compile(body, f"{page}, block {number}", "exec"), names)
 
 
-@pytest.mark.parametrize("page", [page for page in GUIDES if blocks(page, "python fragment")])
-def test_fragments_are_python(page):
-    """Pieces of a file that can't run by themselves."""
-    for body in blocks(page, "python fragment"):
-        ast.parse(body)
+def test_recipes_are_python():
+    """Their blocks are files and pieces of files; other tests carry them out."""
+    for page in RECIPES:
+        for body in blocks(page, "python"):
+            ast.parse(textwrap.dedent(body))
 
 
 # ----------------------------------------------------------------------------------------------------------- commands
