@@ -119,7 +119,7 @@ def test_commands_exist(page):
             check_fit(words[1:])
             continue
         command = [words[0]]
-        if len(words) > 1 and words[1] in ("inspect", "convert", "synthetic", "info", "list"):
+        if len(words) > 1 and words[1] in ("inspect", "convert", "synthetic", "formats", "info", "list"):
             command.append(words[1])
         if words[0] == "bench" and len(words) > 1 and words[1] in ("step", "backbones", "loader", "lossnet"):
             command.append(words[1])
