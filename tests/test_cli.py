@@ -1,24 +1,32 @@
 """The structloss command: help, exit codes, one-line errors, and the demo's folder."""
 
+import argparse
 import importlib
 import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import structloss
+from structloss import cli
 from structloss.cli import main
+from structloss.commands import _parser as parser_module
 from structloss.commands.demo import FILES, DemoSettings
 from structloss.errors import MissingDependencyError, needs_extra
 
+COMMANDS = (
+    *("demo", "fit", "validate", "test", "ablate", "report", "energy", "predict", "data", "backbones", "backends"),
+    "bench",
+)
 QUICK = ["--steps", "2", "--window", "9", "--batch-size", "4"]
 
 
 @pytest.mark.parametrize(
-    "arguments", [(), ("demo",), ("backbones",), ("backbones", "convert"), ("backends",)], ids=" ".join
+    "arguments", [(), *((name,) for name in COMMANDS), ("backbones", "convert"), ("data", "convert")], ids=" ".join
 )
 def test_help(arguments, capsys):
     with pytest.raises(SystemExit) as stopped:
@@ -28,20 +36,94 @@ def test_help(arguments, capsys):
     assert "usage: structloss" in text
     if len(arguments) < 2:
         assert "examples:" in text
+    if not arguments:
+        assert all(f"\n    {name} " in text or f"\n    {name}\n" in text for name in COMMANDS)
+
+
+def test_commands_are_the_files_of_their_folder():
+    folder = Path(structloss.__file__).parent / "commands"
+    files = {path.stem for path in folder.glob("[!_]*.py")}
+    assert files - {"fit"} == {*COMMANDS} - {"fit", "validate", "test"}
+
+
+def test_a_command_is_a_file(tmp_path, monkeypatch, capsys):
+    """A made-up one is listed, has its help, runs, and its errors name its flags; nothing else is touched."""
+    (tmp_path / "greet.py").write_text("""
+from structloss.commands._parser import command, options, positive
+
+
+def add(commands):
+    parser = command(commands, "greet", "say hello", "  structloss greet --times 2\\n")
+    parser.add_argument("name")
+    parser.add_argument("--times", type=positive, default=1, dest="repeats")
+    parser.set_defaults(run=lambda arguments: greet(**options(arguments)))
+
+
+def greet(name, repeats):
+    from structloss.errors import ArgumentError
+
+    if repeats > 9:
+        raise ArgumentError(f"repeats is {repeats}, expected at most 9.")
+    print(f"hello {name}\\n" * repeats, end="")
+    return 3 if name == "nobody" else None
+""")
+    package = importlib.import_module("structloss.commands")
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "structloss.commands.greet", raising=False)
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    out = capsys.readouterr().out
+    assert "\n    greet     say hello\n" in out and out.index("backends") < out.index("greet")
+    with pytest.raises(SystemExit):
+        main(["greet", "--help"])
+    assert "Say hello." in capsys.readouterr().out
+    assert main(["greet", "you", "--times", "2"]) == 0
+    assert capsys.readouterr().out == "hello you\nhello you\n"
+    assert main(["greet", "nobody"]) == 3
+    assert main(["greet", "you", "--times", "10"]) == 1
+    assert capsys.readouterr().err == "structloss: error: --times is 10, expected at most 9.\n"
+    monkeypatch.delattr(package, "greet", raising=False)
+    sys.modules.pop("structloss.commands.greet", None)
 
 
 @pytest.mark.parametrize("name", ["fit", "test"])
-def test_help_of_the_lightning_commands(name, tmp_path, commands):
-    done = commands.run(tmp_path, name, "--help")
+def test_help_of_the_lightning_commands(name, capsys):
+    """Ours first, in two screens; all of it when asked for."""
+    with pytest.raises(SystemExit) as stopped:
+        main([name, "--config", "repose-tiny", "-h"])
+    assert stopped.value.code == 0
+    ours = capsys.readouterr().out
+    assert "examples:" in ours and f"structloss {name}" in ours and "repose-tiny" in ours
+    assert ours.count("\n") <= 80 and "--help-all" in ours
+    assert ("--fresh" in ours) == (name == "fit")
+
+
+def test_the_whole_help_of_a_lightning_command(tmp_path, commands):
+    done = commands.run(tmp_path, "fit", "--help-all")
     assert done.returncode == 0, done.stderr
-    assert "examples:" in done.stdout and f"structloss {name}" in done.stdout
-    assert "repose-tiny" in done.stdout
+    assert "usage: structloss fit --config RECIPE" in done.stdout and "--trainer.detect_anomaly" in done.stdout
+    for flag in shown_flags("fit"):  # what the short help shows is there
+        ours = ("--help-all", "--debug", "--fresh", "--tensorboard", "--init-from", "--loss", "--model.learned.KEY")
+        assert flag in ours or f" {flag}" in done.stdout or f"{flag} " in done.stdout, flag
+
+
+def shown_flags(name):
+    parser = cli._parser()
+    chosen = parser_module.chosen(parser, argparse.Namespace(command=name))
+    return [flag for action in chosen._actions for flag in action.option_strings if flag.startswith("--")]
+
+
+@pytest.mark.parametrize("name", ["fit", "bench"])
+def test_a_short_help_takes_no_arguments_from_its_command(name):
+    """What follows is handed on in its order, whatever the short help knows."""
+    given = ["--config", "x", "-q", "--no-tests", "y z", "--csv=1", "--", "--version"]
+    assert cli._parser().parse_args([name, *given]).arguments == given
 
 
 @pytest.mark.parametrize("arguments", [(), ("step",)], ids=["bench", "bench step"])
 def test_bench_has_the_scripts_own_help(arguments, capsys):
     with pytest.raises(SystemExit) as stopped:
-        main(["bench", *arguments, "--help"])
+        main(["bench", *(arguments or ["--help-all"]), *(["--help"] if arguments else [])])
     assert stopped.value.code == 0
     text = capsys.readouterr().out
     name = " ".join(("structloss bench", *arguments))
@@ -79,7 +161,7 @@ def test_backbones_and_backends(capsys):
     assert main(["backbones", "list"]) == 0
     listed = capsys.readouterr().out
     assert all(name in listed for name in structloss.backbones.names())
-    assert "44.3 cpn" in listed and "40.1* cpn" in listed and "3DHP 23.1 gt2d" in listed and "H3WB 125.4" in listed
+    assert "44.3 cpn" in listed and "40.1" not in listed and "3DHP 23.1 gt2d" in listed and "H3WB 125.4" in listed
     assert main(["backbones"]) == 0 and capsys.readouterr().out == listed
     assert main(["backbones", "info", "repose"]) == 0
     assert "repose-h36m" in capsys.readouterr().out
@@ -92,10 +174,10 @@ def test_backbones_and_backends(capsys):
     [
         (["demo", "--backbone", "repose-tin"], "unknown backbone 'repose-tin': did you mean 'repose-tiny'"),
         (["demo", "--backbone", "videopose3d-27"], "expected one that predicts the 17 joints in every frame"),
-        (["demo", "--backbone", "mixste-81"], "window is 27, expected 81 frames for mixste-81."),
+        (["demo", "--backbone", "mixste-81"], "--window is 27, expected 81 frames for mixste-81."),
         (["demo", "--data", "nowhere.npz"], "data file nowhere.npz does not exist."),
-        (["demo", "--lambda-s", "0", "--lambda-t", "0"], "lambda_s and lambda_t are both 0"),
-        (["demo", "--steps", "1"], "steps is 1, expected at least 2."),
+        (["demo", "--lambda-s", "0", "--lambda-t", "0"], "--lambda-s and --lambda-t are both 0"),
+        (["demo", "--steps", "1"], "--steps is 1, expected at least 2."),
         (["backbones", "info", "motionbrt"], "unknown backbone 'motionbrt': did you mean"),
         (["backbones", "convert", "nowhere.pth", "x.safetensors", "--model", "motionbert-lite"], "nowhere.pth"),
         (["fit", "--config", "repose-tyny"], "unknown recipe 'repose-tyny': did you mean 'repose-tiny'"),

@@ -465,7 +465,7 @@ def test_the_command_on_published_weights_and_single_files(alphapose, tmp_path, 
     command += ["--variant", "demo", "--device", "cpu", "--batch-size", 3, "--layout", "coco"]
     assert main(list(map(str, command))) == 0
     assert all(file.is_file() for file in files)
-    assert "30 frames per second are assumed" in capsys.readouterr().out
+    assert "30 frames per second are assumed; set --fps\n" in capsys.readouterr().out
     with np.load(files[0]) as content:
         meta = json.loads(str(content["meta"]))
     assert meta["input_variant"] == "demo" and meta["flip"] is False and meta["weights"] == "w.safetensors"
@@ -474,14 +474,18 @@ def test_the_command_on_published_weights_and_single_files(alphapose, tmp_path, 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "nothing is to be written"),
-        (["--video", "mp4"], "video is 'mp4' without out"),
-        (["--npz", "a.txt"], "npz is 'a.txt', expected a name that ends in .npz"),
+        ([], "nothing is to be written, expected a folder for --out, or a file for --npz, --bvh or --video."),
+        (["--video", "mp4"], "--video is 'mp4' without --out"),
+        (["--npz", "a.txt"], "--npz is 'a.txt', expected a name that ends in .npz"),
         (["--video", "a.avi"], "expected a name that ends in .mp4 or .gif"),
-        (["--bvh", "a.bvh", "--person", "all"], "has 2 tracks, expected one for bvh"),
-        (["--out", "results.json"], "out is 'results.json', a file"),
+        (
+            ["--bvh", "a.bvh", "--person", "all"],
+            "has 2 tracks, expected one for --bvh; give --out, a folder, or choose one with --person.",
+        ),
+        (["--out", "results.json"], "--out is 'results.json', a file"),
         (["--out", "o", "--person", "9"], "has no person 9"),
-        (["--out", "o"], "doesn't say how large its images are"),
+        (["--out", "o"], "doesn't say how large its images are, expected --image-size, in pixels."),
+        (["--out", "o", "--fps", "-1"], "--fps is -1.0, expected a positive number"),
         (["--out", "o", "--image-size", "9", "9", "--layout", "halpe26"], "has 17 keypoints per person, expected 26"),
         (["--npz", "/proc/none/a.npz", "--image-size", "900", "900"], "/proc/none/a.npz can't be written"),
     ],
@@ -492,6 +496,14 @@ def test_errors_of_the_command(checkpoint, alphapose, monkeypatch, capsys, optio
     error = capsys.readouterr().err
     assert error.startswith("structloss: error: ") and message in error and error.count("\n") == 1
     assert os.listdir() == ["results.json"] or options[:2] == ["--out", "o"]
+
+
+@pytest.mark.parametrize(
+    "network", [[], ["--ckpt", "a", "--backbone", "b"], ["--backbone", "repose-tiny"], ["--weights", "w"]]
+)
+def test_the_command_needs_one_network(network, capsys):
+    assert main(["predict", "results.json", "--out", "o", *network]) == 1
+    assert capsys.readouterr().err == "structloss: error: expected either --ckpt, or --backbone with --weights.\n"
 
 
 def test_a_missing_encoder_is_found_out_before_predicting(checkpoint, alphapose, monkeypatch, capsys):

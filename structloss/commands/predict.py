@@ -130,6 +130,10 @@ def run_predict(settings: PredictSettings, flags: Mapping[str, str] | None = Non
     from ..harness.predict import load_lifter, predict
 
     check_choice("device", settings.device, DEVICES)
+    if (settings.ckpt is None) == (settings.backbone is None) or (settings.backbone is None) != (
+        settings.weights is None
+    ):
+        raise ArgumentError("expected either --ckpt, or --backbone with --weights.")
     tracks = read_keypoints(
         settings.input, layout=settings.layout, image_size=settings.image_size, person=settings.person, fps=settings.fps
     )
@@ -181,8 +185,8 @@ def _outputs(settings: PredictSettings, tracks: Sequence[Keypoints]) -> list[dic
             raise ArgumentError(f"--{kind} is {name!r}, expected a name that ends in {' or '.join(endings[kind])}.")
     if named and len(tracks) > 1:
         raise DataError(
-            f"{settings.input} has {len(tracks)} tracks, expected one for --{' and --'.join(named)}; give --out, a folder, "
-            "or choose one with --person."
+            f"{settings.input} has {len(tracks)} tracks, expected one for --{' and --'.join(named)}; give --out, a "
+            "folder, or choose one with --person."
         )
     folder = Path(settings.out) if settings.out else None
     if folder is not None and folder.exists() and not folder.is_dir():
