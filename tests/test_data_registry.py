@@ -99,7 +99,7 @@ def test_a_new_format_is_one_file(added, walk, tmp_path, capsys):
     assert report.kind == "clips" and report.frames == 20
 
     written = convert_data(path, tmp_path / "a.npz", unit=0.01)
-    assert written.content == "1 clips, 20 frames at 25 fps"
+    assert written.content == "1 clip, 20 frames at 25 fps"
     assert load_archive(tmp_path / "a.npz")[1]["source"] == "walk.steps (steps)"
     assert main(["data", "convert", str(path), str(tmp_path / "a.poses"), "--unit", "0.01", "--views", "1"]) == 0
     assert open_store(tmp_path / "a.poses").frames == 20

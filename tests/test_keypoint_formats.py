@@ -218,7 +218,7 @@ def test_videopose3d_layouts_and_damage(tmp_path):
         ({"S1": {"Posing": 3}}, {}, "positions_2d['S1']['Posing']"),
         ([1], {}, "positions_2d of"),
         ({}, {}, "has no arrays"),
-        ({"S1": {"Posing": [points() * np.nan]}}, {"layout_name": "coco"}, "no keypoint of a confidence above 0"),
+        ({"S1": {"Posing": [points() * np.nan]}}, {"layout_name": "coco"}, "no keypoint with a confidence above 0"),
     ):
         videopose3d(path, positions, **metadata)
         assert expected in complains(DataError, read_keypoints, path)
@@ -261,7 +261,7 @@ def test_bare_arrays(tmp_path):
 
 def test_bare_arrays_that_cannot_be_told(tmp_path):
     for array, expected in (
-        (points(), "doesn't say which, expected the layout to be given: one of h36m, coco, mpi_inf_3dhp, posetrack"),
+        (points(), "doesn't say which; set layout, one of h36m, coco, mpi_inf_3dhp, posetrack"),
         (points(joints=4), "has 4 keypoints and doesn't say which"),
         (points()[0], "float64 of shape [17, 3], expected numbers [T, J, 2]"),
         (np.zeros((0, 26, 2)), "shape [0, 26, 2]"),
@@ -484,7 +484,7 @@ def test_broken_openpose_folders(tmp_path):
     (folder / "clip_000000000001_keypoints.json").write_text("{}")
     assert "has no list 'people'" in complains(DataError, read_keypoints, folder)
     folder = openpose(tmp_path / "zero", {0: [np.zeros((25, 3))]})
-    assert "no keypoint of a confidence above 0" in complains(DataError, read_keypoints, folder)
+    assert "no keypoint with a confidence above 0" in complains(DataError, read_keypoints, folder)
 
 
 # -------------------------------------------------------------------------------------------------------- the track

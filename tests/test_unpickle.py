@@ -296,18 +296,18 @@ def header(shape, descr="<f8", fortran=False):
 
 
 BAD_NPZ = {
-    "ten terabytes": (header((1250, 1000, 1000, 1000)), bytes(80), "tells of 10000000000000 bytes"),
+    "ten terabytes": (header((1250, 1000, 1000, 1000)), bytes(80), "describes 10000000000000 bytes"),
     "overflow": (header((2**40, 2**40)), bytes(80), "bytes"),
-    "too short": (header((10,)), bytes(72), "tells of 80 bytes, the file holds 72"),
-    "too long": (header((10,)), bytes(88), "tells of 80 bytes"),
+    "too short": (header((10,)), bytes(72), "describes 80 bytes, the file holds 72"),
+    "too long": (header((10,)), bytes(88), "describes 80 bytes"),
     "negative": (header((-1,)), b"", "cannot be read"),
     "code": (b"__import__('os').system('true')", b"", "cannot be read"),
     "dtype": (header((1,), "zz"), b"", "cannot be read"),
     "fields with objects": (header((1,), [("a", "O"), ("b", "f8")]), bytes(16), "expected plain numbers"),
     "objects that are none": (header((1,), "|O"), bytes(8), "cannot be read|damaged"),
-    "objects of another shape": (header((2,), "|O"), pickle.dumps(np.array([1, None, 2], object)), "header tells"),
-    "numbers for objects": (header((2,), "|O"), pickle.dumps(np.arange(2.0)), "header tells"),
-    "list for an array": (header((2,), "|O"), pickle.dumps([1, 2]), "header tells"),
+    "objects of another shape": (header((2,), "|O"), pickle.dumps(np.array([1, None, 2], object)), "header describes"),
+    "numbers for objects": (header((2,), "|O"), pickle.dumps(np.arange(2.0)), "header describes"),
+    "list for an array": (header((2,), "|O"), pickle.dumps([1, 2]), "header describes"),
     "trap": (header((), "|O"), pickle.dumps(Call(os.system, "true")), r"refers to posix\.system"),
 }
 
@@ -328,7 +328,7 @@ def test_a_zip_bomb_takes_no_memory(tmp_path):
     path = npz(tmp_path / "bomb.npz", header((claimed - start,), "|u1"), bytes(4096), compression=zipfile.ZIP_DEFLATED)
     data = bytearray(path.read_bytes())
     struct.pack_into("<I", data, data.rfind(b"PK\x01\x02") + 24, claimed)
-    with pytest.raises(DataError, match=f"tells of {claimed - start} bytes, the file holds [0-9]{{2}}\\."):
+    with pytest.raises(DataError, match=f"describes {claimed - start} bytes, the file holds [0-9]{{2}}\\."):
         load_npz_objects(put(path, bytes(data)))
 
 

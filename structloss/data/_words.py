@@ -1,10 +1,10 @@
-"""Lists of names in messages."""
+"""Names and numbers in messages."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["some"]
+__all__ = ["count", "some"]
 
 
 def some(names: Iterable[object], most: int = 8) -> str:
@@ -12,3 +12,8 @@ def some(names: Iterable[object], most: int = 8) -> str:
     listed = [str(name) for name in names]
     more = f" and {len(listed) - most} more" if len(listed) > most else ""
     return ", ".join(listed[:most]) + more
+
+
+def count(number: int, noun: str) -> str:
+    """A number of things: "1 clip", "2 clips"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

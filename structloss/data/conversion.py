@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ArgumentError, DataError, StructlossError
+from ._words import count
 from .archive import save_archive
 from .clips import Clip
 from .formats.detect import recognise
@@ -162,7 +163,7 @@ def _write_clips(
         target.parent.mkdir(parents=True, exist_ok=True)
         save_archive(target, clips, meta)
     frames = sum(map(len, clips))
-    return Written(target, f"{len(clips)} clips, {frames} frames at {clips[0].fps:g} fps")
+    return Written(target, f"{count(len(clips), 'clip')}, {count(frames, 'frame')} at {clips[0].fps:g} fps")
 
 
 def _write_store(store: PoseStore, target: Path, overwrite: bool) -> Written:
@@ -171,8 +172,8 @@ def _write_store(store: PoseStore, target: Path, overwrite: bool) -> Written:
     notes = list(store.source.get("notes", []))
     if missing := store.source.get("missing"):
         notes.append(f"{missing['keypoints']} keypoints and {missing['joints']} joints of poses are missing")
-    content = f"{len(store.motions)} motions in {len(store.views)} views, {store.frames} frames"
-    return Written(target, content, tuple(notes))
+    views = f"{count(len(store.motions), 'motion')} in {count(len(store.views), 'view')}"
+    return Written(target, f"{views}, {count(store.frames, 'frame')}", tuple(notes))
 
 
 @contextmanager

@@ -122,7 +122,7 @@ class Cut:
             if self.short_clips == "error":
                 raise DataError(
                     f"clip {called!r} has {frames} frames, fewer than the window of {window}; choose a shorter window, "
-                    "or short_clips 'pad' or 'skip'."
+                    "or set short_clips to 'pad' or 'skip'."
                 )
             return np.zeros(1 if self.short_clips == "pad" else 0, dtype=np.int64), 0
         starts = np.arange(0, frames - window + 1, self.step)

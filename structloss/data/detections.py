@@ -132,7 +132,7 @@ def simulate_detections(
     memory = 0.25 * fps
     occluded = occlusion(camera_points)
     # A detector works on a crop of the person, so its error in pixels grows with the person's size in them.
-    scale = np.float32(camera.focal[0] / 229) / camera_points[:, :1, 2]  # [T, 1]; 229 px a metre is 5 m away
+    scale = np.float32(camera.focal[0] / 229) / camera_points[:, :1, 2]  # [T, 1]; 229 px per metre is 5 m away
     growth = 1 + hidden * occluded
     error = drift * growth[..., None] * _ar1(rng, (frames, 17, 2), memory)
     error += jitter * np.sqrt(growth)[..., None] * rng.standard_normal((frames, 17, 2), dtype=np.float32)

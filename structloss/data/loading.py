@@ -1,4 +1,4 @@
-"""Loaders of windows: whole batches at once, in an order that a resumed run takes up where it was left."""
+"""Loaders of windows: whole batches at once, in an order that a resumed run continues."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def _as_it_is(batch: dict[str, Tensor]) -> dict[str, Tensor]:
 def window_loader(
     windows: PoseWindows, batch_size: int, sampler: DistributedSampler, *, workers: int = 0, **options: Any
 ) -> DataLoader[dict[str, Tensor]]:
-    """A DataLoader whose batches :meth:`PoseWindows.batch` makes: a gather a key, no sample by sample."""
+    """A DataLoader whose batches :meth:`PoseWindows.batch` makes: one gather per key, rather than sample by sample."""
     collate: Callable[[Any], Any] = Packed.of if workers else _as_it_is
     return (_PackedLoader if workers else DataLoader)(
         _Batches(windows),

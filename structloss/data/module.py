@@ -51,7 +51,7 @@ class MotionDataModule(LightningDataModule):
             "centred" (VideoPose3D) or "chunks" (MixSTE).
         context: frames at both ends of a window that are input only, see
             :class:`~structloss.data.windows.PoseWindows`.
-        frame_step: take every so manieth frame into a "centred" window.
+        frame_step: take every n-th frame into a "centred" window.
         mirrored: train on every window and on its mirror image; mirroring at random is the lifting module's.
         skeleton: joint order: "h36m" or "mpi_inf_3dhp".
         batch_size: training windows per batch and process.
@@ -262,7 +262,7 @@ class MotionDataModule(LightningDataModule):
         return {"epoch": trainer.current_epoch, "batches": batches}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Begin where :meth:`state_dict` was taken."""
+        """Restore what :meth:`state_dict` returned: the next epoch goes through what is left of that one."""
         self._resumed = state_dict["epoch"], state_dict["batches"]
 
     @property

@@ -40,11 +40,11 @@ def observe(
     """Put cameras around each clip, detect the joints in 2D, and keep both.
 
     Args:
-        clips: what to look at; keys must differ.
+        clips: what the cameras see; keys must differ.
         split: "train" or "test"; decides on the default cameras.
         cameras: `cameras(clip index, clip)` or one sequence per clip. Default: the four Human3.6M cameras of a subject;
             training subjects cycle through the rigs of S1, S5, S6, S7, S8, test subjects through S9, S11.
-        views: use the first so many cameras of each clip; None for all.
+        views: number of cameras of each clip, the first ones; None for all.
         detections: "simulated" (see :mod:`~structloss.data.detections`; seen through the distorting lens), or "exact":
             the pinhole image of the pose with confidence 1, the published "ground-truth 2D".
         seed: of the simulated detections. They depend on it, the clip's subject and name, and the view only.

@@ -1,6 +1,6 @@
 """Pose stores: what cameras saw, as arrays that are mapped from disk rather than read.
 
-A store is a folder: `meta.json` and one `.npy` file an array. Opening it reads the JSON and maps the arrays: no time,
+A store is a folder: `meta.json` and one `.npy` file per array. Opening it reads the JSON and maps the arrays: no time,
 no memory for the data, and worker processes share one copy in the page cache. Nothing is unpickled.
 """
 
@@ -205,7 +205,7 @@ def save_store(store: PoseStore, path: str | os.PathLike[str], *, overwrite: boo
 
     Args:
         store: what to write; frames that no view has are left out.
-        path: folder to write; customarily ends in :data:`SUFFIX`.
+        path: folder to write; by convention ends in :data:`SUFFIX`.
         overwrite: replace a store that is there.
 
     Returns:

@@ -28,7 +28,7 @@ class PoseWindows(Dataset[dict[str, Tensor]]):
     Training data are cut by `sampling`:
 
     - `"windows"` (MotionBERT): windows start every `stride` frames; a tail shorter than a window is dropped.
-    - `"centred"` (VideoPose3D and other networks of one pose a window): a window around every `stride`-th frame, the
+    - `"centred"` (VideoPose3D and other networks of one pose per window): a window around every `stride`-th frame, the
       view's first and last frames repeated beyond its ends.
     - `"chunks"` (MixSTE): ceil(frames / window) windows side by side, centred on the view, ends repeated likewise.
 
@@ -60,10 +60,10 @@ class PoseWindows(Dataset[dict[str, Tensor]]):
         stride: frames between window starts, at most `window`; None is window // 3 for training and `window` for test,
             1 for "centred". "chunks" has none.
         sampling: one of :data:`SAMPLINGS`.
-        context: so many frames at both ends of a window are input only: windows are cut as if they were shorter by
-            them, then grow by them, over a view's ends by repeating the end frames. For networks of one pose a window
+        context: frames at both ends of a window that are input only: windows are cut as if they were shorter by
+            them, then grow by them, over a view's ends by repeating the end frames. For networks of one pose per window
             that train on several in a row (VideoPose3D's chunks): half of the receptive field.
-        frame_step: take every so manieth frame into a "centred" window, which then spans more time.
+        frame_step: take every n-th frame into a "centred" window, which then spans more time.
         mirrored: have every window twice, as it is and mirrored, as VideoPose3D and its successors train.
         target: one of :data:`~structloss.data.image_space.TARGETS`.
         short_clips: views shorter than the window: "pad", "skip" or "error".
@@ -192,7 +192,7 @@ class PoseWindows(Dataset[dict[str, Tensor]]):
         return sample
 
     def _weight(self, wanted: np.ndarray, where: np.ndarray, frames: np.ndarray, fresh: np.ndarray) -> Tensor:
-        """`[B, T, J]` weights of windows whose frames are `wanted` `[B, T]`, in views of so many frames."""
+        """`[B, T, J]` weights of windows whose frames are `wanted` `[B, T]`, in views of `frames` `[B]` frames."""
         if self.store.weight is None:
             weight = torch.ones(*wanted.shape, self.skeleton.num_joints)
         else:

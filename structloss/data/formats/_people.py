@@ -151,7 +151,7 @@ def array_track(
         layout = layout_of_size(array.shape[1])
         if layout is None:
             raise DataError(
-                f"{path} doesn't say what its {array.shape[1]} keypoints are, expected the layout to be given."
+                f"{path} doesn't say what its {array.shape[1]} keypoints are; set layout, one of {', '.join(LAYOUTS)}."
             )
     if LAYOUTS[layout].size != array.shape[1]:
         raise DataError(
@@ -171,7 +171,7 @@ def as_track(
     """A track from `[T, J, 3]` whose missing keypoints are NaN or of confidence 0."""
     seen = np.isfinite(keypoints).all(-1) & (keypoints[..., 2] > 0)
     if not seen.any():
-        raise DataError(f"{name!r} of {path} has no keypoint of a confidence above 0 in any frame.")
+        raise DataError(f"{name!r} of {path} has no keypoint with a confidence above 0 in any frame.")
     edges = np.flatnonzero(np.diff(np.concatenate([[True], seen.any(1), [True]]).astype(int)))
     full = fill(keypoints, LAYOUTS[layout].mirror)
     gaps = tuple((int(a), int(b)) for a, b in edges.reshape(-1, 2))

@@ -173,7 +173,7 @@ def _starts_with_rest(motion: BvhMotion) -> bool:
 def parse_bvh(path: str | os.PathLike[str]) -> BvhMotion:
     """Read a BVH file as it is.
 
-    Tokens count, not lines: tabs, CR LF, several items a line and a missing final newline are all read. Channels may
+    Tokens count, not lines: tabs, CR LF, several items per line and a missing final newline are all read. Channels may
     come in any order and number.
 
     Raises:

@@ -33,7 +33,7 @@ class C3dMarkers:
     """The markers of a C3D file.
 
     Attributes:
-        labels: one a marker.
+        labels: one per marker.
         points: float64 `[T, M, 3]`, file units and axes; NaN where a marker was not seen.
         fps: frames per second.
         units: as the file says, or "mm" where it doesn't.
@@ -112,7 +112,9 @@ def _read(
     recorded = parse_c3d(path)
     joint_map, rows = choose_map(path, recorded.labels, joints, ("cmu-markers", "plug-in-gait"), "marker", argument)
     if scale is None and recorded.units.lower() not in _UNITS:
-        raise DataError(f"{path} has the units {recorded.units!r}, expected {', '.join(_UNITS)}; set scale.")
+        raise DataError(
+            f"{path} has the units {recorded.units!r}, expected {', '.join(_UNITS)}; set scale, the metres per unit."
+        )
     rate = recorded.fps if fps is None else fps
     first, end = (0, len(recorded.points)) if frames is None else frames
     if not 0 <= first < end <= len(recorded.points):

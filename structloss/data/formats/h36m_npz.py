@@ -49,7 +49,7 @@ def read_h36m_npz(
         progress: show a progress bar on a terminal.
 
     Returns:
-        Skeleton "h36m", 50 frames per second, a view a camera; poses absolute.
+        Skeleton "h36m", 50 frames per second, one view per camera; poses absolute.
 
     Raises:
         MissingFileError: a file does not exist, or several 2D files to choose from.
@@ -121,7 +121,7 @@ def _keypoints_file(path: Path, keypoints: str | os.PathLike[str] | None) -> Pat
     if file.suffix == ".npz" or os.sep in str(keypoints):
         return existing(file, "2D keypoints of Human3.6M")
     raise MissingFileError(
-        f"{beside} does not exist, expected keypoints by the NAME of a file there ({names}) or a file."
+        f"{beside} does not exist; choose keypoints by the NAME of a file there ({names}) or give a file."
     )
 
 

@@ -39,7 +39,7 @@ class Split:
     """One half of the pickle, N frames of all videos in a row.
 
     Attributes:
-        views: a view a video, with `start` and `frames` in the arrays.
+        views: one view per video, with `start` and `frames` in the arrays.
         keypoints: `[N, 17, 2]`, pixels; confidence `[N, 17]` or None.
         target: `[N, 17, 3]`, image space, pixels.
         factor: `[N]` mm per pixel and pose `[N, 17, 3]` mm; None in the training half.
@@ -86,7 +86,7 @@ def read_h36m_pickle(path: str | os.PathLike[str], *, progress: bool = False) ->
         progress: show a progress bar on a terminal.
 
     Returns:
-        Skeleton "h36m", 50 frames per second, a view a video: subject and motion from `source`
+        Skeleton "h36m", 50 frames per second, one view per video: subject and motion from `source`
         (`s_09_act_05_subact_02_ca_01` is "S9" and "s_09_act_05_subact_02").
 
     Raises:
@@ -135,10 +135,10 @@ def read_split(content: object, what: str, *, scored: bool) -> Split:
 
 
 def _column(content: object, key: str, what: str, frames: int) -> np.ndarray:
-    """One word or number a frame."""
+    """One word or number per frame."""
     values = np.asarray(member(content, key, what))
     if values.shape != (frames,):
-        raise DataError(f"{key} in {what} has shape {list(values.shape)}, expected [{frames}], one a frame.")
+        raise DataError(f"{key} in {what} has shape {list(values.shape)}, expected [{frames}], one per frame.")
     if values.dtype.kind == "S":
         values = np.char.decode(values, "latin1")
     return values

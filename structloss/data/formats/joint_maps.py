@@ -92,7 +92,7 @@ _MAPS = (
         {"Hip": ("lhipjoint", "rhipjoint"), "Spine": "lowerback", "Thorax": "thorax", "Neck/Nose": "upperneck",
          "Head": "head"},
     ),
-    # Markers lie on the skin: front and back of waist, chest and head are averaged, limbs have one marker a joint.
+    # Markers lie on the skin: front and back of waist, chest and head are averaged, limbs have one marker per joint.
     _map(
         "cmu-markers", 0.001, "L", "R",
         {"*Hip": ("*FWT", "*BWT"), "*Knee": "*KNE", "*Foot": "*ANK", "*Shoulder": "*SHO", "*Elbow": "*ELB",

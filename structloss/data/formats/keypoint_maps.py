@@ -1,12 +1,12 @@
 """Keypoint layouts of 2D detectors and annotations, and their way to the 17 joints of Human3.6M.
 
-Detectors don't agree with Human3.6M on the joints of trunk and head, which have to be made. There are two customs, a
-few centimetres apart at spine, thorax, neck and head, and a network must be fed the one that it was trained with:
+Detectors don't agree with Human3.6M on the joints of trunk and head, which have to be made. There are two conventions,
+a few centimetres apart at spine, thorax, neck and head, and a network must be fed the one that it was trained with:
 
 - `"motionbert"`: midpoints, the pelvis between the hips, the thorax between the shoulders, or the detector's own.
 - `"demo"`: that of the MHFormer and MotionAGFormer demos.
 
-Where a layout has joints that the other custom does without (Halpe-26), "demo" uses its COCO part only.
+Where a layout has joints that the other convention does without (Halpe-26), "demo" uses its COCO part only.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Layout:
 
     @property
     def variants(self) -> tuple[str, ...]:
-        """Names of the customs that this layout can follow, the default first."""
+        """Names of the conventions that this layout can follow, the default first."""
         through = () if self.skeleton is None else skeletons.conversions().get((self.skeleton, "h36m"), ("exact",))
         return tuple(dict.fromkeys([*(name for name, _ in self.recipes), *through]))
 
@@ -87,7 +87,7 @@ LAYOUTS = {entry.name: entry for entry in _LAYOUTS}
 
 
 def layout_of_size(size: int) -> str | None:
-    """The layout with so many keypoints, where there is only one that detectors use; None for 17 and unknown sizes."""
+    """The layout of `size` keypoints, where there is only one that detectors use; None for 17 and unknown sizes."""
     found = [entry.name for entry in _LAYOUTS if entry.size == size]
     return found[0] if len(found) == 1 else None
 
@@ -105,7 +105,7 @@ def keypoints_to_h36m(keypoints: np.ndarray, layout: str, variant: str | None = 
 
     Raises:
         UnknownNameError: unknown layout.
-        ArgumentError: another number of keypoints, or a custom that the layout cannot follow.
+        ArgumentError: another number of keypoints, or a convention that the layout cannot follow.
     """
     entry = LAYOUTS[check_name("layout", layout, LAYOUTS)]
     if keypoints.ndim < 2 or keypoints.shape[-2:] != (entry.size, 3):
@@ -117,7 +117,7 @@ def keypoints_to_h36m(keypoints: np.ndarray, layout: str, variant: str | None = 
         raise ArgumentError(
             f"variant is {variant!r}, expected {' or '.join(map(repr, entry.variants))} for {layout!r}."
         )
-    if variant not in entry.variants:  # a layout that can follow one custom only
+    if variant not in entry.variants:  # a layout that can follow one convention only
         variant = entry.variants[0]
     rows = dict(entry.recipes).get(variant)
     if rows is None:

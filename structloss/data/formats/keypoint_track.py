@@ -48,13 +48,12 @@ class Keypoints:
         if keypoints.ndim != 3 or keypoints.shape[2] != 2 or 0 in keypoints.shape:
             raise ArgumentError(f"keypoints has shape {list(keypoints.shape)}, expected [T, J, 2] with T, J >= 1.")
         if confidence.shape != keypoints.shape[:2]:
-            raise ArgumentError(
-                f"confidence has shape {list(confidence.shape)}, expected {list(keypoints.shape[:2])}, one a keypoint."
-            )
+            expected = f"expected {list(keypoints.shape[:2])}, one per keypoint"
+            raise ArgumentError(f"confidence has shape {list(confidence.shape)}, {expected}.")
         if not np.isfinite(keypoints).all():
             raise ArgumentError(f"keypoints of {self.name!r} has NaN or infinite values, expected finite pixels.")
         if not ((confidence >= 0) & (confidence <= 1)).all():
-            raise ArgumentError(f"confidence of {self.name!r} has values outside of 0 to 1.")
+            raise ArgumentError(f"confidence of {self.name!r} has values outside of 0 to 1, expected none.")
         for argument, value in (("width", self.width), ("height", self.height), ("fps", self.fps)):
             if value is not None:
                 positive(argument, value)
@@ -68,11 +67,11 @@ class Keypoints:
         """The same person in the 17 joints of Human3.6M.
 
         Args:
-            variant: "motionbert" or "demo", the custom that the network was trained with; None is the layout's default.
-                See :mod:`~structloss.data.formats.keypoint_maps`.
+            variant: "motionbert" or "demo", the convention that the network was trained with; None is the layout's
+                default. See :mod:`~structloss.data.formats.keypoint_maps`.
 
         Raises:
-            ArgumentError: a custom that the layout can't follow.
+            ArgumentError: a convention that the layout can't follow.
         """
         joined = np.concatenate([self.keypoints, self.confidence[..., None]], axis=-1)
         made = keypoints_to_h36m(joined, self.skeleton, variant)

@@ -31,8 +31,8 @@ def read_keypoints(
     - `.npz` or `.npy` with an array `[T, J, 2]` or `[T, J, 3]` (x, y, confidence), or `[N, T, J, ...]`; in an npz it
       is the only one or called `keypoints`, with `confidence`, `fps`, `width` and `height` beside it if known.
     - `.json` of COCO: annotations of images (a track of one frame each), or with track identities (PoseTrack).
-    - `.json` results of AlphaPose, or of other detectors that write COCO's result lists: one track a person.
-    - a folder of OpenPose's `*_keypoints.json`, a file a frame.
+    - `.json` results of AlphaPose, or of other detectors that write COCO's result lists: one track per person.
+    - a folder of OpenPose's `*_keypoints.json`, one file per frame.
 
     People are told apart by the identities that the file gives, or else by the overlap of their boxes from frame to
     frame. Frames and keypoints without a detection are interpolated and have confidence 0; COCO's "labelled, not
@@ -44,7 +44,7 @@ def read_keypoints(
         image_size: (width, height) in pixels, where the file doesn't say or is wrong.
         person: whom to take in every video or image: "longest" (the most detections, then the largest), "largest" (by
             the mean area of the box), "all", or a track's number: the identity in the file, else the order of first
-            appearance. NumPy files hold a person an array: all are taken, or the one with this number.
+            appearance. NumPy files hold one person per array: all are taken, or the one with this number.
         fps: frames per second, where the file doesn't say.
 
     Returns:

@@ -36,7 +36,7 @@ _COUNTS = (
     6416, 12430, 6502, 6081, 12488, 12283, 6171, 6675, 12820, 12312, 6188, 6145, 6239, 6320, 6468, 6054
 )  # fmt: skip
 FRAMES = {(f"S{1 + i // 2}", f"Seq{1 + i % 2}"): count for i, count in enumerate(_COUNTS)}
-"""Frames a camera of the training sequences, by subject and sequence."""
+"""Frames per camera of the training sequences, by subject and sequence."""
 
 _SIZES = {"TS5": (1920, 1080), "TS6": (1920, 1080)}
 _SQUARE = (2048, 2048)

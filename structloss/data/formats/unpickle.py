@@ -61,7 +61,7 @@ def _unpickle(file: Any, what: str) -> Any:
 def _finished(value: Any, done: dict[int, tuple[Any, Any]]) -> Any:
     """The value with plain arrays in place of those that were being filled.
 
-    Lists and dictionaries are changed in place. `done` holds what has been looked at, by identity, with what replaces
+    Lists and dictionaries are changed in place. `done` holds what has been visited, by identity, with what replaces
     it: contents may be shared, or go in circles.
     """
     if isinstance(value, (Call, Dtype)):
@@ -158,12 +158,12 @@ def _read_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) ->
                     raise ValueError(f"its dtype is {dtype}, expected plain numbers, text or objects")
                 array = _unpickle(file, what)
                 if not isinstance(array, np.ndarray) or array.shape != shape or array.dtype.kind != "O":
-                    raise ValueError("its content is not the array that its header tells of")
+                    raise ValueError("its content is not the array that its header describes")
                 return array.item() if shape == () else array
             size = math.prod(shape) * dtype.itemsize
             there = info.file_size - file.tell()
             if size != there or info.file_size > _DEFLATE_LIMIT * (info.compress_size + 1):
-                raise ValueError(f"its header tells of {size} bytes, the file holds {min(there, info.compress_size)}")
+                raise ValueError(f"its header describes {size} bytes, the file holds {min(there, info.compress_size)}")
             array = np.empty(shape, dtype, order="F" if fortran else "C")
             content = array.reshape(-1, order="A").view(np.uint8) if size else np.empty(0, np.uint8)
             if file.readinto(content.data) != size or file.read(1):

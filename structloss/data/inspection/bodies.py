@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from ...skeletons import get
+from .._words import count
 
 __all__ = ["BodyChecks"]
 
 _BENT = math.cos(math.radians(20))  # straighter knees have no side
 _TALL = (1.2, 2.1)  # metres, from the ankle along the bones to the top of the head
 _LEG = (0.6, 1.1)  # metres, thigh and shin, where there is no head top
-_FAST = 25.0  # metres a second; people in motion capture reach 12
+_FAST = 25.0  # metres per second; people in motion capture reach 12
 _REPEATED = 0.02  # share of frames that are exactly the ones before
 _SHORT = 0.1  # metres
 _UNSTEADY = 0.15  # deviation of a bone's length, and difference of left and right, over its mean
@@ -149,7 +150,7 @@ class BodyChecks:
             found.append(
                 f"the bone {names[parent]}-{names[child]} of {subjects[s]} changes its length by {unsteady[s, b]:.0%} "
                 f"({(unsteady > _UNSTEADY).any(0).sum()} of {len(self.bones)} bones by more than {_UNSTEADY:.0%}): the "
-                "joints' order may be another"
+                "joints may be in another order"
             )
         index = {bone: b for b, bone in enumerate(self.bones)}
         limbs = dict(self.skeleton.symmetric_groups)["limbs"]
@@ -175,12 +176,12 @@ class BodyChecks:
         repeats, total = (sum(n[k] for n in self._repeats.values()) for k in (0, 1))
         still = [name for name, (n, frames) in self._repeats.items() if n == frames - 1]
         if still:
-            found.append(f"{len(still)} sequences stand still in all frames, the first is {still[0]}")
+            found.append(f"nothing moves in {count(len(still), 'sequence')}, the first is {still[0]}")
         elif total and repeats > _REPEATED * total:
             worst = max(self._repeats, key=lambda name: self._repeats[name][0])
             found.append(f"{repeats / total:.1%} of the frames repeat the one before exactly, most of them in {worst}")
         same = [names for names in self._same.values() if len(names) > 1]
         if same:
-            count = sum(len(names) - 1 for names in same)
-            found.append(f"{count} sequences have the same poses as another, the first {same[0][1]} as {same[0][0]}")
+            number = count(sum(len(names) - 1 for names in same), "sequence")
+            found.append(f"the poses of another again in {number}, the first is {same[0][1]}, as {same[0][0]}")
         return found

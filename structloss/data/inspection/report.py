@@ -1,4 +1,4 @@
-"""Look at a data set of any format: what it holds, and what looks wrong with it."""
+"""The report on a data set of any format: what it holds, and what looks wrong with it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ...progress import track
-from .._words import some
+from .._words import count, some
 from ..clips import Clip
 from ..formats.detect import FORMATS, detect
 from ..opening import open_data
@@ -34,7 +34,7 @@ class Report:
     """What :func:`inspect_data` found.
 
     Attributes:
-        path, format, description: what was looked at.
+        path, format, description: what was inspected.
         kind: "clips" (motion in the world) or "views" (what cameras saw).
         skeleton, joints: name and number of joints.
         units: of `extent`.
@@ -94,12 +94,12 @@ class Report:
         if self.kind == "views":
             sizes = ", ".join(f"{w:g} x {h:g}" for w, h in self.image_sizes)
             rows.append(("cameras", _listed(self.cameras) + (f", {sizes} px" if sizes else "")))
-        lengths = f"{self.lengths['shortest']:g} to {self.lengths['longest']:g}, median {self.lengths['median']:g}"
-        rates = ", ".join(f"{rate:g}" for rate in self.fps) or "unknown"
+        lengths = "{shortest:g} to {longest:g} per sequence, median {median:g}".format(**self.lengths)
+        rates = f"{', '.join(f'{rate:g}' for rate in self.fps)} fps" if self.fps else "unknown fps"
         duration = f", {self.seconds / 60:.1f} min" if self.seconds else ""
         rows += [
-            ("motions", f"{self.motions} in {self.sequences} {self.kind}"),
-            ("frames", f"{self.frames}, a sequence {lengths}; fps {rates}{duration}"),
+            ("motions", f"{self.motions} in {count(self.sequences, self.kind[:-1])}"),
+            ("frames", f"{self.frames}; {lengths}; {rates}{duration}"),
             ("skeleton", f"{self.skeleton}, {self.joints} joints; {self.known:.1%} of them known"),
         ]
         if self.keypoints:
@@ -131,7 +131,7 @@ def _range(values: Sequence[float]) -> str:
 
 
 def inspect_data(path: str | os.PathLike[str], *, progress: bool = False, **options: Any) -> Report:
-    """Read a data set and look at all of it.
+    """Read a data set and inspect all of it.
 
     Args:
         path: any file or folder that :func:`open_data` reads.
@@ -154,8 +154,8 @@ def inspect_loaded(data: PoseStore | Sequence[Clip], kind: str, path: str = "", 
     """The same for data that is in memory already; `kind` is one of :data:`~structloss.data.formats.detect.FORMATS`."""
     report = Report(path, kind, FORMATS[kind].says, "views", "h36m", 17)
     if isinstance(data, PoseStore):
-        return _look_at_store(data, report, progress)
-    return _look_at_clips(data, report, progress)
+        return _inspect_store(data, report, progress)
+    return _inspect_clips(data, report, progress)
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
@@ -179,7 +179,7 @@ def _sequences(report: Report, frames: Sequence[int], rates: Sequence[float]) ->
         }
     report.fps = sorted({rate for rate in rates if math.isfinite(rate)})
     if len(report.fps) > 1:
-        report.notes.append("sequences have several frame rates, which nobody makes equal")
+        report.notes.append("sequences have several frame rates; they are not resampled")
 
 
 def _bodies(report: Report, bodies: BodyChecks) -> None:
@@ -196,7 +196,7 @@ def _extent(low: np.ndarray, high: np.ndarray) -> dict[str, list[float]]:
     }
 
 
-def _look_at_clips(clips: Sequence[Clip], report: Report, progress: bool) -> Report:
+def _inspect_clips(clips: Sequence[Clip], report: Report, progress: bool) -> Report:
     report.kind = "clips"
     report.subjects = sorted({clip.subject for clip in clips}, key=_natural)
     report.actions = sorted({clip.action for clip in clips})
@@ -206,7 +206,7 @@ def _look_at_clips(clips: Sequence[Clip], report: Report, progress: bool) -> Rep
     report.protocol = {"name": "subjects", "text": PROTOCOLS["subjects"].text}
     bodies = BodyChecks("h36m")
     upright, floors = [], []
-    for clip in track(clips, "looking at clips", progress):
+    for clip in track(clips, "inspecting clips", progress):
         bodies.add(clip.key, clip.subject, clip.positions, None, clip.fps)
         ankles = clip.positions[:, [3, 6]]
         upright.append(np.median(clip.positions[:, 10] - ankles.mean(1), axis=0))
@@ -229,7 +229,7 @@ def _look_at_clips(clips: Sequence[Clip], report: Report, progress: bool) -> Rep
     return report
 
 
-def _look_at_store(store: PoseStore, report: Report, progress: bool) -> Report:
+def _inspect_store(store: PoseStore, report: Report, progress: bool) -> Report:
     views = store.views
     report.skeleton, report.joints = store.skeleton, store.input.shape[1]
     report.subjects, report.actions = sorted(store.subjects, key=_natural), list(store.actions)
@@ -248,7 +248,7 @@ def _look_at_store(store: PoseStore, report: Report, progress: bool) -> Report:
             "confidence and weight 0"
         )
     bodies, checks = BodyChecks(store.skeleton), ViewChecks(store)
-    for view in track(views, "looking at views", progress):
+    for view in track(views, "inspecting views", progress):
         rows = slice(view.start, view.start + view.frames)
         checks.add(view, rows)
         if store.factor is None or np.isfinite(store.factor[rows]).all():

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...skeletons import get
+from .._words import count
 from ..store import PoseStore, View
 
 __all__ = ["ViewChecks"]
@@ -34,7 +35,7 @@ class ViewChecks:
         self._seen: Counter[tuple[str, str]] = Counter()
 
     def add(self, view: View, rows: slice) -> None:
-        """Look at one view."""
+        """Inspect one view."""
         store = self.store
         name = f"{view.motion} of camera {view.camera}"
         self._seen[view.motion, view.camera] += 1
@@ -117,17 +118,17 @@ class ViewChecks:
 
     def problems(self) -> list[str]:
         """What looks wrong, a sentence each."""
-        found, count = [], self._count
+        found, counts = [], self._count
         for what in [
             *(f"NaN or infinite values in {a}" for a in ("input", "pose", "label")),
             "joints behind the camera",
         ]:
-            if count[what]:
-                found.append(f"{count[what]} {what}, first in {self._first[what]}")
-        if count["keypoints"] and count["unseen"] > 0.5 * count["keypoints"]:
-            found.append(f"{count['unseen'] / count['keypoints']:.0%} of the keypoints have confidence 0")
-        if count["outside"] > _OUTSIDE * count["placed"]:
-            share = count["outside"] / count["placed"]
+            if counts[what]:
+                found.append(f"{counts[what]} {what}, first in {self._first[what]}")
+        if counts["keypoints"] and counts["unseen"] > 0.5 * counts["keypoints"]:
+            found.append(f"{counts['unseen'] / counts['keypoints']:.0%} of the keypoints have confidence 0")
+        if counts["outside"] > _OUTSIDE * counts["placed"]:
+            share = counts["outside"] / counts["placed"]
             found.append(f"{share:.1%} of the keypoints are outside the image, first in {self._first['outside']}")
         farthest = float(np.abs(self._screen).max())
         if math.isfinite(farthest) and farthest > _NONSENSE:
@@ -137,17 +138,17 @@ class ViewChecks:
         if self._score[1] > 1.001 or self._score[0] < 0:
             found.append(f"confidence is {self._score[0]:.3g} to {self._score[1]:.3g}, expected 0 to 1")
         if self._exchanged:
-            found.append(
-                f"left and right of keypoints and poses look exchanged in {len(self._exchanged)} views, the first is "
-                f"{self._exchanged[0]}"
-            )
+            where = f"{count(len(self._exchanged), 'view')}, the first is {self._exchanged[0]}"
+            found.append(f"left and right of keypoints and poses look exchanged in {where}")
         off = [entry for entry in self._off if entry[0] > _OFF]
         if off:
             distance, name = max(off)
             found.append(
-                f"keypoints are far from the poses' image in {len(off)} views, most in {name}: {distance:.3g} half "
-                "image widths in the median; poses, cameras or frames don't belong together"
+                f"keypoints are far from the poses' image in {count(len(off), 'view')}, most in {name}: "
+                f"{distance:.3g} half image widths in the median; poses, cameras or frames don't belong together"
             )
         if twice := [f"{motion} of camera {camera}" for (motion, camera), n in self._seen.items() if n > 1]:
-            found.append(f"{len(twice)} views are there more than once, the first is {twice[0]}")
+            found.append(
+                f"the same motion and camera more than once, in {count(len(twice), 'case')}, the first is {twice[0]}"
+            )
         return found

@@ -48,8 +48,7 @@ def _read(file: KeypointFile, layout: str | None, person: str | int) -> list[Key
     if not isinstance(layout, str) or layout not in LAYOUTS:
         several = [name for name, entry in LAYOUTS.items() if entry.size == array.shape[-2]] or list(LAYOUTS)
         raise DataError(
-            f"{path} has {array.shape[-2]} keypoints and doesn't say which, expected the layout to be given: one of "
-            f"{', '.join(several)}."
+            f"{path} has {array.shape[-2]} keypoints and doesn't say which; set layout, one of {', '.join(several)}."
         )
     width, height = (pixels(described.get(key)) for key in ("width", "height"))
     fps = positive(described.get("fps"))
