@@ -9,8 +9,10 @@ import torch
 
 import structloss
 from structloss._lazy import once_imported
+from structloss.cli import _parser
 
-HEAVY = ("torch", "numpy", "lightning", "matplotlib", "jsonargparse", "rich")
+HEAVY = ("torch", "numpy", "lightning", "matplotlib", "jsonargparse", "rich", "yaml")
+COMMANDS = next(action for action in _parser()._actions if action.dest == "command").choices
 
 
 def told(code):
@@ -96,3 +98,54 @@ def test_a_missing_package_of_structloss_does_not_make_the_import_of_torch_fail(
 
     monkeypatch.setattr(structloss.importlib, "import_module", missing)
     structloss._register_operators()
+
+
+# ---- the command line --------------------------------------------------------------------------------------------
+
+HELP = """
+import sys, time
+from structloss.cli import main
+try:
+    main({arguments})
+except SystemExit as stopped:
+    assert not stopped.code, stopped.code
+print(time.process_time(), *sorted({heavy} & set(sys.modules)))
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], *([name, "--help"] for name in COMMANDS)], ids=" ".join
+)
+def test_help_loads_nothing_heavy(arguments):
+    """Python's own start included, it takes less than 0.3 s of the processor; about 0.08 s where this was written."""
+    code = HELP.format(arguments=arguments, heavy=set(HEAVY))
+    for _ in range(3):  # the first may compile modules to bytecode
+        text, _, last = told(code).rpartition("\n")
+        seconds, *loaded = last.split()
+        assert not loaded
+        assert ("usage: structloss" in text) != (arguments == ["--version"])
+        if float(seconds) < 0.3:
+            return
+    pytest.fail(f"{seconds} s")
+
+
+@pytest.mark.parametrize("arguments", [["data", "inspect"], ["data", "convert"], ["data", "synthetic"]], ids=" ".join)
+def test_help_of_actions_does_without_torch(arguments):
+    last = told(HELP.format(arguments=[*arguments, "--help"], heavy=set(HEAVY))).splitlines()[-1]
+    assert not {"torch", "lightning", "matplotlib"} & {*last.split()}
+
+
+def test_an_unknown_flag_is_told_without_torch():
+    code = """
+import sys
+from structloss.cli import main
+for arguments in (["demo", "--step", "9"], ["data", "convert", "a", "b", "--view", "1"], ["predict", "x", "--dev", "cpu"]):
+    try:
+        main(arguments)
+    except SystemExit as stopped:  # abbreviated flags are unknown ones
+        assert stopped.code == 2
+    else:
+        raise AssertionError(arguments)
+print("torch" in sys.modules)
+"""
+    assert told(code) == "False"
