@@ -1,6 +1,8 @@
-"""D3DP: the whole procedure against its golden file; schedule, noise, sampler, hypotheses and their aggregation."""
+"""D3DP: the whole procedure against its golden file; schedule, noise, sampler, hypotheses, aggregation, the test."""
 
+import csv
 import itertools
+import json
 import math
 
 import numpy as np
@@ -11,10 +13,15 @@ from backbone_cases import filled, golden, official_shapes
 from structloss import backbones, skeletons
 from structloss.backbones import diffusion
 from structloss.backbones.diffusion import Diffusion
-from structloss.data.cameras import h36m_cameras
+from structloss.cli import main
+from structloss.data import MotionDataModule
+from structloss.data.cameras import h36m_cameras, normalize_screen
 from structloss.errors import ArgumentError, DtypeError, UnknownNameError
+from structloss.metrics.evaluation import Evaluation
+from structloss.reports.breakdown import breakdown
 
 TINY = "d3dp-ddim-tiny"
+SMALL = {"num_subjects": 3, "clips_per_subject": 2, "frames": 24, "window": 9, "views": 2, "batch_size": 5}
 
 
 @pytest.fixture(scope="module")
@@ -292,6 +299,223 @@ def test_p_best_chooses_one_hypothesis_for_the_batch_and_j_best_one_a_joint():
     errors = torch.tensor([[1.0, 4.0], [5.0, 3.0]]).view(2, 1, 2, 1, 1)  # clip, hypothesis
     assert diffusion.p_best(errors).tolist() == [3.0]
     assert diffusion.j_best(errors).tolist() == [2.0]
+
+
+@pytest.fixture
+def hypotheses():
+    """Hypotheses, truth and weight of three clips, drawn; what has weight 0 is NaN."""
+    torch.manual_seed(0)
+    poses, target = torch.randn(3, 2, 4, 5, 17, 3), torch.randn(3, 5, 17, 3)
+    weight = torch.rand(3, 5, 17) * (torch.rand(3, 5, 17) > 0.3)
+    return poses, target.masked_fill(weight[..., None] == 0, math.nan), weight
+
+
+def literal_errors(poses, target, weight, choose):
+    """Weighted mean error of the pose that `choose` makes of each joint's hypotheses `[H, 3]`; loops."""
+    total = 0.0
+    for b, t, j in itertools.product(*map(range, weight.shape)):
+        if weight[b, t, j]:
+            chosen = choose(poses[b, :, t, j], target[b, t, j], b, t, j)
+            total += float(weight[b, t, j] * (chosen - target[b, t, j]).norm())
+    return total / float(weight.sum())
+
+
+def test_weighted_aggregates_are_the_loops_written_out(hypotheses):
+    poses, target, weight = hypotheses
+    trajectory = torch.randn(3, 5, 3) + torch.tensor([0.0, 0.0, 8.0])
+    camera = torch.tensor([[2.3, 2.3, 0.0, 0.1, -0.2, 0.2, 0.0, 0.01, -0.01]]).repeat(3, 1)
+    keypoints = torch.randn(3, 5, 17, 2) * 0.3
+    errors = diffusion.hypothesis_errors(poses, target)
+    best, one = diffusion.j_best(errors, weight), diffusion.p_best(errors, weight)
+    mean = diffusion.p_agg(poses, target, weight)
+    aggregated = diffusion.j_agg(poses, target, keypoints, trajectory, camera, weight)
+    for k in range(2):
+        of = poses[:, k]
+
+        def nearest(found, truth, *_):
+            return found[int((found - truth).norm(dim=-1).argmin())]
+
+        def reprojected(found, truth, b, t, j):
+            places = diffusion.project(found[None] + trajectory[b, t], camera[b])[0]
+            return found[int((places - keypoints[b, t, j]).norm(dim=-1).argmin())]
+
+        each = [literal_errors(of, target, weight, lambda found, *_, h=h: found[h]) for h in range(4)]
+        assert float(best[k]) == pytest.approx(literal_errors(of, target, weight, nearest), rel=1e-5)
+        assert float(one[k]) == pytest.approx(min(each), rel=1e-5)
+        assert float(mean[k]) == pytest.approx(literal_errors(of, target, weight, lambda f, *_: f.mean(0)), rel=1e-5)
+        assert float(aggregated[k]) == pytest.approx(literal_errors(of, target, weight, reprojected), rel=1e-5)
+    ones = torch.ones(3, 5, 17)
+    errors = diffusion.hypothesis_errors(poses, target.nan_to_num())
+    torch.testing.assert_close(diffusion.j_best(errors, ones), diffusion.j_best(errors))
+    torch.testing.assert_close(diffusion.p_best(errors, ones), diffusion.p_best(errors))
+
+
+# The published test
+
+
+@pytest.fixture(scope="module")
+def data():
+    module = MotionDataModule(**SMALL, target="camera", progress=False)
+    module.setup()
+    return module
+
+
+def lifting(**changes):
+    from structloss.harness.lifting import LiftingModule
+
+    torch.manual_seed(0)
+    return LiftingModule(**{"backbone": TINY, "target": "camera", "seed": 3, **changes})
+
+
+def run_test(module, data, folder, *callbacks):
+    import lightning as L
+
+    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    trainer = L.Trainer(**options, enable_model_summary=False, default_root_dir=folder, callbacks=list(callbacks))
+    (found,) = trainer.test(module, data, verbose=False)
+    return found
+
+
+def test_whole_test_is_the_published_one_written_out(data, tmp_path):
+    """Every number from hypotheses drawn anew, clip by clip and joint by joint in millimetres."""
+    from structloss.harness.hypotheses import HypothesisTest, cameras_of
+
+    module, callback = lifting(), HypothesisTest(hypotheses=3, iterations=2, at_once=2)
+    found = run_test(module, data, tmp_path, callback)
+    cameras = cameras_of(data.val_dataset)
+    module.eval()  # Lightning leaves it as it was before
+    sums = dict.fromkeys(("j_best", "p_best", "p_agg", "j_agg"), 0.0)
+    count = 0.0
+    for batch in data.test_dataloader():
+        drawn = 1000 * callback.draw(module, batch)
+        assert drawn.shape == (len(batch["input"]), 3, 9, 17, 3) and not drawn[..., 0, :].any()
+        views = {(int(c), int(v)) for c, v in zip(batch["clip"], batch["view"], strict=True)}
+        for clip, view in views:
+            of = (batch["clip"] == clip) & (batch["view"] == view)
+            pose, weight, truth = drawn[of].double(), batch["weight"][of], batch["camera_pose"][of].double()
+            root = truth[..., :1, :]
+            seen, camera = batch["input"][of].double(), torch.tensor(cameras[clip, view], dtype=torch.float64)
+
+            def nearest(found, true, *_):
+                return found[int((found - true).norm(dim=-1).argmin())]
+
+            def reprojected(found, true, b, t, j, root=root, camera=camera, seen=seen):
+                places = diffusion.project(found[None] + root[b, t], camera)[0]
+                return found[int((places - seen[b, t, j, :2]).norm(dim=-1).argmin())]
+
+            def score(choose, pose=pose, truth=truth, weight=weight):
+                return literal_errors(pose, truth - truth[..., :1, :], weight, choose)
+
+            share = float(weight.sum())
+            count += share
+            if not share:
+                continue
+            sums["j_best"] += share * score(nearest)
+            sums["p_best"] += share * min(score(lambda found, *_, h=h: found[h]) for h in range(3))
+            sums["p_agg"] += share * score(lambda found, *_: found.mean(0))
+            sums["j_agg"] += share * score(reprojected)
+    assert count == 17 * 24 * len(data.val_dataset.store.views), "every frame once"
+    for key, total in sums.items():
+        assert module.evaluation.metrics[key] == pytest.approx(total / count, rel=1e-4)
+        assert found[f"test/{key}"] == pytest.approx(total / count, rel=1e-4)
+    scores = module.evaluation.metrics
+    assert scores["j_best"] < scores["p_best"] and scores["j_best"] < scores["j_agg"]
+    assert scores["mpjpe"] > 0, "the usual test is there, too"
+    text = breakdown(module.evaluation)
+    for title, key in (("J-Best", "j_best"), ("P-Best", "p_best"), ("P-Agg", "p_agg"), ("J-Agg", "j_agg")):
+        assert f"{title:6}  {scores[key]:6.1f} mm  " in text
+    again = lifting()
+    assert run_test(again, data, tmp_path, HypothesisTest(3, 2)) == pytest.approx(found, rel=1e-4), "the same noise"
+
+
+def test_mean_over_actions_where_the_protocol_has_it(hypotheses):
+    from structloss.harness.hypotheses import HypothesisScore
+
+    poses, target, weight = hypotheses
+    pose = poses[:, 0]
+    rest = {
+        "view": torch.tensor([4, 4, 7]), "keypoints": torch.zeros(3, 5, 17, 2), "trajectory": torch.zeros(3, 5, 3),
+        "camera": torch.full((3, 9), math.nan),
+    }  # fmt: skip
+    found = {}
+    for by_action in (False, True):
+        score = HypothesisScore(4, by_action)
+        score.update(pose, target, weight, action=torch.tensor([2, 2, 0]), **rest)
+        found[by_action] = {key: float(value) for key, value in score.compute().items()}
+    parts = [slice(0, 2), slice(2, 3)]
+    means = [literal_errors(pose[p], target[p], weight[p], lambda f, *_: f.mean(0)) for p in parts]
+    shares = [float(weight[p].sum()) for p in parts]
+    pooled = sum(m * s for m, s in zip(means, shares, strict=True)) / sum(shares)
+    assert found[False]["p_agg"] == pytest.approx(pooled, rel=1e-5)
+    assert found[True]["p_agg"] == pytest.approx(sum(means) / 2, rel=1e-5)
+    # One hypothesis for the clips of a view in the batch.
+    one = [min(literal_errors(pose[p], target[p], weight[p], lambda f, *_, h=h: f[h]) for h in range(4)) for p in parts]
+    assert found[True]["p_best"] == pytest.approx(sum(one) / 2, rel=1e-5)
+    assert math.isnan(found[True]["j_agg"]), "no camera"
+    text = breakdown(Evaluation(metrics=found[True]))
+    assert "J-Agg        – mm" in text and text.endswith("doesn't tell the intrinsics of every camera.")
+
+
+@pytest.mark.parametrize("detections", ["exact", "simulated"])
+def test_cameras_are_those_of_the_2d_input(detections):
+    """The pinhole where the 2D is its image; otherwise with the lenses that simulated detectors see through."""
+    from structloss.harness.hypotheses import cameras_of
+
+    data = MotionDataModule(**{**SMALL, "views": 4}, target="camera", detections=detections, progress=False)
+    data.setup()
+    cameras, lenses = cameras_of(data.val_dataset), {camera.id: camera for camera in h36m_cameras("S1")}
+    assert len(cameras) == len(data.val_dataset.store.views) >= 8
+    for batch in data.val_dataloader():
+        numbers = list(zip(batch["clip"].tolist(), batch["view"].tolist(), strict=True))
+        points = batch["camera_pose"].double()
+        got = diffusion.project(points, torch.tensor([cameras[number] for number in numbers], dtype=torch.float64))
+        if detections == "exact":
+            torch.testing.assert_close(got.float(), batch["input"][..., :2], rtol=0, atol=1e-5)
+            continue
+        for number, clip, image in zip(numbers, points, got, strict=True):
+            camera = lenses[h36m_cameras("S9")[number[1]].id]
+            want = normalize_screen(camera.project(clip.numpy()), camera.width, camera.height)
+            np.testing.assert_allclose(image, want, atol=1e-5)
+
+
+def test_only_networks_that_sample_are_tested_so(data, tmp_path):
+    from structloss.harness.hypotheses import HypothesisTest, hypothesis_tests
+
+    other = lifting(backbone="repose-tiny", backbone_args={"dim_feat": 16, "dim_rep": 16, "depth": 1, "num_heads": 2})
+    assert hypothesis_tests(other) == [] and hypothesis_tests(lifting(), 0) == []
+    assert hypothesis_tests(lifting(target="global")) == []
+    (published,) = hypothesis_tests(lifting())
+    assert (published.hypotheses, published.iterations) == (5, 5)
+    (chosen,) = hypothesis_tests(lifting(), iterations=10)
+    assert (chosen.hypotheses, chosen.iterations) == (5, 10)
+    with pytest.raises(ArgumentError, match="hypotheses is 2, expected 0 for repose-tiny, which draws no samples"):
+        run_test(other, data, tmp_path, *hypothesis_tests(other, 2))
+    with pytest.raises(ArgumentError, match="hypotheses is 2, expected 0 for target 'global'"):
+        run_test(lifting(target="global"), data, tmp_path, HypothesisTest(2))
+    with pytest.raises(ArgumentError, match="iterations is 0, expected at least 1"):
+        hypothesis_tests(lifting(), 2, 0)
+
+
+def test_command_prints_and_writes_the_four_numbers(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    command = ["test", "--config", "d3dp-243", "--model.backbone", TINY, "--trainer.accelerator", "cpu"]
+    for key, value in {**SMALL, "progress": "false"}.items():
+        command += [f"--data.{key}", str(value)]
+    assert main([*command, "--hypotheses", "3", "--iterations=2"]) == 0
+    out = capsys.readouterr().out
+    assert "drawing 3 hypotheses of each clip in 2 iterations" in out
+    scores = json.loads((tmp_path / "runs" / "d3dp-243" / "version_0" / "test.json").read_text())["metrics"]
+    for title, key in (("J-Best", "j_best"), ("P-Best", "p_best"), ("P-Agg", "p_agg"), ("J-Agg", "j_agg")):
+        assert f"\n{title:6}  {scores[key]:6.1f} mm  MPJPE of " in out and f"test/{key}" in out
+    # The numbers of the run itself are those of the callback, which another test recomputes.
+    logged = list(csv.DictReader((tmp_path / "runs" / "d3dp-243" / "version_0" / "metrics.csv").open()))[-1]
+    assert float(logged["test/j_agg"]) == pytest.approx(scores["j_agg"], rel=1e-4)
+    assert main([*command, "--hypotheses", "0"]) == 0
+    assert "J-Best" not in capsys.readouterr().out
+    assert main([*command, "--iterations", "0"]) == 1
+    assert "error: --iterations is 0, expected at least 1." in capsys.readouterr().err
+    assert main([*command, "--model.backbone", "mixste-27", "--data.window", "27", "--hypotheses", "2"]) == 1
+    assert "error: --hypotheses is 2, expected 0 for mixste-27, which draws no samples." in capsys.readouterr().err
 
 
 # Arguments

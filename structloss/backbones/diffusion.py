@@ -165,23 +165,35 @@ def hypothesis_errors(poses: Tensor, target: Tensor) -> Tensor:
     return (poses - target[:, None, None]).norm(dim=-1)
 
 
-def j_best(errors: Tensor) -> Tensor:
+def _mean(errors: Tensor, weight: Tensor | None) -> Tensor:
+    """`[B, K, T, J]` to `[K]`."""
+    if weight is None:
+        return errors.mean(dim=(0, 2, 3))
+    counted = torch.where(weight[:, None] > 0, weight[:, None] * errors, 0.0)
+    return counted.sum(dim=(0, 2, 3)) / weight.sum()
+
+
+# Each takes an optional weight `[B, T, J]`, >= 0: the mean is weighted by it, and what has weight 0 drops out.
+
+
+def j_best(errors: Tensor, weight: Tensor | None = None) -> Tensor:
     """Mean error `[K]` if an oracle chooses the best hypothesis of every joint; takes `hypothesis_errors`."""
-    return errors.amin(dim=2).mean(dim=(0, 2, 3))
+    return _mean(errors.amin(dim=2), weight)
 
 
-def p_best(errors: Tensor) -> Tensor:
+def p_best(errors: Tensor, weight: Tensor | None = None) -> Tensor:
     """Mean error `[K]` of the one hypothesis that is best over the whole batch; takes `hypothesis_errors`.
 
     As published, the choice is one index for all clips of the batch, so the figure depends on the batch size (4 in the
     paper's evaluation).
     """
-    return errors.mean(dim=(0, 3, 4)).amin(dim=1)
+    each = torch.stack([_mean(of_one, weight) for of_one in errors.unbind(dim=2)])  # [H, K]
+    return each.amin(dim=0)
 
 
-def p_agg(poses: Tensor, target: Tensor) -> Tensor:
+def p_agg(poses: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
     """Mean error `[K]` of the average `poses.mean(2)` of all hypotheses `[B, K, H, T, J, 3]`."""
-    return (poses.mean(dim=2) - target[:, None]).norm(dim=-1).mean(dim=(0, 2, 3))
+    return _mean((poses.mean(dim=2) - target[:, None]).norm(dim=-1), weight)
 
 
 def project(points: Tensor, camera: Tensor) -> Tensor:
@@ -189,7 +201,7 @@ def project(points: Tensor, camera: Tensor) -> Tensor:
 
     Args:
         points: `[B, ..., 3]`; X/Z and Y/Z are clamped to [-1, 1].
-        camera: `[9]` or one a clip `[B, 9]`: focal length (2), centre (2), radial (3) and tangential (2) distortion.
+        camera: `[9]` or one per clip `[B, 9]`: focal length (2), centre (2), radial (3) and tangential (2) distortion.
 
     Returns:
         `[B, ..., 2]` in the unit of focal length and centre: pixels, or the normalised screen.
@@ -234,10 +246,17 @@ def select_by_reprojection(
     return poses.gather(2, index).squeeze(2), selected
 
 
-def j_agg(poses: Tensor, target: Tensor, keypoints: Tensor, trajectory: Tensor, camera: Tensor) -> Tensor:
+def j_agg(
+    poses: Tensor,
+    target: Tensor,
+    keypoints: Tensor,
+    trajectory: Tensor,
+    camera: Tensor,
+    weight: Tensor | None = None,
+) -> Tensor:
     """Mean error `[K]` of what :func:`select_by_reprojection` combines."""
     combined, _ = select_by_reprojection(poses, keypoints, trajectory, camera)
-    return (combined - target[:, None]).norm(dim=-1).mean(dim=(0, 2, 3))
+    return _mean((combined - target[:, None]).norm(dim=-1), weight)
 
 
 def _pixel_camera(

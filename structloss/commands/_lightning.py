@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import sys
@@ -9,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -23,6 +24,7 @@ from ..errors import ArgumentError, MissingDependencyError, MissingFileError
 from ..files import write_json
 from ..harness.callbacks import FiniteLoss, progress_callback
 from ..harness.checkpoint_io import SafeCheckpointIO
+from ..harness.hypotheses import hypothesis_tests
 from ..harness.lifting import LiftingModule
 from ..harness.recipe_files import recipe_path
 from ..harness.restart import Restart, RunFolder, newest_intact, step_of
@@ -110,6 +112,13 @@ class _CLI(LightningCLI):
         if isinstance(self.trainer.logger, RunLogger) and self.trainer.is_global_zero:
             RunFolder(Path(self.trainer.logger.log_dir)).finish()
 
+    #: how a network that samples is tested, where it was given
+    sampling: ClassVar[dict[str, int]] = {}
+
+    def before_test(self) -> None:
+        more = hypothesis_tests(self.model, **self.sampling)
+        self.trainer.callbacks.extend(more)  # type: ignore[attr-defined]  # a connector gives it to the trainer
+
     def after_test(self) -> None:
         found, folder = self.model.evaluation, self.trainer.log_dir  # all processes must ask for the folder
         if found is None or not self.trainer.is_global_zero:
@@ -187,6 +196,15 @@ def _with_loss(arguments: Sequence[str]) -> list[str]:
     return out
 
 
+def _sampling(arguments: Sequence[str]) -> tuple[list[str], dict[str, int]]:
+    """The arguments without `--hypotheses N` and `--iterations N`, and those that were given."""
+    parser = argparse.ArgumentParser(prog="structloss test", add_help=False, allow_abbrev=False)
+    for flag in ("--hypotheses", "--iterations"):
+        parser.add_argument(flag, type=int)
+    given, rest = parser.parse_known_args(arguments)
+    return rest, {name: number for name, number in vars(given).items() if number is not None}
+
+
 def _run_name(arguments: Sequence[str]) -> str:
     for flag, value in zip(arguments, [*arguments[1:], ""], strict=True):
         if flag in ("--config", "-c"):
@@ -246,6 +264,9 @@ def run(subcommand: str, arguments: Sequence[str]) -> None:
     arguments = _with_loss(_with_init_from(_with_recipe_paths(arguments)))
     _CLI.fresh, _CLI.tensorboard = "--fresh" in arguments, "--tensorboard" in arguments
     arguments = [argument for argument in arguments if argument not in ("--fresh", "--tensorboard")]
+    _CLI.sampling = {}
+    if subcommand == "test":
+        arguments, _CLI.sampling = _sampling(arguments)
     name = _run_name(arguments)
     arguments = _with_last_checkpoint(arguments, Path(RUNS) / name)
     defaults = {

@@ -37,6 +37,7 @@ A run that was killed or stopped resumes from its last checkpoint when the same 
     "test": f"""\
   structloss test --config repose-tiny --ckpt_path {_CHECKPOINT}
   structloss test --config repose-h36m --data.data motion.npz --model.init_from repose_h36m.pth
+  structloss test --config d3dp-243 --data.data h36m.poses --init-from d3dp.bin --hypotheses 20 --iterations 10
 """,
 }
 
@@ -86,6 +87,10 @@ def _describe(parser: argparse.ArgumentParser, name: str) -> None:
         model.add_argument("--model.lr", metavar="LR", help="learning rate at the start")
         model.add_argument("--model.ema", metavar="DECAY", help="average the weights; validate and save the average")
     model.add_argument("--model.objective", metavar="LOSSES", help="term: weight, as in '{mpjpe: 1.0, velocity: 0.5}'")
+    if name == "test":
+        samples = parser.add_argument_group("networks that sample (D3DP)")
+        samples.add_argument("--hypotheses", metavar="N", help="poses of each clip (default: 5; paper: 20; 0: none)")
+        samples.add_argument("--iterations", metavar="N", help="steps of the sampler (default: 5; paper: 10)")
     trainer = parser.add_argument_group("trainer")
     if name == "fit":
         trainer.add_argument("--trainer.max_epochs", metavar="N", help="epochs of training")

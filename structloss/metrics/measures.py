@@ -266,6 +266,39 @@ _ROWS = (
         options=MappingProxyType({"reduction": "hinges"}),
         parts="hinges",
     ),
+    # ----------------------------------------------------------------------------------------------------- hypotheses
+    Measure(
+        "j_best",
+        "J-Best",
+        "mm",
+        group="hypotheses",
+        meaning="MPJPE of the best hypothesis of each joint, chosen by the truth",
+        ablation=False,
+    ),
+    Measure(
+        "p_best",
+        "P-Best",
+        "mm",
+        group="hypotheses",
+        meaning="MPJPE of the hypothesis that is best over a view's clips in a batch, chosen by the truth",
+        ablation=False,
+    ),
+    Measure(
+        "p_agg",
+        "P-Agg",
+        "mm",
+        group="hypotheses",
+        meaning="MPJPE of the mean of all hypotheses",
+        ablation=False,
+    ),
+    Measure(
+        "j_agg",
+        "J-Agg",
+        "mm",
+        group="hypotheses",
+        meaning="MPJPE of each joint's hypothesis that projects nearest to the 2D input",
+        ablation=False,
+    ),
     # ------------------------------------------------------------------------------------------------------- training
     Measure("clips_per_second", "Speed", "clips/s", True, None, group="training", headline=True, ablation=False),
     Measure(

@@ -53,7 +53,10 @@ def _hypotheses(found: Evaluation) -> list[str]:
     if not rows:
         return []
     width = max(len(row.title) for row in rows)
-    return ["hypotheses", *(f"{r.title:{width}}  {_text(r, r.value(found)):>6} {r.unit}  {r.meaning}" for r in rows)]
+    lines = [f"{row.title:{width}}  {_text(row, row.value(found)):>6} {row.unit}  {row.meaning}" for row in rows]
+    if math.isnan(found.metrics.get("j_agg", 0.0)) and math.isfinite(found.metrics.get("p_agg", math.nan)):
+        lines.append("J-Agg is left out: the data doesn't tell the intrinsics of every camera.")
+    return ["hypotheses", *lines]
 
 
 def _protocol(found: Evaluation) -> list[str]:
