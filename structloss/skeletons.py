@@ -7,7 +7,7 @@ nose-shoulder spokes are nothing to measure a length on.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, TypeVar
@@ -19,10 +19,12 @@ from .errors import ArgumentError, DtypeError, check_name
 if TYPE_CHECKING:  # whoever reads the registry only need not wait for torch
     import torch
 
-__all__ = ["Bone", "Hinge", "Skeleton", "conversions", "convert", "flip", "get", "names"]
+__all__ = ["Bone", "Hinge", "Root", "Skeleton", "conversions", "convert", "flip", "get", "names", "relative", "root_of"]
 
 Bone = tuple[int, int]  # (child, parent)
 Pose = TypeVar("Pose", "torch.Tensor", np.ndarray)
+Root = int | Sequence[int]
+"""A joint, or several whose mean is meant: both hips, where a skeleton has no pelvis (`Skeleton.pelvis`)."""
 
 
 @dataclass(frozen=True)
@@ -379,6 +381,20 @@ def flip(pose: torch.Tensor, skeleton: Skeleton) -> torch.Tensor:
     mirrored = pose[..., list(skeleton.mirror), :]  # indexing copies, so the next line leaves `pose` alone
     mirrored[..., 0].neg_()
     return mirrored
+
+
+def relative(pose: torch.Tensor, root: Root) -> torch.Tensor:
+    """A pose `[..., J, C]` minus its root."""
+    return pose - root_of(pose, root)
+
+
+def root_of(pose: torch.Tensor, root: Root) -> torch.Tensor:
+    """Where the root of a pose `[..., J, C]` is, `[..., 1, C]`."""
+    if isinstance(root, int):
+        return pose[..., root : root + 1, :]
+    if len(root) == 1:
+        return pose[..., root[0] : root[0] + 1, :]
+    return pose[..., list(root), :].mean(-2, keepdim=True)
 
 
 # Conversions. A recipe has one row a target joint: the source joint to copy, or ((source joint, coefficient), ...).

@@ -392,7 +392,7 @@ def test_loss_net_in_a_training_step(tmp_path, capsys):
         parts = rows[name, "update"] + rows[name, "energy"]
         assert rows[name, "share_of_step"] > 0 and parts < 3 * rows[name, "step"]
     assert lossnet.main([*small, "--nets", "grahp"]) == 2
-    assert "unknown loss-net 'grahp'" in capsys.readouterr().err
+    assert "unknown loss network 'grahp'" in capsys.readouterr().err
 
 
 def test_memory_of_a_training_step_is_measured_in_a_fresh_process(capsys):

@@ -1,4 +1,4 @@
-"""The learned loss: force and gradient on predictions, the loss-net's own training, weights, states and processes."""
+"""The learned loss: its weight, its gradient on predictions, the loss network's own training, states and processes."""
 
 import copy
 import doctest
@@ -16,7 +16,7 @@ import structloss
 from structloss.errors import ArgumentError, DataError, DtypeError, UnknownNameError
 from structloss.learned import VARIANTS, LearnedLoss, LossNet
 from structloss.learned.objectives import OBJECTIVES
-from structloss.learned.weighting import Force
+from structloss.learned.weighting import EnergyWeight
 from structloss.skeletons import get
 
 H36M = get("h36m")
@@ -183,7 +183,7 @@ def test_autocast(dtype):
         seen = loss.update(x, y, leaf)
     value.backward()
     assert value.dtype == torch.float32 and torch.isfinite(seen["loss"])
-    if dtype == torch.float16:  # no scaler for the loss-net's gradients: computed in float32
+    if dtype == torch.float16:  # no scaler for the loss network's gradients: computed in float32
         assert torch.equal(leaf.grad, single.grad)
     else:
         torch.testing.assert_close(leaf.grad, single.grad, rtol=0, atol=0.1 * float(single.grad.abs().max()))
@@ -227,7 +227,7 @@ def test_warmup_is_a_line_and_a_number_is_taken_as_it_is():
 
 
 def test_no_gradient_leaves_the_ratio():
-    force = Force("auto:0.5")
+    force = EnergyWeight("auto:0.5")
     pred = torch.ones(2, 3, requires_grad=True)
 
     def call(pull, gradient):
@@ -267,7 +267,7 @@ def test_two_backward_passes_add_up():
     torch.testing.assert_close(leaf.grad, 2 * once)
 
 
-# The loss-net's side
+# The loss network's side
 
 
 def test_update_changes_the_loss_net_only():
@@ -609,7 +609,7 @@ def test_ends_and_other_orders_of_joints():
     full[..., 10, :] = full[..., 9, :]
     a, b = made(dtype=torch.float64, joints=order), made(dtype=torch.float64)
     torch.testing.assert_close(a(x, pred[..., order, :]), b(x, full))
-    assert made(joints=range(17)).scenes.completion is None
+    assert made(joints=range(17)).inputs.completion is None
 
 
 def test_made_joints_are_not_rounded_under_autocast():
@@ -713,8 +713,8 @@ def test_a_collapse_is_told_once():
     x, y, pred = scene(1, 2)
     caught = updates(loss, 110, x, y, y.clone())
     assert [str(w.message) for w in caught] == [
-        "the loss-net ranks only 36% of the negatives above the truth (chance: 50%): it has collapsed, and its "
-        "gradient helps no pose. Try another lr, other negatives (now prediction), or penalty > 0."
+        "the loss network ranks only 36% of the negatives above the truth (chance: 50%): it has collapsed, and its "
+        "gradient improves no pose. Try another lr, other negatives (now prediction), or penalty > 0."
     ]
     assert caught[0].filename == __file__
     # Once it has recovered it may collapse again.
@@ -731,7 +731,11 @@ def test_energies_that_run_away_are_told_once():
     with torch.no_grad():
         loss.net.body.head[-1].bias += 1e5
     caught = updates(loss, 120, x, y, pred)
-    assert len(caught) == 1 and "gives energies of" in str(caught[0].message) and "run away" in str(caught[0].message)
+    assert (
+        len(caught) == 1
+        and "gives energies of" in str(caught[0].message)
+        and "grow without bound" in str(caught[0].message)
+    )
 
 
 @pytest.mark.parametrize("where", ["x", "target", "prediction"])
@@ -771,7 +775,7 @@ def _worker(rank, store, results):
 
 
 def test_two_processes_equal_one(tmp_path):
-    """Each with half of the batch: the same loss-nets, the same λ and, averaged as DDP does, the same gradients."""
+    """Each with half of the batch: the same loss networks, the same λ and, averaged as DDP does, the same gradients."""
     mp.spawn(_worker, args=(tmp_path / "store", tmp_path / "values"), nprocs=2)
     for i, clip in enumerate((0.0, 1e-2)):
         expected = shared_run(slice(None), clip)
@@ -840,7 +844,7 @@ def fresh(**options):
         (
             lambda: fresh(negatives=("shuffled_frames",)),
             ArgumentError,
-            "'shuffled_frames', expected a temporal loss-net",
+            "'shuffled_frames', expected a temporal loss network",
         ),
         (lambda: fresh(distance="l2"), ArgumentError, "distance is 'l2', expected one of 'mpjpe', 'mse', 'l1'"),
         (lambda: fresh(delta="frame"), ArgumentError, "delta is 'frame', expected one of 'sample', 'batch'"),
@@ -863,7 +867,7 @@ def fresh(**options):
         ),
         (lambda: fresh(joints=range(18)), ArgumentError, "expected different numbers from 0 to 16"),
         (lambda: fresh(joints=range(15)), ArgumentError, "joints lacks 16 and all of its neighbours"),
-        (lambda: LearnedLoss("graf"), UnknownNameError, "unknown loss-net 'graf': did you mean 'graph'"),
+        (lambda: LearnedLoss("graf"), UnknownNameError, "unknown loss network 'graf': did you mean 'graph'"),
         (lambda: LearnedLoss("graph", skeleton="h3"), UnknownNameError, "unknown skeleton 'h3'"),
         (
             lambda: fresh().update(X, Y),

@@ -326,7 +326,7 @@ def test_where_a_person_stands_says_nothing(variant, skeleton):
 
 
 @pytest.mark.parametrize("variant", ["graph-small", "linear-small"])
-def test_unit_is_metres_a_unit(variant):
+def test_unit_is_metres_per_unit(variant):
     net = small(variant).double()
     x, y = scene(2, 3, dtype=torch.float64)
     y += 1  # not at the pelvis
@@ -551,7 +551,7 @@ def test_save_and_load(tmp_path, skeleton, variant, options):
 
 def test_files_that_are_no_loss_net(tmp_path):
     path = tmp_path / "net.safetensors"
-    with pytest.raises(MissingFileError, match=r"net\.safetensors does not exist, expected a loss-net"):
+    with pytest.raises(MissingFileError, match=r"net\.safetensors does not exist, expected a loss network"):
         LossNet.load(path)
     with pytest.raises(MissingFileError, match="does not exist"):
         LossNet.load(tmp_path)
@@ -560,7 +560,7 @@ def test_files_that_are_no_loss_net(tmp_path):
     with pytest.raises(MissingFileError, match="nowhere does not exist"):
         small().save(tmp_path / "nowhere" / "net.safetensors")
     save_file({"a": torch.zeros(2)}, path)
-    with pytest.raises(CheckpointError, match=r"holds no loss-net, expected a file written by LossNet\.save"):
+    with pytest.raises(CheckpointError, match=r"holds no loss network, expected a file written by LossNet\.save"):
         LossNet.load(path)
     whole = small().save(tmp_path / "whole.safetensors").read_bytes()
     for size in (0, 4, 200, len(whole) - 100):
@@ -575,14 +575,14 @@ def test_files_that_are_no_loss_net(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("{", "describes no loss-net"),
-        ("[1, 2]", "describes no loss-net"),
-        ("null", "describes no loss-net"),
-        ({"variant": "grap"}, "unknown loss-net 'grap'"),
+        ("{", "describes no loss network"),
+        ("[1, 2]", "describes no loss network"),
+        ("null", "describes no loss network"),
+        ({"variant": "grap"}, "unknown loss network 'grap'"),
         ({"skeleton": "h35m"}, "unknown skeleton 'h35m'"),
         ({"options": {"depht": 2}}, "depht"),
-        ({"options": 3}, "describes no loss-net"),
-        ({"scale": "wide"}, "describes no loss-net"),
+        ({"options": 3}, "describes no loss network"),
+        ({"scale": "wide"}, "describes no loss network"),
         ({"variant": "linear-small", "options": {}}, "is not a checkpoint of this LinearEnergy"),
         ({"options": {**SMALL, "dim": 32}}, "has shape"),
         ({"skeleton": "coco"}, "not"),
@@ -645,7 +645,7 @@ X, Y = scene(2, 3)
     ("call", "error", "message"),
     [
         (lambda: LossNet("h36"), UnknownNameError, "unknown skeleton 'h36': did you mean 'h36m'"),
-        (lambda: LossNet("h36m", "graf"), UnknownNameError, "unknown loss-net 'graf': did you mean 'graph'"),
+        (lambda: LossNet("h36m", "graf"), UnknownNameError, "unknown loss network 'graf': did you mean 'graph'"),
         (lambda: LossNet("h36m", "graph", depht=2), ArgumentError, "'graph' takes no such options: .*'depht'"),
         (lambda: LossNet("h36m", "linear", depth=2), ArgumentError, "'linear' takes no such options: .*'depth'"),
         (lambda: LossNet("h36m", "graph4", width=2), ArgumentError, "'graph4' takes no such options: .*'width'"),

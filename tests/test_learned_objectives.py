@@ -1,4 +1,4 @@
-"""Objectives of a loss-net: golden figures, definitions in numpy, gradients, weights and bad input."""
+"""Objectives of a loss network: golden figures, definitions in numpy, gradients, weights and bad input."""
 
 import math
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A loss-net in training: beside every family, resumed, static, transferred, in ablations, gone at inference."""
+"""A loss network in training: beside every family, resumed, static, transferred, in ablations, gone at inference."""
 
 import copy
 import json
@@ -92,7 +92,7 @@ def test_the_energy_changes_training_and_the_rest_stays_the_same(data):
         for name, learned in {"with": NET, "without": None, "off": {**NET, "enabled": False}}.items()
     }
     assert runs["without"]["train_loss"] == runs["off"]["train_loss"]
-    # The first prediction is the same: the loss-net draws no random numbers that the backbone would see.
+    # The first prediction is the same: the loss network draws no random numbers that the backbone would see.
     assert runs["with"]["train_mpjpe"][0] == runs["without"]["train_mpjpe"][0]
     assert runs["with"]["train_mpjpe"][-1] != runs["without"]["train_mpjpe"][-1]
 
@@ -197,16 +197,16 @@ def test_a_loss_net_moves_to_another_backbone(tmp_path):
     other, _ = _fit(module(**single, target="camera", learned=static), 2)
     for key, value in net.state_dict().items():
         assert torch.equal(other.learned.loss.net.state_dict()[key], value), key
-    with pytest.raises(CheckpointError, match="is a loss-net for 'coco', expected 'h36m'"):
+    with pytest.raises(CheckpointError, match="is a loss network for 'coco', expected 'h36m'"):
         module(learned={"init": str(LossNet("coco", "graph-small").save(tmp_path / "coco.safetensors"))})
-    with pytest.raises(CheckpointError, match="holds no loss-net"):
+    with pytest.raises(CheckpointError, match="holds no loss network"):
         without = str(tmp_path / "without.ckpt")
         _fit(module(learned=None), 1, _StopAfter(1, without))
         load_loss_net(without)
 
 
 def test_nothing_of_it_is_left_at_inference(tmp_path):
-    """Same names, same graph, same outputs as a module that never had a loss-net."""
+    """Same names, same graph, same outputs as a module that never had a loss network."""
     path = str(tmp_path / "run.ckpt")
     body, _ = _fit(module(), 2, _StopAfter(2, path))
     loaded, _ = load_trained(path)

@@ -12,11 +12,11 @@ from torchmetrics.functional import spearman_corrcoef
 from torchmetrics.functional.classification import binary_auroc
 
 from ..learned import CORRUPTIONS, LossNet, corrupt
-from ..learned.loss_net import centred
 from ..learned.objectives import structured_distance
 from ..metrics import bsle, lle, lse, pa_mpjpe
 from ..metrics.energy import CorruptionEnergies, EnergyAnalysis
-from .loss_nets import scenes
+from ..skeletons import relative
+from .loss_nets import loss_net_inputs
 
 if TYPE_CHECKING:
     from .lifting import LiftingModule
@@ -55,18 +55,18 @@ def analyse(
     for batch in batches:
         if count >= frames:
             break
-        x, y, weight, unit = scenes(batch, target)
+        x, y, weight, unit = loss_net_inputs(batch, target)
         whole = (weight > 0).all(-1).all(-1)
         if module is not None:
             with torch.no_grad():
                 prediction = module.predict_image_space(batch["input"])
             seen = {**module.matched(dict(batch)), "input": module.model.match(batch["input"])}
-            x, y, _, unit = scenes(seen, target)
+            x, y, _, unit = loss_net_inputs(seen, target)
         scale = unit[..., None, None] if isinstance(unit, Tensor) else unit
         found["x"].append(x[whole])
-        found["y"].append(centred(y * scale, net.skeleton)[whole])
+        found["y"].append(relative(y * scale, net.skeleton.pelvis)[whole])
         if module is not None:
-            found["prediction"].append(centred(prediction * scale, net.skeleton)[whole])
+            found["prediction"].append(relative(prediction * scale, net.skeleton.pelvis)[whole])
         count += int(whole.sum()) * y.shape[1]
     x, y = torch.cat(found["x"]), torch.cat(found["y"])
     with torch.random.fork_rng(devices=[]), torch.no_grad():

@@ -1,4 +1,4 @@
-"""Training with a learned loss: the loss-net takes its step before the backbone does, batch by batch."""
+"""Training with a learned loss: the loss network takes its step before the backbone does, batch by batch."""
 
 from __future__ import annotations
 
@@ -30,17 +30,19 @@ class LearnedSettings:
 
     Attributes:
         enabled: False trains without, whatever else is set.
-        net: variant of the loss-net (:data:`structloss.learned.VARIANTS`).
+        net: variant of the loss network (:data:`structloss.learned.VARIANTS`).
         net_options: arguments of the variant to use instead.
-        init: loss-net to start from: a file of `LossNet.save`, of this or another backbone with the same skeleton.
-        regime: `"dynamic"` trains loss-net and backbone by turns; `"static"` trains the loss-net first, for
-            `pretrain_steps` batches, against corrupted poses and the backbone's first predictions, then not any more.
-        pretrain_steps: see `regime`; 0 with `init` uses that loss-net as it is.
-        predictions: which of the backbone's predictions the loss-net learns from: of another pass, in `"evaluation"`
-            mode (published), or those of the `"training"` step itself, which costs nothing. A diffusion model, whose
-            evaluation samples, always takes the latter.
+        init: loss network to start from: a file of `LossNet.save`, of this or another backbone with the same skeleton.
+        regime: `"dynamic"` alternates steps of the loss network and of the backbone; `"static"` trains the loss network
+            first, for `pretrain_steps` batches, against corrupted poses and the backbone's first predictions, and then
+            no more.
+        pretrain_steps: see `regime`; 0 with `init` uses that loss network as it is.
+        predictions: which of the backbone's predictions the loss network learns from: those of another pass, in
+            `"evaluation"` mode (published), or those of the `"training"` step itself, which cost nothing. A diffusion
+            model, whose evaluation samples, always takes the latter.
         warmup: share of all steps over which λ rises from 0.
-        schedule: the loss-net's learning rate follows the shape of the backbone's schedule; False keeps it constant.
+        schedule: the loss network's learning rate follows the shape of the backbone's schedule; False keeps it
+            constant.
         loss: further arguments of :class:`structloss.learned.LearnedLoss`: weight, objective, negatives, frames, lr ...
     """
 
@@ -98,7 +100,7 @@ class Trainee(Protocol):
 
 
 class LearnedTraining:
-    """A learned loss in the hands of the module that trains the backbone, a :class:`Trainee`.
+    """A learned loss beside the module that trains the backbone, a :class:`Trainee`.
 
     It is made when training begins and is no submodule: neither validation, test nor prediction knows of it, nor does
     the module's state dict. Checkpoints carry it beside that.
@@ -127,14 +129,14 @@ class LearnedTraining:
             net = LossNet.load(chosen.init)
             if net.skeleton != self.skeleton:
                 raise CheckpointError(
-                    f"{chosen.init} is a loss-net for {net.skeleton.name!r}, expected {self.skeleton.name!r}."
+                    f"{chosen.init} is a loss network for {net.skeleton.name!r}, expected {self.skeleton.name!r}."
                 )
         try:
             return LearnedLoss(net, joints=self.joints, warmup=warmup, **chosen.loss)
         except TypeError as error:
             raise ArgumentError(f"learned has settings that can't be used: {error}.") from error
 
-    # ---------------------------------------------------------------------------------------------- begin, save, load
+    # Begin, save, restore
     def begin(self, module: Trainee) -> None:
         """Make the loss, restore its state from a checkpoint if there is one, and in the static regime train the loss
         network first."""
@@ -154,12 +156,12 @@ class LearnedTraining:
         assert self.loss is not None
         steps = self.settings.pretrain_steps
         batches = endless(training_data(module.trainer))
-        for _ in track(range(steps), "loss-net", steps > 0 and module.trainer.is_global_zero):
+        for _ in track(range(steps), "loss network", steps > 0 and module.trainer.is_global_zero):
             self.update(module, {key: value.to(module.device) for key, value in next(batches).items()}, None)
         self.loss.freeze()
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps: the loss-net's description, all weights and the optimizer."""
+        """What a checkpoint keeps: the loss network's description, all weights and the optimizer."""
         if self.loss is None:
             return {}
         return {"description": self.loss.net.description(), "state": self.loss.state_dict()}
@@ -169,11 +171,11 @@ class LearnedTraining:
         if state:
             self._restored = state["state"]
 
-    # ------------------------------------------------------------------------------------------------------- a batch
+    # A batch
     def step(
         self, module: Trainee, batch: dict[str, Tensor], predictions: Sequence[Supervision], total: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Let the loss-net learn from a batch, then judge the prediction that the backbone is trained on.
+        """Let the loss network learn from a batch, then judge the prediction that the backbone is trained on.
 
         Returns:
             λ · mean energy, and what is logged.
@@ -194,7 +196,7 @@ class LearnedTraining:
         return term, {name.replace("/", "_"): value for name, value in seen.items()}
 
     def update(self, module: Trainee, batch: dict[str, Tensor], prediction: Tensor | None) -> dict[str, Tensor]:
-        """A step of the loss-net; `prediction` is the backbone's of the training step, if there is one."""
+        """A step of the loss network; `prediction` is the backbone's of the training step, if there is one."""
         assert self.loss is not None
         if self.loss.frozen:
             return {}

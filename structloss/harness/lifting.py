@@ -68,7 +68,7 @@ class LiftingModule(L.LightningModule):
         drop_every: see `schedule`; 0 is never.
         drop: see `schedule`.
         batch_norm_momentum: momentum of batch normalisation at the end of training, reached from 0.1 along an
-            exponential, an epoch at a time (VideoPose3D: 0.001); None leaves it alone.
+            exponential, epoch by epoch (VideoPose3D: 0.001); None leaves it alone.
         standardise: give the backbone mean and standard deviation of the training data's coordinates (SimpleBaseline).
         ema: decay of an exponential moving average of the weights, such as 0.999, which is what is validated and saved;
             None trains without.

@@ -27,7 +27,7 @@ def load_trained(path: str | os.PathLike[str]) -> tuple[LiftingModule, dict[str,
     if not isinstance(stored, Mapping) or "backbone" not in stored or "state_dict" not in checkpoint:
         raise CheckpointError(f"{path} doesn't say which network it is of, expected one written by structloss fit.")
     known = inspect.signature(LiftingModule.__init__).parameters
-    # Neither the weights to start from nor the loss-net is needed any more.
+    # Neither the weights to start from nor the loss network is needed any more.
     without = {"init_from": None, "learned": None}
     module = LiftingModule(**{**{key: value for key, value in stored.items() if key in known}, **without})
     module.on_load_checkpoint(checkpoint)

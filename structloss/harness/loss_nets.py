@@ -1,4 +1,4 @@
-"""Loss-nets by themselves: trained on true poses and corruptions of them, without a backbone; or out of a run."""
+"""Loss networks by themselves: trained on true poses and corruptions of them, without a backbone; or out of a run."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from ..progress import track
 from .checkpoint_io import SafeCheckpointIO
 from .optimizers import OptimizerSettings
 
-__all__ = ["endless", "load_loss_net", "metres_per_unit", "scenes", "train_loss_net", "training_data"]
+__all__ = ["endless", "load_loss_net", "loss_net_inputs", "metres_per_unit", "train_loss_net", "training_data"]
 
 
 def load_loss_net(path: str | os.PathLike[str]) -> LossNet:
-    """The loss-net in a file of `LossNet.save`, or in a training checkpoint of `structloss fit --loss learned`.
+    """The loss network in a file of `LossNet.save`, or in a training checkpoint of `structloss fit --loss learned`.
 
     Raises:
-        MissingFileError, CheckpointError: no such file, unreadable, or no loss-net in it.
+        MissingFileError, CheckpointError: no such file, unreadable, or no loss network in it.
     """
     if str(path).endswith(".safetensors"):
         return LossNet.load(path)
     found = SafeCheckpointIO().load_checkpoint(path).get("learned")
     if not isinstance(found, Mapping) or not found:
-        raise CheckpointError(f"{path} holds no loss-net, expected a checkpoint of structloss fit --loss learned.")
+        raise CheckpointError(f"{path} holds no loss network, expected a checkpoint of structloss fit --loss learned.")
     net = LossNet.from_description(found["description"], str(path))
     weights = {key.removeprefix("net."): value for key, value in found["state"].items() if key.startswith("net.")}
     try:
         net.load_state_dict(weights)
     except RuntimeError as error:
-        raise CheckpointError(f"{path} doesn't fit its own description of the loss-net: {error}.") from error
+        raise CheckpointError(f"{path} doesn't fit its own description of the loss network: {error}.") from error
     return net
 
 
-def scenes(batch: Mapping[str, Tensor], target: str) -> tuple[Tensor, Tensor, Tensor, float | Tensor]:
-    """2D `[B, T, J, 2 or 3]`, true poses `[B, T, J, 3]` in the space of the `target`, weights `[B, T, J]`, and metres a
-    unit of the poses."""
+def loss_net_inputs(batch: Mapping[str, Tensor], target: str) -> tuple[Tensor, Tensor, Tensor, float | Tensor]:
+    """2D `[B, T, J, 2 or 3]`, true poses `[B, T, J, 3]` in the space of the `target`, weights `[B, T, J]`, and metres
+    per unit of the poses."""
     return batch["input"], batch["target"], batch["weight"], metres_per_unit(batch, target)
 
 
@@ -63,12 +63,12 @@ def train_loss_net(
     device: torch.device | str = "cpu",
     **options: Any,
 ) -> tuple[LearnedLoss, dict[str, list[float]]]:
-    """Train a loss-net to tell true poses from corrupted ones (SEAL's static regime).
+    """Train a loss network to tell true poses from corrupted ones (SEAL's static regime).
 
     Args:
         data: its training subjects are used; mirrored half of the time.
         steps: of the optimizer; the rate rises over the first tenth, then falls along half a cosine.
-        net: the loss-net or a variant's name.
+        net: the loss network or a variant's name.
         seed: of weights and corruptions.
         lr: peak learning rate.
         progress: show a bar on a terminal.
@@ -93,10 +93,10 @@ def train_loss_net(
         factor = OptimizerSettings(schedule="one_cycle").factor(steps)
         curves: dict[str, list[float]] = {"step": []}
         batches = endless(data)
-        for step in track(range(steps), "loss-net", progress):
+        for step in track(range(steps), "loss network", progress):
             batch = {key: value.to(device) for key, value in next(batches).items()}
             batch = flip_batch(batch, torch.rand(len(batch["input"]), device=device) < 0.5, loss.net.skeleton)
-            x, y, weight, unit = scenes(batch, data.target)
+            x, y, weight, unit = loss_net_inputs(batch, data.target)
             seen = loss.update(x, y, weight=weight, unit=unit, lr_factor=factor(step))
             curves["step"].append(step + 1)
             for name, value in seen.items():

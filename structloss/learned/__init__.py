@@ -1,4 +1,4 @@
-"""A learned structural loss (SCoTL-pose / SEAL-pose): a loss-net, trained by turns with the network that it judges."""
+"""A learned structural loss (SCoTL-pose / SEAL-pose): a loss network, trained beside the network that it judges."""
 
 from .learned_loss import LearnedLoss
 from .loss_net import VARIANTS, LossNet

@@ -1,4 +1,4 @@
-"""What a loss-net's objectives share: checks of numbers and of tensors with one value a frame, and their mean."""
+"""What a loss network's objectives share: checks of numbers and of tensors with one value per frame, and their mean."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from ..errors import ArgumentError, DtypeError, check_floating, check_same_devic
 
 
 def check_number(argument: str, value: object, expected: str, fits: Callable[[float], bool]) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value) or not fits(value):
+    """The value as a float; raise unless it is a finite number that fits, as `expected` says in words."""
+    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    if not math.isfinite(number) or not fits(number):
         raise ArgumentError(f"{argument} is {shown(value)}, expected {expected}.")
-    return float(value)
+    return number
 
 
 def check_positive(argument: str, value: object) -> float:
@@ -29,7 +31,7 @@ def check_like(tensor: Tensor, like: Tensor, argument: str, other: str) -> None:
 
 
 def check_frame_weight(weight: Tensor | None, like: Tensor, other: str) -> Tensor | None:
-    """The weight in the dtype of `like`. Its sign is looked at on the CPU only: a GPU would have to be waited for."""
+    """The weight in the dtype of `like`. Its sign is checked on the CPU only: on a GPU the check would wait."""
     if weight is None:
         return None
     if not isinstance(weight, Tensor) or weight.is_complex():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -90,8 +91,9 @@ def _toward(pose: Tensor, other: Tensor, share: float) -> Tensor:
 
 def _rearranged(pose: Tensor, source: Tensor, dim: int) -> Tensor:
     """Entry i along `dim` (-2 joints, -3 frames) is the pose's entry `source[..., i]`."""
-    index = source[(..., *(None,) * (-1 - dim))]
-    return torch.take_along_dim(pose, index, dim=dim)
+    behind = (None,) * (-1 - dim)
+    place: tuple[Any, ...] = (..., *behind)
+    return torch.take_along_dim(pose, source[place], dim=dim)
 
 
 def _cycles(order: Tensor, following: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What the loss-net knows of a skeleton: hop distances, degrees and kinds of links, as biases of attention scores."""
+"""What the loss network knows of a skeleton: hop distances, degrees, kinds of links, as biases of attention scores."""
 
 from __future__ import annotations
 
@@ -59,6 +59,7 @@ class AttentionBias(nn.Module):
     adj: Tensor
     deg: Tensor
     dist: Tensor
+    types: Tensor
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What a loss-net is shown of a batch: poses in metres about the pelvis, with all joints, some of the frames."""
+"""What a loss network is shown of a batch: poses in metres about the pelvis, with all joints, some of the frames."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ArgumentError, check_floating, check_same_shape
-from ..skeletons import Skeleton
+from ..skeletons import Skeleton, relative
 from .graph import adjacency
-from .loss_net import centred, check_unit
+from .loss_net import check_unit
 
-__all__ = ["Scenes"]
+__all__ = ["LossNetInputs"]
 
 
-class Scenes(nn.Module):
-    """Prepares 2D and poses for a loss-net.
+class LossNetInputs(nn.Module):
+    """Prepares 2D and poses for a loss network.
 
     Args:
-        skeleton: of the loss-net, J joints.
-        joints: numbers of the joints that poses have, where they lack some: those are put half-way between their
+        skeleton: of the loss network, J joints.
+        joints: numbers of the joints that poses have, where they lack some: those are put halfway between their
             neighbours. None has all.
         frames: show this many frames of a clip, drawn anew at every call; None shows all.
         in_a_row: draw them as a run.
@@ -55,7 +55,7 @@ class Scenes(nn.Module):
             x: `[..., T, J or J', 2 or 3]`, J' the joints that poses have.
             target, prediction: `[..., T, J', 3]`.
             weight: `[..., T, J']`: a frame with a joint of weight 0 doesn't count.
-            unit: metres a unit of the poses, a number or `[..., T]`.
+            unit: metres per unit of the poses, a number or `[..., T]`.
             keep: let gradients through to the target.
 
         Raises:
@@ -89,7 +89,7 @@ class Scenes(nn.Module):
         scale = unit[..., None, None] if isinstance(unit, Tensor) else unit
 
         def pose(clip: Tensor) -> Tensor:
-            return scored(centred(self._completed((clip if keep else clip.detach()) * scale), self.skeleton))
+            return scored(relative(self._completed((clip if keep else clip.detach()) * scale), self.skeleton.pelvis))
 
         planar = x.detach()
         if planar.shape[-2] == target.shape[-2]:

@@ -1,4 +1,4 @@
-"""The learned loss: a loss-net with its own training, used as one more term of anybody's objective."""
+"""The learned loss: a loss network with its own training, used as one more term of anybody's objective."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..errors import ArgumentError, DataError, check_choice, check_floating, check_name
 from ._frames import weighted_mean
 from .distributed import averaged, several
-from .inputs import Scenes
+from .inputs import LossNetInputs
 from .loss_net import LossNet
 from .negatives import CORRUPTIONS, corrupt
 from .objectives import (
@@ -25,33 +25,33 @@ from .objectives import (
     per_batch,
     structured_distance,
 )
-from .weighting import Force, surrogate
+from .weighting import EnergyWeight, surrogate
 
 __all__ = ["PREDICTION", "LearnedLoss"]
 
-#: The negative that the pose-net's own output is.
+#: The negative that the pose network's own output is.
 PREDICTION = "prediction"
-_WATCH_EVERY = 50  # updates between looks at what would need the device to be waited for
+_WATCH_EVERY = 50  # updates between checks that wait for the device
 _COLLAPSED = 0.55  # share of negatives above the truth; 0.5 is chance
-_BOUND = 1e4  # energies beyond it are running away: poses are metres apart, margins as well
+_BOUND = 1e4  # energies beyond it grow without bound: poses are metres apart, margins as well
 
 
 class LearnedLoss(nn.Module):
     """A loss function that is trained while it is used: `update` teaches it, calling it gives λ · mean E(x, ŷ).
 
-    The loss-net learns to give a true pose less energy than a wrong one: the pose-net's own prediction and corrupted
-    truths. The pose-net then lowers the energy of its predictions. Only the prediction receives the gradient of the
-    call, only the loss-net that of `update`. After training the loss-net is thrown away.
+    The loss network learns to give a true pose less energy than a wrong one: the pose network's own prediction, and
+    corrupted truths. The pose network then lowers the energy of its predictions. Only the prediction receives the
+    gradient of the call, only the loss network that of `update`. After training nothing needs the loss network.
 
     Args:
-        net: the loss-net, or the name of a variant (:data:`~structloss.learned.VARIANTS`) for `skeleton`.
+        net: the loss network, or the name of a variant (:data:`~structloss.learned.VARIANTS`) for `skeleton`.
         skeleton: name of the skeleton, where `net` is a name.
         joints: numbers of the joints that the poses have, for networks that leave out some of the skeleton's: those are
-            put half-way between their neighbours, in truths and predictions alike. x may have either.
+            put halfway between their neighbours, in truths and predictions alike. x may have either.
         weight: λ, a number taken as it is, or `"auto:SHARE"`: λ follows the gradients, so that the energy pulls on the
             predictions with SHARE of the force of the other losses.
         warmup: calls over which λ rises from 0.
-        objective: of the loss-net, one of :data:`~structloss.learned.objectives.OBJECTIVES`.
+        objective: of the loss network, one of :data:`~structloss.learned.objectives.OBJECTIVES`.
         negatives: `"prediction"` and names of :data:`~structloss.learned.negatives.CORRUPTIONS`.
         distance: how far a negative is from the truth, one of :data:`~structloss.learned.objectives.DISTANCES`.
         delta: `"sample"`, or `"batch"`: one distance for all frames (the published code).
@@ -65,8 +65,8 @@ class LearnedLoss(nn.Module):
         penalty: weight of mean E(x, y)² of the truth: it bounds energies, and makes those of different poses
             comparable, which margins and NCE leave open.
         frames: score this many frames of a clip, drawn anew each time, instead of all: neighbouring frames have much
-            the same energy. A temporal loss-net takes a run of them.
-        lr: learning rate of the loss-net's AdamW (betas 0.9 and 0.99).
+            the same energy. A temporal loss network takes a run of them.
+        lr: learning rate of the loss network's AdamW (betas 0.9 and 0.99).
         weight_decay: of the same.
         clip: its gradients are clipped to this norm; 0 for never.
 
@@ -121,7 +121,7 @@ class LearnedLoss(nn.Module):
         for name in self.negatives:
             check_name("negative", name, (PREDICTION, *CORRUPTIONS))
             if name != PREDICTION and CORRUPTIONS[name].temporal and not self.net.temporal:
-                raise ArgumentError(f"negatives has {name!r}, expected a temporal loss-net with it.")
+                raise ArgumentError(f"negatives has {name!r}, expected a temporal loss network with it.")
         self.distance = check_choice("distance", distance, DISTANCES)
         self.delta = check_choice("delta", delta, ("sample", "batch"))
         for name, value, least in (
@@ -143,8 +143,8 @@ class LearnedLoss(nn.Module):
         self.margin, self.temperature, self.density = margin, temperature, density
         self.pair_weight, self.pair_window, self.pair_kappa = pair_weight, pair_window, pair_kappa
         self.penalty, self.clip = penalty, clip
-        self.scenes = Scenes(self.net.skeleton, joints, frames, in_a_row=self.net.temporal)
-        self.force = Force(weight, warmup)
+        self.inputs = LossNetInputs(self.net.skeleton, joints, frames, in_a_row=self.net.temporal)
+        self.force = EnergyWeight(weight, warmup)  # checkpoints keep it as "force"
         self.optimizer = torch.optim.AdamW(
             [p for p in self.net.parameters() if p.requires_grad], lr=lr, betas=(0.9, 0.99), weight_decay=weight_decay
         )
@@ -163,7 +163,7 @@ class LearnedLoss(nn.Module):
         """Train no more: `update` does nothing from now on (the static regime)."""
         self.frozen = True
 
-    # ------------------------------------------------------------------------------------------------ the loss-net
+    # The loss network
     def update(
         self,
         x: Tensor,
@@ -174,14 +174,14 @@ class LearnedLoss(nn.Module):
         unit: float | Tensor = 1.0,
         lr_factor: float = 1.0,
     ) -> dict[str, Tensor]:
-        """One step of the loss-net. Under DDP, gradients are averaged over the processes.
+        """One step of the loss network. Under DDP, gradients are averaged over the processes.
 
         Args:
             x: `[..., T, J, 2 or 3]`.
             target: true poses `[..., T, J, 3]`.
-            prediction: the pose-net's poses, if `"prediction"` is one of the negatives.
+            prediction: the pose network's poses, if `"prediction"` is one of the negatives.
             weight: `[..., T, J]`: frames with a joint of weight 0 are left out.
-            unit: metres a unit of the poses, a number or `[..., T]`.
+            unit: metres per unit of the poses, a number or `[..., T]`.
             lr_factor: of the learning rate, for a schedule.
 
         Returns:
@@ -192,13 +192,13 @@ class LearnedLoss(nn.Module):
         Raises:
             ArgumentError: wrong shapes, or no prediction where one is needed.
             DtypeError: a tensor that is not floating point.
-            DataError: the loss-net's loss or energies are not finite.
+            DataError: the loss network's loss or energies are not finite.
         """
         if self.frozen:
             return {}
         if prediction is None and (PREDICTION in self.negatives or self.density is not None):
             raise ArgumentError(f"prediction is None, expected poses like target's {list(target.shape)}.")
-        x, truth, predicted, counted = self.scenes(x, target, prediction, weight, unit)
+        x, truth, predicted, counted = self.inputs(x, target, prediction, weight, unit)
         with torch.no_grad():
             negatives = [self._negative(name, truth, predicted) for name in self.negatives]
             deltas = [structured_distance(pose, truth, self.distance) for pose in negatives]
@@ -226,6 +226,7 @@ class LearnedLoss(nn.Module):
         true, others = energies[0], energies[1:]
         log_q = None
         if self.density is not None:
+            assert predicted is not None  # as update has checked
             poses = torch.stack([truth, *negatives])
             squares = (poses - predicted).square().sum((-2, -1))
             log_q = -(squares / (2 * (self.density / 1000) ** 2)).movedim(0, -1)
@@ -298,33 +299,34 @@ class LearnedLoss(nn.Module):
         return seen
 
     def _watch(self, rank: Tensor, level: Tensor) -> None:
-        """Say so where the loss-net has stopped to tell truth from negatives, runs away, or is not finite."""
+        """Warn where the loss network no longer tells truth from negatives or its energies grow without bound; raise
+        where they are not finite."""
         self._updates += 1
         self.rank.lerp_(rank.to(self.rank), 0.02)
         self.level.lerp_(level.to(self.level), 0.02)
         if self._updates % _WATCH_EVERY:
             return
-        # All processes stop together, or none: one that waits for another's gradients would wait for ever.
+        # All processes stop together, or none: one that waits for another's gradients would wait forever.
         found, size = averaged(torch.stack([self.rank, self.level])).tolist()
         if not size < float("inf"):
             raise DataError(
-                f"the loss-net's energies are {size} after {self._updates} updates, expected finite numbers; try a "
+                f"the loss network's energies are {size} after {self._updates} updates, expected finite numbers; try a "
                 "lower lr of the learned loss, or look for NaN in the data."
             )
         trouble = None
         if found < _COLLAPSED:
             trouble = f"ranks only {found:.0%} of the negatives above the truth (chance: 50%): it has collapsed"
         elif size > _BOUND:
-            trouble = f"gives energies of {size:.3g} in the mean: they run away"
+            trouble = f"gives energies of {size:.3g} in the mean: they grow without bound"
         if trouble and not self._warned:
             warnings.warn(
-                f"the loss-net {trouble}, and its gradient helps no pose. Try another lr, other negatives "
+                f"the loss network {trouble}, and its gradient improves no pose. Try another lr, other negatives "
                 f"(now {', '.join(self.negatives)}), or penalty > 0.",
                 stacklevel=5,  # the caller of update: no_grad around _seen counts as well
             )
         self._warned = trouble is not None
 
-    # ------------------------------------------------------------------------------------------------- the pose-net
+    # The pose network
     def forward(
         self,
         x: Tensor,
@@ -356,7 +358,7 @@ class LearnedLoss(nn.Module):
         # Gradients of a mean over many frames are small numbers: float16 would lose them before a scaler sees them.
         pose = prediction.detach().to(torch.promote_types(prediction.dtype, torch.float32)).requires_grad_()
         with torch.enable_grad(), _no_float16(x.device):
-            planar, seen, _, counted = self.scenes(x, pose, None, weight, unit, keep=True)
+            planar, seen, _, counted = self.inputs(x, pose, None, weight, unit, keep=True)
             energy = weighted_mean(self.net.eval()(planar, seen), counted)
             (gradient,) = torch.autograd.grad(energy, pose)
         factor = self.force(gradient, prediction, position_loss)
@@ -364,7 +366,7 @@ class LearnedLoss(nn.Module):
         self.energy = energy.detach()
         return surrogate(prediction, factor * self.energy, factor * gradient)
 
-    # ----------------------------------------------------------------------------------------------- going on later
+    # What a resumed run restores beside the weights
     def get_extra_state(self) -> dict[str, Any]:
         return {
             "optimizer": self.optimizer.state_dict(),
@@ -380,7 +382,7 @@ class LearnedLoss(nn.Module):
 
 @contextmanager
 def _no_float16(device: torch.device) -> Iterator[None]:
-    """The loss-net's gradients are not scaled as a GradScaler does for float16: under it, compute in float32."""
+    """The loss network's gradients are not scaled as a GradScaler does for float16: under it, compute in float32."""
     if torch.is_autocast_enabled(device.type) and torch.get_autocast_dtype(device.type) is torch.float16:
         with torch.autocast(device.type, enabled=False):
             yield

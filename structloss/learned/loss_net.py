@@ -1,4 +1,4 @@
-"""The loss-net: how plausible a 3D pose is for its 2D input, as one number a frame."""
+"""The loss network: how plausible a 3D pose is for its 2D input, as one number per frame."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "linear": {},
     "linear-small": {"width": 256, "dropout": 0.0, "batch_norm": False, "offsets": True, "scale": 5.0},
 }
-"""Named loss-nets. `graph4` (with MixSTE), `graph6` (with PoseFormerV2) and `linear` (single-frame networks) are the
-first author's. Ours see each joint's offset from its parent too: `graph`, of half their width and with weights for
-kinds of links, `graph-small` and `linear-small` for CPUs, and `graph-temporal`, which looks along time."""
+"""Named loss networks. `graph4` (with MixSTE), `graph6` (with PoseFormerV2) and `linear` (single-frame networks) are
+the first author's. Ours see each joint's offset from its parent too: `graph`, of half their width and with weights for
+kinds of links, `graph-small` and `linear-small` for CPUs, and `graph-temporal`, which attends over frames too."""
 
 
 class LossNet(nn.Module):
@@ -47,14 +47,14 @@ class LossNet(nn.Module):
         offsets: give the network the offset of each joint from its parent in the skeleton's tree as well, in 2D and 3D,
             and its length in 3D (ours): bones of a wrong length or direction are then seen in one joint.
         scale: factor of all coordinates (ours): of metres and of the screen's half width, most are small beside the
-            embeddings of the joints, and a loss-net is slow to hear them.
+            embeddings of the joints, and a loss network is slow to learn from them.
         options: arguments of :class:`~structloss.learned.networks.GraphEnergy` or
             :class:`~structloss.learned.networks.LinearEnergy` instead of the variant's.
 
     Shape:
         x `[..., J, 2 or 3]` screen-normalised, y `[..., J, 3]` in metres (see `unit`), of equal leading dimensions;
-        energies `[...]`. The last leading dimension is time for a loss-net with `temporal_depth`, and means nothing to
-        the others. Energies are float32, or float64 if the loss-net's weights are.
+        energies `[...]`. The last leading dimension is time for a loss network with `temporal_depth`, and means nothing
+        to the others. Energies are float32, or float64 if the loss network's weights are.
 
     Raises:
         UnknownNameError: an unknown skeleton or variant.
@@ -71,6 +71,8 @@ class LossNet(nn.Module):
         torch.Size([2, 27])
     """
 
+    parents: Tensor
+
     def __init__(
         self,
         skeleton: str = "h36m",
@@ -83,7 +85,7 @@ class LossNet(nn.Module):
     ) -> None:
         super().__init__()
         self.skeleton = skeletons.get(skeleton)
-        self.variant = check_name("loss-net", variant, VARIANTS)
+        self.variant = check_name("loss network", variant, VARIANTS)
         arguments = {**VARIANTS[variant], **options}
         usual = arguments.pop("offsets", False), arguments.pop("scale", 1.0)
         self.confidence, self.options = confidence, options
@@ -98,7 +100,7 @@ class LossNet(nn.Module):
         try:
             self.body = kind(self.skeleton, channels, **arguments)
         except TypeError as error:
-            raise ArgumentError(f"loss-net {variant!r} takes no such options: {error}.") from error
+            raise ArgumentError(f"loss network {variant!r} takes no such options: {error}.") from error
 
     @property
     def temporal(self) -> bool:
@@ -111,11 +113,11 @@ class LossNet(nn.Module):
         Args:
             x: `[..., J, 2 or 3]`.
             y: `[..., J, 3]`; the gradient reaches it.
-            unit: metres a unit of y, a number or `[...]`, as for poses in image space.
+            unit: metres per unit of y, a number or `[...]`, as for poses in image space.
         """
         self._check(x, y)
         check_unit(unit, y)
-        pose = centred(y, self.skeleton)
+        pose = skeletons.relative(y, self.skeleton.pelvis)
         if isinstance(unit, Tensor):
             pose = pose * unit[..., None, None].to(pose.dtype)
         elif unit != 1.0:
@@ -158,7 +160,7 @@ class LossNet(nn.Module):
         return save_checkpoint(self.body, path, {"loss_net": json.dumps(self.description())})
 
     def description(self) -> dict[str, Any]:
-        """What it takes to make a loss-net of the same shape."""
+        """What it takes to make a loss network of the same shape."""
         return {
             "skeleton": self.skeleton.name,
             "variant": self.variant,
@@ -170,33 +172,33 @@ class LossNet(nn.Module):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> LossNet:
-        """The loss-net that :meth:`save` wrote.
+        """The loss network that :meth:`save` wrote.
 
         Raises:
             MissingFileError: no such file.
-            CheckpointError: unreadable, or no loss-net.
+            CheckpointError: unreadable, or no loss network.
         """
         path = Path(path)
         if not path.is_file():
-            raise MissingFileError(f"{path} does not exist, expected a loss-net written by LossNet.save.")
+            raise MissingFileError(f"{path} does not exist, expected a loss network written by LossNet.save.")
         try:
             with safe_open(path, framework="pt") as file:
                 written = (file.metadata() or {}).get("loss_net")
         except (SafetensorError, OSError, ValueError) as error:
             raise CheckpointError(f"{path} is not a readable safetensors file: {error}.") from error
         if written is None:
-            raise CheckpointError(f"{path} holds no loss-net, expected a file written by LossNet.save.")
+            raise CheckpointError(f"{path} holds no loss network, expected a file written by LossNet.save.")
         try:
             description = json.loads(written)
         except ValueError as error:
-            raise CheckpointError(f"{path} describes no loss-net that can be made: {error}.") from error
+            raise CheckpointError(f"{path} describes no loss network that can be made: {error}.") from error
         net = cls.from_description(description, str(path))
         load_published(net.body, path)
         return net
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any], source: str = "description") -> LossNet:
-        """A new loss-net of a :meth:`description`."""
+        """A new loss network of a :meth:`description`."""
         try:
             return cls(
                 description["skeleton"],
@@ -207,11 +209,11 @@ class LossNet(nn.Module):
                 **description["options"],
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{source} describes no loss-net that can be made: {error}.") from error
+            raise CheckpointError(f"{source} describes no loss network that can be made: {error}.") from error
 
     def load_published(self, path: str | os.PathLike[str] | Mapping[str, Any]) -> LoadReport:
-        """Copy weights of the first author's checkpoints (`model_loss` or `loss_net` in them) into this loss-net, whose
-        variant must be theirs; see :func:`structloss.backbones.load_published`."""
+        """Copy weights of the first author's checkpoints (`model_loss` or `loss_net` in them) into this loss network,
+        whose variant must be theirs; see :func:`structloss.backbones.load_published`."""
         return load_published(self.body, path)
 
 
@@ -219,8 +221,3 @@ def check_unit(unit: float | Tensor, pose: Tensor) -> None:
     """Raise unless a tensor of units has one for each pose of `[..., J, 3]`."""
     if isinstance(unit, Tensor) and unit.shape != pose.shape[:-2]:
         raise ArgumentError(f"unit has shape {list(unit.shape)}, expected {list(pose.shape[:-2])} or a number.")
-
-
-def centred(pose: Tensor, skeleton: skeletons.Skeleton) -> Tensor:
-    """A pose `[..., J, 3]` minus its pelvis."""
-    return pose - pose[..., list(skeleton.pelvis), :].mean(-2, keepdim=True)

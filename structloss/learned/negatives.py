@@ -1,4 +1,4 @@
-"""Synthetic negatives for a loss-net: true poses with one structural fault each, of a chosen size.
+"""Synthetic negatives for a loss network: true poses with one structural fault each, of a chosen size.
 
 The fault is in the 3D pose alone; the 2D input stays that of the true pose. What SCoTL-pose / SEAL-pose takes besides
 predictions is not published in full: noise and bone rotation follow its code, the others are ours.
@@ -16,9 +16,8 @@ from torch import Tensor
 
 from ..errors import ArgumentError, check_floating, check_name, shown
 from ..ops.dtypes import compute_dtype
-from ..skeletons import Skeleton
+from ..skeletons import Skeleton, relative
 from . import corruptions as faults
-from .loss_net import centred
 
 __all__ = ["CORRUPTIONS", "Corruption", "corrupt"]
 
@@ -153,7 +152,7 @@ def corrupt(
     - `"mirrored_depth"`: channel 2 is reversed about the pelvis. Nothing is drawn.
     - `"joint_shuffle"`: 2 to 4 joints (on large skeletons up to a quarter of them) change places in a circle. Joints
       of the pelvis stay.
-    - `"other_pose"`: samples get each other's pose. All move along by one number of places that is drawn once a call,
+    - `"other_pose"`: samples get each other's pose. All move along by one number of places that is drawn once per call,
       in the order of the leading dimensions; with `shared_frames`, whole clips do.
     - `"shuffled_frames"`: in each window of 9 frames some, at least two, change places in a circle.
 
@@ -167,7 +166,7 @@ def corrupt(
         skeleton: J joints, from :mod:`structloss.skeletons`.
         size: how large the fault is, from 0, no fault, to the corruption's `largest`, in its `unit`; None is its
             `default`.
-        shared_frames: draw once a clip, so that a fault lasts and doesn't flicker; otherwise once a frame.
+        shared_frames: draw once per clip, so that a fault lasts and doesn't flicker; otherwise once per frame.
         generator: of the random numbers; None is torch's global one. One on the CPU gives the same on every device.
 
     Returns:
@@ -189,8 +188,8 @@ def corrupt(
     shape = lead[:-1] if corruption.temporal else (*lead[:-1], 1) if shared_frames else lead
     dtype = compute_dtype(pose.dtype)
     draws = faults.Draws(tuple(shape), shared_frames, pose.device, dtype, generator)
-    faulty = corruption.function(centred(pose.detach().to(dtype), skeleton), skeleton, size, draws)
-    return centred(faulty, skeleton).to(pose.dtype)
+    faulty = corruption.function(relative(pose.detach().to(dtype), skeleton.pelvis), skeleton, size, draws)
+    return relative(faulty, skeleton.pelvis).to(pose.dtype)
 
 
 def _check_size(corruption: Corruption, size: object) -> float:

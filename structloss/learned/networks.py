@@ -1,4 +1,4 @@
-"""The networks inside of a loss-net: joint features in, energies out. State-dict keys are the published ones."""
+"""The networks inside of a loss network: joint features in, energies out. State-dict keys are the published ones."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class GraphEnergy(nn.Module):
 
     Args:
         skeleton: gives the graph.
-        channels: numbers a joint, those of 2D before those of 3D, whose last three are the position.
+        channels: numbers per joint, those of 2D before those of 3D, whose last three are the position.
         dim: channels D of a token, a multiple of `heads`.
         heads: number of attention heads.
         depth: number of blocks.
@@ -152,7 +152,7 @@ class LinearEnergy(nn.Module):
 
     Args:
         skeleton: gives the number of joints.
-        channels: numbers a joint, those of 2D before those of 3D, whose last three are the position.
+        channels: numbers per joint, those of 2D before those of 3D, whose last three are the position.
         width: of the layers.
         stages: residual stages of two layers.
         dropout: rate behind every layer.

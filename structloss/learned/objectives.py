@@ -1,9 +1,10 @@
-"""What a loss-net is trained with: objectives that push the energy of the truth below that of its negatives.
+"""What a loss network is trained with: objectives that push the energy of the truth below that of its negatives.
 
-A low energy is plausible. Energies, structured distances and weights have one shape, `[..., T]` or any other, one value
-a frame; nothing is broadcast, since a distance of shape `[B, T]` beside energies `[B, T, 1]` would compare every frame
-with every other. Each function returns a scalar, the weighted mean over the frames: 0 where there are no frames or all
-weights are 0. Entries of weight 0 drop out whatever they hold, NaN included. Gradients flow to energies only.
+A low energy is plausible. Energies, structured distances and weights have one shape, `[..., T]` or any other, with one
+value per frame; nothing is broadcast, since a distance of shape `[B, T]` beside energies `[B, T, 1]` would compare
+every frame with every other. Each function returns a scalar, the weighted mean over the frames: 0 where there are no
+frames or all weights are 0. Entries of weight 0 drop out whatever they hold, NaN included. Gradients flow to energies
+only.
 
 All raise :class:`~structloss.errors.ArgumentError` for a wrong shape, device or number, and
 :class:`~structloss.errors.DtypeError` for tensors that are not floating point.
@@ -52,7 +53,7 @@ def structured_distance(prediction: Tensor, target: Tensor, kind: str = "mpjpe")
             `"l1"`, mean absolute difference over joints and coordinates.
 
     Returns:
-        `[...]`, one distance a frame.
+        `[...]`, one distance per frame.
     """
     check_choice("kind", kind, DISTANCES)
     check_floating("prediction", prediction)

@@ -1,6 +1,6 @@
-"""The pairwise temporal term: a loss-net's energy changes over time no faster than the motion does.
+"""The pairwise temporal term: a loss network's energy changes over time no faster than the motion does.
 
-Source: appendix ablation of SCoTL-pose (Kim et al.) as in its first author's code, which adds it to the loss-net's
+Source: appendix ablation of SCoTL-pose (Kim et al.) as in its first author's code, which adds it to the loss network's
 objective with the weight 1e-3.
 """
 
@@ -101,7 +101,7 @@ def pairwise_temporal(
 def _check_starts(argument: str, starts: Tensor, energy: Tensor, last: int) -> None:
     if not isinstance(starts, Tensor) or starts.dtype != torch.long or starts.shape != energy.shape[:1]:
         found = f"{starts.dtype} {list(starts.shape)}" if isinstance(starts, Tensor) else f"a {type(starts).__name__}"
-        raise ArgumentError(f"{argument} is {found}, expected torch.int64 [{energy.shape[0]}], one start a clip.")
+        raise ArgumentError(f"{argument} is {found}, expected torch.int64 [{energy.shape[0]}], one start per clip.")
     check_same_device(argument, starts, "energy", energy)
     # On a GPU the look would wait for the device; there an index out of range stops the kernel.
     if not torch.compiler.is_compiling() and starts.device.type == "cpu" and starts.numel() and last >= 1:

@@ -1,4 +1,4 @@
-"""How strongly an energy pulls on predictions, and how its gradient gets to them."""
+"""The weight λ of an energy, and how its gradient reaches the predictions."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from torch import Tensor, nn
 from ..errors import ArgumentError
 from .distributed import averaged
 
-__all__ = ["Force", "surrogate"]
+__all__ = ["EnergyWeight", "surrogate"]
 
 _SMOOTHING = 0.99
 
 
-class Force(nn.Module):
+class EnergyWeight(nn.Module):
     """λ of an energy: a number, or the one that gives its gradient a share of the other losses' gradient.
 
     With `"auto:SHARE"`, λ = SHARE · |∂L/∂ŷ| / |∂E/∂ŷ|, the ratio a moving average over calls (0.99); under DDP it is
