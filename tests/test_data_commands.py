@@ -10,10 +10,12 @@ from pathlib import Path
 import fake_data
 import numpy as np
 import pytest
+from test_mocap_formats import LABELS, marker_points, write_c3d
 
 from structloss.cli import main
 from structloss.commands import data as commands
 from structloss.data import generate_clips, load_archive, open_store, save_archive, save_store
+from structloss.data.formats import read_c3d, write_bvh
 from structloss.data.formats.h36m_npz import read_h36m_npz
 from structloss.data.formats.h36m_pickle import EXCLUDED, read_h36m_pickle
 from structloss.data.inspection import inspect_data, inspect_loaded
@@ -144,6 +146,35 @@ def test_convert_motion_capture(tmp_path, capsys):
     with_thorax, without = (load_archive(tmp_path / name)[0][0].positions for name in ("d.npz", "c.npz"))
     lifted = np.linalg.norm(with_thorax[:, 10] - without[:, 10], axis=-1)
     assert 0.1 < lifted.mean() < 0.13
+
+
+def test_messages_name_flags(tmp_path, capsys):
+    """Also where the reader knows the argument by another name, and in warnings and notes."""
+    write_bvh(tmp_path / "a.bvh", fake_data.world(20, "flags"), 50)
+    bvh = (tmp_path / "a.bvh").read_text()
+    for options, expected in (
+        (("--source-fps", "-1"), "--source-fps is -1.0, expected a positive number of frames per second."),
+        (("--scale", "0"), "--scale is 0.0, expected a positive number of metres per unit of the file."),
+        (("--scale", "1", "--reference", "x"), "--reference is given for"),
+        (("--joints", "cmu"), "--joints is 'cmu', expected 'auto', 'cmu-bvh', 'h36m', 'mixamo'"),
+        (("--fps", "0"), "--fps is 0.0, expected a positive number of frames per second."),
+    ):
+        assert expected in refused(capsys, "convert", tmp_path / "a.bvh", tmp_path / "a.npz", *options)
+    (tmp_path / "b.bvh").write_text(bvh.replace("JOINT Head\n", "JOINT Crown\n"))
+    text = refused(capsys, "inspect", tmp_path / "b.bvh")
+    assert "for Head (Head) of the joint map 'h36m'" in text and "; pass --joints, a map of joint names" in text
+    (tmp_path / "a.amc").touch()
+    assert "pass --asf, its path" in refused(capsys, "inspect", tmp_path / "a.amc")
+
+
+def test_c3d_messages_name_the_flag(tmp_path, capsys):
+    write_c3d(tmp_path / "a.c3d", marker_points() * 1000, labels=["x", *LABELS[1:]])
+    text = refused(capsys, "inspect", tmp_path / "a.c3d")
+    assert "no marker for Hip (LFWT)" in text and "; pass --joints, a map of joint names" in text
+    with pytest.raises(DataError, match="; pass joints, a map of joint names"):
+        open_data(tmp_path / "a.c3d")
+    with pytest.raises(DataError, match="; pass markers, a map of joint names"):
+        read_c3d(tmp_path / "a.c3d")
 
 
 def test_convert_an_archive(clips, tmp_path, capsys):

@@ -1,6 +1,7 @@
 """Formats as one-file things: a made-up one is put beside the others, and everything that names formats knows it."""
 
 import json
+import re
 import subprocess
 import sys
 import textwrap
@@ -24,35 +25,27 @@ from structloss.data.opening import open_data
 from structloss.data.registry import Registry
 from structloss.errors import ArgumentError, DataError, MissingFileError, UnknownNameError
 
-# The whole of a new format; docs/adding.md shows it.
-STEPS = '''
-"""Positions in a text file, a frame per line."""
-
-from __future__ import annotations
-
-from pathlib import Path
-
-import numpy as np
-
-from ...errors import DataError
-from ..clips import Clip
-from .registry import FORMATS, Format, Option
+#: Where the recipes are: in the assembled page, or in the part that it is made from.
+PAGES = [Path(__file__).parents[1] / "docs" / name for name in ("adding.md", "_adding_data.md.part")]
 
 
-def read_steps(path: Path, *, unit: float = 1.0, progress: bool = False) -> list[Clip]:
-    rows = np.loadtxt(path, ndmin=2)
-    if rows.shape[1] != 51:
-        raise DataError(f"{path} has {rows.shape[1]} numbers per line, expected 51, those of 17 joints.")
-    return [Clip(rows.reshape(-1, 17, 3) * unit, "walker", "walk", path.stem, fps=25)]
+def recipe(title):
+    """The Python blocks of a recipe: the new file, and its test."""
+    text = next(page.read_text(encoding="utf-8") for page in PAGES if page.is_file() and title in page.read_text())
+    section = re.split(r"^## ", text.partition(f"## {title}\n")[2], flags=re.MULTILINE)[0]
+    new, test = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
+    return new, test
 
 
-FORMATS.register(
-    Format(
-        "steps", "positions in text, a frame per line", read_steps, suffixes=(".steps",), clips=True,
-        options=(Option("unit", "metres per unit of the file", type=float),),
-    )
-)
-'''
+def run_test(source, tmp_path):
+    """The only test of a file."""
+    names: dict = {}
+    exec(source, names)
+    (test,) = [value for name, value in names.items() if name.startswith("test_")]
+    test(tmp_path)
+
+
+STEPS, _ = recipe("A data format")
 
 
 @pytest.fixture
@@ -89,44 +82,52 @@ def test_a_new_format_is_one_file(added, walk, tmp_path, capsys):
     added("steps", STEPS)
 
     assert detect(path) == "steps"
-    (clip,) = open_data(path, unit=0.01)
+    (clip,) = open_data(path, metres_per_unit=0.01)
     assert (clip.key, clip.fps) == ("walker/walk", 25)
     np.testing.assert_allclose(clip.positions, positions, atol=1e-6)
     assert len(open_data(path, fps=50)[0]) == 39
 
-    report = inspect_data(path, unit=0.01)
-    assert (report.format, report.description) == ("steps", "positions in text, a frame per line")
+    report = inspect_data(path, metres_per_unit=0.01)
+    assert (report.format, report.description) == ("steps", "positions in text, one frame per line")
     assert report.kind == "clips" and report.frames == 20
 
-    written = convert_data(path, tmp_path / "a.npz", unit=0.01)
+    written = convert_data(path, tmp_path / "a.npz", metres_per_unit=0.01)
     assert written.content == "1 clip, 20 frames at 25 fps"
     assert load_archive(tmp_path / "a.npz")[1]["source"] == "walk.steps (steps)"
-    assert main(["data", "convert", str(path), str(tmp_path / "a.poses"), "--unit", "0.01", "--views", "1"]) == 0
+    assert (
+        main(["data", "convert", str(path), str(tmp_path / "a.poses"), "--metres-per-unit", "0.01", "--views", "1"])
+        == 0
+    )
     assert open_store(tmp_path / "a.poses").frames == 20
     capsys.readouterr()
-    assert main(["data", "inspect", str(path), "--unit", "0.01", "--json"]) == 0
+    assert main(["data", "inspect", str(path), "--metres-per-unit", "0.01", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["format"] == "steps"
+
+
+def test_the_test_of_the_recipe(added, tmp_path):
+    added("steps", STEPS)
+    run_test(recipe("A data format")[1], tmp_path)
 
 
 def test_messages_and_tables_list_a_new_format(added, tmp_path, capsys):
     added("steps", STEPS)
     assert main(["data", "formats"]) == 0
     shown = capsys.readouterr().out
-    assert "steps         positions in text, a frame per line\n" in shown
-    assert "files: *.steps\n" in shown and "options: --unit\n" in shown
+    assert "steps         positions in text, one frame per line\n" in shown
+    assert "files: *.steps\n" in shown and "options: --metres-per-unit\n" in shown
     with pytest.raises(SystemExit):
         main(["data", "inspect", "--help"])
     shown = capsys.readouterr().out
-    assert "options of the format steps:\n  --unit UNIT" in shown
-    with pytest.raises(DataError, match=r"expected one of: .*; positions in text, a frame per line"):
+    assert "options of the format steps:\n  --metres-per-unit METRES_PER_UNIT" in shown
+    with pytest.raises(DataError, match=r"expected one of: .*; positions in text, one frame per line"):
         detect(__file__)
     fake_data.write_h36m_npz(tmp_path, frames=2)
-    with pytest.raises(ArgumentError, match=r"unit is given for .* \(h36m-npz\), expected it with steps only"):
-        open_data(tmp_path, unit=0.01)
+    with pytest.raises(ArgumentError, match=r"metres_per_unit is given for .*npz\), expected it with steps only"):
+        open_data(tmp_path, metres_per_unit=0.01)
     with pytest.raises(ArgumentError, match="expected it with amc, archive, bvh, c3d, steps only"):
         open_data(tmp_path, fps=50)
-    with pytest.raises(UnknownNameError, match="unknown option 'units': did you mean 'unit'"):
-        open_data(tmp_path, units=0.01)
+    with pytest.raises(UnknownNameError, match="unknown option 'metres': did you mean 'metres_per_unit'"):
+        open_data(tmp_path, metres=0.01)
 
 
 def test_a_format_without_options_of_its_own_takes_none(added, walk):
@@ -240,34 +241,15 @@ def test_the_registry_is_light():
 
 # Forms of keypoint files ---------------------------------------------------------------------------------------------
 
-# The whole of a new form; docs/adding.md shows it.
-LINES = '''
-"""Keypoints in a text file: x, y and confidence of every keypoint, a frame per line."""
-
-from __future__ import annotations
-
-import numpy as np
-
-from .._people import array_track
-from ..keypoint_form import FORMS, KeypointFile, KeypointForm
-from ..keypoint_track import Keypoints
-
-
-def _read(file: KeypointFile, layout: str | None, person: str | int) -> list[Keypoints]:
-    rows = np.loadtxt(file.path, ndmin=2)
-    return [array_track(file.path, file.path.stem, rows.reshape(len(rows), -1, 3), layout, None, None)]
-
-
-FORMS.register(KeypointForm("lines", "x, y, confidence in text", _read, suffixes=(".lines",)))
-'''
-
 
 def test_a_new_form_of_keypoints_is_one_file(added, tmp_path):
+    lines, test = recipe("A keypoint format")
     values = np.random.default_rng(0).uniform(0.1, 1, (5, 17, 3))
     np.savetxt(tmp_path / "a.lines", values.reshape(5, 51))
     with pytest.raises(DataError, match=r"ends in '.lines', expected \.npz, \.npy, \.json or a folder of OpenPose"):
         read_keypoints(tmp_path / "a.lines")
-    added("lines", LINES, keypoint_forms)
+    added("lines", lines, keypoint_forms)
+    run_test(test, tmp_path)
     (track,) = read_keypoints(tmp_path / "a.lines", layout="coco", fps=30)
     assert (track.name, track.skeleton, track.fps, len(track)) == ("a", "coco", 30, 5)
     np.testing.assert_allclose(track.keypoints, values[..., :2], rtol=1e-6)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .c3d import parse_c3d, read_c3d
     from .joint_maps import JOINT_MAPS, JointMap
     from .keypoints import Keypoints, read_keypoints
+    from .registry import FORMATS, Format, Option
 
 _HOMES = {
     "asf_amc": ("read_amc", "read_asf"),
@@ -21,9 +22,14 @@ _HOMES = {
     "c3d": ("parse_c3d", "read_c3d"),
     "joint_maps": ("JOINT_MAPS", "JointMap"),
     "keypoints": ("Keypoints", "read_keypoints"),
+    "registry": ("FORMATS", "Format", "Option"),
 }
 
 __all__ = [
+    # the registry
+    "FORMATS",
+    "Format",
+    "Option",
     # motion capture
     "JOINT_MAPS",
     "JointMap",

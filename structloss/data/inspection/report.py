@@ -94,7 +94,8 @@ class Report:
         if self.kind == "views":
             sizes = ", ".join(f"{w:g} x {h:g}" for w, h in self.image_sizes)
             rows.append(("cameras", _listed(self.cameras) + (f", {sizes} px" if sizes else "")))
-        lengths = "{shortest:g} to {longest:g} per sequence, median {median:g}".format(**self.lengths)
+        lengths = f"{self.lengths['shortest']:g} to {self.lengths['longest']:g} per {self.kind[:-1]}"
+        lengths += f", median {self.lengths['median']:g}"
         rates = f"{', '.join(f'{rate:g}' for rate in self.fps)} fps" if self.fps else "unknown fps"
         duration = f", {self.seconds / 60:.1f} min" if self.seconds else ""
         rows += [
