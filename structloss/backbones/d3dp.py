@@ -303,7 +303,7 @@ class D3DP(MixSTE):
         if timestep.dtype not in (torch.int64, torch.int32):
             raise DtypeError(f"timestep has dtype {timestep.dtype}, expected torch.int64.")
         if timestep.shape != (batch,):
-            raise ArgumentError(f"timestep has shape {list(timestep.shape)}, expected [{batch}], one a clip.")
+            raise ArgumentError(f"timestep has shape {list(timestep.shape)}, expected [{batch}], one per clip.")
         check_same_device("timestep", timestep, "x", x)
 
     def official(self, key: str) -> str:

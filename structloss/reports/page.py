@@ -46,7 +46,7 @@ def write_html(
         figures: title -> PNG file, in order; the player comes after the first.
         path: HTML file to write.
         samples: poses for the player; several are offered as clips to choose from. Every frame goes into the file,
-            about 8 bytes a joint and arm.
+            about 8 bytes per joint and arm.
         captions: title -> text under the figure of that title.
 
     Raises:
