@@ -14,35 +14,18 @@ VideoPose3D and most others predict "camera": camera space in metres, minus the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from ..errors import ArgumentError, check_choice, check_floating
+from ..skeletons import Root, relative, root_of
 
 __all__ = ["TARGETS", "relative", "to_image_space", "to_millimetres"]
 
 TARGETS = ("global", "root_relative", "camera")
 """What the target is: "global" keeps the root's image position and its motion in depth, "camera" is in metres."""
-
-
-Root = int | Sequence[int]
-"""A joint, or several whose mean is meant: both hips, where a skeleton has no pelvis."""
-
-
-def relative(pose: Tensor, root: Root) -> Tensor:
-    """A pose `[..., J, C]` minus its root."""
-    return pose - _at(pose, root)
-
-
-def _at(pose: Tensor, root: Root) -> Tensor:
-    """The root `[..., 1, C]`."""
-    if isinstance(root, int):
-        return pose[..., root : root + 1, :]
-    if len(root) == 1:
-        return pose[..., root[0] : root[0] + 1, :]
-    return pose[..., list(root), :].mean(-2, keepdim=True)
 
 
 def to_image_space(camera_pose: Tensor, intrinsics: Tensor, target: str = "global", *, root: Root = 0) -> Tensor:
@@ -66,7 +49,7 @@ def to_image_space(camera_pose: Tensor, intrinsics: Tensor, target: str = "globa
         return relative(camera_pose, root)
     k = _per_frame(intrinsics)
     z = camera_pose[..., 2]
-    depth = _at(camera_pose, root)[..., 2]  # [..., T, 1]
+    depth = root_of(camera_pose, root)[..., 2]  # [..., T, 1]
     x = k[..., 0] * camera_pose[..., 0] / z + k[..., 2]
     y = k[..., 1] * camera_pose[..., 1] / z + k[..., 3]
     image = torch.stack([x, y, k[..., 0] / depth * (z - depth[..., :1, :])], dim=-1)
@@ -123,18 +106,18 @@ def to_millimetres(
     image = prediction.to(dtype)
     if published:
         millimetres = relative(image, root) * batch["factor"].to(dtype)[..., None, None]
-        return millimetres + _at(batch["camera_pose"].to(dtype), root)
+        return millimetres + root_of(batch["camera_pose"].to(dtype), root)
     if target == "camera":
-        return relative(image, root) * 1000 + _at(batch["camera_pose"].to(dtype), root)
+        return relative(image, root) * 1000 + root_of(batch["camera_pose"].to(dtype), root)
     k = _per_frame(batch["intrinsics"].to(dtype))
     origin = batch["root_depth"].to(dtype)[..., None] * 1000  # [..., T, 1] mm
     z = image[..., 2] * batch["factor"].to(dtype)[..., None]
     x, y = image[..., 0], image[..., 1]
-    depth = origin + z - _at(z[..., None], root)[..., 0]
+    depth = origin + z - root_of(z[..., None], root)[..., 0]
     if target == "root_relative":
         # The published protocol sets the predicted root to zero, then puts it where it truly is.
-        truth = _at(batch["camera_pose"].to(dtype), root)
-        centre = _at(image, root)
+        truth = root_of(batch["camera_pose"].to(dtype), root)
+        centre = root_of(image, root)
         x = x - centre[..., 0] + k[..., 0] * truth[..., 0] / truth[..., 2] + k[..., 2]
         y = y - centre[..., 1] + k[..., 1] * truth[..., 1] / truth[..., 2] + k[..., 3]
         out = depth
