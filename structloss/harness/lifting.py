@@ -18,7 +18,7 @@ from .. import backbones, skeletons
 from ..backbones.base import SecondStage, StartsFromFirstStage, TakesStatistics
 from ..data import flip, flip_batch, to_millimetres
 from ..data.augment import chance
-from ..data.image_space import TARGETS, relative
+from ..data.image_space import TARGETS
 from ..errors import ArgumentError, CheckpointError, DataError, check_choice
 from ..terms import check_term
 from .callbacks import best_checkpoint
@@ -351,7 +351,7 @@ class LiftingModule(L.LightningModule):
         # Without its pelvis there is nothing to measure a pose from.
         known = (batch["weight"][..., list(pelvis)] > 0).all(-1, keepdim=True)
         weight = torch.where(known, batch["weight"], 0.0)
-        positions.update(relative(poses, pelvis), relative(batch["camera_pose"], pelvis), weight)
+        positions.update(skeletons.relative(poses, pelvis), skeletons.relative(batch["camera_pose"], pelvis), weight)
         order.update(prediction, batch["target"], batch["weight"])
         return poses
 
