@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -127,9 +127,8 @@ def load_published(
         CheckpointError: the file is unreadable or wants to run code, or belongs to another model. The model is then as
             it was before.
     """
-    if isinstance(state_dict_or_path, Mapping):
-        source, content = "state_dict", state_dict_or_path
-    else:
+    source, content = "state_dict", cast(object, state_dict_or_path)
+    if not isinstance(state_dict_or_path, Mapping):
         path = Path(state_dict_or_path)
         source, content = str(path), _read(path)
     # A file holds the published names, or ours if this library has written it.

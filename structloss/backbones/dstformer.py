@@ -6,7 +6,7 @@ et al., ECCV 2024) is the network of MotionBERT-lite trained with relational dep
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -41,11 +41,14 @@ class _Block(nn.Module):
     ) -> None:
         super().__init__()
         self.order = order
-        for axis in "st":
-            self.add_module(f"norm1_{axis}", nn.LayerNorm(dim, eps=_EPS))
-            self.add_module(f"attn_{axis}", Attention(dim, heads, attn_drop=attn_drop, proj_drop=drop))
-            self.add_module(f"norm2_{axis}", nn.LayerNorm(dim, eps=_EPS))
-            self.add_module(f"mlp_{axis}", MLP(dim, hidden, drop=drop))
+
+        def attention(over: str) -> Attention:
+            return Attention(dim, heads, over=over, attn_drop=attn_drop, proj_drop=drop)
+
+        self.norm1_s, self.attn_s = nn.LayerNorm(dim, eps=_EPS), attention("tokens")
+        self.norm2_s, self.mlp_s = nn.LayerNorm(dim, eps=_EPS), MLP(dim, hidden, drop=drop)
+        self.norm1_t, self.attn_t = nn.LayerNorm(dim, eps=_EPS), attention("frames")
+        self.norm2_t, self.mlp_t = nn.LayerNorm(dim, eps=_EPS), MLP(dim, hidden, drop=drop)
         self.drop_path = DropPath(path)
 
     def forward(self, h: Tensor) -> Tensor:
@@ -58,7 +61,7 @@ class _Block(nn.Module):
         return h + self.drop_path(self.mlp_s(h, norm=self.norm2_s))
 
     def _temporal(self, h: Tensor) -> Tensor:
-        h = h + self.drop_path(self.attn_t(h, over="frames", norm=self.norm1_t))
+        h = h + self.drop_path(self.attn_t(h, norm=self.norm1_t))
         return h + self.drop_path(self.mlp_t(h, norm=self.norm2_t))
 
 
@@ -194,9 +197,12 @@ class DSTformer(Backbone):
         self.apply(init_truncated_normal)
         for embedding in (self.temp_embed, self.pos_embed):
             nn.init.trunc_normal_(embedding, std=0.02)
-        for fusion in self.ts_attn:
+        for fusion in self._fusions():
             nn.init.zeros_(fusion.weight)
             nn.init.constant_(fusion.bias, 0.5)
+
+    def _fusions(self) -> list[nn.Linear]:
+        return cast(list[nn.Linear], list(self.ts_attn))
 
     def forward(self, x: Tensor) -> Tensor:
         """Lift a clip.
@@ -223,6 +229,6 @@ class DSTformer(Backbone):
         x = self.prepare(x)
         # Both embeddings are summed before they meet the batch: one pass over [B, T, J, C], forward and backward.
         h = self.pos_drop(self.joints_embed(x) + (self.pos_embed[:, None] + self.temp_embed[:, : x.shape[1]]))
-        for st, ts, fusion in zip(self.blocks_st, self.blocks_ts, self.ts_attn, strict=True):
+        for st, ts, fusion in zip(self.blocks_st, self.blocks_ts, self._fusions(), strict=True):
             h = fuse(self.run(st, h), self.run(ts, h), fusion)
         return self.pre_logits(self.norm(h))

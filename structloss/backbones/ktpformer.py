@@ -6,6 +6,8 @@ Estimation", CVPR 2024.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -134,51 +136,18 @@ class KTPFormer(AlternatingTransformer):
         UnknownNameError: no such skeleton.
     """
 
-    def __init__(
-        self,
-        *,
-        frames: int = 243,
-        skeleton: str = "h36m",
-        embed_dim: int = 512,
-        depth: int = 7,
-        num_heads: int = 8,
-        mlp_ratio: float = 2,
-        drop_path_rate: float = 0.1,
-    ) -> None:
+    def __init__(self, *, skeleton: str = "h36m", depth: int = 7, **others: Any) -> None:
         parents = skeletons.get(skeleton).parents
-        super().__init__(
-            frames=frames,
-            num_joints=len(parents),
-            embed_dim=embed_dim,
-            num_heads=num_heads,
-            mlp_ratio=mlp_ratio,
-            depth=depth,
-            drop_path_rate=drop_path_rate,
-            levels_before=1,
-        )
-        hidden = int(embed_dim * mlp_ratio)
-        chain = list(range(-1, frames - 1))
-        kinematics = _Graph(2, embed_dim, _topology(parents))
-        trajectory = _Trajectory(embed_dim, _topology(chain))
-        self.kpattention = _PriorAttention(embed_dim, num_heads, hidden, kinematics, len(parents), "tokens")
-        self.tpattention = _PriorAttention(embed_dim, num_heads, hidden, trajectory, frames, "frames")
+        super().__init__(len(parents), 1, depth=depth, **others)
+        chain = list(range(-1, self.frames - 1))
+        kinematics = _Graph(2, self.dim, _topology(parents))
+        trajectory = _Trajectory(self.dim, _topology(chain))
+        sizes = self.dim, self.heads, self.hidden
+        self.kpattention = _PriorAttention(*sizes, kinematics, len(parents), "tokens")
+        self.tpattention = _PriorAttention(*sizes, trajectory, self.frames, "frames")
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Lift a clip.
-
-        Args:
-            x: `[B, T, J, C]`, T = `frames`, C = 2 (x, y) or 3 (the confidence is ignored); image coordinates on the
-                screen normalised to [-1, 1] in x.
-
-        Returns:
-            `[B, T, J, 3]`, root-relative, in the unit of the training target (published: metres).
-
-        Raises:
-            ArgumentError: a wrong shape or device.
-            DtypeError: not floating point, or not the weights' dtype outside autocast.
-        """
-        h = self.level(self.prepare(x), self.kpattention, self.tpattention)
-        return self.head(self.levels(h))
+    def encoded(self, x: Tensor) -> Tensor:
+        return self.levels(self.level(x, self.kpattention, self.tpattention))
 
     def official(self, key: str) -> str:
         """In the published modules everything of a prior block up to its MLP belongs to the attention."""

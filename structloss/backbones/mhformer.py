@@ -110,9 +110,9 @@ class _CrossAttention(nn.Module):
     def __init__(self, dim: int, heads: int, drop: float) -> None:
         super().__init__()
         self.heads = heads
-        for part in "qkv":
-            self.add_module(f"norm_{part}", nn.LayerNorm(dim, eps=_EPS))
-            self.add_module(f"linear_{part}", nn.Linear(dim, dim))
+        self.norm_q, self.linear_q = nn.LayerNorm(dim, eps=_EPS), nn.Linear(dim, dim)
+        self.norm_k, self.linear_k = nn.LayerNorm(dim, eps=_EPS), nn.Linear(dim, dim)
+        self.norm_v, self.linear_v = nn.LayerNorm(dim, eps=_EPS), nn.Linear(dim, dim)
         self.proj = nn.Linear(dim, dim)
         self.proj_drop = nn.Dropout(drop)
 

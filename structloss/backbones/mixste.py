@@ -6,6 +6,8 @@ Video", CVPR 2022.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -22,18 +24,17 @@ class AlternatingTransformer(Backbone):
     """Spatial block, norm, temporal block, norm, level after level, and a head for every frame.
 
     The norms are two LayerNorms for the whole network, one after spatial and one after temporal blocks; they stand in
-    the residual stream itself.
+    the residual stream itself. A subclass embeds clips and runs the levels (:meth:`encoded`).
 
     Args:
-        frames: clip length T.
         num_joints: joints J.
-        embed_dim: channels C, a multiple of `num_heads`.
-        num_heads: attention heads.
-        mlp_ratio: hidden width of the MLPs over C.
-        depth: levels, each a spatial and a temporal block.
+        levels_before: levels that a subclass puts in front, which the steps of `drop_path_rate` count too.
+        frames, embed_dim, depth, num_heads, mlp_ratio: those of :class:`MixSTE`.
         drop_path_rate: stochastic depth of the last level, in even steps from 0 at the first. A spatial block drops
             single frames, a temporal one single joints' trajectories.
-        levels_before: levels that a subclass puts in front, which those steps count too.
+
+    Attributes:
+        dim, heads, hidden: channels C, attention heads and hidden width of the MLPs.
 
     Raises:
         ArgumentError: an impossible size or rate.
@@ -41,21 +42,22 @@ class AlternatingTransformer(Backbone):
 
     def __init__(
         self,
-        *,
-        frames: int,
         num_joints: int,
-        embed_dim: int,
-        num_heads: int,
-        mlp_ratio: float,
-        depth: int,
-        drop_path_rate: float,
         levels_before: int = 0,
+        *,
+        frames: int = 243,
+        embed_dim: int = 512,
+        depth: int = 8,
+        num_heads: int = 8,
+        mlp_ratio: float = 2,
+        drop_path_rate: float = 0.1,
     ) -> None:
         check_sizes(num_joints=num_joints, num_heads=num_heads, depth=depth)
         check_rate("drop_path_rate", drop_path_rate)
         check_size("embed_dim", embed_dim, multiple_of=num_heads)
         hidden = check_ratio("mlp_ratio", mlp_ratio, embed_dim, "embed_dim")
         super().__init__(kind="sequence", frames=frames, joints=(num_joints,))
+        self.dim, self.heads, self.hidden = embed_dim, num_heads, hidden
         paths = drop_path_rates(drop_path_rate, levels_before + depth)[levels_before:]
         self.STEblocks = nn.ModuleList(TransformerBlock(embed_dim, num_heads, hidden, path=path) for path in paths)
         self.TTEblocks = nn.ModuleList(
@@ -64,6 +66,26 @@ class AlternatingTransformer(Backbone):
         self.Spatial_norm = nn.LayerNorm(embed_dim, eps=_EPS)
         self.Temporal_norm = nn.LayerNorm(embed_dim, eps=_EPS)
         self.head = nn.Sequential(nn.LayerNorm(embed_dim), nn.Linear(embed_dim, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Lift a clip.
+
+        Args:
+            x: `[B, T, J, C]`, T = `frames`, C = 2 (x, y) or 3 (the confidence is ignored); image coordinates on the
+                screen normalised to [-1, 1] in x.
+
+        Returns:
+            `[B, T, J, 3]`, root-relative, in the unit of the training target (published: metres).
+
+        Raises:
+            ArgumentError: a wrong shape or device.
+            DtypeError: not floating point, or not the weights' dtype outside autocast.
+        """
+        return self.head(self.encoded(self.prepare(x)))
+
+    def encoded(self, x: Tensor) -> Tensor:
+        """A clip `[B, T, J, 2]` to what the head reads the poses from, `[B, T, J, C]`."""
+        raise NotImplementedError
 
     def level(self, h: Tensor, spatial: nn.Module, temporal: nn.Module, position: Tensor | None = None) -> Tensor:
         """One level on `[B, T, J, C]`; `position`, `[1, T, C]`, is added before the temporal block."""
@@ -139,46 +161,14 @@ class MixSTE(AlternatingTransformer):
         ArgumentError: an impossible size or rate.
     """
 
-    #: numbers that the embedding takes a joint
+    #: numbers per joint that the embedding takes
     _features = 2
 
-    def __init__(
-        self,
-        *,
-        frames: int = 243,
-        num_joints: int = 17,
-        embed_dim: int = 512,
-        depth: int = 8,
-        num_heads: int = 8,
-        mlp_ratio: float = 2,
-        drop_path_rate: float = 0.1,
-    ) -> None:
-        super().__init__(
-            frames=frames,
-            num_joints=num_joints,
-            embed_dim=embed_dim,
-            num_heads=num_heads,
-            mlp_ratio=mlp_ratio,
-            depth=depth,
-            drop_path_rate=drop_path_rate,
-        )
-        self.Spatial_patch_to_embedding = nn.Linear(self._features, embed_dim)
-        self.Spatial_pos_embed = nn.Parameter(torch.zeros(1, num_joints, embed_dim))
-        self.Temporal_pos_embed = nn.Parameter(torch.zeros(1, frames, embed_dim))
+    def __init__(self, *, num_joints: int = 17, **others: Any) -> None:
+        super().__init__(num_joints, **others)
+        self.Spatial_patch_to_embedding = nn.Linear(self._features, self.dim)
+        self.Spatial_pos_embed = nn.Parameter(torch.zeros(1, num_joints, self.dim))
+        self.Temporal_pos_embed = nn.Parameter(torch.zeros(1, self.frames, self.dim))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Lift a clip.
-
-        Args:
-            x: `[B, T, J, C]`, T = `frames`, C = 2 (x, y) or 3 (the confidence is ignored); image coordinates on the
-                screen normalised to [-1, 1] in x.
-
-        Returns:
-            `[B, T, J, 3]`, root-relative, in the unit of the training target (published: metres).
-
-        Raises:
-            ArgumentError: a wrong shape or device.
-            DtypeError: not floating point, or not the weights' dtype outside autocast.
-        """
-        h = self.Spatial_patch_to_embedding(self.prepare(x)) + self.Spatial_pos_embed
-        return self.head(self.levels(h, self.Temporal_pos_embed))
+    def encoded(self, x: Tensor) -> Tensor:
+        return self.levels(self.Spatial_patch_to_embedding(x) + self.Spatial_pos_embed, self.Temporal_pos_embed)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +58,10 @@ class _Graph(nn.Module):
         self.uv = nn.Linear(dim, 2 * dim)
         self.batch_norm = nn.BatchNorm1d(nodes)
 
+    def aggregate(self, x: Tensor, others: Tensor) -> Tensor:
+        """Ā·V(x), where V(x) is `others`."""
+        raise NotImplementedError
+
     def convolve(self, x: Tensor) -> Tensor:
         own, others = self.uv(x).chunk(2, dim=-1)
         return torch.relu(x + self.batch_norm(own + self.aggregate(x, others)))
@@ -64,6 +69,8 @@ class _Graph(nn.Module):
 
 class _JointGraph(_Graph):
     """The nodes are the joints of a frame, A is fixed."""
+
+    adjacency: Tensor
 
     def __init__(self, dim: int) -> None:
         super().__init__(dim, len(_READS))
@@ -107,15 +114,6 @@ def _products(x: Tensor) -> Tensor:
         return x @ x.mT
 
 
-class _Attention(Attention):
-    def __init__(self, dim: int, heads: int, over: str) -> None:
-        super().__init__(dim, heads, qkv_bias=False)
-        self.over = over
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x, self.over)
-
-
 class _Block(nn.Module):
     """x + scale₁·mixer(norm1(x)), then x + scale₂·mlp(norm2(x)), with a learned scale for every channel."""
 
@@ -138,11 +136,16 @@ class _Layer(nn.Module):
 
     def __init__(self, dim: int, heads: int, hidden: int, frames: int, neighbours: int) -> None:
         super().__init__()
-        self.att_spatial = _Block(dim, hidden, _Attention(dim, heads, "tokens"))
-        self.att_temporal = _Block(dim, hidden, _Attention(dim, heads, "frames"))
+        self.att_spatial = _Block(dim, hidden, Attention(dim, heads, qkv_bias=False))
+        self.att_temporal = _Block(dim, hidden, Attention(dim, heads, over="frames", qkv_bias=False))
         self.graph_spatial = _Block(dim, hidden, _JointGraph(dim))
         self.graph_temporal = _Block(dim, hidden, _FrameGraph(dim, frames, neighbours))
         self.fusion = nn.Linear(2 * dim, 2)
+
+    @property
+    def graphs(self) -> tuple[_Graph, _Graph]:
+        """The mixers of the second stream, over joints and over frames."""
+        return cast(_Graph, self.graph_spatial.mixer), cast(_Graph, self.graph_temporal.mixer)
 
     def forward(self, h: Tensor) -> Tensor:
         u = self.att_temporal(self.att_spatial(h))
@@ -269,9 +272,9 @@ class MotionAGFormer(Backbone):
     def reset_parameters(self) -> None:
         """Weights of the graph convolutions normal with variance 2/C; the fusion starts as the plain average. All else
         is as PyTorch and the constructors make it."""
-        for layer in self.layers:
-            for block in (layer.graph_spatial, layer.graph_temporal):
-                nn.init.normal_(block.mixer.uv.weight, std=math.sqrt(2 / block.mixer.uv.in_features))
+        for layer in cast(list[_Layer], list(self.layers)):
+            for graph in layer.graphs:
+                nn.init.normal_(graph.uv.weight, std=math.sqrt(2 / graph.uv.in_features))
             nn.init.zeros_(layer.fusion.weight)
             nn.init.constant_(layer.fusion.bias, 0.5)
 

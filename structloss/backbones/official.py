@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -54,8 +54,17 @@ class Source:
         return joined
 
 
+@runtime_checkable
+class Published(Protocol):
+    """A module that knows the published names of its entries."""
+
+    def official(self, key: str) -> str | Source:
+        """The published name of the state-dict entry `key`, or how the published entries make it up."""
+        ...
+
+
 def _source(model: nn.Module, key: str) -> Source:
-    name: Any = model.official(key) if hasattr(model, "official") else key
+    name = model.official(key) if isinstance(model, Published) else key
     return name if isinstance(name, Source) else Source((name,))
 
 

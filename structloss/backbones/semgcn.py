@@ -34,6 +34,9 @@ _PAIRS = ((2, 3), (5, 6), (1, 4), (0, 7), (8, 9), (14, 15), (11, 12), (10, 13)) 
 class _SemanticConvolution(nn.Module):
     """Graph convolution with a learned adjacency: each row is a softmax over a joint and its neighbours."""
 
+    linked: Tensor
+    link: Tensor
+
     def __init__(self, c_in: int, c_out: int) -> None:
         super().__init__()
         linked = neighbours(_PARENTS).bool() | torch.eye(len(_PARENTS), dtype=torch.bool)
@@ -206,7 +209,8 @@ class SemGCN(Backbone):
         module = re.sub(r"levels\.(\d+)", lambda m: f"gconv_layers.{stride * int(m[1])}", module)
         module = module.replace("head", "gconv_output").replace(".first", ".gconv1").replace(".second", ".gconv2")
         if ".nonlocal" in module:
-            return self._official_non_local(*module.rsplit(".", 1), entry)
+            block, part = module.rsplit(".", 1)
+            return self._official_non_local(block, part, entry)
         module = module.replace(".conv", ".gconv").replace(".norm", ".bn")
         graph = module.endswith((".gconv", "gconv_output"))
         return f"{module}.{ {'weight': 'W', 'scores': 'e'}.get(entry, entry) if graph else entry }"

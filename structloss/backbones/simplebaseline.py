@@ -81,6 +81,11 @@ class SimpleBaseline(Backbone):
         ArgumentError: an impossible size or rate, or statistics of a wrong shape.
     """
 
+    input_mean: Tensor | None
+    input_std: Tensor | None
+    output_mean: Tensor | None
+    output_std: Tensor | None
+
     def __init__(
         self,
         *,
@@ -145,7 +150,7 @@ class SimpleBaseline(Backbone):
             DtypeError: not floating point, or not the weights' dtype outside autocast.
         """
         out = self._standardised(x)
-        if self.output_mean is not None:
+        if self.output_mean is not None and self.output_std is not None:
             out = out * self.output_std + self.output_mean
         return F.pad(out, (0, 0, 1, 0))
 
@@ -155,7 +160,7 @@ class SimpleBaseline(Backbone):
         batch, frames = x.shape[:2]
         check_batch_statistics(self.training, batch * frames, "frame")
         x = without_neck(x)
-        if self.input_mean is not None:
+        if self.input_mean is not None and self.input_std is not None:
             x = (x - self.input_mean) / self.input_std
         return self.forward_flat(x.reshape(batch * frames, 32)).view(batch, frames, self.joints_predicted, 3)
 
@@ -172,11 +177,11 @@ class SimpleBaseline(Backbone):
 
     def supervise(self, x: Tensor, target: Tensor, weight: Tensor | None = None) -> list[Supervision]:
         """As every backbone; with statistics of the output, prediction and target are standardised, as published."""
-        if self.output_mean is None:
+        if self.output_mean is None or self.output_std is None:
             return super().supervise(x, target, weight)
         target = (self.match(target)[:, :, 1:] - self.output_mean) / self.output_std
-        pair = (F.pad(joints, (0, 0, 1, 0)) for joints in (self._standardised(x), target))
-        return [Supervision(*pair, None if weight is None else self.match(weight))]
+        prediction, target = (F.pad(joints, (0, 0, 1, 0)) for joints in (self._standardised(x), target))
+        return [Supervision(prediction, target, None if weight is None else self.match(weight))]
 
     def set_statistics(
         self, *, input_mean: _Numbers, input_std: _Numbers, target_mean: _Numbers, target_std: _Numbers

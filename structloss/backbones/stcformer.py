@@ -6,6 +6,7 @@ Source: Tang, Qiu, Hao, Hong, Yao, "3D Human Pose Estimation with Spatio-Tempora
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -90,8 +91,10 @@ class _CrissCross(nn.Module):
     """Attention over the joints of a frame with one half of the channels, over a joint's frames with the other.
 
     Channels are ordered head, half, width: a head's spatial channels are followed by its temporal ones, and the
-    published depthwise convolutions of the values, one a half, are one.
+    published depthwise convolutions of the values, one for each half, are one.
     """
+
+    parts: Tensor
 
     def __init__(self, dim: int, heads: int, setup: _Setup, drop: float) -> None:
         super().__init__()
@@ -331,7 +334,7 @@ class STCFormer(Backbone):
         level, module, *rest = rest
         name = f"{self._names['blocks']}.{level}.{self._names[module]}"
         if module == "attn" and rest[0] in ("qkv", "conv"):
-            attn = self.blocks[int(level)].attn
+            attn = cast(_Block, self.blocks[int(level)]).attn
             if rest[0] == "qkv":
                 return Source((f"{name}.qkv.{rest[1]}",), order=attn.published_order(3))
             keys = tuple(f"{name}.{self._names['conv']}_{half}.{rest[1]}" for half in "st")

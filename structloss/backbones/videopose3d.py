@@ -261,7 +261,7 @@ class VideoPose3D(Backbone):
 
 
 def _check_widths(widths: object) -> tuple[int, ...]:
-    good = isinstance(widths, Sequence) and not isinstance(widths, str) and len(widths) > 0
-    if not good or not all(isinstance(w, int) and not isinstance(w, bool) and w > 0 and w % 2 for w in widths):
+    found = tuple(widths) if isinstance(widths, Sequence) and not isinstance(widths, str) else ()
+    if not found or not all(isinstance(w, int) and not isinstance(w, bool) and w > 0 and w % 2 for w in found):
         raise ArgumentError(f"filter_widths is {widths!r}, expected one or more odd positive integers.")
-    return tuple(widths)
+    return found

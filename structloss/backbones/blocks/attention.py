@@ -82,6 +82,7 @@ class Attention(nn.Module):
     Args:
         dim: channels C, a multiple of `heads` unless `inner` is given.
         heads: number of heads.
+        over: `"tokens"` attends over axis -2 of `[..., N, C]`, `"frames"` over axis 1 of `[B, T, J, C]`.
         inner: channels of queries, keys and values, a multiple of `heads`; None is `dim`.
         qkv_bias, proj_bias: whether `qkv` and `proj` have a bias.
         attn_drop, proj_drop: dropout rates on the attention weights and after `proj`.
@@ -92,6 +93,7 @@ class Attention(nn.Module):
         dim: int,
         heads: int = 8,
         *,
+        over: str = "tokens",
         inner: int | None = None,
         qkv_bias: bool = True,
         proj_bias: bool = True,
@@ -101,24 +103,22 @@ class Attention(nn.Module):
         super().__init__()
         inner = dim if inner is None else inner
         self.heads = heads
+        self.over = over
         self.attn_drop = attn_drop
         self.qkv = nn.Linear(dim, 3 * inner, bias=qkv_bias)
         self.proj = nn.Linear(inner, dim, bias=proj_bias)
         self.proj_drop = nn.Dropout(proj_drop)
 
-    def forward(
-        self, x: Tensor, over: str = "tokens", mask: Tensor | None = None, norm: nn.Module | None = None
-    ) -> Tensor:
-        """Attend over axis -2 of `x` `[..., N, C]` (`over="tokens"`), or over axis 1 of `[B, T, J, C]` (`"frames"`).
+    def forward(self, x: Tensor, mask: Tensor | None = None, norm: nn.Module | None = None) -> Tensor:
+        """Attend.
 
         Args:
-            x: tokens.
-            over: see above.
+            x: tokens `[..., N, C]`, or `[B, T, J, C]` with `over="frames"`.
             mask: boolean `[N]`: False leaves a token out of what the others attend to.
             norm: attend to `norm(x)`, which is not kept for the backward pass.
         """
         qkv = self.qkv(x) if norm is None else recomputed(norm, x, self.qkv)
-        q, k, v = split_heads(qkv, 3, self.heads, over)
+        q, k, v = split_heads(qkv, 3, self.heads, self.over)
         out = attend(q, k, v, self.attn_drop if self.training else 0.0, mask=mask)
         shape = (*x.shape[:-1], self.proj.in_features)
-        return self.proj_drop(recomputed(lambda out: merge_heads(out, shape, over), out, self.proj))
+        return self.proj_drop(recomputed(lambda out: merge_heads(out, shape, self.over), out, self.proj))

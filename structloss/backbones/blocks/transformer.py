@@ -38,11 +38,11 @@ class TransformerBlock(nn.Module):
         super().__init__()
         self.over = over
         self.norm1 = nn.LayerNorm(dim, eps=eps)
-        self.attn = Attention(dim, heads, proj_drop=drop)
+        self.attn = Attention(dim, heads, over=over, proj_drop=drop)
         self.norm2 = nn.LayerNorm(dim, eps=eps)
         self.mlp = MLP(dim, hidden, drop=drop)
         self.drop_path = DropPath(path, (1, -1) if over == "frames" else (-2, -1))
 
     def forward(self, h: Tensor) -> Tensor:
-        h = h + self.drop_path(self.attn(h, self.over, norm=self.norm1))
+        h = h + self.drop_path(self.attn(h, norm=self.norm1))
         return h + self.drop_path(self.mlp(h, norm=self.norm2))
