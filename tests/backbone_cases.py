@@ -64,13 +64,17 @@ def small(name):
 
 
 def different(names):
-    """Without those that are the same network as another once they are small."""
+    """One name of those that differ in sizes only, which run the same code: the one with the least work."""
     found = {}
-    for name in names:
+    for name in sorted(names, key=lambda name: backbones.info(name).macs):
         facts = backbones.info(name)
-        arguments = {**facts.arguments, **small(name)}
-        found.setdefault((facts.family, facts.kind, facts.frame_step, repr(sorted(arguments.items()))), name)
-    return list(found.values())
+        choices = {
+            key: v for key, v in facts.arguments.items() if isinstance(v, bool) or not isinstance(v, int | float)
+        }
+        layout = facts.joints_in[0], facts.joints_out, facts.frame_step > 1, facts.keeps
+        key = facts.family, facts.kind, *layout, repr(sorted(choices.items())), repr(sorted(facts.arguments))
+        found.setdefault(key, name)
+    return sorted(found.values())
 
 
 @functools.cache

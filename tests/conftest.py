@@ -1,5 +1,7 @@
 """Session-wide settings and helpers of the tests."""
 
+import ctypes
+import gc
 import os
 import sys
 from pathlib import Path
@@ -64,6 +66,20 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         if "gpu" in item.keywords:
             item.add_marker(skip)
+
+
+def _resident_bytes():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown():
+    """Memory of a large test goes back to the system; malloc would keep gigabytes of it in every process."""
+    if sys.platform == "linux" and _resident_bytes() > 2**30:
+        gc.collect()
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc
+        if trim is not None:
+            trim(0)
 
 
 @pytest.fixture(autouse=True)

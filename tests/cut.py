@@ -1,8 +1,8 @@
 """The cut through all tests that `pytest --check` runs: minutes instead of a quarter of an hour.
 
 Of each test function the fewest cases are kept that show every value of every parameter once, where values that stand
-for the same code count as one: a term's cases, a family's variants, shapes and sizes of one kind. No test that is marked
-slow runs; of those on emulated kernels and in Triton's interpreter only what is marked `check`.
+for the same code count as one: the cases of a term, the variants of a family. Nothing marked slow runs; of what runs on
+emulated kernels or in the interpreter of Triton only what is marked `check`.
 """
 
 from collections import defaultdict
