@@ -43,6 +43,18 @@ def _seconds(item):
     return mark.kwargs.get("seconds", 10) if mark else 0
 
 
+def _longest_first(items):
+    """Files by their longest test, in a file the longest first, so that no process is left alone with it at the end.
+
+    A file stays in one piece, since its fixtures are made anew wherever it is entered again.
+    """
+    longest = {}
+    for item in items:
+        longest[item.path] = max(longest.get(item.path, 0), _seconds(item))
+    places = {path: place for place, path in enumerate(longest)}
+    items.sort(key=lambda item: (-longest[item.path], places[item.path], -_seconds(item)))
+
+
 def pytest_addoption(parser):
     parser.addoption(
         "--check",
@@ -59,7 +71,7 @@ def pytest_collection_modifyitems(config, items):
         kept = set(cut(items))
         config.hook.pytest_deselected(items=[item for item in items if item not in kept])
         items[:] = [item for item in items if item in kept]
-    items.sort(key=_seconds, reverse=True)  # so that no process is left alone with the longest
+    _longest_first(items)
     if torch.cuda.is_available():
         return
     skip = pytest.mark.skip(reason="no NVIDIA GPU")
@@ -72,14 +84,19 @@ def _resident_bytes():
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+_kept = 2**30
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown():
     """Memory of a large test goes back to the system; malloc would keep gigabytes of it in every process."""
-    if sys.platform == "linux" and _resident_bytes() > 2**30:
+    global _kept
+    if sys.platform == "linux" and _resident_bytes() > _kept:
         gc.collect()
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc
         if trim is not None:
             trim(0)
+        _kept = _resident_bytes() + 2**29
 
 
 @pytest.fixture(autouse=True)
