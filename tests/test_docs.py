@@ -5,12 +5,14 @@ import importlib
 import inspect
 import re
 import shlex
+import sys
 import textwrap
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import torch
 
 import structloss
 from structloss import backbones
@@ -247,6 +249,59 @@ def test_the_table_of_families():
         assert backbones.info(family).name == flagship and len(found) == int(count)
         assert set(kinds.split("; ")) == {entry.kind for entry in found}
         assert channels == ", ".join(backbones.info(flagship).channels)
+
+
+def test_the_recipe_of_a_backbone(tmp_path, monkeypatch):
+    """The family and the recipe of docs/adding.md, in folders beside the package's; everything finds them."""
+    from structloss.backbones import registry
+    from structloss.harness import LiftingModule, recipe_files
+
+    section = re.split(r"^## ", text_of("docs/adding.md").partition("## A backbone\n")[2], flags=re.MULTILINE)[0]
+    ((file, source),) = re.findall(r"`([^`]+)`\*\*.*?^```python\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
+    name = Path(re.search(r"^\*\*2\. `([^`]+)`", section, re.MULTILINE)[1]).stem
+    (tmp_path / Path(file).name).write_text(source, encoding="utf-8")
+    (tmp_path / f"{name}.yaml").write_text(re.search(r"^```yaml\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)[1])
+    monkeypatch.setattr(backbones, "__path__", [*backbones.__path__, str(tmp_path)])
+    monkeypatch.setattr(registry, "_variants", dict(registry._variants))
+    monkeypatch.setattr(registry, "_flagships", dict(registry._flagships))
+    monkeypatch.setattr(recipe_files, "_folder", lambda: tmp_path)
+    registry._import_families.cache_clear()
+    try:
+        about = backbones.info(name)
+        model = backbones.create(name)
+        assert name in backbones.names() and backbones.info(about.family).name == name
+        assert sum(p.numel() for p in model.parameters()) == about.params
+        assert about.macs == sum(m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Linear))
+        poses = backbones.predict_video(model, torch.rand(5, 17, 2))
+        assert poses.shape == (5, 17, 3)
+        settings, data = recipe_files.recipe_settings(name)
+        assert LiftingModule(**settings).model.frames == data["window"]
+    finally:
+        sys.modules.pop(f"structloss.backbones.{Path(file).stem}", None)
+        registry._import_families.cache_clear()
+
+
+def test_the_recipe_of_a_command(tmp_path, monkeypatch, capsys):
+    """The command of docs/adding.md, in a folder beside the package's, and its test: nothing else is touched."""
+    section = re.split(r"^## ", text_of("docs/adding.md").partition("## A command\n")[2], flags=re.MULTILINE)[0]
+    source, test = re.findall(r"^```python\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
+    name, other = re.findall(r"^\*\*\d\. `([^`]+)`\*\*", section, re.MULTILINE)
+    assert f"Files touched, and no others: `{name}`, `{other}`." in section
+    module = Path(name).stem
+    (tmp_path / Path(name).name).write_text(source, encoding="utf-8")
+    package = importlib.import_module("structloss.commands")
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
+    names = {}
+    exec(compile(test, other, "exec"), names)
+    try:
+        names[f"test_{module}"](tmp_path, capsys)
+        with pytest.raises(SystemExit):
+            main(["--help"])
+        assert re.search(rf"^    {module} +\S", capsys.readouterr().out, re.MULTILINE)
+    finally:
+        sys.modules.pop(f"structloss.commands.{module}", None)
+        if hasattr(package, module):
+            delattr(package, module)
 
 
 def test_the_glossary():
