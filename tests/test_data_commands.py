@@ -53,7 +53,7 @@ def refused(capsys, *arguments):
 # Commands ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("arguments", [(), ("inspect",), ("convert",), ("synthetic",)], ids=" ".join)
+@pytest.mark.parametrize("arguments", [(), ("inspect",), ("convert",), ("synthetic",), ("formats",)], ids=" ".join)
 def test_help(arguments, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["data", *arguments, "--help"])

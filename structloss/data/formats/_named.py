@@ -175,9 +175,9 @@ def points_to_clip(
     scale: float | None,
     default_scale: float,
     up: str,
-    subject: str | None,
-    action: str | None,
-    name: str | None,
+    subject: str | None = None,
+    action: str | None = None,
+    name: str | None = None,
 ) -> Clip:
     """The clip whose joints are the means over `rows` of points `[T, N, 3]` in the file's units and axes.
 

@@ -103,9 +103,7 @@ def _read(
     fps: float | None = None,
     max_gap: float = 0.1,
     frames: tuple[int, int] | None = None,
-    subject: str | None = None,
-    action: str | None = None,
-    name: str | None = None,
+    **called: str | None,
 ) -> Clip:
     """:func:`read_c3d`, whose `markers` the caller knows as the `argument`."""
     path = Path(path)
@@ -130,9 +128,8 @@ def _read(
         stacklevel=3,
     )
     return points_to_clip(
-        path, points, rows, rate, scale=scale, default_scale=_UNITS.get(recorded.units.lower(), 1.0), up=up,
-        subject=subject, action=action, name=name,
-    )  # fmt: skip
+        path, points, rows, rate, scale=scale, default_scale=_UNITS.get(recorded.units.lower(), 1.0), up=up, **called
+    )
 
 
 def _bridged(path: Path, recorded: C3dMarkers, marker: int, first: int, end: int, longest: float) -> np.ndarray:

@@ -24,7 +24,7 @@ from .bodies import BodyChecks
 from .protocol import protocol_problems
 from .views import ViewChecks
 
-__all__ = ["Report", "inspect_data", "inspect_loaded", "open_data"]
+__all__ = ["Report", "inspect_data", "inspect_loaded"]
 
 _UP = 0.3  # share of the body height by which heads are above ankles, if z points up
 
