@@ -15,17 +15,15 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-import measure
-import run
-import tables
 import torch
-from definition import WrongError
-from inputs import Shape
 from torch import Tensor
 
 from structloss import backbones
 from structloss.backbones.official import to_official
-from structloss.errors import StructlossError
+
+from . import command, measure, tables
+from .definition import WrongError
+from .inputs import Shape
 
 PLAIN, OURS, COMPILED = "plain", "structloss", "structloss-compiled"
 PROVIDERS = {
@@ -46,7 +44,7 @@ examples:
 
 def plain_form(family: str) -> Callable[..., Tensor]:
     """The plain forward function of a family, in bench/plain."""
-    return importlib.import_module(f"plain.{_SHARED.get(family, family).replace('-', '_')}").forward
+    return importlib.import_module(f".plain.{_SHARED.get(family, family).replace('-', '_')}", __package__).forward
 
 
 class Case:
@@ -131,18 +129,16 @@ class Case:
 
 def parse_arguments(argv: Sequence[str] | None, prog: str) -> argparse.Namespace:
     """The command line."""
-    parser = run.Parser(prog, __doc__, EPILOG)
+    parser = command.Parser(prog, __doc__, EPILOG)
     parser.add_argument("--backbones", nargs="+", metavar="NAME", help="default: one of each family")
     parser.add_argument("--providers", nargs="+", choices=PROVIDERS, default=[PLAIN, OURS], metavar="PROVIDER")
     parser.add_argument("--modes", nargs="+", choices=MODES, default=["forward+backward"], metavar="MODE")
-    parser.add_argument("--batch", type=run.positive(int), default=1, metavar="N", help="clips, default 1")
+    parser.add_argument("--batch", type=command.positive(int), default=1, metavar="N", help="clips, default 1")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="bfloat16 is by autocast")
-    run.add_measurement(parser, rounds=5, budget=120.0, each="provider")
-    args = run.parse_measurement(parser, argv)
+    command.add_measurement(parser, rounds=5, budget=120.0, each="provider")
+    args = command.parse_measurement(parser, argv)
     if PLAIN not in args.providers:
         args.providers = [PLAIN, *args.providers]
-    if args.csv is not None and not args.csv.resolve().parent.is_dir():
-        parser.error(f"--csv: the directory {args.csv.parent} doesn't exist")
     args.backbones = args.backbones or one_of_each_family()
     return args
 
@@ -153,27 +149,17 @@ def one_of_each_family() -> list[str]:
     return sorted(backbones.info(name).name for name in families)
 
 
-def main(argv: Sequence[str] | None = None, prog: str = "backbones.py") -> int:
-    args = parse_arguments(argv, prog)
-    torch.set_num_threads(args.threads)
-    rows: list[dict[str, object]] = []
-    try:
-        for name in args.backbones:
-            rows += benchmark(name, args)
-    except WrongError as error:
-        print(f"{prog}: error: wrong and therefore not timed: {error}.", file=sys.stderr)
-        return 1
-    except (StructlossError, RuntimeError) as error:
-        print(f"{prog}: error: {measure.one_line(error).partition(': ')[2]}", file=sys.stderr)
-        return 2
-    tables.note_progress("")
-    print(markdown(rows, args))
-    if args.csv:
-        tables.write_atomically(args.csv, tables.csv_text(rows))
-    return 0
+def main(argv: Sequence[str] | None = None, prog: str = "bench.backbones") -> int:
+    return command.carry_out(parse_arguments(argv, prog), prog, benchmark)
 
 
-def benchmark(name: str, args: argparse.Namespace) -> list[dict[str, object]]:
+def benchmark(args: argparse.Namespace) -> tuple[list[dict[str, object]], str]:
+    """Tidy rows of the backbones, and their table."""
+    rows = [row for name in args.backbones for row in rows_of(name, args)]
+    return rows, markdown(rows, args)
+
+
+def rows_of(name: str, args: argparse.Namespace) -> list[dict[str, object]]:
     """Tidy rows of one backbone."""
     dtype = getattr(torch, args.dtype)
     tables.note_progress(f"{name}: comparing outputs")
@@ -212,7 +198,7 @@ def peak_memory(name: str, provider: str, mode: str, args: argparse.Namespace, c
     if args.device == "cuda":
         return measure.peak_of_call(call, "cuda") / measure.MEGABYTE
     request = {"backbone": name, "provider": provider, "mode": mode, "batch": args.batch, "dtype": args.dtype}
-    return measure.peak_in_fresh_process(request | {"threads": args.threads}, script=__file__, timeout=1800)
+    return measure.peak_in_fresh_process(request | {"threads": args.threads}, module="bench.backbones", timeout=1800)
 
 
 def answer(request: Mapping[str, object]) -> int:

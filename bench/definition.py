@@ -1,8 +1,7 @@
 """The check: a provider's loss and gradient against the float64 definition, before it may be timed.
 
-The definitions are those of the operators' tests, every pair spelled out: tests/reference in a checkout, which an
-installed package carries in the folder `reference` beside this file. Compared are random poses of the measured shape,
-and small ones with and without many equal depths, where implementations of the hinge differ.
+The definitions are those of the operators' tests, every pair spelled out, in tests/reference. Compared are random poses
+of the measured shape, and small ones with and without many equal depths, where implementations of the hinge differ.
 """
 
 from __future__ import annotations
@@ -15,11 +14,13 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
-from inputs import Shape, make_input, skeleton_of
 from torch import Tensor
+
+from .inputs import Shape, make_input, skeleton_of
 
 __all__ = ["KINKED", "WrongError", "check", "checked_shape", "compare", "hinge_rows", "left_out", "shortened", "term"]
 
+REFERENCE = Path(__file__).resolve().parents[1] / "tests" / "reference"
 SMALL_SHAPE = Shape(2, 27, 17)
 # More pairs than this take minutes in the float64 definition; the check then shortens the clip.
 MAX_PAIRS = 300_000_000
@@ -41,13 +42,12 @@ class WrongError(Exception):
 
 @functools.cache
 def _reference(name: str) -> ModuleType:
-    here = Path(__file__).resolve().parent
-    if not any((folder / "reference" / f"{name}.py").exists() for folder in (here, here.parent / "tests")):
-        raise FileNotFoundError(f"{here}/reference/{name}.py is missing, and nothing is timed that wasn't compared.")
-    for folder in (here, here.parent / "tests"):
-        if str(folder) not in sys.path:
-            sys.path.append(str(folder))
-    return importlib.import_module(f"reference.{name}")
+    """A module of the definitions. They are no part of this package, and belong to no other: the tests are none."""
+    if not (REFERENCE / f"{name}.py").exists():
+        raise FileNotFoundError(f"{REFERENCE}/{name}.py is missing, and nothing is timed that wasn't compared.")
+    package = f"{__package__}.reference"
+    sys.modules.setdefault(package, ModuleType(package)).__path__ = [str(REFERENCE)]
+    return importlib.import_module(f"{package}.{name}")
 
 
 def hinge_rows(p: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:

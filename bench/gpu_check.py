@@ -237,7 +237,7 @@ def tests_step(name: str, process: Process) -> Step:
 
 def sanitizer_processes(python: str, logs: Path, args: argparse.Namespace) -> dict[str, Process | Step]:
     """Start memcheck and racecheck of the CUDA kernels; in a dry run their program alone, on the CPU."""
-    program = [python, "bench/gpu_sanitize.py"]
+    program = [python, "-m", "bench.gpu_sanitize"]
     if args.dry_run:
         command = [*program, "--backend", "cpp", "--device", "cpu", "--seconds", "5"]
         return {"memcheck's program": Process(command, logs / "sanitizer.log", 60)}
@@ -292,7 +292,7 @@ def device_name(python: str) -> str:
 
 
 def benchmark(python: str, failed: Sequence[str], logs: Path, csv: Path, seconds: float, dry: bool) -> Step:
-    command = [python, "bench/gpu_speed.py", "--budget", f"{seconds:.0f}", "--csv", str(csv)]
+    command = [python, "-m", "bench.gpu_speed", "--budget", f"{seconds:.0f}", "--csv", str(csv)]
     command += ["--dry-run"] if dry else []
     command += ["--failed", *failed] if failed else []
     process = Process(command, logs / "benchmark.log", seconds + 90)

@@ -4,4 +4,4 @@
 #   bench/gpu_check.sh --dry-run       # the same steps at tiny sizes on the CPU, to try this script
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-exec "${PYTHON:-python3}" bench/gpu_check.py "$@"
+exec "${PYTHON:-python3}" -m bench.gpu_check "$@"

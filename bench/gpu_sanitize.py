@@ -1,6 +1,6 @@
 """A few small calls of a fused backend that go through all its kernels: what compute-sanitizer watches.
 
-    compute-sanitizer --tool memcheck python bench/gpu_sanitize.py
+    compute-sanitizer --tool memcheck python -m bench.gpu_sanitize
 
 No time is measured. The most telling calls come first; after --seconds no further one begins.
 """
@@ -84,7 +84,9 @@ def cases(backend: str, device: str) -> Iterator[tuple[str, Callable[[], torch.T
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="bench.gpu_sanitize", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--backend", default="cuda")
     parser.add_argument("--seconds", type=float, default=60.0, help="no call begins later, default 60")
     parser.add_argument("--device", default="cuda")

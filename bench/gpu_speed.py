@@ -21,15 +21,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-import definition
-import measure
-import providers
-import run
-import tables
 import torch
-from definition import WrongError
-from inputs import Shape, make_many
-from providers import PROVIDERS, Provider
+
+from . import command, definition, losses, measure, providers, tables
+from .definition import WrongError
+from .inputs import Shape, make_many
+from .providers import PROVIDERS, Provider
 
 MODE = "forward+backward"
 # Compiling takes tens of seconds a shape, so only the first are compiled for.
@@ -134,7 +131,7 @@ def prepare(case: Case, args: argparse.Namespace, found: Found) -> dict[str, lis
                 continue
             loss = provider.build(args.device, case.shape.joints)
             if provider.quadratic and not name.endswith("-compiled"):
-                seconds = run.predicted_seconds(provider, loss, case.shape, MODE, dtype, args.device, BUSY_PAIRS)
+                seconds = losses.predicted_seconds(provider, loss, case.shape, MODE, dtype, args.device, BUSY_PAIRS)
                 if seconds > CALL_SECONDS:
                     limit = f"the limit is {CALL_SECONDS:g} s"
                     found.notes[name] = f"skipped: a call takes about {seconds:.2g} s, {limit}"
@@ -268,7 +265,7 @@ def rows_of(case: Case, found: Found, args: argparse.Namespace) -> list[dict[str
             if metric == "time" and name in found.notes:
                 row["note"] += f"; {found.notes[name]}"
             row |= dict(zip(("p20", "p50", "p80"), (1e3 * x for x in measure.percentiles(times[name])), strict=True))
-            row["ratio"] = _or_empty(measure.median_ratio(found.times.get(eager), times[name]))
+            row["ratio"] = losses.or_empty(measure.median_ratio(found.times.get(eager), times[name]))
             rows.append(row)
             if name == COPY:
                 rate = case.bytes / measure.percentiles(times[name])[1] / 1e9
@@ -284,10 +281,6 @@ def rows_of(case: Case, found: Found, args: argparse.Namespace) -> list[dict[str
             if name in values:
                 rows.append(common | {"metric": metric, "unit": unit, "p50": values[name]})
     return rows
-
-
-def _or_empty(value: float | None) -> float | str:
-    return "" if value is None else value
 
 
 def skipped_rows(case: Case, args: argparse.Namespace, reason: str) -> list[dict[str, object]]:
@@ -367,11 +360,13 @@ def markdown(rows: Sequence[Mapping[str, object]], args: argparse.Namespace) -> 
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = run.Parser("gpu_speed.py", __doc__)
-    parser.add_argument("--budget", type=run.positive(float), default=240.0, metavar="S", help="seconds, default 240")
+    parser = command.Parser("bench.gpu_speed", __doc__)
+    parser.add_argument(
+        "--budget", type=command.positive(float), default=240.0, metavar="S", help="seconds, default 240"
+    )
     parser.add_argument("--csv", type=Path, metavar="PATH", help="tidy rows, written after every shape")
     parser.add_argument("--failed", nargs="*", default=[], metavar="BACKEND", help="backends not to be timed")
-    parser.add_argument("--rounds", type=run.positive(int), metavar="N", help="turns of each provider, default 20")
+    parser.add_argument("--rounds", type=command.positive(int), metavar="N", help="turns of each provider, default 20")
     parser.add_argument("--dry-run", action="store_true", help="tiny shapes on the CPU: tries this program")
     args = parser.parse_args(argv)
     args.device = "cpu" if args.dry_run else "cuda"
@@ -414,9 +409,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             tables.write_atomically(args.csv, tables.csv_text(without_case(rows)))
     print(markdown(rows, args))
     if wrong:
-        print(
-            f"gpu_speed.py: error: wrong and therefore not timed: {', '.join(dict.fromkeys(wrong))}.", file=sys.stderr
-        )
+        names = ", ".join(dict.fromkeys(wrong))
+        print(f"bench.gpu_speed: error: wrong and therefore not timed: {names}.", file=sys.stderr)
     return 1 if wrong else 0
 
 

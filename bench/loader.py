@@ -15,13 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import measure
-import run
-import tables
-import torch
-from inputs import Shape
-
-from structloss.errors import StructlossError
+from . import command, measure, tables
+from .inputs import Shape
 
 _WAIT, _STEP = "[_TrainingEpochLoop].train_dataloader_next", "run_training_batch"
 _WARM_UP = 3
@@ -54,36 +49,26 @@ _OTHER = Setting(2, 8, {})
 
 def parse_arguments(argv: Sequence[str] | None, prog: str) -> argparse.Namespace:
     """The command line."""
-    parser = run.Parser(prog, __doc__, EPILOG)
+    parser = command.Parser(prog, __doc__, EPILOG)
     parser.add_argument("--backbones", nargs="+", metavar="NAME", default=list(SETTINGS), help="default: three")
     parser.add_argument("--workers", nargs="+", type=int, default=[0, 2], metavar="N", help="default: 0 2")
-    parser.add_argument("--batch", type=run.positive(int), metavar="N", help="windows a step; default: by network")
-    parser.add_argument("--steps", type=run.positive(int), metavar="N", help="steps of a round; default: by network")
-    run.add_measurement(parser, rounds=3)
-    args = run.parse_measurement(parser, argv)
+    parser.add_argument("--batch", type=command.positive(int), metavar="N", help="windows a step; default: by network")
+    parser.add_argument(
+        "--steps", type=command.positive(int), metavar="N", help="steps of a round; default: by network"
+    )
+    command.add_measurement(parser, rounds=3)
+    args = command.parse_measurement(parser, argv)
     if min(args.workers) < 0:
         parser.error(f"--workers: {min(args.workers)} is negative")
-    args.dtype = "float32"
     return args
 
 
-def main(argv: Sequence[str] | None = None, prog: str = "loader.py") -> int:
-    args = parse_arguments(argv, prog)
-    torch.set_num_threads(args.threads)
-    try:
-        rows = benchmark(args)
-    except (StructlossError, RuntimeError) as error:
-        print(f"{prog}: error: {measure.one_line(error).partition(': ')[2]}", file=sys.stderr)
-        return 2
-    tables.note_progress("")
-    print(markdown(rows, args))
-    if args.csv:
-        tables.write_atomically(args.csv, tables.csv_text(rows))
-    return 0
+def main(argv: Sequence[str] | None = None, prog: str = "bench.loader") -> int:
+    return command.carry_out(parse_arguments(argv, prog), prog, benchmark)
 
 
-def benchmark(args: argparse.Namespace) -> list[dict[str, object]]:
-    """Tidy rows: wait and step of every network and number of workers."""
+def benchmark(args: argparse.Namespace) -> tuple[list[dict[str, object]], str]:
+    """Tidy rows, wait and step of every network and number of workers, and their table."""
     from structloss.data import generate_clips, observe, save_store
 
     rows = []
@@ -100,7 +85,7 @@ def benchmark(args: argparse.Namespace) -> list[dict[str, object]]:
                     found[workers].append(wait_and_step(name, setting, str(store), workers, args))
             for workers, rounds in found.items():
                 rows += rows_of(name, setting, workers, rounds, args)
-    return rows
+    return rows, markdown(rows, args)
 
 
 def wait_and_step(

@@ -11,15 +11,14 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-import measure
-import run
-import tables
 import torch
-from inputs import Shape
-from step import Training
 
 import structloss
 from structloss.errors import StructlossError
+
+from . import command, measure, tables
+from .inputs import Shape
+from .step import Training
 
 EPILOG = """\
 examples:
@@ -35,34 +34,22 @@ PLAIN = "mpjpe"
 
 def parse_arguments(argv: Sequence[str] | None, prog: str) -> argparse.Namespace:
     """The command line."""
-    parser = run.Parser(prog, __doc__, EPILOG)
+    parser = command.Parser(prog, __doc__, EPILOG)
     parser.add_argument("--backbones", nargs="+", metavar="NAME", default=list(SHAPES), help="default: two")
     parser.add_argument(
         "--nets", nargs="+", metavar="NET[@FRAMES]", default=list(NETS), help=f"default: {' '.join(NETS)}"
     )
-    parser.add_argument("--batch", type=run.positive(int), metavar="N", help="clips a step; default: by backbone")
-    parser.add_argument("--frames", type=run.positive(int), metavar="T", help="frames of a clip; default: by backbone")
-    run.add_measurement(parser, rounds=5, budget=60.0, each="loss-net")
-    args = run.parse_measurement(parser, argv)
-    args.dtype = "float32"
+    parser.add_argument("--batch", type=command.positive(int), metavar="N", help="clips a step; default: by backbone")
+    parser.add_argument(
+        "--frames", type=command.positive(int), metavar="T", help="frames of a clip; default: by backbone"
+    )
+    command.add_measurement(parser, rounds=5, budget=60.0, each="loss-net")
+    args = command.parse_measurement(parser, argv)
     return args
 
 
-def main(argv: Sequence[str] | None = None, prog: str = "lossnet.py") -> int:
-    args = parse_arguments(argv, prog)
-    torch.set_num_threads(args.threads)
-    rows: list[dict[str, object]] = []
-    try:
-        for backbone in args.backbones:
-            rows += benchmark(backbone, args)
-    except (StructlossError, RuntimeError) as error:
-        print(f"{prog}: error: {measure.one_line(error).partition(': ')[2]}", file=sys.stderr)
-        return 2
-    tables.note_progress("")
-    print(markdown(rows, args))
-    if args.csv:
-        tables.write_atomically(args.csv, tables.csv_text(rows))
-    return 0
+def main(argv: Sequence[str] | None = None, prog: str = "bench.lossnet") -> int:
+    return command.carry_out(parse_arguments(argv, prog), prog, benchmark)
 
 
 class Learning:
@@ -103,7 +90,13 @@ class Learning:
         training.optimizer.step()
 
 
-def benchmark(backbone: str, args: argparse.Namespace) -> list[dict[str, object]]:
+def benchmark(args: argparse.Namespace) -> tuple[list[dict[str, object]], str]:
+    """Tidy rows of the backbones, and their table."""
+    rows = [row for backbone in args.backbones for row in measured(backbone, args)]
+    return rows, markdown(rows, args)
+
+
+def measured(backbone: str, args: argparse.Namespace) -> list[dict[str, object]]:
     """Tidy rows of a backbone: the step without, and with each loss-net, whose share is that of its two parts."""
     batch, frames = SHAPES.get(backbone, (2, None))
     training = Training(backbone, args.batch or batch, args.frames or frames, args.device)

@@ -18,7 +18,7 @@ Python takes to launch them, it is that which is measured. `replayed` puts the c
 
 Memory on CUDA: `max_memory_allocated` beyond what was allocated before the call, in this process.
 
-    python bench/measure.py '{"provider": "torch", "mode": "forward", "shape": [8, 243, 17], ...}'
+    python -m bench.measure '{"provider": "torch", "mode": "forward", "shape": [8, 243, 17], ...}'
 
 is the fresh process; `run.py` starts it.
 """
@@ -34,12 +34,15 @@ import re
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+
+import structloss
 
 __all__ = [
     "available_memory",
@@ -223,23 +226,27 @@ def peak_of_call(call: Callable[[], object], device: str) -> int:
     return max(_resident("VmHWM") - before, 0)
 
 
-def peak_in_fresh_process(request: Mapping[str, object], script: str = __file__, timeout: float = 600) -> float:
-    """Peak extra megabytes on the CPU, by `script` as a fresh process; RuntimeError if it fails.
+def peak_in_fresh_process(request: Mapping[str, object], module: str = "bench.measure", timeout: float = 600) -> float:
+    """Peak extra megabytes on the CPU, by `module` in a fresh process; RuntimeError if it fails.
 
     Args:
         request: "provider", "mode", "shape", "dtype" and "threads".
-        script: answers the request, JSON in its argument, with {"bytes": ...} on the last line of its output.
+        module: answers the request, JSON in its argument, with {"bytes": ...} on the last line of its output.
         timeout: seconds.
     """
+    # The structloss that is measured here, wherever it is installed, and this package.
+    folders = [str(Path(package).resolve().parents[1]) for package in (structloss.__file__, __file__)]
     # Fixed thresholds keep glibc from raising them after the first large block is freed.
     environment = os.environ | {
         "MALLOC_MMAP_THRESHOLD_": "65536",
         "MALLOC_TRIM_THRESHOLD_": "65536",
+        "PYTHONPATH": os.pathsep.join([*folders, *filter(None, [os.environ.get("PYTHONPATH")])]),
     }
     try:
         done = subprocess.run(
-            [sys.executable, script, json.dumps(request)],
+            [sys.executable, "-m", module, json.dumps(request)],
             env=environment,
+            cwd=tempfile.gettempdir(),  # -m looks in the working directory first
             capture_output=True,
             text=True,
             timeout=timeout,
@@ -253,8 +260,8 @@ def peak_in_fresh_process(request: Mapping[str, object], script: str = __file__,
 
 
 def _answer(request: dict) -> int:
-    import providers
-    from inputs import Shape, make_input
+    from . import providers
+    from .inputs import Shape, make_input
 
     torch.set_num_threads(request["threads"])
     provider, dtype, mode = providers.PROVIDERS[request["provider"]], getattr(torch, request["dtype"]), request["mode"]

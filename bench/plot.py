@@ -1,6 +1,6 @@
-"""Time and memory against clip length, from the rows of run.py.
+"""Time and memory against clip length, from the rows of bench.run.
 
-python bench/plot.py results.csv sweep.png
+python -m bench.plot results.csv sweep.png
 """
 
 from __future__ import annotations
@@ -64,10 +64,10 @@ def _draw(axes: object, curves: Curves, names: Sequence[str], label: str) -> Non
 def plot(rows: Iterable[Mapping[str, object]], path: str | Path) -> None:
     """Draw forward + backward time and memory over T, for the B and J with the most clip lengths.
 
-    Rows of a time a frame (run.py --per-frame) are drawn for their first J, whatever B is.
+    Rows of a time a frame (bench.run --per-frame) are drawn for their first J, whatever B is.
 
     Args:
-        rows: rows of run.py's CSV, numbers as numbers or text.
+        rows: rows of bench.run's CSV, numbers as numbers or text.
         path: image file; its suffix is the format.
 
     Raises:
@@ -108,15 +108,17 @@ def plot(rows: Iterable[Mapping[str, object]], path: str | Path) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Plot time and memory over clip length from run.py's CSV.")
-    parser.add_argument("csv", type=Path, help="file written by run.py --csv")
+    parser = argparse.ArgumentParser(
+        prog="bench.plot", description="Plot time and memory over clip length from bench.run's CSV."
+    )
+    parser.add_argument("csv", type=Path, help="file written by bench.run --csv")
     parser.add_argument("image", type=Path, help="file to write; .png, .svg or .pdf")
     args = parser.parse_args()
     try:
         with args.csv.open(newline="") as file:
             plot([row for row in csv.DictReader(file) if row["op"] != "ranking_hinge"], args.image)
     except (OSError, ValueError, KeyError) as error:
-        print(f"plot.py: error: {error}", file=sys.stderr)
+        print(f"bench.plot: error: {error}", file=sys.stderr)
         return 2
     return 0
 

@@ -10,10 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from inputs import Shape, skeleton_of
 from torch import Tensor
 
 import structloss
+
+from .inputs import Shape, skeleton_of
 
 __all__ = [
     "MODES",

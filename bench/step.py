@@ -13,17 +13,13 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-import definition
-import measure
-import providers
-import run
-import tables
 import torch
-from definition import WrongError
-from inputs import Shape, make_input
 from torch import nn
 
 from structloss.errors import StructlossError
+
+from . import command, definition, measure, providers, tables
+from .inputs import Shape, make_input
 
 #: Names of providers; ratios are taken to the first of the last two, which compute the same.
 EAGER, FUSED = "repose-eager", "repose-fused"
@@ -81,38 +77,28 @@ class Training:
 
 
 def parse_arguments(argv: Sequence[str] | None, prog: str = "step.py") -> argparse.Namespace:
-    parser = run.Parser(prog, __doc__, EPILOG)
+    parser = command.Parser(prog, __doc__, EPILOG)
     parser.add_argument("--backbone", default="repose-tiny", metavar="NAME", help="default: repose-tiny")
-    parser.add_argument("--batch", type=run.positive(int), default=8, metavar="N", help="clips, default 8")
-    parser.add_argument("--frames", type=run.positive(int), metavar="T", help="default: the backbone's")
+    parser.add_argument("--batch", type=command.positive(int), default=8, metavar="N", help="clips, default 8")
+    parser.add_argument("--frames", type=command.positive(int), metavar="T", help="default: the backbone's")
     parser.add_argument(
         "--losses", nargs="+", choices=providers.PROVIDERS, metavar="NAME", help=f"default: {', '.join(LOSSES)}"
     )
     parser.add_argument(
-        "--memory-limit", type=run.positive(float), metavar="GB", help="default: half of the free memory"
+        "--memory-limit", type=command.positive(float), metavar="GB", help="default: half of the free memory"
     )
-    run.add_measurement(parser, rounds=10, budget=60.0, each="loss")
-    args = run.parse_measurement(parser, argv)
+    command.add_measurement(parser, rounds=10, budget=60.0, each="loss")
+    args = command.parse_measurement(parser, argv)
     args.losses = tuple(dict.fromkeys(args.losses or LOSSES))
-    args.dtype = "float32"
     return args
 
 
-def main(argv: Sequence[str] | None = None, prog: str = "step.py") -> int:
-    args = parse_arguments(argv, prog)
-    torch.set_num_threads(args.threads)
-    try:
-        return benchmark(args)
-    except WrongError as error:
-        print(f"{prog}: error: wrong and therefore not timed: {error}.", file=sys.stderr)
-        return 1
-    except (StructlossError, RuntimeError) as error:
-        print(f"{prog}: error: {measure.one_line(error).partition(': ')[2]}", file=sys.stderr)
-        return 2
+def main(argv: Sequence[str] | None = None, prog: str = "bench.step") -> int:
+    return command.carry_out(parse_arguments(argv, prog), prog, benchmark)
 
 
-def benchmark(args: argparse.Namespace) -> int:
-    """Check, time and weigh the losses; print the table and write the rows."""
+def benchmark(args: argparse.Namespace) -> tuple[list[dict[str, object]], str]:
+    """Check, time and weigh the losses: tidy rows, their table and what is gained."""
     limit = args.memory_limit * 1e9 if args.memory_limit else measure.available_memory(args.device) / 2
     training = Training(args.backbone, args.batch, args.frames, args.device)
     shape = training.shape
@@ -143,15 +129,8 @@ def benchmark(args: argparse.Namespace) -> int:
                 memory[name] = peak_memory(args, name, calls[f"{name} step"])
             except Exception as error:
                 notes[name] = f"memory not measured: {measure.one_line(error)}"
-    tables.note_progress("")
-
     rows = [row for name in args.losses for row in rows_of(name, shape, times, memory, notes, args)]
-    print(markdown(rows, notes, shape, args))
-    if gain := what_is_gained(rows):
-        print(gain)
-    if args.csv:
-        tables.write_atomically(args.csv, tables.csv_text(rows))
-    return 0
+    return rows, "\n".join(filter(None, [markdown(rows, notes, shape, args), what_is_gained(rows)]))
 
 
 def rows_of(
@@ -242,7 +221,7 @@ def peak_memory(args: argparse.Namespace, loss_name: str, step: Callable[[], obj
         return measure.peak_of_call(step, "cuda") / measure.MEGABYTE
     request = {"backbone": args.backbone, "loss": loss_name, "batch": args.batch, "frames": args.frames}
     # Two steps of a large backbone on few cores take minutes.
-    return measure.peak_in_fresh_process(request | {"threads": args.threads}, script=__file__, timeout=1800)
+    return measure.peak_in_fresh_process(request | {"threads": args.threads}, module="bench.step", timeout=1800)
 
 
 def answer(request: dict) -> int:

@@ -18,10 +18,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from inputs import Shape
-from providers import PROVIDERS, Op
 
 import structloss
+
+from .inputs import Shape
+from .providers import PROVIDERS, Op
 
 __all__ = [
     "COLUMNS",

@@ -4,16 +4,16 @@ pytest bench/test_micro.py --benchmark-only
 pytest bench/test_micro.py --benchmark-only -k "cpp and not hinge" --benchmark-sort=mean --benchmark-json=micro.json
 
 Forward + backward, float32, torch's own number of threads. Each is compared with the PyTorch form in float64 before it
-is timed. To compare with other ways to compute the same, which take turns, use bench/run.py.
+is timed. To compare with other ways to compute the same, which take turns, use bench.run.
 """
 
-import definition
-import providers
 import pytest
 import torch
-from inputs import Shape, make_input
 
 import structloss
+
+from . import definition, providers
+from .inputs import Shape, make_input
 
 SHAPE = Shape(8, 243, 17)
 ROWS, LENGTHS = 1 << 16, (17, 81, 243, 1024, 4096, 16384)

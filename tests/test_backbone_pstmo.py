@@ -1,8 +1,6 @@
 """P-STMO: the auxiliary head, its norm and strides, starts by copies, dropout, refinement."""
 
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,8 +17,6 @@ from structloss.backbones.pstmo_parts import TemporalStack, _StridedMLP
 from structloss.backbones.pstmo_refine import RefinementHead, back_project
 from structloss.data.cameras import h36m_cameras, normalize_screen
 from structloss.errors import ArgumentError, DtypeError
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
 
 SMALL = {"frames": 9, "strides": (1, 3, 3), "depth": 2, "dim": 16, "hidden": 24, "encoder_width": 20, "num_heads": 2}
 
@@ -96,7 +92,7 @@ def test_strided_mlp_is_a_convolution(stride, tokens):
 
 @pytest.mark.parametrize(("frames", "strides"), [(9, (1, 3, 3)), (27, (3, 3, 3)), (351, (3, 9, 13))])
 def test_other_receptive_fields(frames, strides):
-    from plain.pstmo import forward
+    from bench.plain.pstmo import forward
 
     model = backbones.create("pstmo", **{**SMALL, "frames": frames, "strides": strides}).eval()
     x = torch.randn(2, frames, 17, 2)

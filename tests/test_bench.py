@@ -13,15 +13,10 @@ import pytest
 import torch
 
 import structloss
+from bench import backbones, definition, inputs, losses, lossnet, measure, providers, run, step, tables
+from bench.plain import poseformer
 
-BENCH = Path(__file__).resolve().parents[1] / "bench"
-sys.path.append(str(BENCH))  # bench is no package: its modules import each other as scripts do
-
-backbones, definition, inputs, measure, plot, providers, run, step, tables = (
-    importlib.import_module(name)
-    for name in ("backbones", "definition", "inputs", "measure", "plot", "providers", "run", "step", "tables")
-)
-
+ROOT = Path(__file__).resolve().parents[1]
 SMALL = inputs.Shape(2, 27, 17)
 QUICK = ("--quick", "--no-tests", "--shapes", "2,27,17")
 
@@ -32,9 +27,9 @@ def eager_providers(op=None):
     return [name for name in names if not name.endswith("compiled") and name != "keops"]
 
 
-def script(*arguments, folder=BENCH, **options):
-    command = [sys.executable, str(folder / "run.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, **options)
+def script(*arguments, folder=ROOT):
+    command = [sys.executable, "-m", "bench.run", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder)
 
 
 def read(path):
@@ -147,20 +142,17 @@ def test_quick_run_writes_every_provider_to_table_and_csv(op, tmp_path):
 
 
 def test_without_the_tests_only_the_definition_is_checked(tmp_path):
-    """As an installed wheel has it: the scripts with the definitions beside them, and no tests/."""
-    folder = tmp_path / "structloss" / "bench"
-    shutil.copytree(BENCH, folder, ignore=shutil.ignore_patterns("results", "__pycache__"))
-    shutil.copytree(BENCH.parent / "tests" / "reference", folder / "reference")
-    done = script("--quick", "--shapes", "1,9,17", "--providers", "torch", folder=folder, cwd=tmp_path)
+    """As the source distribution has it: the package with the definitions, and no other tests."""
+    shutil.copytree(ROOT / "bench", tmp_path / "bench", ignore=shutil.ignore_patterns("results", "__pycache__"))
+    shutil.copytree(ROOT / "tests" / "reference", tmp_path / "tests" / "reference")
+    done = script("--quick", "--shapes", "1,9,17", "--providers", "torch", folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stderr == (
-        "run.py: the tests are not installed here: only the check against the float64 definition runs.\n"
-    )
+    assert done.stderr == ("bench.run: the tests are not here: only the check against the float64 definition runs.\n")
     assert "(`torch`)" in done.stdout
 
 
 def test_without_a_definition_nothing_is_timed(tmp_path, monkeypatch):
-    monkeypatch.setattr(definition, "__file__", str(tmp_path / "bench" / "definition.py"))
+    monkeypatch.setattr(definition, "REFERENCE", tmp_path)
     with pytest.raises(FileNotFoundError, match="nothing is timed that wasn't compared"):
         definition._reference.__wrapped__("pairwise")
 
@@ -171,7 +163,7 @@ def test_failing_tests_stop_the_benchmark(tmp_path, monkeypatch, capsys):
     assert run.main(["--quick", "--shapes", "1,9,17", "--providers", "torch"]) == 1
     out, err = capsys.readouterr()
     assert out == "" and "assert 1 == 2" in err
-    assert err.endswith("run.py: error: tests/test_objective.py: tests fail, so nothing was timed.\n")
+    assert err.endswith("bench.run: error: tests/test_objective.py: tests fail, so nothing was timed.\n")
 
 
 @pytest.fixture
@@ -213,7 +205,7 @@ def test_a_wrong_provider_is_caught_and_not_timed(extra_provider, capsys, tmp_pa
     path = tmp_path / "rows.csv"
     assert run.main([*QUICK, "--providers", "algorithm12", "extra", "--csv", str(path)]) == 1
     out, err = capsys.readouterr()
-    assert err == "run.py: error: wrong and therefore not timed: extra.\n"
+    assert err == "bench.run: error: wrong and therefore not timed: extra.\n"
     assert found in out
     rows = {row["provider"]: row for row in read(path) if row["metric"] == "time"}
     assert rows["algorithm12"]["p50"] and not rows["extra"]["p50"] and rows["extra"]["note"].startswith(found)
@@ -238,7 +230,7 @@ def test_what_exceeds_the_memory_limit_is_skipped(capsys):
 
 def test_what_exceeds_the_time_limit_is_skipped(extra_provider, monkeypatch, capsys):
     extra_provider(providers.algorithm12)
-    monkeypatch.setattr(run, "QUICK_PAIRS", 1000)
+    monkeypatch.setattr(losses, "QUICK_PAIRS", 1000)
     monkeypatch.setattr(measure, "seconds_of", lambda call, repeats, device: 0.02)
     assert run.main(["--quick", "--no-tests", "--shapes", "1,64,1", "--providers", "extra"]) == 0
     assert "skipped: " not in capsys.readouterr().out
@@ -265,7 +257,7 @@ def test_bad_arguments_give_one_line(capsys, arguments, message):
         run.main(arguments)
     err = capsys.readouterr().err
     assert stop.value.code == 2
-    assert err.startswith(f"run.py: error: {message}") and err.count("\n") == 1
+    assert err.startswith(f"bench.run: error: {message}") and err.count("\n") == 1
 
 
 def test_a_gpu_has_defaults_of_its_own(monkeypatch):
@@ -337,8 +329,8 @@ def test_plot_and_crossover(tmp_path, monkeypatch, capsys):
     assert files[0].read_bytes().startswith(b"\x89PNG")
     assert len(json.loads(files[1].read_text())["rows"]) == 8
 
-    monkeypatch.setattr(run, "CROSSOVER_LENGTHS", (16, 64))
-    monkeypatch.setattr(run, "CROSSOVER_ELEMENTS", 256)
+    monkeypatch.setattr("bench.crossover.LENGTHS", (16, 64))
+    monkeypatch.setattr("bench.crossover.ELEMENTS", 256)
     assert run.main(["--crossover", "--quick", "--no-tests", "--providers", "torch", "keops"]) == 0
     out = capsys.readouterr().out
     assert "| 64 |" in out and "`keops`: skipped: it isn't a backend" in out
@@ -377,11 +369,11 @@ def test_training_step(tmp_path, capsys):
 
     assert step.main(["--backbone", "nobody"]) == 2
     err = capsys.readouterr().err
-    assert err.startswith("step.py: error: unknown backbone 'nobody'") and err.count("\n") == 1
+    assert err.startswith("bench.step: error: unknown backbone 'nobody'") and err.count("\n") == 1
 
 
 def test_loss_net_in_a_training_step(tmp_path, capsys):
-    lossnet, path = importlib.import_module("lossnet"), tmp_path / "rows.csv"
+    path = tmp_path / "rows.csv"
     small = ["--backbones", "simplebaseline-16j", "--batch", "1", "--frames", "4", "--rounds", "2"]
     assert lossnet.main([*small, "--nets", "linear-small@2", "graph-small", "--csv", str(path)]) == 0
     out = capsys.readouterr().out
@@ -404,7 +396,7 @@ def test_memory_of_a_training_step_is_measured_in_a_fresh_process(capsys):
 
 def test_micro_benchmarks_check_before_they_time():
     """The benchmarks themselves are run by hand, `make bench-micro`."""
-    micro = importlib.import_module("test_micro")
+    micro = importlib.import_module("bench.test_micro")
     pred, target = inputs.make_input(SMALL, torch.float32)
 
     def right(pred, target, backend):
@@ -448,9 +440,8 @@ def test_memory_of_a_backbone(tmp_path):
 def test_a_wrong_backbone_is_not_timed(monkeypatch, capsys):
     case = backbones.Case("poseformer-27", 1, "cpu")
     case.check(("plain", "structloss"), torch.float32)
-    module = importlib.import_module("plain.poseformer")
-    right = module.forward
-    monkeypatch.setattr(module, "forward", lambda *args, **kwargs: right(*args, **kwargs) * 1.001)
+    right = poseformer.forward
+    monkeypatch.setattr(poseformer, "forward", lambda *args, **kwargs: right(*args, **kwargs) * 1.001)
     assert backbones.main(["--backbones", "poseformer-27"]) == 1
     err = capsys.readouterr().err
     assert "wrong and therefore not timed: structloss of poseformer-27 differs from the plain form" in err

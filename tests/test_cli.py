@@ -15,9 +15,11 @@ import structloss
 from structloss import cli
 from structloss.cli import main
 from structloss.commands import _parser as parser_module
+from structloss.commands import bench as bench_command
 from structloss.commands.demo import FILES, DemoSettings
 from structloss.errors import MissingDependencyError, needs_extra
 
+ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = (
     *("demo", "fit", "validate", "test", "ablate", "report", "energy", "predict", "data", "backbones", "backends"),
     "bench",
@@ -147,6 +149,37 @@ def test_bench_errors_name_the_command(arguments, capsys):
     assert stopped.value.code == 2
     name = "structloss bench step" if arguments[0] == "step" else "structloss bench"
     assert capsys.readouterr().err == f"{name}: error: argument --rounds: 'none' is not a positive integer\n"
+
+
+def test_bench_outside_of_a_clone_says_where_it_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(bench_command, "__file__", str(tmp_path / "structloss" / "commands" / "bench.py"))
+    assert main(["bench", "--op", "objective"]) == 1
+    assert capsys.readouterr().err == (
+        "structloss: error: the benchmarks are not part of the installed package; clone the repository of structloss "
+        "and run structloss bench there.\n"
+    )
+
+
+def test_bench_of_an_installed_package_runs_in_a_clone(tmp_path):
+    """From the folder that one is in, without a path by which anything else of it could be imported."""
+    code = f"""
+import os, sys
+sys.path = [path for path in sys.path if path not in ("", {str(ROOT)!r})]
+from structloss.commands import bench
+bench.__file__ = {str(tmp_path / "structloss" / "commands" / "bench.py")!r}
+os.chdir({str(ROOT)!r})
+before = list(sys.path)
+from structloss.cli import main
+try:
+    main(["bench", "step", "--help"])
+except SystemExit as stopped:
+    assert not stopped.code
+assert sys.path == before and sys.modules["bench"].__file__ == {str(ROOT / "bench" / "__init__.py")!r}
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "usage: structloss bench step " in done.stdout
 
 
 def test_version_and_no_command(capsys):

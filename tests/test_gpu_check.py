@@ -3,7 +3,6 @@
 import argparse
 import csv
 import dataclasses
-import importlib
 import os
 import subprocess
 import sys
@@ -14,14 +13,9 @@ import pytest
 import torch
 
 import structloss
+from bench import gpu_check, gpu_sanitize, gpu_speed, inputs, measure, providers, tables
 
 BENCH = Path(__file__).resolve().parents[1] / "bench"
-sys.path.append(str(BENCH))
-
-gpu_check, gpu_sanitize, gpu_speed, inputs, measure, providers, tables = (
-    importlib.import_module(name)
-    for name in ("gpu_check", "gpu_sanitize", "gpu_speed", "inputs", "measure", "providers", "tables")
-)
 needs_cpp = pytest.mark.skipif(not structloss.backends()["cpp"], reason="no compiled module")
 
 
@@ -176,7 +170,7 @@ def test_sanitizer_commands(tmp_path, monkeypatch):
         assert process.wait() == 0
         text = process.text()
         assert f"--tool {tool} " in text and f"--error-exitcode {gpu_check.SANITIZER_ERROR}" in text
-        assert "python3 bench/gpu_sanitize.py" in text and f"caching off: {tool == 'memcheck'}" in text
+        assert "python3 -m bench.gpu_sanitize" in text and f"caching off: {tool == 'memcheck'}" in text
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,12 @@
 """The plain forms that the backbones are timed against compute the same."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from backbone_cases import NAMES, clip, extras, shallow, small
 
+from bench.backbones import plain_form
 from structloss import backbones
 from structloss.backbones.official import to_official
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
-
-from backbones import plain_form
 
 
 @pytest.mark.parametrize("name", NAMES)

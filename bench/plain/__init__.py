@@ -1,0 +1,1 @@
+"""Backbones in plain eager PyTorch, as their papers print them."""
