@@ -28,13 +28,13 @@ class _Sinusoids(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.half = dim // 2
+        self.frequencies = dim // 2
 
     def forward(self, timestep: Tensor, dtype: torch.dtype) -> Tensor:
         # In bfloat16 neighbouring timesteps would be the same number.
         fine = torch.promote_types(dtype, torch.float32)
-        k = torch.arange(self.half, device=timestep.device, dtype=fine)
-        angle = timestep.to(fine)[:, None] * torch.exp(k * (-math.log(10_000) / (self.half - 1)))
+        k = torch.arange(self.frequencies, device=timestep.device, dtype=fine)
+        angle = timestep.to(fine)[:, None] * torch.exp(k * (-math.log(10_000) / (self.frequencies - 1)))
         return torch.cat((angle.sin(), angle.cos()), dim=-1).to(dtype)
 
 
@@ -186,8 +186,7 @@ class D3DP(MixSTE):
             last = torch.full((x.shape[0],), self.diffusion.steps - 1, device=x.device)
             clean = self._denoise(x, self.diffusion.network_input(noise), last)
             return self._rooted(self.diffusion.limited(self.diffusion.scale * clean))
-        self._check_noisy(x, noisy, timestep)
-        return self._denoise(x, noisy, timestep)
+        return self._denoise(x, *_checked(x, noisy, timestep))
 
     def _denoise(self, x: Tensor, noisy: Tensor, timestep: Tensor) -> Tensor:
         place = self.Spatial_pos_embed + self.time_mlp(timestep)[:, None, None]  # [B, 1, J, C]: small beside the clip
@@ -289,26 +288,29 @@ class D3DP(MixSTE):
                 print(f"D3DP: iteration {k + 1} of {iterations}", file=sys.stderr)
         return self._rooted(poses) if zero_root else poses
 
-    def _check_noisy(self, x: Tensor, noisy: Tensor | None, timestep: Tensor | None) -> None:
-        if noisy is None or timestep is None:
-            lacking = "noisy" if noisy is None else "timestep"
-            raise ArgumentError(f"{lacking} is None, expected noisy and timestep together or neither.")
-        _check_poses("noisy", noisy, x)
-        batch, frames, joints, _ = x.shape
-        if noisy.shape[:1] + noisy.shape[-3:] != (batch, frames, joints, 3) or noisy.dim() not in (4, 5):
-            raise ArgumentError(
-                f"noisy has shape {list(noisy.shape)}, expected {[batch, frames, joints, 3]} or "
-                f"[{batch}, H, {frames}, {joints}, 3]."
-            )
-        if timestep.dtype not in (torch.int64, torch.int32):
-            raise DtypeError(f"timestep has dtype {timestep.dtype}, expected torch.int64.")
-        if timestep.shape != (batch,):
-            raise ArgumentError(f"timestep has shape {list(timestep.shape)}, expected [{batch}], one per clip.")
-        check_same_device("timestep", timestep, "x", x)
-
     def official(self, key: str) -> str:
         """The published denoiser is a member of the procedure."""
         return f"pose_estimator.{key}"
+
+
+def _checked(x: Tensor, noisy: Tensor | None, timestep: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Noisy poses and their levels, if they go with the clip and with each other."""
+    if noisy is None or timestep is None:
+        lacking = "noisy" if noisy is None else "timestep"
+        raise ArgumentError(f"{lacking} is None, expected noisy and timestep together or neither.")
+    _check_poses("noisy", noisy, x)
+    batch, frames, joints, _ = x.shape
+    if noisy.shape[:1] + noisy.shape[-3:] != (batch, frames, joints, 3) or noisy.dim() not in (4, 5):
+        raise ArgumentError(
+            f"noisy has shape {list(noisy.shape)}, expected {[batch, frames, joints, 3]} or "
+            f"[{batch}, H, {frames}, {joints}, 3]."
+        )
+    if timestep.dtype not in (torch.int64, torch.int32):
+        raise DtypeError(f"timestep has dtype {timestep.dtype}, expected torch.int64.")
+    if timestep.shape != (batch,):
+        raise ArgumentError(f"timestep has shape {list(timestep.shape)}, expected [{batch}], one per clip.")
+    check_same_device("timestep", timestep, "x", x)
+    return noisy, timestep
 
 
 def _check_poses(argument: str, poses: object, x: Tensor) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import ArgumentError, MissingFileError
 from ..files import write_text
+from ..metrics.measures import measure
 from . import _style
 from .page_tables import actions, chip, joints, lead, limbs, results, structure
 from .page_viewer import viewer
@@ -70,9 +71,9 @@ def write_html(
         *drawn[:1],
         _section("Poses in 3D", viewer(clips, [arm.name for arm in arms])),
         *drawn[1:],
-        _section("MPJPE of each joint", joints(summary, arms)),
-        _section("Each action", actions(arms)),
-        _section("Each limb", limbs(arms)),
+        _section(f"{measure('mpjpe').title} per joint", joints(summary, arms)),
+        _section("Per action", actions(arms)),
+        _section("Per limb", limbs(arms)),
         _reproduce(summary, arms),
     ]
     script = _script("viewer.js") if clips else ""

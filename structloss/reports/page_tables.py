@@ -126,7 +126,7 @@ def joints(summary: RunSummary, arms: list[ArmResult]) -> str:
     group = bar * len(shown) + pad
     height = top + group * len(names) + 6
     scale = (width - left - right) / largest
-    lines = [f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="MPJPE of each joint in mm">']
+    lines = [f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="MPJPE per joint in mm">']
     for tick in range(int(largest / step + 1e-9) + 1):
         x = left + tick * step * scale
         unit = " mm" if tick == 0 else ""
