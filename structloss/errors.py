@@ -14,6 +14,8 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from .text import visible
+
 if TYPE_CHECKING:
     from .checks import check_finite_tensors, check_floating, check_same_device, check_same_shape, check_weight
 
@@ -55,7 +57,11 @@ def __dir__() -> list[str]:
 
 
 class StructlossError(Exception):
-    """Base of everything this library raises on purpose."""
+    """Base of everything this library raises on purpose. Its text is one line without control characters, whatever
+    the names and values of a file in it hold."""
+
+    def __str__(self) -> str:
+        return visible(super().__str__())
 
 
 class ArgumentError(StructlossError, ValueError):
@@ -70,7 +76,7 @@ class UnknownNameError(StructlossError, ValueError, KeyError):
     """A name (term, backbone, skeleton, backend, action, ...) that is not registered."""
 
     def __str__(self) -> str:  # KeyError would print the repr of the message
-        return str(self.args[0]) if self.args else ""
+        return visible(self.args[0]) if self.args else ""
 
 
 class BackendError(StructlossError, RuntimeError):
@@ -112,14 +118,17 @@ def check_name(kind: str, name: object, known: Collection[str]) -> str:
     if isinstance(name, str) and name in known:
         return name
     near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"expected one of {', '.join(known)}."
+    names, more = [*known], f"{len(known)} names such as " if len(known) > 30 else ""
+    hint = f"expected one of {more}{', '.join(names[:3] if more else names)}."
+    if near:
+        hint = f"did you mean {' or '.join(map(repr, near))}?"
     raise UnknownNameError(f"unknown {kind} {name!r}: {hint}")
 
 
 def shown(value: object) -> str:
     """A value as it stands in a message: its repr if that is short and on one line, else its type."""
     text = repr(value)
-    return text if len(text) <= 60 and "\n" not in text else f"a {type(value).__name__}"
+    return visible(text) if len(text) <= 60 and "\n" not in text else f"a {type(value).__name__}"
 
 
 def check_choice(argument: str, value: object, choices: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ import argparse
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,10 +21,7 @@ from structloss.commands.demo import FILES, DemoSettings
 from structloss.errors import MissingDependencyError, needs_extra
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = (
-    *("demo", "fit", "validate", "test", "ablate", "report", "energy", "predict", "data", "backbones", "backends"),
-    "bench",
-)
+COMMANDS = [*next(action for action in cli._parser()._actions if action.dest == "command").choices]
 QUICK = ["--steps", "2", "--window", "9", "--batch-size", "4"]
 
 
@@ -42,10 +40,11 @@ def test_help(arguments, capsys):
         assert all(f"\n    {name} " in text or f"\n    {name}\n" in text for name in COMMANDS)
 
 
-def test_commands_are_the_files_of_their_folder():
-    folder = Path(structloss.__file__).parent / "commands"
-    files = {path.stem for path in folder.glob("[!_]*.py")}
-    assert files - {"fit"} == {*COMMANDS} - {"fit", "validate", "test"}
+def test_every_file_of_the_folder_adds_commands():
+    files = {path.stem for path in (Path(structloss.__file__).parent / "commands").glob("[!_]*.py")}
+    assert {"ablate", "backbones", "backends", "bench", "data", "demo", "energy", "fit", "predict", "report"} <= files
+    assert files <= {*COMMANDS} and {"fit", "validate", "test"} <= {*COMMANDS}
+    assert COMMANDS[:4] == ["demo", "fit", "validate", "test"] and COMMANDS[-1] == "bench"
 
 
 def test_a_command_is_a_file(tmp_path, monkeypatch, capsys):
@@ -225,6 +224,115 @@ def test_errors_take_one_line(arguments, message, capsys, tmp_path, monkeypatch)
     assert list(tmp_path.iterdir()) == [], "nothing is written"
     with pytest.raises(structloss.errors.StructlossError):
         main([*arguments, "--debug"])
+
+
+# ---- messages name flags -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    from structloss.data import generate_clips, save_archive
+
+    path = tmp_path_factory.mktemp("archive") / "motion.npz"
+    save_archive(path, generate_clips(2, 1, 20))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("data convert motion.npz out.poses --fps -1", "--fps is -1.0, expected a positive number of frames"),
+        ("data convert motion.npz out.npz --views 2", "--views is given, expected it with an output"),
+        ("data convert motion.npz out.poses --seed -1", "--seed is -1, expected at least 0."),
+        ("data convert motion.npz motion.npz", "motion.npz exists already, expected a new name; set --overwrite"),
+        ("data inspect motion.npz --up z", "--up is given for motion.npz (archive), expected it with"),
+        ("data inspect motion.npz --source-fps 9", "--source-fps is given for motion.npz (archive), expected it with"),
+        ("data synthetic out.npz --frames 1 --seed -2", "--seed is -2, expected at least 0."),
+        ("demo --seed -1 --steps 2", "--seed is -1, expected at least 0."),
+        ("demo --out motion.npz", "--out is 'motion.npz', a file, expected a folder."),
+        ("predict motion.npz --ckpt x --out o --layout z", "--layout is 'z', expected 'auto' or one of 'h36m'"),
+        ("report a b --checkpoint x", "--checkpoint is 'x', expected 'best' or 'last' for several runs."),
+        ("ablate --seeds 1 1", "--seeds has [1, 1], expected different ones."),
+        ("energy --loss-net x --train 5", "--loss-net FILE or --train STEPS"),
+    ],
+)
+def test_messages_name_flags(arguments, message, archive, capsys, monkeypatch):
+    """They come from the library, which names arguments; the flags are those of the command's parser."""
+    monkeypatch.chdir(archive.parent)
+    assert main(arguments.split()) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("structloss: error: ") and message in error and error.count("\n") == 1
+    assert [path.name for path in archive.parent.iterdir()] == ["motion.npz"]
+
+
+def test_messages_of_fit_name_nested_flags(tmp_path, commands):
+    subjects = ("--data.val_subjects", "[nobody]")  # found out when the data is opened, in the run's folder
+    for arguments, message in (
+        (("--data.window", "0"), "--data.window is 0, expected at least 1."),
+        (("--model.ema", "3"), "--model.ema is 3.0, expected None or a decay between 0 and 1."),
+        (("--model.learned.warmup", "3"), "--model.learned.warmup is 3, expected a share from 0 to 1."),
+        (("--loss", "x"), "--loss is 'x', expected 'learned'; other losses are set by --model.objective."),
+    ):
+        done = commands.run(tmp_path, "fit", "--config", "repose-tiny", "--data.num_subjects", "2", *arguments)
+        assert done.returncode == 1 and f"structloss: error: {message}" in done.stderr, done.stderr
+        assert not (tmp_path / "runs").exists()
+    done = commands.run(tmp_path, "fit", "--config", "repose-tiny", "--data.num_subjects", "2", *subjects)
+    assert "structloss: error: --data.val_subjects has 'nobody', expected subjects" in done.stderr, done.stderr
+
+
+def test_fit_takes_no_abbreviated_flags(tmp_path, commands):
+    done = commands.run(tmp_path, "fit", "--conf", "repose-tiny")
+    assert done.returncode == 2 and "unrecognized arguments: --conf" in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("fps is 0, expected more.", "--fps is 0, expected more."),
+        ("fps, views and names are wrong.", "--fps, --views and --name are wrong."),
+        ("learned.warmup is 3.", "--model.learned.warmup is 3."),
+        ("the rate is not known; set fps, or choose views.", "the rate is not known; set --fps, or choose --views."),
+        ("a.json doesn't tell its size, expected image_size.", "a.json doesn't tell its size, expected --image-size."),
+        # what is no argument's name
+        ("views of S1 are few, out of 4.", "views of S1 are few, out of 4."),
+        ("out.npz is damaged.", "out.npz is damaged."),
+        ("'views' is missing.", "'views' is missing."),
+        ("set fps.txt, image_size=3 or x/image_size", "set fps.txt, image_size=3 or x/image_size"),
+        ("--fps is 0, and --image-size too.", "--fps is 0, and --image-size too."),
+        ("version is 2, and debug is 3.", "version is 2, and debug is 3."),
+    ],
+)
+def test_names_become_flags_where_they_are_meant(message, expected):
+    parser = parser_module.Parser()
+    parser.add_argument("--version", action="store_true")
+    parser_module.add_debug(parser)
+    for flag, name in (("--fps", "fps"), ("--views", "views"), ("--name", "names"), ("--image-size", "image_size")):
+        parser.add_argument(flag, dest=name)
+    parser.add_argument("-o", "--out")
+    parser.add_argument("--model.learned")
+    parser.add_argument("--data.seed")
+    parser.add_argument("--model.seed")
+    flags = parser_module.flags_of(parser)
+    assert "seed" not in flags, "which of the two is meant, nobody knows"
+    assert parser_module.with_flags(message, flags) == expected
+
+
+def test_only_a_wrong_argument_begins_with_its_name():
+    """The message of a file may begin with any word."""
+    with (
+        pytest.raises(structloss.errors.DataError, match=r"^data is no archive"),
+        parser_module.naming_flags({"data": "--data"}),
+    ):
+        raise structloss.errors.DataError("data is no archive.")
+    assert parser_module.with_flags("data is 3.", {}) == "data is 3."
+
+
+def test_an_unknown_name_among_many_lists_a_few():
+    with pytest.raises(structloss.errors.UnknownNameError) as caught:
+        structloss.backbones.info("zzzzzzzz")
+    assert re.fullmatch(
+        r"unknown backbone 'zzzzzzzz': expected one of \d+ names such as [\w-]+, [\w-]+, [\w-]+\.", str(caught.value)
+    )
 
 
 def test_a_missing_extra_is_named_with_the_way_to_install_it(tmp_path):

@@ -152,13 +152,14 @@ def with_flags(message: str, flags: Mapping[str, str], argument: bool = True) ->
 
     An argument's name is often a plain word, too, so it must stand where a name is meant: names with an underscore
     anywhere, others after "set", "give", "pass" or "choose", and, in the message of a wrong `argument`, in front where
-    its value is told: "window is 9, ...", "views and seed are ...", "learned.warmup is 3, ...".
+    its value is told: "window is 9, ...", "views and seed are ...", "learned.warmup is 3, ...", "seeds has [1, 1]".
     """
     technical = [name for name in flags if "_" in name]
     places = [rf"\b(?:set|give|pass|choose) {_any(flags)}{_END}", rf"{_BEGIN}{_any(technical)}{_END}"]
     if argument:
-        entry = rf"{_any(flags)}(?:\.\w+)*"
-        places.append(rf"^(?:{entry}(?:, | and | or ))*{entry}(?= is | are )")
+        nested = [name for name, flag in flags.items() if "." in flag]  # of which an entry may be named, too
+        entry = rf"(?:{_any(nested)}(?:\.\w+)+|{_any(flags)})"
+        places.append(rf"^(?:{entry}(?:, | and | or ))*{entry}(?= is | are | has \[)")
     word = re.compile(rf"(?<![\w.-]){_any(flags)}(?!\w)")
     for place in places:
         message = re.sub(place, lambda found: word.sub(lambda name: flags[name[0]], found[0]), message)
