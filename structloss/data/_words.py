@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ..text import visible
+
 __all__ = ["count", "some"]
 
 
 def some(names: Iterable[object], most: int = 8) -> str:
     """Names in a row that stays on one line: the first `most`, and how many more there are."""
-    listed = [str(name) for name in names]
+    listed = [visible(name) for name in names]
     more = f" and {len(listed) - most} more" if len(listed) > most else ""
     return ", ".join(listed[:most]) + more
 

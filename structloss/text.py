@@ -1,0 +1,29 @@
+"""Text of files, as it may be printed.
+
+Names of files, joints, subjects and videos come from files, and a file may hold any character: an escape sequence
+would move a terminal's cursor, change its title or hide what stands before it.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+
+__all__ = ["visible"]
+
+
+def visible(text: object) -> str:
+    r"""The text on one line, with an escape in place of every character that is not seen: control characters, line
+    ends, marks that turn the direction of writing, and bytes of a file's name that are no text. What has been through
+    it is not changed again.
+
+    >>> visible("Hips\x1b[2J\n")
+    'Hips\\x1b[2J\\n'
+    """
+    text = str(text)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or unicodedata.category(c) == "Zs" else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
