@@ -14,12 +14,14 @@ import importlib
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from structloss import backbones
 from structloss.backbones.official import to_official
+from structloss.errors import ArgumentError
 
 from . import command, measure, tables
 from .definition import WrongError
@@ -43,8 +45,23 @@ examples:
 
 
 def plain_form(family: str) -> Callable[..., Tensor]:
-    """The plain forward function of a family, in bench/plain."""
-    return importlib.import_module(f".plain.{_SHARED.get(family, family).replace('-', '_')}", __package__).forward
+    """The plain forward function of a family, in bench/plain.
+
+    Raises:
+        ArgumentError: the family has none.
+    """
+    if not has_plain_form(family):
+        raise ArgumentError(f"{family} has no plain form to time it by, expected bench/plain/{_module(family)}.py.")
+    return importlib.import_module(f".plain.{_module(family)}", __package__).forward
+
+
+def has_plain_form(family: str) -> bool:
+    """Whether there is something to time the family against."""
+    return (Path(__file__).parent / "plain" / f"{_module(family)}.py").is_file()
+
+
+def _module(family: str) -> str:
+    return _SHARED.get(family, family).replace("-", "_")
 
 
 class Case:
@@ -144,8 +161,8 @@ def parse_arguments(argv: Sequence[str] | None, prog: str) -> argparse.Namespace
 
 
 def one_of_each_family() -> list[str]:
-    """The flagship of each family."""
-    families = {backbones.info(name).family for name in backbones.names()}
+    """The flagship of each family that has a plain form."""
+    families = filter(has_plain_form, {backbones.info(name).family for name in backbones.names()})
     return sorted(backbones.info(name).name for name in families)
 
 

@@ -23,7 +23,9 @@ def golden(name):
 
 
 def official_shapes(name):
-    return json.loads((GOLDEN / f"{name}.json").read_text())
+    """Published key -> shape, from the golden file or, for the older ones, from the file beside it."""
+    beside = GOLDEN / f"{name}.json"
+    return json.loads(beside.read_text() if beside.exists() else str(golden(name)["shapes"]))
 
 
 def fill(model, adjust=()):

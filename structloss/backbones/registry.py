@@ -144,12 +144,14 @@ def info(name: str) -> BackboneInfo:
 
 
 def _accepted(builder: Callable[..., Backbone]) -> list[str]:
-    """Keyword arguments of a constructor and, where it hands `**` ones on, those of its base classes."""
+    """Arguments of a constructor and, where it hands `**` ones on, those of its base class that are keywords only."""
     found: dict[str, None] = {}
+    kinds = [inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY]
     makers = [vars(base).get("__init__") for base in inspect.getmro(builder)] if inspect.isclass(builder) else [builder]
     for make in filter(None, makers):
         parameters = inspect.signature(make).parameters.values()
-        found |= dict.fromkeys(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
+        found |= dict.fromkeys(p.name for p in parameters if p.kind in kinds and p.name != "self")
+        kinds = [inspect.Parameter.KEYWORD_ONLY]
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             break
     return list(found)
