@@ -42,6 +42,8 @@ EVERY = {name: backbones.info(name) for name in NAMES}
 QUICK = sorted(
     {(facts.family, facts.kind): name for name, facts in sorted(EVERY.items(), key=lambda e: -e[1].macs)}.values()
 )
+#: compiling takes the others seconds
+SMALLEST = ["pstmo-refine", "simplebaseline-16j", "videopose3d-27"]
 LIFTING = [name for name in QUICK if EVERY[name].kind in ("sequence", "centre", "frame")]
 per_name = pytest.mark.parametrize("name", NAMES)
 per_different = pytest.mark.parametrize("name", different(NAMES))
@@ -74,13 +76,27 @@ def gradients(model):
 # Golden figures
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in PUBLISHED if name not in PROCEDURES])
+def by_work(names, seconds_a_gigamac):
+    """Names as cases, marked slow by what their multiplications take."""
+    cases = []
+    for name in names:
+        seconds = EVERY[name].macs / 1e9 * seconds_a_gigamac(name)
+        cases.append(pytest.param(name, marks=pytest.mark.slow(seconds=round(seconds)) if seconds > 4 else ()))
+    return cases
+
+
+# MotionAGFormer chooses neighbours by comparing products, so float32 rounding moves its outputs.
+IN_FLOAT64 = [name for name in NAMES if EVERY[name].family == "motionagformer"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    by_work([n for n in PUBLISHED if n not in PROCEDURES], lambda name: 1.0 if name in IN_FLOAT64 else 0.15),
+)
 def test_golden_output_and_gradients(name):
     """Outputs, scalar, input gradient and the norm of every parameter's gradient, by published names."""
     file = golden(name)
-    # MotionAGFormer chooses neighbours by comparing products, so float32 rounding moves its outputs.
-    double = EVERY[name].family == "motionagformer"
+    double = name in IN_FLOAT64
     # The largest would take 11 GB in float64.
     model = filled(name, gradient_checkpointing=double and EVERY[name].macs > 9e10)
     inputs, arguments = golden_inputs(name, file)
@@ -119,8 +135,9 @@ def test_golden_output_and_gradients(name):
     print(f"{name}: output {error:.1e}, gradient norms {worst:.1e}")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in PUBLISHED if name.startswith(("motionbert", "repose"))])
+@pytest.mark.parametrize(
+    "name", by_work([name for name in PUBLISHED if name.startswith(("motionbert", "repose"))], lambda name: 0.2)
+)
 def test_golden_output_in_float64(name):
     """Where rounding plays no part, agreement to the precision that the figures are stored with."""
     file = golden(name)
@@ -219,7 +236,9 @@ def test_every_trained_parameter_gets_a_gradient(name):
         assert p.grad.any() or (EVERY[name].family == "stcformer" and "emb" in key), key
 
 
-@per_different
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in SMALLEST else pytest.mark.slow(seconds=4)) for n in different(NAMES)]
+)
 def test_fullgraph_and_bfloat16(name):
     """One graph, forward and backward, under autocast to bfloat16: finite, and near float32."""
     model, x = shallow(name), clip(name)
@@ -254,12 +273,13 @@ def test_state_dict_round_trip(name):
 # One variant of each family
 
 
-@pytest.mark.slow
-@per_quick
+@pytest.mark.slow(seconds=40)
+@pytest.mark.parametrize(
+    "name", [name for name in QUICK if EVERY[name].family in ("simplebaseline", "videopose3d", "stcformer")]
+)
 def test_compiles(name):
-    """Generated code, forward and backward, agrees with eager."""
-    if EVERY[name].family not in ("simplebaseline", "videopose3d", "stcformer"):
-        pytest.skip("code generation takes a minute for attention; its graph is tested for every variant")
+    """Generated code, forward and backward, agrees with eager. Generating it takes a minute for other attention, whose
+    graph is tested above."""
     model, x = filled(name, **small(name)), clip(name)
     parameters = [p for _, p in trained(model)]
     want = torch.autograd.grad(call(name, model, x).square().mean(), parameters)
