@@ -1,5 +1,5 @@
-# Compiles SOURCE to LIBRARY with NVCC, or says in PROBLEM why that failed; never an error. ARCHITECTURES are numbers such as
-# 80,90 or nothing for the usual ones.
+# Compiles SOURCE to LIBRARY with NVCC and says in BUILT for which GPUs, or in PROBLEM why that failed; never an error.
+# ARCHITECTURES are numbers such as 80,90 or nothing for the usual ones.
 execute_process(COMMAND ${NVCC} --version OUTPUT_VARIABLE about)
 string(REGEX MATCH "release ([0-9]+\\.[0-9]+)" found "${about}")
 set(version ${CMAKE_MATCH_1})
@@ -23,9 +23,12 @@ execute_process(
   COMMAND ${NVCC} -std=c++17 -O3 -fmad=false --expt-relaxed-constexpr --threads=0 -shared -cudart=static
     -Xcompiler=-fPIC,-fvisibility=hidden ${targets} ${SOURCE} -o ${LIBRARY}.new
   RESULT_VARIABLE result OUTPUT_VARIABLE log ERROR_VARIABLE log)
-file(REMOVE ${LIBRARY} ${PROBLEM})
+file(REMOVE ${LIBRARY} ${PROBLEM} ${BUILT})
 if(result EQUAL 0)
   file(RENAME ${LIBRARY}.new ${LIBRARY})
+  list(TRANSFORM ARCHITECTURES REPLACE "^([0-9]+)([0-9][a-z]?)$" "\\1.\\2" OUTPUT_VARIABLE capabilities)
+  list(JOIN capabilities ", " capabilities)
+  file(WRITE ${BUILT} "by nvcc ${version}, for compute capability ${capabilities} and newer")
 else()
   message(WARNING "nvcc could not compile the CUDA kernels; the other backends are not affected.\n${log}")
   string(REGEX MATCH "[^\n]*(error|fatal|unsupported|Unsupported)[^\n]*" line "${log}")

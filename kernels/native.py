@@ -14,7 +14,7 @@ from types import ModuleType
 
 import torch
 
-__all__ = ["cpu_module", "cpu_problem", "cuda_library", "cuda_problem", "parallel_for_address"]
+__all__ = ["cpu_module", "cpu_problem", "cuda_built", "cuda_library", "cuda_problem", "parallel_for_address"]
 
 
 @functools.cache
@@ -52,7 +52,8 @@ def _load_cuda() -> tuple[ctypes.CDLL | None, str]:
                 return None, f"the compiled CUDA library does not load here: {error}"
         if (folder / "cuda_problem.txt").exists():
             return None, f"there are no CUDA kernels: {(folder / 'cuda_problem.txt').read_text().strip()}"
-    return None, "the compiled CUDA library is missing (no CUDA compiler when structloss was installed)."
+    why = "no CUDA compiler, or not asked for, when structloss was installed"
+    return None, f"the compiled CUDA library is missing ({why})."
 
 
 def cuda_library() -> ctypes.CDLL | None:
@@ -63,6 +64,13 @@ def cuda_library() -> ctypes.CDLL | None:
 def cuda_problem() -> str:
     """Why :func:`cuda_library` is None, in one sentence; empty where it is there."""
     return _load_cuda()[1]
+
+
+def cuda_built() -> str:
+    """By what and for which GPUs :func:`cuda_library` was compiled; empty where it is not there or doesn't say."""
+    library = cuda_library()
+    note = Path(library._name).with_name("cuda_built.txt") if library is not None else None
+    return note.read_text().strip() if note is not None and note.exists() else ""
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""`structloss backends`."""
+"""`structloss backends`: which kernels work here, and what was compiled when structloss was installed."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ __all__ = ["add"]
 
 ORDER = 85
 
+_AGAIN = "pip install --force-reinstall --no-deps --no-cache-dir, of what structloss was installed from"
+
 
 def add(commands: argparse._SubParsersAction) -> None:
     parser = command(
         commands,
         "backends",
-        "tell which kernels work on this machine, and why the others don't",
+        "tell which kernels work on this machine, why the others don't, and what was compiled for it",
         "  structloss backends\n",
     )
     parser.set_defaults(run=_backends)
@@ -25,4 +27,38 @@ def _backends(arguments: argparse.Namespace) -> None:
     from ..ops.backend import backends
 
     for name, status in backends().items():
-        print(f"{name:8}{'yes' if status else 'no ':5}{status.reason}")
+        print(f"{name:8}{_yes(status.available)}{status.reason}")
+    print("\ncompiled when structloss was installed:")
+    for name, problem, note in _compiled():
+        print(f"{name:14}{_yes(not problem)}{problem or note}")
+
+
+def _yes(there: bool) -> str:
+    return "yes  " if there else "no   "
+
+
+def _compiled() -> list[tuple[str, str, str]]:
+    """(what, why it is not there and what to do, what it is) of each compiled library."""
+    import torch
+
+    from ..kernels import native
+
+    cpu = native.cpu_problem()
+    if cpu:
+        cpu = f"{cpu.rstrip('.')}. Install a C++ compiler, such as g++ or clang, and structloss again: {_AGAIN}."
+    cuda = native.cuda_problem()
+    if cuda and torch.version.cuda is None:
+        cuda = f"{cuda.rstrip('.')}. It is not needed here: torch is built without CUDA."
+    elif cuda:
+        cuda = (
+            f"{cuda.rstrip('.')}. The triton backend serves GPUs without it; for the last of the speed put nvcc of the "
+            f"CUDA toolkit on the PATH, and install structloss again: {_AGAIN}."
+        )
+    return [
+        ("CPU module", cpu, "the cpp backend."),
+        (
+            "CUDA library",
+            cuda,
+            f"the cuda backend, {native.cuda_built() or 'of a version that does not tell for which GPUs'}.",
+        ),
+    ]
