@@ -228,7 +228,7 @@ def answer(request: Mapping[str, object]) -> int:
 
 
 def markdown(rows: Sequence[Mapping[str, object]], args: argparse.Namespace) -> str:
-    """One table a mode."""
+    """One table per mode."""
     out = []
     for mode in args.modes:
         lines = []

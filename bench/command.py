@@ -51,7 +51,11 @@ def add_measurement(
     parser.add_argument("--rounds", type=positive(int), default=rounds, metavar="N", help=f"default {rounds}")
     if budget is not None:
         parser.add_argument(
-            "--budget", type=positive(float), default=budget, metavar="S", help=f"seconds a {each}, default {budget:g}"
+            "--budget",
+            type=positive(float),
+            default=budget,
+            metavar="S",
+            help=f"seconds per {each}, default {budget:g}",
         )
         parser.add_argument("--no-memory", action="store_true", help="time only")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write tidy rows")

@@ -1,4 +1,4 @@
-"""Time an element of ranking_hinge over the length of its rows: where another algorithm takes over."""
+"""Time per element of ranking_hinge over the length of its rows: where another algorithm takes over."""
 
 from __future__ import annotations
 

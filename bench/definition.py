@@ -97,7 +97,7 @@ def _body(joints: int) -> object:
     """The body of the reference's skeleton terms."""
     terms, skeleton = _reference("terms"), skeleton_of(joints)
     if skeleton is None or skeleton.name == "h36m":
-        return terms.H36M  # written out there; terms without a skeleton don't look at it
+        return terms.H36M  # written out there; terms without a skeleton don't use it
     pairs = {
         "four": [pair for group, pairs in skeleton.symmetric_groups if group == "limbs" for pair in pairs],
         "all": skeleton.symmetric_bones,

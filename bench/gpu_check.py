@@ -1,8 +1,8 @@
 """Everything that a machine with an NVIDIA GPU tells about structloss, in one command and without network.
 
-Build; GPU tests, a process a backend; compute-sanitizer's memcheck and racecheck of the CUDA kernels, beside the tests;
-the benchmark, without the backends whose tests failed. A step that fails doesn't stop the others; the summary at the
-end says what failed, and makes the exit code 1. Run it as bench/gpu_check.sh.
+Build; GPU tests, one process per backend; compute-sanitizer's memcheck and racecheck of the CUDA kernels, beside the
+tests; the benchmark, without the backends whose tests failed. A step that fails doesn't stop the others; the summary
+at the end says what failed, and makes the exit code 1. Run it as bench/gpu_check.sh.
 
 Nothing but the standard library is imported here: this runs before structloss is built.
 """

@@ -32,7 +32,7 @@ def poses(*shape: int, dtype: torch.dtype, device: str) -> tuple[torch.Tensor, .
 
 
 def cases(backend: str, device: str) -> Iterator[tuple[str, Callable[[], torch.Tensor]]]:
-    """(what, the call, which returns something to look at)."""
+    """(what, the call, which returns what is then checked to be finite)."""
     every = dict.fromkeys(structloss.TERMS, 1.0)
     without = dict.fromkeys(WITHOUT_SKELETON, 1.0)
 

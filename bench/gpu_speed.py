@@ -29,7 +29,7 @@ from .inputs import Shape, make_many
 from .providers import PROVIDERS, Provider
 
 MODE = "forward+backward"
-# Compiling takes tens of seconds a shape, so only the first are compiled for.
+# Compiling takes tens of seconds per shape, so only the first are compiled for.
 MAIN = (Shape(2048, 243, 17), Shape(256, 243, 17), Shape(64, 243, 17))
 OTHERS = tuple(Shape(batch, frames, 17) for frames in (81, 1024, 27, 4096) for batch in (256, 2048, 64))
 MEMORY_SHARE = 0.6  # of the free memory that a provider may need
@@ -376,7 +376,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"--csv: the directory {args.csv.parent} doesn't exist")
     args.backends = ("torch", "cpp") if args.dry_run else ("torch", "triton", "cuda")
     args.rounds = args.rounds or (3 if args.dry_run else 20)
-    args.seconds = 0.2 if args.dry_run else 1.5  # a provider and case
+    args.seconds = 0.2 if args.dry_run else 1.5  # per provider and case
     args.cache_bytes = 0 if args.dry_run else getattr(torch.cuda.get_device_properties(0), "L2_cache_size", 64 << 20)
     args.threads, args.dtype = torch.get_num_threads(), "float32"
     return args

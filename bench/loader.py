@@ -52,7 +52,9 @@ def parse_arguments(argv: Sequence[str] | None, prog: str) -> argparse.Namespace
     parser = command.Parser(prog, __doc__, EPILOG)
     parser.add_argument("--backbones", nargs="+", metavar="NAME", default=list(SETTINGS), help="default: three")
     parser.add_argument("--workers", nargs="+", type=int, default=[0, 2], metavar="N", help="default: 0 2")
-    parser.add_argument("--batch", type=command.positive(int), metavar="N", help="windows a step; default: by network")
+    parser.add_argument(
+        "--batch", type=command.positive(int), metavar="N", help="windows per step; default: by network"
+    )
     parser.add_argument(
         "--steps", type=command.positive(int), metavar="N", help="steps of a round; default: by network"
     )
@@ -142,7 +144,7 @@ def rows_of(
 
 
 def markdown(rows: Sequence[dict[str, object]], args: argparse.Namespace) -> str:
-    """A line a network and number of workers."""
+    """One line per network and number of workers."""
     found = {(row["op"], row["provider"], row["metric"]): row for row in rows}
     lines = []
     for op, provider in dict.fromkeys((row["op"], row["provider"]) for row in rows):

@@ -1,8 +1,8 @@
-"""What a learned loss costs in a training step: the loss-net's own step and the energy of the prediction.
+"""What a learned loss costs in a training step: the loss network's own step and the energy of the prediction.
 
-A step is zero_grad, forward, MPJPE, backward and AdamW's update on random input, without and with a loss-net that
+A step is zero_grad, forward, MPJPE, backward and AdamW's update on random input, without and with a loss network that
 learns from the prediction of the step and from rotated bones. All train the same backbone, by turns. At inference there
-is no loss-net, so nothing is timed there: tests compare graphs and outputs.
+is no loss network, so nothing is timed there: tests compare graphs and outputs.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ EPILOG = """\
 examples:
   {command}                                            # repose-h36m and simplebaseline-16j
   {command} --backbones mixste-243 --nets graph4 --batch 1
-  {command} --nets graph graph@27                       # all frames of a clip, or 27 of them a step
+  {command} --nets graph graph@27                       # all frames of a clip, or 27 of them per step
 """
-#: clips and frames a step that a CPU can do in seconds
+#: clips and frames per step that a CPU can do in seconds
 SHAPES = {"repose-h36m": (2, 243), "simplebaseline-16j": (8, 27)}
 NETS = ("graph-small", "graph-small@9", "linear-small@9", "graph@9")
 PLAIN = "mpjpe"
@@ -39,11 +39,11 @@ def parse_arguments(argv: Sequence[str] | None, prog: str) -> argparse.Namespace
     parser.add_argument(
         "--nets", nargs="+", metavar="NET[@FRAMES]", default=list(NETS), help=f"default: {' '.join(NETS)}"
     )
-    parser.add_argument("--batch", type=command.positive(int), metavar="N", help="clips a step; default: by backbone")
+    parser.add_argument("--batch", type=command.positive(int), metavar="N", help="clips per step; default: by backbone")
     parser.add_argument(
         "--frames", type=command.positive(int), metavar="T", help="frames of a clip; default: by backbone"
     )
-    command.add_measurement(parser, rounds=5, budget=60.0, each="loss-net")
+    command.add_measurement(parser, rounds=5, budget=60.0, each="loss network")
     args = command.parse_measurement(parser, argv)
     return args
 
@@ -56,7 +56,7 @@ class Learning:
     """A learned loss beside a backbone in training.
 
     Args:
-        name: variant of the loss-net, and after an @ the frames of a clip that it scores a step.
+        name: variant of the loss network, and after an @ the frames of a clip that it scores per step.
         training: the backbone.
     """
 
@@ -70,7 +70,7 @@ class Learning:
         self.target = training.target - training.target[..., :1, :]
 
     def update(self) -> None:
-        """The loss-net's own step."""
+        """The loss network's own step."""
         self.loss.update(self.training.input, self.target, self.training.pred.detach())
 
     def energy(self) -> None:
@@ -97,7 +97,7 @@ def benchmark(args: argparse.Namespace) -> tuple[list[dict[str, object]], str]:
 
 
 def measured(backbone: str, args: argparse.Namespace) -> list[dict[str, object]]:
-    """Tidy rows of a backbone: the step without, and with each loss-net, whose share is that of its two parts."""
+    """Tidy rows of a backbone: the step without, and with each loss network, whose share is that of its two parts."""
     batch, frames = SHAPES.get(backbone, (2, None))
     training = Training(backbone, args.batch or batch, args.frames or frames, args.device)
     calls: dict[str, Callable[[], object]] = {PLAIN: training.step(structloss.mpjpe)}
@@ -139,7 +139,7 @@ def _rows(
 
 
 def markdown(rows: Sequence[dict[str, object]], args: argparse.Namespace) -> str:
-    """A line a backbone and loss-net."""
+    """One line per backbone and loss network."""
     found = {(row["op"], row["provider"], row["metric"]): row for row in rows}
     lines = []
     for op, name in dict.fromkeys((row["op"], row["provider"]) for row in rows):
@@ -151,9 +151,9 @@ def markdown(rows: Sequence[dict[str, object]], args: argparse.Namespace) -> str
         lines.append(
             [*cells, "–" if share is None else f"{tables.figure(share['p50'])} %", tables.figure(step["ratio"])]
         )
-    heads = ["backbone", "loss-net", "clips x frames", "step, ms (p20–p80)", "its own step, ms", "energy, ms"]
+    heads = ["backbone", "loss network", "clips x frames", "step, ms (p20–p80)", "its own step, ms", "energy, ms"]
     heads += ["share of the step", "× the step without"]
-    return f"\n### The loss-net in a training step\n\n{tables.table(heads, lines)}\n\n{tables.conditions(args)}.\n"
+    return f"\n### The loss network in a training step\n\n{tables.table(heads, lines)}\n\n{tables.conditions(args)}.\n"
 
 
 if __name__ == "__main__":

@@ -5,13 +5,13 @@ ratios are taken within a round. A turn is as many calls as fill about 2 ms; its
 hold whatever the provider before it left there, as they do after a network's backward pass. A provider whose turns
 would exceed its time budget sits out rounds (every other, three of four, ...).
 
-Memory on a CPU. A fresh process a provider runs one tiny call (which loads libraries), resets the kernel's high-water
-mark of resident memory (`/proc/self/clear_refs`), makes one call at the measured shape and reads the mark (`VmHWM`).
-The difference to the resident memory before is the peak extra memory: everything counts, whoever allocated it, scratch
-kept for later calls included, inputs not. The allocator is told to return freed blocks at once, otherwise earlier
-calls would hide memory. Exact to about 1 MB, the pages of code that are touched for the first time included. What
-torch.compile needs to compile doesn't count: its first call at the shape comes before the reset. Where the mark can't
-be reset (not Linux), the growth of `getrusage`'s maximum is taken instead.
+Memory on a CPU. For each provider a fresh process runs one tiny call (which loads libraries), resets the kernel's
+high-water mark of resident memory (`/proc/self/clear_refs`), makes one call at the measured shape and reads the mark
+(`VmHWM`). The difference to the resident memory before is the peak extra memory: everything counts, whoever allocated
+it, scratch kept for later calls included, inputs not. The allocator is told to return freed blocks at once, otherwise
+earlier calls would hide memory. Exact to about 1 MB, the pages of code that are touched for the first time included.
+What torch.compile needs to compile doesn't count: its first call at the shape comes before the reset. Where the mark
+can't be reset (not Linux), the growth of `getrusage`'s maximum is taken instead.
 
 Time on CUDA. Events around the calls of a turn, enqueued one after another: where the kernels are shorter than what
 Python takes to launch them, it is that which is measured. `replayed` puts the calls into a CUDA graph instead.
@@ -113,7 +113,7 @@ def interleave(
     Args:
         calls: name -> what to time.
         rounds: turns of a provider that is fast enough.
-        budget: seconds a provider may take; a slower one gets fewer turns, though at least three of them.
+        budget: seconds that a provider may take; a slower one gets fewer turns, though at least three of them.
         device: "cpu" or "cuda".
         progress: receives a line now and then.
 

@@ -1,4 +1,4 @@
-"""Time a frame and memory over the length of the clips."""
+"""Time per frame and memory over the length of the clips."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["per_frame"]
 
 
 def per_frame(args: argparse.Namespace) -> tuple[list[dict[str, object]], bool]:
-    """Time a frame and memory over the length of the clips, the shapes interleaved; and whether all was right."""
+    """Time per frame and memory over the length of the clips, the shapes interleaved; and whether all was right."""
     results: dict[tuple[str, Shape], Result] = {}
     calls: dict[str, dict[tuple[str, Shape], object]] = {mode: {} for mode in args.modes}
     for name in args.providers:

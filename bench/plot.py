@@ -17,7 +17,7 @@ __all__ = ["plot"]
 # Okabe and Ito's palette, told apart by colour-blind readers; markers and labels carry the same information.
 COLOURS = ("#000000", "#E69F00", "#CC79A7", "#56B4E9", "#D55E00", "#009E73", "#0072B2", "#999999", "#B8A800", "#882255")
 MARKERS = "os^vD*PXh<"
-TIMES = {"time": "forward + backward [ms]", "time_per_frame": "forward + backward, a frame [ns]"}
+TIMES = {"time": "forward + backward [ms]", "time_per_frame": "forward + backward, per frame [ns]"}
 MEMORY = "peak extra memory [MB]"
 # A logarithmic axis has no 0, and less than this can't be told from nothing.
 LEAST_MEMORY = 1e-2
@@ -64,7 +64,7 @@ def _draw(axes: object, curves: Curves, names: Sequence[str], label: str) -> Non
 def plot(rows: Iterable[Mapping[str, object]], path: str | Path) -> None:
     """Draw forward + backward time and memory over T, for the B and J with the most clip lengths.
 
-    Rows of a time a frame (bench.run --per-frame) are drawn for their first J, whatever B is.
+    Rows of a time per frame (bench.run --per-frame) are drawn for their first J, whatever B is.
 
     Args:
         rows: rows of bench.run's CSV, numbers as numbers or text.

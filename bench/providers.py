@@ -209,7 +209,7 @@ def _structloss(backend: str, *terms: str) -> Callable[[str, int], Loss]:
         # Everything fused: the fastest the device has; on a CPU that must be the native kernels, not a fallback.
         name = ("cpp" if device == "cpu" else "auto") if backend == "fused" else backend
         body = skeleton_of(joints)
-        skeleton = body.name if body else "h36m"  # not looked at by terms without a skeleton
+        skeleton = body.name if body else "h36m"  # not used by terms without a skeleton
         return lambda pred, target: structloss.objective(pred, target, weights, skeleton=skeleton, backend=name).total
 
     return build

@@ -39,7 +39,7 @@ PER_FRAME = tuple(Shape(round(65536 / frames), frames, 17) for frames in (243, 1
 TESTS = Path(__file__).resolve().parents[1] / "tests"
 
 EPILOG = """\
-columns of the CSV: one row an op, provider, mode, metric and shape. metric is time (ms), peak_extra_memory (MB), error
+columns of the CSV: one row per op, provider, mode, metric and shape. metric is time (ms), peak_extra_memory (MB), error
 (largest relative error against the float64 definition, of the loss for mode forward, of loss and gradient for
 forward+backward), time_per_frame (ns) or time_per_element (ns). ratio says how many times less than the baseline's it
 is, time ratios being medians over the rounds; of time_per_frame, how many times that of the first shape it is. The
@@ -50,11 +50,11 @@ examples:
   {command}                                          # L_S + L_T of 8 clips of 243 frames, all providers
   {command} --op objective                           # seven terms, against MPJPE alone
   {command} --sweep --csv sweep.csv --plot sweep.png # over clips, frames and joints
-  {command} --op objective --per-frame               # time a frame, T = 243 to 65536
+  {command} --op objective --per-frame               # time per frame, T = 243 to 65536
   {command} --shapes 1,243,17 1,65536,17 --providers torch cpp
-  {command} --crossover --providers cpp              # time an element of one row, over its length
+  {command} --crossover --providers cpp              # time per element of one row, over its length
   {command} --device cuda --shapes 2048,243,17
-  {command} --quick --no-tests                       # a minute's look
+  {command} --quick --no-tests                       # a first look, in a minute
 {step}"""
 
 
@@ -79,7 +79,7 @@ def parse_arguments(argv: Sequence[str] | None, prog: str = "bench.run") -> argp
     what.add_argument(
         "--per-frame",
         action="store_true",
-        help="time a frame over T, all lengths interleaved; default: T 243 to 65536, with 65536 frames each",
+        help="time per frame over T, all lengths interleaved; default: T 243 to 65536, with 65536 frames each",
     )
     what.add_argument("--crossover", action="store_true", help="ranking_hinge of single rows over their length instead")
     what.add_argument(
@@ -91,7 +91,7 @@ def parse_arguments(argv: Sequence[str] | None, prog: str = "bench.run") -> argp
     how.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     how.add_argument("--threads", type=positive(int), metavar="N", help="default: torch's")
     how.add_argument("--rounds", type=positive(int), metavar="N", help="turns of each provider, default 30")
-    how.add_argument("--budget", type=positive(float), metavar="S", help="seconds a provider and mode, default 20")
+    how.add_argument("--budget", type=positive(float), metavar="S", help="seconds per provider and mode, default 20")
     how.add_argument(
         "--time-limit", type=positive(float), default=10.0, metavar="S", help="skip slower calls, default 10"
     )

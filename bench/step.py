@@ -1,9 +1,9 @@
 """What the loss costs in a training step of a backbone: MPJPE + L_S + L_T by eager PyTorch and fused, and others.
 
-A step is zero_grad, forward, loss, backward and AdamW's update on random 2D input. Shown are clips a second, the loss's
-share of the step (its forward + backward on poses of the output's shape, timed by itself) and the peak memory of a step
-beyond what stays between steps. Every loss is compared with the float64 definition first. All train the same weights,
-by turns: what they hold makes no step faster.
+A step is zero_grad, forward, loss, backward and AdamW's update on random 2D input. Shown are clips per second, the
+loss's share of the step (its forward + backward on poses of the output's shape, timed by itself) and the peak memory
+of a step beyond what stays between steps. Every loss is compared with the float64 definition first. All train the
+same weights, by turns: what they hold makes no step faster.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ def _by_key(rows: Sequence[Mapping[str, object]]) -> dict[tuple[str, str, str], 
 def markdown(
     rows: Sequence[Mapping[str, object]], notes: Mapping[str, str], shape: Shape, args: argparse.Namespace
 ) -> str:
-    """A line a loss."""
+    """One line per loss."""
     found, lines = _by_key(rows), []
     for name in args.losses:
         cells = [f"{providers.PROVIDERS[name].summary} (`{name}`)"]
@@ -207,7 +207,7 @@ def what_is_gained(rows: Sequence[Mapping[str, object]]) -> str:
         return ""
     share = [tables.figure(x["loss", "share_of_step"]) for x in (eager, fused)]
     text = f"MPJPE + L_S + L_T fused: {share[1]} % of the step instead of {share[0]} %"
-    text += f", {tables.figure(found[FUSED, 'step', 'time']['ratio'])} times the clips a second"
+    text += f", {tables.figure(found[FUSED, 'step', 'time']['ratio'])} times the clips per second"
     extra = [x.get(("step", "peak_extra_memory")) for x in (eager, fused)]
     if all(isinstance(x, float) for x in extra):
         less = extra[0] - extra[1]

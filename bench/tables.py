@@ -161,7 +161,7 @@ def table(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 
 
 def _reasons(left_out: Iterable[tuple[str, str, str]]) -> str:
-    """(provider, what, reason) as a list, the same reason said once a provider."""
+    """(provider, what, reason) as a list, the same reason once per provider."""
     reasons: dict[tuple[str, str], list[str]] = {}
     for name, what, reason in left_out:
         reasons.setdefault((name, reason), []).append(what)
@@ -199,18 +199,18 @@ def markdown(rows: Sequence[Row], op: Op, modes: Sequence[str], memory: bool, li
 
 
 def per_frame_markdown(rows: Sequence[Row], op: Op, modes: Sequence[str], memory: bool, line: str) -> str:
-    """A line a provider and clip length."""
+    """One line per provider and clip length."""
     by_key = {(row["provider"], row["B"], row["T"], row["J"], row["mode"], row["metric"]): row for row in rows}
     shapes = list(dict.fromkeys((row["B"], row["T"], row["J"]) for row in rows))
     heads = ["provider", "T", "B", "J"]
     for mode in modes:
-        heads += [f"{MODE_TITLES[mode]}, ns a frame (p20–p80)", f"× that at T = {shapes[0][1]}"]
+        heads += [f"{MODE_TITLES[mode]}, ns per frame (p20–p80)", f"× that at T = {shapes[0][1]}"]
         heads += ["peak extra memory, MB"] if memory else []
     heads += ["size of `pred`, MB"] if memory else []
     lines, left_out = [], []
     for name in dict.fromkeys(row["provider"] for row in rows):
         own = [row for row in rows if row["provider"] == name]
-        if all(row["p50"] == "" for row in own):  # a line with the reason instead of one a length
+        if all(row["p50"] == "" for row in own):  # one line with the reason instead of one per length
             left_out += [(name, "every T", str(row["note"])) for row in own]
             continue
         for batch, frames, joints in shapes:
@@ -230,12 +230,12 @@ def per_frame_markdown(rows: Sequence[Row], op: Op, modes: Sequence[str], memory
             itemsize = getattr(torch, str(rows[0]["dtype"])).itemsize
             cells += [figure(3 * batch * frames * joints * itemsize / 1e6)] if memory else []
             lines.append(cells)
-    heading = f"### {op.title}, time a frame, {rows[0]['dtype']}"
+    heading = f"### {op.title}, time per frame, {rows[0]['dtype']}"
     return f"\n{heading}\n\n{table(heads, lines)}\n\n{line}.{_reasons(left_out)}\n"
 
 
 def crossover_markdown(rows: Sequence[Row], modes: Sequence[str], line: str) -> str:
-    """Time an element of ranking_hinge over the length of its rows."""
+    """Time per element of ranking_hinge over the length of its rows."""
     lengths = list(dict.fromkeys(row["T"] for row in rows))
     by_key = {(row["T"], row["provider"], row["mode"]): row for row in rows}
     columns = [
@@ -248,5 +248,5 @@ def crossover_markdown(rows: Sequence[Row], modes: Sequence[str], line: str) -> 
     lines = [[str(n), *(figure(by_key[(n, *key)]["p50"]) for key in columns)] for n in lengths]
     notes = dict.fromkeys((row["provider"], row["note"]) for row in rows if row["note"])
     listed = "".join(f"\n- `{name}`: {note}" for name, note in notes)
-    heading = f"### ranking_hinge, ns an element over the length N of a row, {rows[0]['dtype']}"
+    heading = f"### ranking_hinge, ns per element over the length N of a row, {rows[0]['dtype']}"
     return f"\n{heading}\n\n{table(heads, lines)}\n\n{line}.{listed}\n"

@@ -64,7 +64,7 @@ def check_weight(weight: Tensor | None, pred: Tensor, shape: Sequence[int]) -> T
 
 
 def check_finite_tensors(**tensors: Tensor | None) -> None:
-    """Raise if any of the named tensors holds a NaN or an infinity; looks at the values, so it waits for a GPU."""
+    """Raise if any of the named tensors holds a NaN or an infinity; the values are read, so it waits for a GPU."""
     for argument, tensor in tensors.items():
         if tensor is not None and tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             count = int((~torch.isfinite(tensor)).sum())

@@ -342,7 +342,7 @@ def test_time_per_frame(tmp_path, capsys):
     arguments += ["--providers", "mpjpe-eager", "objective-torch"]
     assert run.main([*arguments, "--csv", str(table), "--plot", str(image)]) == 0
     out = capsys.readouterr().out
-    assert "ns a frame (p20–p80) | × that at T = 9 |" in out and "| `objective-torch` | 27 | 2 | 17 |" in out
+    assert "ns per frame (p20–p80) | × that at T = 9 |" in out and "| `objective-torch` | 27 | 2 | 17 |" in out
     rows = {(row["provider"], row["T"], row["metric"]): row for row in read(table)}
     for name in ("mpjpe-eager", "objective-torch"):
         first, second = (rows[name, frames, "time_per_frame"] for frames in ("9", "27"))
@@ -365,7 +365,7 @@ def test_training_step(tmp_path, capsys):
             assert rows[name, "step", "throughput"] == pytest.approx(2e3 / rows[name, "step", "time"], rel=1e-4)
             assert rows[name, "loss", "share_of_step"] > 0
     if not providers.PROVIDERS[step.FUSED].problem("cpu"):
-        assert "MPJPE + L_S + L_T fused: " in out and " times the clips a second.\n" in out
+        assert "MPJPE + L_S + L_T fused: " in out and " times the clips per second.\n" in out
 
     assert step.main(["--backbone", "nobody"]) == 2
     err = capsys.readouterr().err

@@ -42,7 +42,7 @@ _STYLE: dict[str, Any] = {"formatter_class": _Help, "allow_abbrev": False}
 
 class Parser(argparse.ArgumentParser):
     """A parser that keeps the line ends of its texts and takes flags as they are written, not abbreviated: a script
-    goes on meaning the same when a command gets another flag.
+    still means the same when a command gets another flag.
 
     Args:
         forwards: know the help only; the command gets a list, `arguments`, and reads it itself.

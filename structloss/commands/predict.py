@@ -61,7 +61,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     writing.add_argument("--out", metavar="DIR", help="folder for NAME.npz and NAME.bvh of every track")
     writing.add_argument("--npz", metavar="FILE.npz", help="positions, keypoints, confidence, scale and meta")
     writing.add_argument("--bvh", metavar="FILE.bvh", help="skeleton with rotations; centimetres, y up")
-    writing.add_argument("--video", metavar="FILE", help="FILE.mp4 or FILE.gif; or mp4 or gif: one a track in --out")
+    writing.add_argument("--video", metavar="FILE", help="FILE.mp4 or FILE.gif; or mp4 or gif: one per track, in --out")
     parser.set_defaults(run=lambda arguments: _run(arguments, flags_of(parser)))
 
 
