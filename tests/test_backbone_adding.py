@@ -36,6 +36,7 @@ FAMILY = recipe()["structloss/backbones/linear.py"]
 @pytest.fixture
 def added(monkeypatch, tmp_path):
     """The family's module beside the package's own, for a test."""
+    backbones.names()  # all families are in the tables before they are copied: a module registers once per process
     (tmp_path / "linear.py").write_text(FAMILY, encoding="utf-8")
     monkeypatch.setattr(backbones, "__path__", [*backbones.__path__, str(tmp_path)])
     for table in ("_variants", "_flagships"):
