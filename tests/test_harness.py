@@ -228,8 +228,8 @@ def test_learned_weights_are_trained_logged_and_saved(data):
     groups = optimizer["optimizer"].param_groups
     assert [len(g["params"]) for g in groups][1] == 1 and groups[1]["weight_decay"] == 0 < groups[0]["weight_decay"]
     for options, message in (
-        ({"objective": {"mse": 1.0}}, "learned is True, expected False"),
-        ({"squared_objective": True}, "learned is True, expected False"),
+        ({"objective": {"mse": 1.0}}, "learn_weights is True, expected False"),
+        ({"squared_objective": True}, "learn_weights is True, expected False"),
         ({"objective": {"mpjpe": 0.0}}, "expected a finite number > 0"),
     ):
         with pytest.raises(ArgumentError, match=message):

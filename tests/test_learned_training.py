@@ -121,7 +121,7 @@ def test_warm_up_is_a_share_of_the_steps(data):
     assert curves["train_learned_lambda"] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1, 1, 1, 1])
 
 
-# ------------------------------------------------------------------------------------------------------ going on later
+# Resuming
 
 
 class _StopAfter(Callback):
@@ -176,7 +176,7 @@ def test_accumulation_clipping_and_bfloat16(tmp_path):
     assert all(p.dtype == torch.float32 for p in body.learned.loss.net.parameters())
 
 
-# --------------------------------------------------------------------------------------------- static, saved, elsewhere
+# Static, saved, elsewhere
 
 
 def test_static_regime_trains_first_and_then_no_more(data):
@@ -237,7 +237,7 @@ def test_a_loss_net_trained_alone_tells_corruptions(data):
         train_loss_net(data, steps=0)
 
 
-# ------------------------------------------------------------------------------------------------------ settings, grids
+# Settings, grids
 
 
 @pytest.mark.parametrize(
@@ -283,7 +283,7 @@ def test_ablation_with_a_learned_objective(tmp_path):
     assert "train_learned_gap_prediction" in learned.curves
     assert {"lse", "bsle", "illegal_angle_rate"} <= set(learned.structure)
     assert json.loads((tmp_path / learned.cell.file).read_text())["structure"]["lse"] == learned.structure["lse"]
-    assert run_grid(grid, tmp_path)[1].seconds == learned.seconds  # taken up, not trained again
+    assert run_grid(grid, tmp_path)[1].seconds == learned.seconds  # restored, not trained again
     packaged = load_grid("learned")
     assert list(packaged.backbones) == ["repose-tiny", "videopose3d-27", "simplebaseline-16j"]
     assert [("learned" in objective) for objective in packaged.objectives.values()] == [False, False, True, True]

@@ -55,11 +55,13 @@ EVERY_TWO = ["--restart.every_steps", "2"]
 
 
 @pytest.fixture(scope="session")  # slow tests come first: the module is entered twice
-def whole(fits, tmp_path_factory):
+def whole(fits, once):
     """The run that nothing happens to."""
-    folder = tmp_path_factory.mktemp("whole")
-    assert fits.run(folder, *EVERY_TWO) == 0, (folder / "log").read_text()
-    return folder
+
+    def run(folder):
+        assert fits.run(folder, *EVERY_TWO) == 0, (folder / "log").read_text()
+
+    return once("whole", run)
 
 
 def last_checkpoint(folder: Path) -> dict:
@@ -102,7 +104,7 @@ def assert_log_and_weights(folder: Path, whole: Path) -> None:
 
 
 def steps_saved(folder: Path) -> int:
-    """The step of the newest checkpoint to go on from."""
+    """The step of the newest checkpoint to resume from."""
     names = [path.name for path in (folder / RUN / "checkpoints").glob("resume-*.ckpt")]
     return int(max(names)[-14:-5]) if names else 0
 
@@ -139,7 +141,7 @@ def test_sigterm_saves_and_says_how_to_go_on(fits, whole, tmp_path):
     os.kill(process, signal.SIGTERM)
     assert fits.wait(process) == 143, read_log(folder)
     stopped = steps_saved(folder)
-    assert stopped >= 9 and f"goes on from step {stopped}" in read_log(folder)
+    assert stopped >= 9 and f"resumes from step {stopped}" in read_log(folder)
     assert fits.run(folder, *EVERY_TWO[:1], "1000") == 0
     assert f"resuming {RUN} from step {stopped}" in read_log(folder)
     # Checkpoints lie elsewhere than in the reference, what is in the last one does not depend on it.

@@ -27,7 +27,7 @@ class TrainingLoss(nn.Module):
         options: term -> its own function's keywords, such as `joint_weight`.
         squared: minimise half of the total's square, as MixSTE's published training does: its backward pass starts
             with the loss's own value.
-        learned: learn the lambdas with the model, from these on (:class:`structloss.nn.LearnedWeights`).
+        learn_weights: learn the lambdas with the model, from these on (:class:`structloss.nn.LearnedWeights`).
 
     Raises:
         ArgumentError: no term, a weight that is not a number >= 0 (> 0 where they are learned), or lambdas to learn for
@@ -41,17 +41,17 @@ class TrainingLoss(nn.Module):
         skeleton: str = "h36m",
         options: Mapping[str, Mapping[str, object]] | None = None,
         squared: bool = False,
-        learned: bool = False,
+        learn_weights: bool = False,
     ) -> None:
         super().__init__()
         weights = dict(weights)
         self.squared_error = float(weights.pop(SQUARED_ERROR, 0.0))
         if not self.squared_error >= 0:
             raise ArgumentError(f"objective[{SQUARED_ERROR!r}] is {self.squared_error}, expected a number >= 0.")
-        if learned and (self.squared_error or squared):
-            raise ArgumentError("learned is True, expected False with the squared error or a squared objective.")
+        if learn_weights and (self.squared_error or squared):
+            raise ArgumentError("learn_weights is True, expected False with the squared error or a squared objective.")
         self.squared = squared
-        kind = losses.LearnedWeights if learned else losses.Objective
+        kind = losses.LearnedWeights if learn_weights else losses.Objective
         self.terms = kind(weights, skeleton=skeleton, options=options) if weights else None
         if self.terms is None and not self.squared_error:
             raise ArgumentError("objective has no term, expected at least one with a weight.")

@@ -1,4 +1,4 @@
-"""Runs that survive being killed: checkpoints to go on from, and how a run finds its own."""
+"""Runs that survive being killed: checkpoints to resume from, and how a run finds its own."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _ASK_EVERY = 20
 class Restart(Checkpoint):
     """Writes a checkpoint every few minutes, at the end of every epoch and on SIGTERM, and keeps the last two.
 
-    A run that goes on from one is bitwise the run that was never interrupted. That holds where a checkpoint is taken
+    A run that resumes from one is bitwise the run that was never interrupted. That holds where a checkpoint is taken
     after an optimizer step and no validation is about to run, so it waits for such a moment.
 
     Args:
@@ -66,7 +66,7 @@ class Restart(Checkpoint):
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         if isinstance(exception, SIGTERMException) and trainer.is_global_zero:
-            print(f"stopped by SIGTERM; the same command goes on from step {self._saved_step}", flush=True)
+            print(f"stopped by SIGTERM; the same command resumes from step {self._saved_step}", flush=True)
 
     def _is_due(self, trainer: L.Trainer) -> bool:
         if trainer.received_sigterm and trainer.world_size == 1:
@@ -107,7 +107,7 @@ def _folder(trainer: L.Trainer) -> Path | None:
 
 
 def _found(folder: Path) -> list[Path]:
-    """Checkpoints to go on from, the newest first."""
+    """Checkpoints to resume from, the newest first."""
     named = [(_PATTERN.fullmatch(path.name), path) for path in folder.glob("resume-*.ckpt")]
     return [p for _, p in sorted(((tuple(map(int, m.groups())), p) for m, p in named if m), reverse=True)]
 
