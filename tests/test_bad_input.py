@@ -93,14 +93,14 @@ W = {"mpjpe": 1.0}
         (lambda: structloss.illegal_angle(P, scale=1e150), ArgumentError, r"scale is 1e\+150, expected"),  # its cube overflows
         (lambda: structloss.illegal_angle(P, normalize_bones="yes"), ArgumentError, "normalize_bones is 'yes', expected True or False"),
         (lambda: structloss.illegal_angle(P, handedness="both"), ArgumentError, "handedness is 'both', expected one of 'right', 'left'"),
-        (lambda: structloss.weighted_mpjpe(P, P, joint_weight=[1.0] * 16), ArgumentError, "joint_weight has 16 numbers, expected 17, one a joint"),
-        (lambda: structloss.weighted_mpjpe(P, P, joint_weight=[]), ArgumentError, "joint_weight has 0 numbers, expected 17, one a joint"),
+        (lambda: structloss.weighted_mpjpe(P, P, joint_weight=[1.0] * 16), ArgumentError, "joint_weight has 16 numbers, expected 17, one per joint"),
+        (lambda: structloss.weighted_mpjpe(P, P, joint_weight=[]), ArgumentError, "joint_weight has 0 numbers, expected 17, one per joint"),
         (lambda: structloss.weighted_mpjpe(P, P, joint_weight=[1.0, -2.0] * 8 + [1.0]), ArgumentError, r"joint_weight\[1\] is -2.0, expected a finite number >= 0"),
         (lambda: structloss.weighted_mpjpe(P, P, joint_weight=2.0), ArgumentError, "joint_weight is a float, expected one number >= 0 a joint"),
         (lambda: structloss.weighted_mpjpe(P, P, joint_weight=torch.tensor(1.0)), ArgumentError, "joint_weight is a Tensor, expected one number >= 0 a joint"),
         (lambda: structloss.weighted_mpjpe(P, P, joint_weight="heavy"), ArgumentError, "joint_weight is a str"),
         (lambda: structloss.weighted_mpjpe(P, P, joint_weight=torch.ones(17, 1)), ArgumentError, "joint_weight"),
-        (lambda: structloss.temporal_consistency(P, joint_weight=torch.ones(18)), ArgumentError, "joint_weight has 18 numbers, expected 17, one a joint"),
+        (lambda: structloss.temporal_consistency(P, joint_weight=torch.ones(18)), ArgumentError, "joint_weight has 18 numbers, expected 17, one per joint"),
         (lambda: structloss.objective(P, P, W, options="six"), ArgumentError, "options is a str, expected a mapping from term names to mappings"),
         (lambda: structloss.objective(P, P, W, options=[]), ArgumentError, "options is a list, expected a mapping from term names to mappings"),
         (lambda: structloss.objective(P, P, W, options={"mpjpe": "six"}), ArgumentError, r"options\['mpjpe'\] is a str, expected a mapping"),
@@ -120,7 +120,7 @@ W = {"mpjpe": 1.0}
         (
             lambda: structloss.objective(P, P, {"weighted_mpjpe": 1.0}, options={"weighted_mpjpe": {"joint_weight": [1.0]}}),
             ArgumentError,
-            r"options\['weighted_mpjpe'\]\['joint_weight'\] has 1 numbers, expected 17, one a joint",
+            r"options\['weighted_mpjpe'\]\['joint_weight'\] has 1 numbers, expected 17, one per joint",
         ),
         # modules complain when they are made
         (lambda: structloss.nn.Objective({"bone_symmetry": 1.0}, options={"bone_symmetry": {"pairs": "five"}}), ArgumentError, r"options\['bone_symmetry'\]\['pairs'\] is 'five'"),

@@ -118,7 +118,7 @@ def _is_default(value: object, default: object) -> bool:
 
 
 def check_joint_weight(argument: str, given: Mapping[str, object], joints: int) -> None:
-    """Raise unless the factors among a term's options, if any, are one a joint."""
+    """Raise unless the factors among a term's options, if any, are one per joint."""
     # Not part of the constant functions above: the number of joints may be symbolic in a compiled graph.
     factors = given.get("joint_weight")
     if factors is None:
@@ -130,7 +130,7 @@ def check_joint_weight(argument: str, given: Mapping[str, object], joints: int) 
     # What has no length, a 0-d tensor too, is refused by the option's own check.
     counted = hasattr(factors, "__len__") and not isinstance(factors, str) and getattr(factors, "ndim", 1) > 0
     if counted and len(factors) != joints:
-        raise ArgumentError(f"{argument} has {len(factors)} numbers, expected {joints}, one a joint.")
+        raise ArgumentError(f"{argument} has {len(factors)} numbers, expected {joints}, one per joint.")
 
 
 def single(
