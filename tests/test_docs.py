@@ -12,7 +12,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-import torch
 
 import structloss
 from structloss import backbones
@@ -278,36 +277,6 @@ def test_the_table_of_families():
         assert backbones.info(family).name == flagship
         assert set(kinds.split("; ")) == {entry.kind for entry in families[family]}
         assert channels == ", ".join(backbones.info(flagship).channels)
-
-
-def test_the_recipe_of_a_backbone(tmp_path, monkeypatch):
-    """The family and the recipe of docs/adding.md, in folders beside the package's; everything finds them."""
-    from structloss.backbones import registry
-    from structloss.harness import LiftingModule, recipe_files
-
-    section = re.split(r"^## ", text_of("docs/adding.md").partition("## A backbone\n")[2], flags=re.MULTILINE)[0]
-    (file, source), *_ = re.findall(r"`([^`]+)`\*\*.*?^```python\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
-    name = Path(re.search(r"^\*\*2\. `([^`]+)`", section, re.MULTILINE)[1]).stem
-    (tmp_path / Path(file).name).write_text(source, encoding="utf-8")
-    (tmp_path / f"{name}.yaml").write_text(re.search(r"^```yaml\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)[1])
-    monkeypatch.setattr(backbones, "__path__", [*backbones.__path__, str(tmp_path)])
-    monkeypatch.setattr(registry, "_variants", dict(registry._variants))
-    monkeypatch.setattr(registry, "_flagships", dict(registry._flagships))
-    monkeypatch.setattr(recipe_files, "_folder", lambda: tmp_path)
-    registry._import_families.cache_clear()
-    try:
-        about = backbones.info(name)
-        model = backbones.create(name)
-        assert name in backbones.names() and backbones.info(about.family).name == name
-        assert sum(p.numel() for p in model.parameters()) == about.params
-        assert about.macs == sum(m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Linear))
-        poses = backbones.predict_video(model, torch.rand(5, 17, 2))
-        assert poses.shape == (5, 17, 3)
-        settings, data = recipe_files.recipe_settings(name)
-        assert LiftingModule(**settings).model.frames == data["window"]
-    finally:
-        sys.modules.pop(f"structloss.backbones.{Path(file).stem}", None)
-        registry._import_families.cache_clear()
 
 
 def test_the_recipe_of_a_command(tmp_path, monkeypatch, capsys):
