@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
 from structloss.ops.backend import interpreted
@@ -115,6 +116,24 @@ def commands():
     server = Commands()
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory):
+    """`once(name, fill)`: a folder that one test process fills and all read."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def folder(name, fill):
+        done, unfinished = shared / name, shared / f"{name}.part"
+        with FileLock(shared / f"{name}.lock"):
+            if not done.exists():
+                unfinished.mkdir()
+                fill(unfinished)
+                unfinished.rename(done)
+        return done
+
+    return folder
 
 
 @pytest.fixture(scope="session")
