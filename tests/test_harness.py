@@ -218,10 +218,10 @@ def test_fit_resume_and_test_from_the_command_line(tmp_path, commands):
 def test_learned_weights_are_trained_logged_and_saved(data):
     """The lambdas move, have no weight decay, and are in the checkpoint."""
     lifting = module(lr=5e-2, learn_weights=True)
-    before = lifting.loss.learned_weights()
+    before = lifting.loss.current_lambdas()
     assert {name: float(value) for name, value in before.items()} == dict.fromkeys(REPOSE_OBJECTIVE, 1.0)
     trained = train(lifting, data, steps=6, validations=0)
-    after = trained.module.loss.learned_weights()
+    after = trained.module.loss.current_lambdas()
     assert all(abs(float(after[name]) - 1) > 1e-3 for name in after)
     assert "loss.terms.log_variance" in lifting.state_dict()
     optimizer = lifting.optimization.build(lifting.model.parameters(), 10, undecayed=lifting.loss.parameters())

@@ -195,7 +195,7 @@ class _CrossInteraction(_Mixing):
 class MHFormer(Backbone):
     """Generates three hypotheses in a residual chain (MHG), refines each (SHR), lets them interact (CHI).
 
-    Source: Li et al., MHFormer, CVPR 2022. The generators attend over the coordinates, 2 a joint, whose features are
+    Source: Li et al., MHFormer, CVPR 2022. The generators attend over the coordinates, 2 per joint, whose features are
     their F values over time; the other levels attend over frames.
 
     Args:

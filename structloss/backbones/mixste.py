@@ -144,7 +144,7 @@ class AlternatingTransformer(Backbone):
     kind="sequence",
 )
 class MixSTE(AlternatingTransformer):
-    """Mixed spatio-temporal encoder: attention over the joints of a frame and over the frames of a joint by turns.
+    """Mixed spatio-temporal encoder: attention over the joints of a frame and over the frames of a joint, alternately.
 
     Source: Zhang et al., CVPR 2022. State-dict keys and shapes are those of the published checkpoints.
 

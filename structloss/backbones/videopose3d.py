@@ -170,7 +170,7 @@ class VideoPose3D(Backbone):
 
     Clips of exactly R frames run in the strided form, which computes only what the one output needs: the same weights
     and, to rounding, the same numbers as the dilated form, for a 5th to a 15th of the work. In training the two differ
-    in their batch statistics; published training with one output a clip uses the strided form too.
+    in their batch statistics; published training with one output per clip uses the strided form too.
 
     Source: Pavllo et al., CVPR 2019.
 

@@ -175,7 +175,7 @@ class LiftingModule(L.LightningModule):
         size = len(batch["input"])
         self.log("train/loss", total.detach(), prog_bar=True, batch_size=size, sync_dist=True)
         self.log_dict({f"train/{name}": value for name, value in terms.items()}, batch_size=size, sync_dist=True)
-        lambdas = {f"lambda/{name}": value for name, value in self.loss.learned_weights().items()}
+        lambdas = {f"lambda/{name}": value for name, value in self.loss.current_lambdas().items()}
         self.log_dict(lambdas, batch_size=size, sync_dist=False)
         return total
 

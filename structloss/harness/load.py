@@ -41,5 +41,5 @@ def load_trained(path: str | os.PathLike[str]) -> tuple[LiftingModule, dict[str,
 
 def objective_of(module: LiftingModule) -> dict[str, float]:
     """Loss term -> lambda: what was learned, or else what was set."""
-    lambdas = {name: float(value) for name, value in module.loss.learned_weights().items()}
+    lambdas = {name: float(value) for name, value in module.loss.current_lambdas().items()}
     return lambdas or {name: float(value) for name, value in (module.hparams["objective"] or REPOSE_OBJECTIVE).items()}

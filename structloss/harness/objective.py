@@ -82,7 +82,7 @@ class TrainingLoss(nn.Module):
         assert isinstance(loss, Tensor)  # the constructor wants a term
         return loss, parts
 
-    def learned_weights(self) -> dict[str, Tensor]:
+    def current_lambdas(self) -> dict[str, Tensor]:
         """Term -> lambda as it is now, detached, where they are learned; empty otherwise."""
         if not isinstance(self.terms, losses.LearnedWeights):
             return {}

@@ -22,13 +22,17 @@ from . import corruptions as faults
 __all__ = ["CORRUPTIONS", "Corruption", "corrupt"]
 
 
+Fault = Callable[[Tensor, Skeleton, float, faults.Draws], Tensor]
+"""(poses, skeleton, size, draws) -> poses; see :mod:`structloss.learned.corruptions`."""
+
+
 @dataclass(frozen=True)
 class Corruption:
     """A kind of fault.
 
     Attributes:
         name: what :func:`corrupt` calls it.
-        function: (poses, skeleton, size, draws) -> poses; see :mod:`structloss.learned.corruptions`.
+        function: what makes it.
         unit: what its size measures, in words.
         label: the same, short enough for the axis of a plot.
         default: its size if none is given.
@@ -38,7 +42,7 @@ class Corruption:
     """
 
     name: str
-    function: Callable[[Tensor, Skeleton, float, faults.Draws], Tensor]
+    function: Fault
     unit: str
     label: str
     default: float
@@ -47,8 +51,14 @@ class Corruption:
     temporal: bool = False
 
 
-_WAY = "share of the way"
 _SHARES = (0.25, 0.5, 0.75, 1.0)
+
+
+def _on_the_way(name: str, function: Fault, other: str) -> Corruption:
+    """A fault whose size is the share of the way from the truth to another pose."""
+    unit, label = f"share of the way from the truth to {other}", "share of the way"
+    return Corruption(name, function, unit, label, default=1.0, sweep=_SHARES, largest=1.0)
+
 
 _ALL = (
     Corruption(
@@ -78,42 +88,10 @@ _ALL = (
         sweep=(0.05, 0.1, 0.2, 0.3, 0.5),
         largest=1.0,
     ),
-    Corruption(
-        "limb_swap",
-        faults.limb_swap,
-        "share of the way from the truth to the pose with left and right exchanged",
-        _WAY,
-        default=1.0,
-        sweep=_SHARES,
-        largest=1.0,
-    ),
-    Corruption(
-        "mirrored_depth",
-        faults.mirrored_depth,
-        "share of the way from the truth to the pose with depth reversed about the pelvis; 0.5 is flat",
-        _WAY,
-        default=1.0,
-        sweep=_SHARES,
-        largest=1.0,
-    ),
-    Corruption(
-        "joint_shuffle",
-        faults.joint_shuffle,
-        "share of the way from the truth to the pose with some joints exchanged",
-        _WAY,
-        default=1.0,
-        sweep=_SHARES,
-        largest=1.0,
-    ),
-    Corruption(
-        "other_pose",
-        faults.other_pose,
-        "share of the way from the truth to the pose of another sample",
-        _WAY,
-        default=1.0,
-        sweep=_SHARES,
-        largest=1.0,
-    ),
+    _on_the_way("limb_swap", faults.limb_swap, "the pose with left and right exchanged"),
+    _on_the_way("mirrored_depth", faults.mirrored_depth, "the pose with depth reversed about the pelvis; 0.5 is flat"),
+    _on_the_way("joint_shuffle", faults.joint_shuffle, "the pose with some joints exchanged"),
+    _on_the_way("other_pose", faults.other_pose, "the pose of another sample"),
     Corruption(
         "shuffled_frames",
         faults.shuffled_frames,
