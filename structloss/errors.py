@@ -10,8 +10,10 @@ must be able to say what is wrong without it.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .text import visible
@@ -36,6 +38,7 @@ __all__ = [
     "check_same_device",
     "check_same_shape",
     "check_weight",
+    "how_to_install",
     "needs_extra",
     "shown",
 ]
@@ -109,8 +112,16 @@ def needs_extra(extra: str) -> Iterator[None]:
         if package in ("", __name__.partition(".")[0]):  # no extra would help
             raise
         raise MissingDependencyError(
-            f"{package} is not installed, expected the {extra} extra: pip install 'structloss[{extra}]'."
+            f"{package} is not installed, expected the {extra} extra: {how_to_install(extra)}."
         ) from error
+
+
+def how_to_install(extra: str) -> str:
+    """The command that installs an extra: in a clone of the repository from there, else from where packages are."""
+    clone = Path(__file__).resolve().parents[1]
+    if not (clone / "pyproject.toml").is_file():
+        return f"pip install 'structloss[{extra}]'"
+    return f'pip install -e ".[{extra}]"' + ("" if Path.cwd() == clone else f" in {clone}")
 
 
 def check_name(kind: str, name: object, known: Collection[str]) -> str:
@@ -126,9 +137,31 @@ def check_name(kind: str, name: object, known: Collection[str]) -> str:
 
 
 def shown(value: object) -> str:
-    """A value as it stands in a message: its repr if that is short and on one line, else its type."""
-    text = repr(value)
-    return visible(text) if len(text) <= 60 and "\n" not in text else f"a {type(value).__name__}"
+    """A value as it stands in a message: its repr if that is short and on one line, else its type. Takes no longer for
+    containers that hold each other than for short ones, whose repr would never end."""
+    text = repr(value) if _size(value, _SHOWN) <= _SHOWN else "\n"
+    return visible(text) if len(text) <= _SHOWN and "\n" not in text else f"a {type(value).__name__}"
+
+
+_SHOWN = 60  # characters
+
+
+def _size(value: object, most: int) -> int:
+    """Characters that the repr of a value has at least; counted up to where they are more than `most`."""
+    if isinstance(value, (str, bytes, bytearray)):
+        return len(value)
+    if isinstance(value, int):
+        return value.bit_length() // 4
+    if getattr(getattr(value, "dtype", None), "hasobject", False):  # an array of anything
+        return most + 1
+    if not isinstance(value, (Mapping, list, tuple, set, frozenset)):
+        return 1
+    total = 0
+    for part in chain(value, value.values()) if isinstance(value, Mapping) else value:
+        if total >= most:
+            return most + 1
+        total += 1 + _size(part, most - total - 1)
+    return total
 
 
 def check_choice(argument: str, value: object, choices: Sequence[str]) -> str:

@@ -1,47 +1,186 @@
-"""Atomic writes: a file appears whole under its name, or not at all; and what strict JSON can hold."""
+"""Atomic writes: a file or folder appears whole under its name, or not at all; and what strict JSON can hold.
+
+What is being written has a temporary name beside the final one, and is locked as long as its process lives. So what a
+process left that was killed can be told from what another is writing, and goes when the next one writes there.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
+import re
 import secrets
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from .errors import ArgumentError
 
-__all__ = ["plain", "write_bytes", "write_json", "write_text"]
+__all__ = ["new_file", "new_folder", "plain", "replacing", "sweep", "write_bytes", "write_json", "write_text"]
+
+#: ".NAME.PROCESS.RANDOM.tmp", what is being written; ".old", the folder that it is about to replace
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.\d+\.[0-9a-f]{8}\.(?P<kind>tmp|old)")
+_swept: set[str] = set()  # folders
 
 
-def write_bytes(path: str | os.PathLike[str], data: bytes) -> Path:
-    """Write `data` to `path` under a temporary name beside it, then rename; a file already there is replaced.
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary file beside `path`, empty, to be written by name; it becomes `path` when the block ends.
 
-    Missing parent folders are made. When anything fails, the temporary file is removed and what was at `path` stays.
-
-    Returns:
-        The path written.
+    Missing parent folders are made. When the block fails, the temporary file goes and what was at `path` stays.
 
     Raises:
-        ArgumentError: `path` is a folder.
+        ArgumentError: `path` is a folder, a pipe or a device.
         OSError: the file can't be written there.
     """
     path = Path(path)
     if path.is_dir():
         raise ArgumentError(f"path is {str(path)!r}, a folder, expected the name of a file to write.")
+    if path.exists() and not path.is_file():
+        raise ArgumentError(f"path is {str(path)!r}, not a regular file, expected the name of a file to write.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    _sweep_once(path.parent)
+    temporary, lock = _made(path, lambda name: open(name, "xb").close())
     try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        yield temporary
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    return path
+    finally:
+        _release(lock)
+
+
+@contextmanager
+def new_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Like :func:`replacing`, with the file open; it is on the disk before it becomes `path`."""
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Like :func:`replacing`, for a folder: one that is at `path` already is replaced with all that it holds."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep_once(path.parent)
+    temporary, lock = _made(path, lambda name: name.mkdir())
+    before = None
+    try:
+        yield temporary
+        if path.exists():
+            before = _lock(path)
+            old = _name(path, "old")
+            os.replace(path, old)
+            os.replace(temporary, path)
+            shutil.rmtree(old)
+        else:
+            os.replace(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    finally:
+        _release(lock, before)
+
+
+def _name(path: Path, kind: str) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.{kind}")
+
+
+def _made(path: Path, make: Callable[[Path], object]) -> tuple[Path, int | None]:
+    """What was made under a temporary name for `path`, and its lock."""
+    while True:
+        temporary = _name(path, "tmp")
+        make(temporary)
+        try:
+            lock = _lock(temporary)
+        except (BlockingIOError, FileNotFoundError):  # taken for an orphan, before it was locked
+            continue
+        if temporary.exists():
+            return temporary, lock
+        _release(lock)
+
+
+def _lock(path: Path) -> int | None:
+    """A descriptor that holds a file or folder for this process; None where the system or the disk has no locks.
+
+    Raises:
+        BlockingIOError: another one holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _release(*locks: int | None) -> None:
+    for lock in locks:
+        if lock is not None:
+            os.close(lock)
+
+
+def _sweep_once(folder: Path) -> None:
+    """Sweep a folder that this process writes to for the first time; it may go on to write thousands of files."""
+    if (key := os.path.abspath(folder)) not in _swept:
+        _swept.add(key)
+        sweep(folder)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes left in a folder; what a living one writes is locked. Every first write does it."""
+    with contextlib.suppress(OSError):
+        for entry in list(os.scandir(folder)):
+            found = _TEMPORARY.fullmatch(entry.name)
+            if found is not None and (entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)):
+                with contextlib.suppress(OSError):
+                    _remove_orphan(Path(entry.path), found)
+
+
+def _remove_orphan(path: Path, found: re.Match[str]) -> None:
+    lock = _lock(path)
+    if lock is None:
+        return
+    try:
+        before = path.with_name(found["name"])
+        if found["kind"] == "old" and not before.exists():  # killed between taking it away and replacing it
+            os.replace(path, before)
+        elif path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    finally:
+        os.close(lock)
+
+
+def write_bytes(path: str | os.PathLike[str], data: bytes) -> Path:
+    """Write `data` to `path`, see :func:`replacing`.
+
+    Returns:
+        The path written.
+
+    Raises:
+        ArgumentError: `path` is a folder, a pipe or a device.
+        OSError: the file can't be written there.
+    """
+    with new_file(path) as file:
+        file.write(data)
+    return Path(path)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> Path:

@@ -18,7 +18,7 @@ from structloss.cli import main
 from structloss.commands import _parser as parser_module
 from structloss.commands import bench as bench_command
 from structloss.commands.demo import FILES, DemoSettings
-from structloss.errors import MissingDependencyError, needs_extra
+from structloss.errors import MissingDependencyError, how_to_install, needs_extra
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = [*next(action for action in cli._parser()._actions if action.dest == "command").choices]
@@ -351,7 +351,8 @@ for command in {commands}:
     assert main(command) == 1, command
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True)
-    line = "lightning is not installed, expected the harness extra: pip install 'structloss[harness]'."
+    clone = Path(__file__).resolve().parents[1]
+    line = f'lightning is not installed, expected the harness extra: pip install -e ".[harness]" in {clone}.'
     assert done.stderr.splitlines() == [f"structloss: error: {line}"] * len(commands)
     assert not list(tmp_path.glob("*/"))
 
@@ -360,6 +361,14 @@ def test_only_a_missing_package_is_an_extra():
     with pytest.raises(ModuleNotFoundError, match=r"structloss\.nothing") as caught, needs_extra("harness"):
         importlib.import_module("structloss.nothing")
     assert not isinstance(caught.value, MissingDependencyError)
+
+
+def test_how_an_extra_is_installed_in_a_clone_and_beside_other_packages(tmp_path, monkeypatch):
+    clone = Path(__file__).resolve().parents[1]
+    monkeypatch.chdir(clone)
+    assert how_to_install("harness") == 'pip install -e ".[harness]"'
+    monkeypatch.setattr("structloss.errors.__file__", str(tmp_path / "site-packages" / "structloss" / "errors.py"))
+    assert how_to_install("harness") == "pip install 'structloss[harness]'"
 
 
 @pytest.mark.parametrize("arguments", [["demo", "--steps", "0"], ["demo", "--lambda-s", "-1"], ["nothing"]])

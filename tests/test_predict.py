@@ -412,7 +412,7 @@ def test_bad_videos(motion, tmp_path, monkeypatch):
         write_pose_video(path, *motion, fps=25)
     assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["a.gif"]
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(MissingDependencyError, match=r"pip install \"structloss\[video\]\""):
+    with pytest.raises(MissingDependencyError, match=r"pip install -e \"\.\[video\]\""):
         write_pose_video(tmp_path / "b.mp4", *motion, fps=25)
 
 

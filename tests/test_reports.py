@@ -561,7 +561,7 @@ for call in (lambda: plot_curves(RunSummary("t", [ArmResult("a")]), "x.png"), la
         call()
     except reports.results.MissingFileError.__mro__[1] as error:
         assert type(error).__name__ == "MissingDependencyError", type(error)
-        assert "pip install 'structloss[harness]'" in str(error)
+        assert 'pip install -e ".[harness]"' in str(error)
     else:
         raise AssertionError("no error")
 """  # noqa: E501

@@ -20,7 +20,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from ..data import MotionDataModule
-from ..errors import ArgumentError, MissingDependencyError, MissingFileError
+from ..errors import ArgumentError, MissingDependencyError, MissingFileError, how_to_install
 from ..files import write_json
 from ..harness.callbacks import FiniteLoss, progress_callback
 from ..harness.checkpoint_io import SafeCheckpointIO
@@ -157,7 +157,7 @@ def _tensorboard(logger: RunLogger) -> Logger:
         return TensorBoardLogger(logger.save_dir, logger.name, version=logger.version, **purge)
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
-            "--tensorboard needs tensorboard, which is not installed: pip install 'structloss[tensorboard]'."
+            f"--tensorboard needs tensorboard, which is not installed: {how_to_install('tensorboard')}."
         ) from error
 
 

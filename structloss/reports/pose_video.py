@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import skeletons
-from ..errors import ArgumentError, MissingDependencyError, needs_extra
+from ..errors import ArgumentError, MissingDependencyError, how_to_install, needs_extra
 from ..progress import track
 from . import _style
 
@@ -243,7 +243,7 @@ def check_encoder() -> Any:
         import av
     except ImportError as error:
         raise MissingDependencyError(
-            'MP4 files need av, which is not installed: pip install "structloss[video]", or write a .gif.'
+            f"MP4 files need av, which is not installed: {how_to_install('video')}, or write a .gif."
         ) from error
     return av
 
