@@ -474,6 +474,27 @@ def test_overrides():
             backbones.create("repose-tiny", drop_path_rate=rate)
 
 
+@pytest.mark.parametrize(
+    ("name", "own", "handed_on", "inner"),
+    [
+        ("mixste-27", "num_joints", "drop_path_rate", "levels_before"),
+        ("ktpformer-27", "skeleton", "mlp_ratio", "num_joints"),
+        ("poseformer-27", "frames", "embed_dim_ratio", "joint_dim"),
+        ("poseformerv2-27-1-3", "coefficients", "drop_path_rate", "centre"),
+        ("jointformer-h36m", "dim_feat", "head_dim", "intermediate"),
+        ("jointformer-h36m-refine", "intermediate", "num_heads", "channels"),
+    ],
+)
+def test_overrides_of_a_base_class(name, own, handed_on, inner):
+    """Keywords that a constructor hands on are overrides; what it decides for its base class is none."""
+    with pytest.raises(ArgumentError, match=f"{inner} is not an override of {name}") as raised:
+        backbones.create(name, **{inner: 3})
+    listed = str(raised.value).partition("expected one of ")[2].rstrip(".").split(", ")
+    assert {own, handed_on} <= set(listed) and not {"others", "self", "kind"} & set(listed)
+    with torch.device("meta"):
+        backbones.create(name, **{handed_on: 0.5 if handed_on in ("drop_path_rate", "mlp_ratio") else 8})
+
+
 def test_import_is_light_and_lazy():
     code = (
         "import sys, structloss.backbones as b;"
