@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +14,15 @@ import numpy as np
 from ...errors import ArgumentError, DataError
 from .._words import some
 
-__all__ = ["Detection", "Track", "choose_tracks", "fill", "make_tracks"]
+__all__ = ["Detection", "Track", "choose_tracks", "fill", "make_tracks", "seen_in"]
 
 _OVERLAP = 0.3  # intersection over union from which on two boxes are of one person
 _PATIENCE = 30  # frames after which somebody who was not seen is somebody else
+_LARGEST = 1e6  # no pixel is farther out
+_REACH = 4.0  # times as far as usual is a cut, if it is farther than the person is large, too
+_PIECES = 8  # the latest pieces of somebody who is alone, of which one may go on
+
+_Box = tuple[float, float, float, float]  # x0, y0, x1, y1
 
 
 @dataclass(frozen=True)
@@ -37,55 +44,183 @@ class Track:
     @property
     def area(self) -> float:
         """Mean area of the boxes around the keypoints, square pixels."""
-        boxes = [_box(detection) for detection in self.detections]
-        return float(np.mean([(b[2] - b[0]) * (b[3] - b[1]) for b in boxes]))
+        return float(np.mean([(b[2] - b[0]) * (b[3] - b[1]) for b in _boxes(self.detections)]))
+
+
+def seen_in(keypoints: np.ndarray) -> np.ndarray:
+    """Which keypoints `[..., J, 3]` (x, y, confidence) were seen: a place in an image, and a confidence above 0."""
+    placed = np.isfinite(keypoints).all(-1) & (np.abs(keypoints[..., :2]) < _LARGEST).all(-1)
+    return np.asarray(placed & (keypoints[..., 2] > 0))
 
 
 def make_tracks(detections: Sequence[Detection]) -> list[Track]:
-    """Tracks by the file's own identities, if every detection has one that is unique in its frame; otherwise by the
-    overlap of boxes from frame to frame, the best pairs first. Numbered by first appearance in the latter case."""
+    """Tracks of people. An identity of the file is followed, unless it is there twice in a frame. Everybody else is
+    followed by the overlap of boxes from frame to frame, the best pairs first; who is alone in every frame, as far as
+    somebody of this size goes. Without identities, people are numbered by first appearance; otherwise those who have
+    none, after the largest one. Takes time in proportion to the number of frames.
+    """
     ordered = sorted(detections, key=lambda detection: detection.frame)
-    twice = Counter((detection.frame, detection.person) for detection in ordered)
-    known = [(detection.person, detection) for detection in ordered if detection.person is not None]
-    if len(known) == len(ordered) and max(twice.values()) == 1:
-        tracks: dict[int, Track] = {}
-        for person, detection in known:
-            tracks.setdefault(person, Track(person)).detections.append(detection)
-        return list(tracks.values())
-    made: list[Track] = []
-    at = 0
-    while at < len(ordered):
-        frame = ordered[at].frame
-        here = [detection for detection in ordered[at : at + len(ordered)] if detection.frame == frame]
-        at += len(here)
-        open_tracks = [track for track in made if frame - track.detections[-1].frame <= _PATIENCE]
-        boxes = [_box(detection) for detection in here]
-        pairs = sorted(
-            ((_iou(_box(track.detections[-1]), box), t, d) for t, track in enumerate(open_tracks)
-             for d, box in enumerate(boxes)),
-            key=lambda pair: -pair[0],
-        )  # fmt: skip
-        taken_tracks, taken = set(), set()
-        for overlap, t, d in pairs:
-            if overlap >= _OVERLAP and t not in taken_tracks and d not in taken:
-                open_tracks[t].detections.append(here[d])
-                taken_tracks.add(t)
-                taken.add(d)
-        made += [Track(len(made) + k, [here[d]]) for k, d in enumerate(d for d in range(len(here)) if d not in taken)]
-    return made
+    counts = Counter((detection.frame, detection.person) for detection in ordered)
+    twice = {person for (_, person), count in counts.items() if count > 1}
+    boxes = _boxes(ordered)
+    frames = [list(group) for _, group in groupby(range(len(ordered)), key=lambda i: ordered[i].frame)]
+    tracker = _Tracker(ordered, boxes, {None, *twice})
+    if len(frames) == len(ordered) and all(tracker.identity(i) is None for i in range(len(ordered))):
+        tracker.follow_alone()
+    else:
+        for here in frames:
+            tracker.follow(here)
+    return tracker.tracks()
 
 
-def _box(detection: Detection) -> np.ndarray:
-    """(x0, y0, x1, y1) around the keypoints that were seen."""
-    seen = detection.keypoints[detection.keypoints[:, 2] > 0, :2]
-    return np.zeros(4) if not len(seen) else np.concatenate([seen.min(0), seen.max(0)])
+class _Followed:
+    """A track in the making: which detections it has, and whose it is."""
+
+    def __init__(self, first: int, identity: int | None) -> None:
+        self.members, self.identity = [first], identity
 
 
-def _iou(a: np.ndarray, b: np.ndarray) -> float:
-    low, high = np.maximum(a[:2], b[:2]), np.minimum(a[2:], b[2:])
-    shared = float(np.prod(np.maximum(high - low, 0)))
-    both = float(np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2])) - shared
-    return shared / both if both > 0 else 0.0
+class _Tracker:
+    """Puts detections, in the order of frames, into tracks."""
+
+    def __init__(self, ordered: list[Detection], boxes: list[_Box], untold: set[int | None]) -> None:
+        self.ordered, self.boxes, self.untold = ordered, boxes, untold
+        self.made: list[_Followed] = []
+        self.open: list[_Followed] = []
+        self.known: dict[int, _Followed] = {}
+        self.before = 0  # the frame before
+
+    def identity(self, i: int) -> int | None:
+        """Who a detection is; None where the file does not tell, or says the same of two people in a frame."""
+        person = self.ordered[i].person
+        return None if person in self.untold else person
+
+    def begin(self, i: int) -> None:
+        track = _Followed(i, self.identity(i))
+        self.made.append(track)
+        self.open.append(track)
+        if track.identity is not None:
+            self.known[track.identity] = track
+
+    def follow(self, here: list[int]) -> None:
+        """Take the detections of a frame."""
+        frame = self.ordered[here[0]].frame
+        self.open = [track for track in self.open if frame - self.frame_of(track) <= _PATIENCE]
+        free, rest = list(self.open), []
+        for i in here:
+            identity = self.identity(i)
+            track = None if identity is None else self.known.get(identity)
+            if track is None:
+                rest.append(i)
+            else:
+                if track in free:
+                    free.remove(track)
+                else:
+                    self.open.append(track)
+                track.members.append(i)
+        for likeness in (self.overlap, self.nearness):
+            pairs = [(how, track, i) for track in free for i in rest if (how := likeness(track, i)) > 0]
+            for _, track, i in sorted(pairs, key=lambda pair: -pair[0]):
+                if track in free and i in rest:
+                    free.remove(track)
+                    rest.remove(i)
+                    self.join(track, i)
+        for i in rest:
+            self.begin(i)
+        self.before = frame
+
+    def frame_of(self, track: _Followed) -> int:
+        """Where somebody was last seen."""
+        return self.ordered[track.members[-1]].frame
+
+    def join(self, track: _Followed, i: int) -> None:
+        """Add a detection to a track, which takes its identity."""
+        track.members.append(i)
+        identity = self.identity(i)
+        if track.identity is None and identity is not None:
+            track.identity = identity
+            self.known[identity] = track
+
+    def overlap(self, track: _Followed, i: int) -> float:
+        """Overlap of boxes of what may be one person; 0 where it is too small."""
+        if track.identity is not None and self.identity(i) is not None:
+            return 0.0
+        overlap = _iou(self.boxes[track.members[-1]], self.boxes[i])
+        return overlap if overlap >= _OVERLAP else 0.0
+
+    def nearness(self, track: _Followed, i: int) -> float:
+        """For somebody fast, who was there in the frame before: how near boxes of about one size are, from 0 where
+        they are a body's size apart to 1."""
+        if self.frame_of(track) != self.before or (track.identity is not None and self.identity(i) is not None):
+            return 0.0
+        a, b = self.boxes[track.members[-1]], self.boxes[i]
+        sizes = sorted(math.hypot(box[2] - box[0], box[3] - box[1]) for box in (a, b))
+        far = math.hypot(a[0] + a[2] - b[0] - b[2], a[1] + a[3] - b[1] - b[3]) / 2
+        return 1 - far / sizes[1] if sizes[1] < 2 * sizes[0] else 0.0
+
+    def follow_alone(self) -> None:
+        """Take up all detections, of which no two are in one frame: one person, unless the place jumps by more than a
+        body's size and several times the usual step. After a jump, an earlier piece may go on."""
+        boxes = np.array(self.boxes)
+        centres, sizes = (boxes[:, :2] + boxes[:, 2:]) / 2, np.hypot(*(boxes[:, 2:] - boxes[:, :2]).T)
+        frames = np.array([detection.frame for detection in self.ordered], dtype=np.float64)
+        steps, times = np.hypot(*np.diff(centres, axis=0).T), np.diff(frames)
+        usual = float(np.median(steps / times)) if len(steps) else 0.0
+        sizes = np.maximum(sizes, max(float(np.median(sizes)), _REACH * usual))  # how far somebody gets in a frame
+        jumps = np.concatenate([[True], steps > np.maximum(sizes[1:], sizes[:-1]) * times])
+        for i, jumped in enumerate(jumps.tolist()):
+            track = self.open[-1] if not jumped else self.goes_on(i, centres, sizes, frames)
+            if track is None:
+                self.begin(i)
+            else:
+                track.members.append(i)
+
+    def goes_on(self, i: int, centres: np.ndarray, sizes: np.ndarray, frames: np.ndarray) -> _Followed | None:
+        """The nearest of the latest pieces that is within reach of a detection, put last."""
+        self.open = self.open[-_PIECES:]
+        if not self.open:
+            return None
+        last = [track.members[-1] for track in self.open]
+        reach = np.maximum(sizes[last], sizes[i]) * (frames[i] - frames[last])
+        far = np.hypot(*(centres[last] - centres[i]).T) / np.maximum(reach, 1e-9)
+        if far.min() > 1:
+            return None
+        track = self.open.pop(int(far.argmin()))
+        self.open.append(track)
+        return track
+
+    def tracks(self) -> list[Track]:
+        """All tracks, in the order of their first frames."""
+        number = 1 + max(self.known, default=-1)
+        out = []
+        for track in self.made:
+            person = track.identity
+            if person is None:
+                person, number = number, number + 1
+            out.append(Track(person, [self.ordered[i] for i in track.members]))
+        return out
+
+
+def _boxes(detections: Sequence[Detection]) -> list[_Box]:
+    """The box around the keypoints that were seen, of each detection; (0, 0, 0, 0) where there are none."""
+    sizes = {detection.keypoints.shape for detection in detections}
+    if len(sizes) > 1:
+        return [box for detection in detections for box in _boxes([detection])]
+    points = np.stack([detection.keypoints for detection in detections])
+    seen = seen_in(points)
+    xy = points[..., :2]
+    low = np.where(seen[..., None], xy, np.inf).min(1)
+    high = np.where(seen[..., None], xy, -np.inf).max(1)
+    boxes = np.where(seen.any(1)[:, None], np.concatenate([low, high], axis=1), 0.0)
+    return [(x0, y0, x1, y1) for x0, y0, x1, y1 in boxes.tolist()]
+
+
+def _iou(a: _Box, b: _Box) -> float:
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    shared = width * height
+    return shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
 
 
 def choose_tracks(path: Path, tracks: Sequence[Track], person: str | int) -> list[Track]:
@@ -112,7 +247,7 @@ def fill(keypoints: np.ndarray, mirror: Sequence[int]) -> np.ndarray:
     lies where its partner of the other side does (an ear where the other ear is), else in the middle of all others.
     """
     out = keypoints.astype(np.float64)
-    seen = np.isfinite(out).all(-1) & (out[..., 2] > 0)
+    seen = seen_in(out)
     out[..., 2] = np.where(seen, out[..., 2], 0.0)
     t = np.arange(len(out))
     for j in range(out.shape[1]):
