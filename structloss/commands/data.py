@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ._parser import Parser, command, flags_of, options, positive, with_flags
+from ._parser import command, flags_of, options, positive, with_flags
 
 if TYPE_CHECKING:
     from ..data.conversion import Written
@@ -29,23 +29,11 @@ def add(commands: argparse._SubParsersAction) -> None:
         "  structloss data formats\n",
     )
     parser.set_defaults(run=lambda _: parser.print_help())
-    actions = parser.add_subparsers(dest="action", metavar="ACTION", parser_class=_Parser)
+    actions = parser.add_subparsers(dest="action", metavar="ACTION")
     _add_inspect(actions)
     _add_convert(actions)
     _add_synthetic(actions)
     _add_formats(actions)
-
-
-class _Parser(Parser):
-    """Adds some of its arguments when it is used: what the formats take is not asked by `structloss --help`."""
-
-    late: Callable[[argparse.ArgumentParser], None] | None = None
-
-    def parse_known_args(self, *arguments: Any, **keywords: Any) -> Any:
-        late, self.late = self.late, None
-        if late is not None:
-            late(self)
-        return super().parse_known_args(*arguments, **keywords)
 
 
 def _add_inspect(actions: argparse._SubParsersAction) -> None:
@@ -56,12 +44,11 @@ def _add_inspect(actions: argparse._SubParsersAction) -> None:
         "  structloss data inspect h36m_sh_conf_cam_source_final.pkl\n"
         "  structloss data inspect mpi_inf_3dhp/ --json\n"
         "  structloss data inspect walk.bvh --scale 0.01 --up z\n",
+        late=_add_format_options,
     )
     parser.add_argument("path", help="file or folder, see structloss data formats")
     parser.add_argument("--json", action="store_true", dest="as_json", help="print JSON, with every bone's length")
     parser.set_defaults(run=lambda arguments: inspect(**options(arguments), flags=flags_of(parser)))
-    assert isinstance(parser, _Parser)
-    parser.late = _add_format_options
 
 
 def _add_convert(actions: argparse._SubParsersAction) -> None:
@@ -75,6 +62,7 @@ def _add_convert(actions: argparse._SubParsersAction) -> None:
         "  structloss data convert mpi_inf_3dhp/ 3dhp.poses\n"
         "  structloss data convert cmu/16_02.amc jump.npz --fps 50\n"
         "  structloss data convert recordings/ seen.poses --joints map.yaml --views 2 --detections exact\n",
+        late=_add_format_options,
     )
     parser.add_argument("path", help="file or folder, see structloss data formats")
     parser.add_argument("out", help="what to write: a name that ends in .poses or .npz")
@@ -84,8 +72,6 @@ def _add_convert(actions: argparse._SubParsersAction) -> None:
     _add_observing(parser)
     parser.add_argument("--seed", type=int, help="of simulated detections (default: 0)")
     parser.set_defaults(run=lambda arguments: convert(**options(arguments), flags=flags_of(parser)))
-    assert isinstance(parser, _Parser)
-    parser.late = _add_format_options
 
 
 def _add_synthetic(actions: argparse._SubParsersAction) -> None:
