@@ -211,7 +211,7 @@ def _boxes(detections: Sequence[Detection]) -> list[_Box]:
     xy = points[..., :2]
     low = np.where(seen[..., None], xy, np.inf).min(1)
     high = np.where(seen[..., None], xy, -np.inf).max(1)
-    boxes = np.where(seen.any(1)[:, None], np.concatenate([low, high], axis=1), 0.0)
+    boxes = np.where(seen.any(axis=1, keepdims=True), np.concatenate([low, high], axis=1), 0.0)
     return [(x0, y0, x1, y1) for x0, y0, x1, y1 in boxes.tolist()]
 
 

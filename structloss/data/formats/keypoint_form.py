@@ -9,17 +9,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from ..registry import Registry
-from ._people import load_json
+from ._json import load_json
 from .candidate import Candidate, Recognised
 
 __all__ = ["FORMS", "KeypointFile", "KeypointForm"]
 
 
 class KeypointFile(Candidate):
-    """A file or folder of keypoints. What is read to tell its form is kept for its reader."""
+    """A file or folder of keypoints. What is read to tell its form is kept for its reader.
+
+    Attributes:
+        path: where it is.
+        image_size: width and height in pixels, as the user says; None leaves it to the file.
+    """
+
+    def __init__(self, path: Path, image_size: tuple[int, int] | None = None) -> None:
+        super().__init__(path)
+        self.image_size = image_size
 
     @cached_property
     def json(self) -> Any:

@@ -26,6 +26,7 @@ class Keypoints:
         skeleton: the layout, one of :data:`~structloss.data.formats.keypoint_maps.LAYOUTS`.
         start: number of the first frame in the video.
         gaps: (first, end) of the frames between, counted from `start`, in which the person was not seen at all.
+        notes: what to know of how it was read, a sentence each: others that were left out, joints that the file lacks.
 
     Raises:
         ArgumentError: arrays whose shapes don't belong together, that are empty or hold NaN or infinite values, a
@@ -41,6 +42,7 @@ class Keypoints:
     skeleton: str = "h36m"
     start: int = 0
     gaps: tuple[tuple[int, int], ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         keypoints = np.ascontiguousarray(self.keypoints, dtype=np.float32)

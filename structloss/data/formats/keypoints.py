@@ -6,8 +6,9 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from ...errors import ArgumentError, DataError, MissingFileError
-from ._people import described
+from ...errors import ArgumentError, DataError
+from ...reading import regular
+from ._json import described
 from .candidate import surest
 from .keypoint_form import FORMS, KeypointFile
 from .keypoint_maps import LAYOUTS
@@ -58,9 +59,9 @@ def read_keypoints(
     path = Path(path)
     if layout != "auto" and layout not in LAYOUTS:
         raise ArgumentError(f"layout is {layout!r}, expected 'auto' or one of {', '.join(map(repr, LAYOUTS))}.")
-    if not path.exists():
-        raise MissingFileError(f"{path} does not exist, expected 2D keypoints ({_endings()} or a folder).")
-    file = KeypointFile(path)
+    if not path.is_dir():
+        regular(path, f"2D keypoints ({_endings()} or a folder)")
+    file = KeypointFile(path, image_size)
     found = surest(file, FORMS.values())
     if len(found) != 1:
         raise DataError(_unknown(file, [form.name for form in found]))

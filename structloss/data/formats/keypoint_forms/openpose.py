@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from ....errors import DataError
-from .._people import frame_numbers, keypoints_of, load_json, tracks_of
+from .._json import first_of, load_json
+from .._people import Video, frame_numbers, identity_of, keypoints_of, tracks_of
 from .._tracks import Detection
 from ..keypoint_form import FORMS, KeypointFile, KeypointForm
 from ..keypoint_track import Keypoints
@@ -18,23 +20,25 @@ _ENDING = "_keypoints.json"
 def _read(folder: KeypointFile, layout: str | None, person: str | int) -> list[Keypoints]:
     path = folder.path
     files = sorted(path.glob(f"*{_ENDING}"))
-    numbers = frame_numbers(path, [file.name.removesuffix(_ENDING) for file in files])
+    frames = frame_numbers(path, [file.name.removesuffix(_ENDING) for file in files])
     detections = []
-    for file, frame in zip(files, numbers, strict=True):
+    for file, frame in zip(files, frames.numbers, strict=True):
         content = load_json(file)
         people = content.get("people") if isinstance(content, Mapping) else None
         if not isinstance(people, list):
             raise DataError(f"{file} has no list 'people', expected OpenPose's output.")
         for one in people:
-            values = one.get("pose_keypoints_2d") if isinstance(one, Mapping) else None
-            if values:  # OpenPose leaves the list empty where body keypoints are switched off
-                identity = one.get("person_id")
-                identity = identity[0] if isinstance(identity, list) and identity else identity
-                known = isinstance(identity, int) and identity >= 0
-                detections.append(
-                    Detection(frame, keypoints_of(file, "pose_keypoints_2d", values), identity if known else None)
-                )
-    return tracks_of(path, path.name, detections, layout, person)
+            values = _body(one)
+            if values:
+                keypoints = keypoints_of(file, "pose_keypoints_2d", values)
+                detections.append(Detection(frame, keypoints, identity_of(file, "person_id", one.get("person_id"))))
+    video = Video(path.name, fps=frames.fps, notes=frames.notes)
+    return tracks_of(folder, video, detections, layout, person)
+
+
+def _body(one: Any) -> Any:
+    """The body's keypoints of a person; nothing where they are switched off. Version 1.1 has another key."""
+    return first_of(one, "pose_keypoints_2d", "pose_keypoints") if isinstance(one, Mapping) else None
 
 
 FORMS.register(KeypointForm("openpose", "a folder of OpenPose's files", _read, folder=(f"*{_ENDING}",)))

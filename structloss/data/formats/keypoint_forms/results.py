@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from ....errors import DataError
-from .._people import described, frame_numbers, keypoints_of, tracks_of
+from .._json import described, first_of
+from .._people import FrameNumbers, Video, frame_numbers, identity_of, keypoints_of, tracks_of
+from .._points import names_of, scores_of
 from .._tracks import Detection
 from ..candidate import CERTAIN, NO
 from ..keypoint_form import FORMS, KeypointFile, KeypointForm
 from ..keypoint_track import Keypoints
 
 __all__: list[str] = []
+
+_FRAMES = ("image_id", "frame_id", "frame", "frame_idx", "frame_index", "image_name", "file_name", "filename", "image")
+_IDENTITIES = ("idx", "track_id", "person_id", "id_")
 
 
 def _sniff(file: KeypointFile) -> int:
@@ -20,22 +26,34 @@ def _sniff(file: KeypointFile) -> int:
     return CERTAIN if there else NO
 
 
+def _frames(file: KeypointFile, content: list[Any]) -> FrameNumbers:
+    """The frame of each entry; one frame, if no entry names one."""
+    path, names = file.path, []
+    for i, entry in enumerate(content):
+        if not isinstance(entry, Mapping) or "keypoints" not in entry:
+            expected = "expected an object with image_id and keypoints"
+            raise DataError(f"entry {i} of {path} is {described(entry)}, {expected}.")
+        names.append(first_of(entry, *_FRAMES))
+    if all(name is None for name in names):
+        return FrameNumbers([0] * len(names))
+    for i, name in enumerate(names):
+        if name is None:
+            found = described(content[i])
+            raise DataError(f"entry {i} of {path} is {found}, expected an object with image_id and keypoints.")
+    return frame_numbers(path, names)
+
+
 def _read(file: KeypointFile, layout: str | None, person: str | int) -> list[Keypoints]:
     """A dictionary per person and frame."""
     path, content = file.path, file.json
-    for i, entry in enumerate(content):
-        if not isinstance(entry, Mapping) or "image_id" not in entry or "keypoints" not in entry:
-            raise DataError(
-                f"entry {i} of {path} is {described(entry)}, expected an object with image_id and keypoints."
-            )
-    frames = frame_numbers(path, [entry["image_id"] for entry in content])
+    frames = _frames(file, content)
     detections = []
-    for i, (frame, entry) in enumerate(zip(frames, content, strict=True)):
-        identity = entry.get("idx", entry.get("track_id"))
-        known = isinstance(identity, (int, float)) and not isinstance(identity, bool) and identity == int(identity)
-        keypoints = keypoints_of(path, f"keypoints of entry {i}", entry["keypoints"])
-        detections.append(Detection(frame, keypoints, int(identity) if known else None))
-    return tracks_of(path, path.stem, detections, layout, person)
+    for i, (frame, entry) in enumerate(zip(frames.numbers, content, strict=True)):
+        keypoints = keypoints_of(path, f"keypoints of entry {i}", entry["keypoints"], scores_of(entry))
+        identity = identity_of(path, f"the identity of entry {i}", first_of(entry, *_IDENTITIES))
+        detections.append(Detection(frame, keypoints, identity))
+    video = Video(path.stem, fps=frames.fps, names=names_of(content[0]["keypoints"]), notes=frames.notes)
+    return tracks_of(file, video, detections, layout, person)
 
 
 FORMS.register(
