@@ -4,7 +4,11 @@ import collections
 import io
 import os
 import pickle
+import pickletools
 import struct
+import subprocess
+import sys
+import time
 import zipfile
 from pathlib import PurePosixPath
 
@@ -15,7 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from structloss.data.formats._pickle_scan import check_pickle
 from structloss.data.formats.unpickle import load_npz_objects, load_pickle, npz_members
+from structloss.data.opening import open_data
 from structloss.errors import DataError, MissingFileError, StructlossError
 
 CONTENT = {
@@ -277,6 +283,125 @@ def test_truncated_and_damaged_pickles(protocol, tmp_path):
             load_pickle(put(path, damaged))
         except StructlossError as error:
             assert "\n" not in str(error)
+
+
+# More than a file holds -----------------------------------------------------------------------------------------------
+
+
+def nested_tuples(depth=60):
+    """A tuple of a tuple twice, many levels deep: its hash would take for ever."""
+    return b"\x80\x02K\x01\x85" + b"q\x000" + b"".join(b"h\x00h\x00\x86q\x000" for _ in range(depth))
+
+
+def nested_lists(depth=40):
+    return b"\x80\x02]q\x000" + b"".join(b"](" + b"h\x00" * 10 + b"eq\x000" for _ in range(depth))
+
+
+EXCESSIVE = {
+    "memo": (b"\x80\x02]r" + struct.pack("<I", 1 << 26) + b".", "a memo of 67108864 entries, of 3 values"),
+    "memo as text": (b"]p999999999\n.", "a memo of 999999999 entries"),
+    "two memos": (b"\x80\x04]q\x00]\x94.", "a memo of two kinds"),
+    "key": (b"\x80\x02}" + nested_tuples()[2:] + b"h\x00Ns.", "tuples that hold each other"),
+    "keys": (b"\x80\x02}(" + nested_tuples()[2:] + b"h\x00Nu.", "tuples that hold each other"),
+    "dictionary": (b"\x80\x02(" + nested_tuples()[2:] + b"h\x00Nd.", "tuples that hold each other"),
+    "set": (b"\x80\x04\x8f(" + nested_tuples()[2:] + b"h\x00\x90.", "tuples that hold each other"),
+    "frozen set": (b"\x80\x04(" + nested_tuples()[2:] + b"h\x00\x91.", "tuples that hold each other"),
+    "the same key often": (
+        b"\x80\x02}(" + nested_tuples(14)[2:] + b"h\x00N" * 50_000 + b"u.", "tuples that hold each other"
+    ),
+    "keys of one hash": (
+        b"\x80\x02}(" + b"".join(b"\x8a\x0b" + (i * (2**61 - 1)).to_bytes(11, "little") + b"N" for i in range(1, 9999))
+        + b"u.",
+        "numbers of any length",
+    ),
+    "a million sets": (b"\x80\x04(" + b"\x8f" * 1_000_000 + b"t.", "values that take"),
+    "a million dictionaries": (b"\x80\x02(" + b"}" * 1_000_000 + b"t.", "values that take"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EXCESSIVE)
+def test_what_asks_for_more_than_it_holds(name, tmp_path):
+    content, expected = EXCESSIVE[name]
+    path = put(tmp_path / "much.pkl", content)
+    start = time.process_time()
+    with pytest.raises(DataError, match=expected) as caught:
+        load_pickle(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value) and time.process_time() - start < 2
+    with pytest.raises(DataError, match=expected):
+        load_npz_objects(npz(tmp_path / "much.npz", header((), "|O"), content))
+
+
+def test_calls_do_not_hash_what_the_opcodes_may_not(tmp_path):
+    """Also where the stand-ins of OrderedDict and set do it."""
+    tuples = b"\x80\x02" + nested_tuples()[2:]
+    for call in (b"ccollections\nOrderedDict\n(h\x00N\x86l\x85R.", b"cbuiltins\nset\n(h\x00l\x85R."):
+        with pytest.raises(DataError, match="refers to a key"):
+            load_pickle(put(tmp_path / "much.pkl", tuples + call))
+
+
+def test_shared_values_are_read_and_shown_in_no_time(tmp_path):
+    """Ten laughs, each of them ten laughs, forty levels deep."""
+    path = put(tmp_path / "laughs.pkl", nested_lists() + b"h\x00.")
+    start = time.process_time()
+    assert len(load_pickle(path)) == 10
+    with pytest.raises(DataError, match="is a list, expected a dictionary") as caught:
+        open_data(path)
+    assert len(str(caught.value)) < 200 + len(str(path))
+    keyed = put(tmp_path / "keyed.pkl", b"\x80\x02}X\x05\x00\x00\x00train" + nested_lists()[2:] + b"h\x00s.")
+    with pytest.raises(DataError, match="is a list"):
+        open_data(keyed)
+    assert time.process_time() - start < 1
+
+
+def test_memory_of_a_refusal(tmp_path):
+    """The address space is bound, as a cluster's scheduler does: nothing is taken that the file does not hold."""
+    put(tmp_path / "memo.pkl", EXCESSIVE["memo"][0])
+    put(tmp_path / "laughs.pkl", nested_lists() + b"h\x00.")
+    np.savez_compressed(tmp_path / "zeros.npz", meta=np.zeros(10**9, np.uint8))
+    assert (tmp_path / "zeros.npz").stat().st_size < 2e6
+    code = (
+        "import resource, sys, time\n"
+        "from structloss.data import load_archive\n"
+        "from structloss.data.opening import open_data\n"
+        "from structloss.errors import DataError\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "for path in sys.argv[1:]:\n"
+        "    start = time.process_time()\n"
+        "    for read in (open_data, load_archive) if path.endswith('npz') else (open_data,):\n"
+        "        try: read(path)\n"
+        "        except DataError as error: print(error)\n"
+        "        else: raise SystemExit('read')\n"
+        "    assert time.process_time() - start < 1\n"
+        "assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000\n"
+    )
+    paths = [str(tmp_path / name) for name in ("memo.pkl", "laughs.pkl", "zeros.npz")]
+    done = subprocess.run([sys.executable, "-c", code, *paths], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "describes 1000000000 bytes, the file holds 9" in done.stdout and len(done.stdout.splitlines()) == 4
+
+
+@given(st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.binary(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.tuples(inner, inner) | st.dictionaries(st.text(max_size=3), inner)
+    | st.frozensets(st.integers()) | st.dictionaries(st.tuples(st.integers(), st.text(max_size=2)), inner),
+    max_leaves=30,
+), st.integers(0, 5))  # fmt: skip
+def test_honest_contents_are_never_refused(content, protocol):
+    data = pickle.dumps([content, content], protocol)
+    for text in (data, pickletools.optimize(data)):
+        file = io.BytesIO(text + b"rest")
+        check_pickle(file, len(text))
+        assert file.read() == b"rest"
+
+
+def test_long_honest_contents():
+    """A word, a number and a flag of every frame, as lists, and many small dictionaries."""
+    words = [f"s_{i % 7:02d}_act_{i:06d}" for i in range(20_000)]
+    content = {"source": words, "again": tuple(words), "number": list(range(20_000)), "flag": [True] * 20_000,
+               "points": [{"x": i / 3, "y": 0.5} for i in range(20_000)]}  # fmt: skip
+    for protocol in range(6):
+        data = pickle.dumps(content, protocol)
+        check_pickle(io.BytesIO(data), len(data))
 
 
 # npz ------------------------------------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..errors import ArgumentError, CheckpointError, MissingFileError
+from ..files import replacing
+from ..reading import not_regular
 from .official import from_official, official_keys, to_official
 from .registry import create
 
@@ -212,6 +213,8 @@ def _read(path: Path) -> object:
         raise MissingFileError(f"{path} does not exist, expected a checkpoint file.")
     if path.is_dir():
         raise CheckpointError(f"{path} is a directory, expected a checkpoint file.")
+    if not_regular(path):
+        raise CheckpointError(f"{path} is not a regular file, expected a checkpoint file.")
     if path.suffix == ".safetensors":
         try:
             return load_file(path)
@@ -259,12 +262,8 @@ def save_checkpoint(
         raise MissingFileError(f"{path.parent} does not exist, expected the directory to write {path.name} to.")
     # safetensors refuses tensors that share memory, so tied weights are written twice.
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
+    with replacing(path) as temporary:
         save_file(tensors, temporary, metadata={str(key): str(value) for key, value in (metadata or {}).items()})
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 

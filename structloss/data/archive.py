@@ -5,35 +5,33 @@ Nothing is ever unpickled, so an archive from a stranger cannot run code.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import tempfile
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import DataError, MissingFileError
+from ..errors import DataError, MissingFileError, shown
+from ..files import new_file
+from ..reading import parse_json
 from ..skeletons import get
 from .clips import Clip
+from .formats.unpickle import load_npz_arrays
 
 __all__ = ["load_archive", "save_archive"]
 
 _H36M = get("h36m")
 _UNITS = {"metre": 1.0, "metres": 1.0, "meter": 1.0, "m": 1.0, "millimetre": 1e-3, "millimetres": 1e-3, "mm": 1e-3}
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, KeyError, MemoryError, NotImplementedError)
 
 
 def load_archive(path: str | os.PathLike[str]) -> tuple[list[Clip], dict[str, Any]]:
     """Read a clip archive.
 
     Besides the arrays it needs `meta`, a JSON object with `fps`, `units` ("metre" or "millimetre"), `joint_names` and
-    `parents` of the Human3.6M skeleton; `clips`, a list of `{"key", "subject", "action"}`, is optional (subject is then
-    the part of the key before the slash, action "unknown").
+    `parents` of the Human3.6M skeleton; `clips`, a list of `{"key", "subject", "action", "unknown"}`, is optional
+    (subject is then the part of the key before the slash, action "unknown", and every joint is known).
 
     Args:
         path: the npz file.
@@ -43,33 +41,25 @@ def load_archive(path: str | os.PathLike[str]) -> tuple[list[Clip], dict[str, An
 
     Raises:
         MissingFileError: there is no such file.
-        DataError: not an archive, truncated or damaged, `meta` absent or incomplete, another skeleton, another shape
-            or dtype, NaN or infinite values, unknown units, no clips.
+        DataError: not an archive, truncated or damaged, arrays that unpack to more than a hundred times the file's size
+            and 64 MB, `meta` absent or incomplete, another skeleton, another shape or dtype, NaN or infinite values,
+            unknown units, no clips.
     """
     path = Path(path)
-    if not path.is_file():
-        found = "is a directory" if path.is_dir() else "does not exist"
-        raise MissingFileError(f"{path} {found}, expected a clip archive (.npz).")
-    if not zipfile.is_zipfile(path):
-        raise DataError(f"{path} is not a complete npz archive, expected a zip file of .npy arrays; is it truncated?")
-    try:
-        archive = np.load(path, allow_pickle=False)
-    except _DAMAGE as error:
-        raise DataError(f"{path} cannot be read as an npz archive: {_reason(error)}.") from error
-    with archive:
-        meta = _read_meta(path, archive)
-        fps, scale = _check_meta(path, meta)
-        described = _describe(path, meta)
-        keys = [key for key in archive.files if key != "meta"]
-        if not keys:
-            raise DataError(f"{path} has no clips, expected arrays [T, 17, 3] besides 'meta'.")
-        clips = []
-        for key in keys:
-            positions = _read_array(path, archive, key) * np.float32(scale)
-            folder, _, name = key.rpartition("/")
-            entry = described.get(key, {})
-            subject, action = entry.get("subject") or folder or "unknown", entry.get("action") or "unknown"
-            clips.append(Clip(positions, str(subject), str(action), name, fps))
+    arrays = load_npz_arrays(path)
+    meta = _read_meta(path, arrays)
+    fps, scale = _check_meta(path, meta)
+    described = _describe(path, meta)
+    keys = [key for key in arrays if key != "meta"]
+    if not keys:
+        raise DataError(f"{path} has no clips, expected arrays [T, 17, 3] besides 'meta'.")
+    clips = []
+    for key in keys:
+        positions = _checked(path, key, arrays[key]) * np.float32(scale)
+        folder, _, name = key.rpartition("/")
+        entry = described.get(key, {})
+        subject, action = entry.get("subject") or folder or "unknown", entry.get("action") or "unknown"
+        clips.append(Clip(positions, str(subject), str(action), name, fps, _unknown(path, key, entry)))
     return clips, meta
 
 
@@ -77,19 +67,13 @@ def _reason(error: BaseException) -> str:
     return (str(error) or type(error).__name__).split("\n")[0].rstrip(".")
 
 
-def _read_meta(path: Path, archive: Any) -> dict[str, Any]:
-    if "meta" not in archive.files:
+def _read_meta(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    if "meta" not in arrays:
         raise DataError(f"{path} has no 'meta', expected a JSON string with fps, units, joint_names and parents.")
-    try:
-        raw = archive["meta"]
-    except _DAMAGE as error:
-        raise DataError(f"'meta' of {path} cannot be read: {_reason(error)}.") from error
+    raw = arrays["meta"]
     if raw.shape != () or raw.dtype.kind != "U":
         raise DataError(f"'meta' of {path} is {raw.dtype} of shape {list(raw.shape)}, expected one JSON string.")
-    try:
-        meta = json.loads(str(raw))
-    except ValueError as error:
-        raise DataError(f"'meta' of {path} is not valid JSON: {_reason(error)}.") from error
+    meta = parse_json(str(raw), f"'meta' of {path}")
     if not isinstance(meta, dict):
         raise DataError(f"'meta' of {path} is a JSON {type(meta).__name__}, expected an object.")
     return meta
@@ -102,17 +86,19 @@ def _check_meta(path: Path, meta: Mapping[str, Any]) -> tuple[float, float]:
         raise DataError(f"'meta' of {path} lacks {', '.join(missing)}, expected fps, units, joint_names and parents.")
     fps = meta["fps"]
     if isinstance(fps, bool) or not isinstance(fps, (int, float)) or not 0 < fps < float("inf"):
-        raise DataError(f"fps in 'meta' of {path} is {fps!r}, expected a positive number.")
+        raise DataError(f"fps in 'meta' of {path} is {shown(fps)}, expected a positive number.")
     if not isinstance(meta["units"], str) or meta["units"] not in _UNITS:
-        raise DataError(f"units in 'meta' of {path} is {meta['units']!r}, expected 'metre' or 'millimetre'.")
+        raise DataError(f"units in 'meta' of {path} is {shown(meta['units'])}, expected 'metre' or 'millimetre'.")
     for field, expected in (("joint_names", _H36M.joint_names), ("parents", _H36M.parents)):
         found = meta[field]
         if not isinstance(found, list) or len(found) != len(expected):
-            size = f"{len(found)} entries" if isinstance(found, list) else repr(found)
+            size = f"{len(found)} entries" if isinstance(found, list) else shown(found)
             raise DataError(f"{field} in 'meta' of {path} has {size}, expected the 17 of the Human3.6M skeleton.")
         for joint, (a, b) in enumerate(zip(found, expected, strict=True)):
             if a != b:
-                raise DataError(f"{field}[{joint}] in 'meta' of {path} is {a!r}, expected {b!r} (Human3.6M order).")
+                raise DataError(
+                    f"{field}[{joint}] in 'meta' of {path} is {shown(a)}, expected {b!r} (Human3.6M order)."
+                )
     return float(fps), _UNITS[meta["units"]]
 
 
@@ -124,11 +110,15 @@ def _describe(path: Path, meta: Mapping[str, Any]) -> dict[str, Mapping[str, Any
     return {entry["key"]: entry for entry in entries}
 
 
-def _read_array(path: Path, archive: Any, key: str) -> np.ndarray:
-    try:
-        array = archive[key]
-    except _DAMAGE as error:
-        raise DataError(f"array {key!r} of {path} cannot be read: {_reason(error)}.") from error
+def _unknown(path: Path, key: str, entry: Mapping[str, Any]) -> tuple[str, ...]:
+    """The joints that a clip's entry says are not known."""
+    names = entry.get("unknown") or ()
+    if not isinstance(names, list | tuple) or not all(name in _H36M.joint_names for name in names):
+        raise DataError(f"unknown of clip {key!r} in 'meta' of {path} is {shown(names)}, expected names of joints.")
+    return tuple(names)
+
+
+def _checked(path: Path, key: str, array: np.ndarray) -> np.ndarray:
     if array.dtype.kind != "f":
         raise DataError(f"array {key!r} of {path} has dtype {array.dtype}, expected floating point.")
     if array.ndim != 3 or array.shape[1:] != (17, 3) or len(array) == 0:
@@ -166,10 +156,7 @@ def save_archive(path: str | os.PathLike[str], clips: Sequence[Clip], meta: Mapp
             raise DataError(f"two clips for {path} are called {clip.key!r}, expected different subjects or names.")
         arrays[clip.key] = clip.positions
     known = {entry["key"]: entry for entry in (meta or {}).get("clips", []) if isinstance(entry, dict)}
-    entries = [
-        {**known.get(c.key, {}), "key": c.key, "subject": c.subject, "action": c.action, "frames": len(c)}
-        for c in clips
-    ]
+    entries = [{**known.get(c.key, {}), **_entry(c)} for c in clips]
     full = {
         **(meta or {}),
         "format": 'one float32 array (T,17,3) per clip under the key "<subject>/<clip>"; this JSON string under "meta"',
@@ -185,15 +172,11 @@ def save_archive(path: str | os.PathLike[str], clips: Sequence[Clip], meta: Mapp
     except (TypeError, ValueError) as error:
         raise DataError(f"meta for {path} is not JSON-serialisable: {_reason(error)}.") from error
     arrays = {"meta": np.array(text), **arrays}
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez_compressed(file, **arrays)
-        mask = os.umask(0)  # a temporary file is private; the archive gets what a plain open() would give it
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
+    with new_file(path) as file:
+        np.savez_compressed(file, **arrays)
+
+
+def _entry(clip: Clip) -> dict[str, Any]:
+    """What `meta["clips"]` says of a clip."""
+    entry = {"key": clip.key, "subject": clip.subject, "action": clip.action, "frames": len(clip)}
+    return entry | ({"unknown": list(clip.unknown)} if clip.unknown else {})

@@ -6,10 +6,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, check_name
+from ..skeletons import get
 from ._checks import positive
 
-__all__ = ["Clip"]
+__all__ = ["MOST_FPS", "Clip"]
+
+_H36M = get("h36m")
+
+MOST_FPS = 1000.0
+"""Frames per second that clips are resampled to at most, and at least 1."""
+_LONGEST = 2_000_000  # frames, eleven hours at 50 a second; beyond, it is the source's rate that is wrong
 
 
 @dataclass(frozen=True)
@@ -22,10 +29,12 @@ class Clip:
         action: what the person does.
         name: unique among the subject's clips.
         fps: frames per second.
+        unknown: names of joints that the recording does not have: they stand where the joint before them does, and
+            have weight 0 in what cameras see. Never the root.
 
     Raises:
-        ArgumentError: positions of another shape, no frame, NaN or infinite values, or a frame rate that is not
-            positive.
+        ArgumentError: positions of another shape, no frame, NaN or infinite values, a frame rate that is not positive,
+            or a joint that can't be unknown.
     """
 
     positions: np.ndarray
@@ -33,6 +42,7 @@ class Clip:
     action: str
     name: str
     fps: float = 50.0
+    unknown: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         positions = np.ascontiguousarray(self.positions, dtype=np.float32)
@@ -42,7 +52,15 @@ class Clip:
             raise ArgumentError(f"positions of clip {self.key!r} has NaN or infinite values, expected finite metres.")
         positive("fps", self.fps, "frames per second")
         object.__setattr__(self, "positions", positions)
+        for joint in self.unknown:
+            check_name("unknown joint", joint, _H36M.joint_names[1:])
         object.__setattr__(self, "fps", float(self.fps))
+        object.__setattr__(self, "unknown", tuple(self.unknown))
+
+    @property
+    def known(self) -> np.ndarray:
+        """bool `[17]`: whether a joint's positions are known."""
+        return np.array([joint not in self.unknown for joint in _H36M.joint_names])
 
     @property
     def key(self) -> str:
@@ -63,12 +81,19 @@ class Clip:
         lie within the clip. The first frame stays; nothing is filtered, and bones change by fractions of a millimetre.
 
         Raises:
-            ArgumentError: a rate that is not positive.
+            ArgumentError: a rate below 1 or beyond :data:`MOST_FPS`, or millions of frames.
         """
         positive("fps", fps, "frames per second")
         if fps == self.fps:
             return self
+        if not 1 <= fps <= MOST_FPS:
+            raise ArgumentError(f"fps is {fps:g}, expected 1 to {MOST_FPS:g} frames per second.")
         step = self.fps / fps
+        if (len(self) - 1) / step > max(len(self), _LONGEST):
+            raise ArgumentError(
+                f"clip {self.key!r} lasts {len(self) / self.fps:.3g} s at {self.fps:.3g} frames per second, expected "
+                f"at most {_LONGEST} frames at {fps:g}; set source_fps, the rate of its file."
+            )
         times = np.arange(int((len(self) - 1) / step + 1e-9) + 1) * step
         return replace(self, positions=_spline(self.positions.astype(np.float64), times), fps=fps)
 

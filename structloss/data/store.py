@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -18,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError, DataError, MissingFileError
-from ..files import plain
+from ..errors import ArgumentError, DataError, MissingFileError, shown
+from ..files import new_folder, plain
+from ..reading import read_json
 from ..skeletons import get
 
 __all__ = ["SUFFIX", "PoseStore", "View", "is_store", "open_store", "save_store"]
@@ -172,21 +171,22 @@ def open_store(path: str | os.PathLike[str]) -> PoseStore:
     if not path.is_dir():
         found = "is a file" if path.exists() else "does not exist"
         raise MissingFileError(f"{path} {found}, expected the folder of a pose store.")
+    if not (path / "meta.json").exists():
+        raise DataError(f"{path} has no meta.json, expected the folder of a pose store.")
+    meta = read_json(path / "meta.json", "the description of a pose store")
     try:
-        meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
         if meta["format"] != _FORMAT or meta["version"] != _VERSION:
             raise DataError(
-                f"{path} is of format {meta['format']!r}, version {meta['version']}, expected {_FORMAT!r}, {_VERSION}."
+                f"{path} is of format {shown(meta['format'])}, version {shown(meta['version'])}, expected {_FORMAT!r}, "
+                f"{_VERSION}."
             )
-        views = tuple(
-            View(**{**view, "size": _floats(view["size"]), "intrinsics": _floats(view["intrinsics"])})
-            for view in meta["views"]
-        )
-        views = tuple(replace(v, fps=math.nan if v.fps is None else v.fps) for v in views)
-        options = {key: meta[key] for key in ("skeleton", "temporal", "source")}
-    except FileNotFoundError as error:
-        raise DataError(f"{path} has no meta.json, expected the folder of a pose store.") from error
-    except (ValueError, KeyError, TypeError) as error:
+        views = tuple(_view(**view) for view in meta["views"])
+        options: dict[str, Any] = {
+            "skeleton": str(meta["skeleton"]),
+            "temporal": bool(meta["temporal"]),
+            "source": {**meta["source"]},
+        }
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"meta.json of {path} can't be read: {type(error).__name__}: {error}.") from error
@@ -216,11 +216,9 @@ def save_store(store: PoseStore, path: str | os.PathLike[str], *, overwrite: boo
         OSError: the disk is full or can't be written; nothing is left behind.
     """
     path = Path(path).absolute()
-    if path.exists() and not (overwrite and is_store(path)):
+    if os.path.lexists(path) and not (overwrite and is_store(path)):
         raise ArgumentError(f"{path} exists already, expected a new name" + (" or a store." if overwrite else "."))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-    try:
+    with new_folder(path) as folder:
         views, total = [], 0
         for view in store.views:
             views.append(replace(view, start=total))
@@ -228,7 +226,7 @@ def save_store(store: PoseStore, path: str | os.PathLike[str], *, overwrite: boo
         for name in _ARRAYS:
             array = getattr(store, name)
             if array is not None:
-                _write(temporary / f"{name}.npy", array, store.views, total)
+                _write(folder / f"{name}.npy", array, store.views, total)
         meta = {
             "format": _FORMAT,
             "version": _VERSION,
@@ -237,18 +235,7 @@ def save_store(store: PoseStore, path: str | os.PathLike[str], *, overwrite: boo
             "source": store.source,
             "views": [plain(asdict(view)) for view in views],
         }
-        (temporary / "meta.json").write_text(json.dumps(meta, allow_nan=False), encoding="utf-8")
-        os.chmod(temporary, 0o755)
-        if path.exists():
-            old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-            os.replace(path, old)
-            os.replace(temporary, path)
-            shutil.rmtree(old)
-        else:
-            os.replace(temporary, path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+        (folder / "meta.json").write_text(json.dumps(meta, allow_nan=False), encoding="utf-8")
     return path
 
 
@@ -268,9 +255,21 @@ def _map(path: Path, name: str) -> np.ndarray | None:
     if not file.is_file():
         return None
     try:
-        return np.load(file, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+        return np.lib.format.open_memmap(file, mode="r")
+    except (ValueError, OSError, EOFError, OverflowError) as error:
         raise DataError(f"{file} can't be read, it may be truncated: {error}.") from error
+
+
+def _view(
+    *, subject: str, action: str, name: str, camera: str, index: int, start: int, frames: int, fps: float | None,
+    size: Sequence[float | None], intrinsics: Sequence[float | None],
+) -> View:  # fmt: skip
+    """A view as meta.json has it, where what is not known is null."""
+    (width, height), (fx, fy, cx, cy), (rate,) = (_floats(values) for values in (size, intrinsics, [fps]))
+    return View(
+        str(subject), str(action), str(name), str(camera), int(index), int(start), int(frames), rate, (width, height),
+        (fx, fy, cx, cy),
+    )  # fmt: skip
 
 
 def _floats(values: Sequence[float | None]) -> tuple[float, ...]:

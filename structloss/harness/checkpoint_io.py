@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,8 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from ..errors import CheckpointError, MissingFileError
+from ..files import new_file
+from ..reading import not_regular
 
 __all__ = ["SafeCheckpointIO", "verify_checkpoint"]
 
@@ -22,19 +23,10 @@ class SafeCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike, storage_options: Any = None) -> None:
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for abandoned in path.parent.glob(f".{path.name}.*"):  # of a process that was killed while writing
-            abandoned.unlink(missing_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
-            os.chmod(temporary, 0o666 & ~_umask())
-            with os.fdopen(descriptor, "wb") as file:
+            with new_file(path) as file:
                 torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
         except BaseException as error:
-            Path(temporary).unlink(missing_ok=True)
             # torch reports a full disk as a RuntimeError of its archive writer, in one of two wordings.
             writer = isinstance(error, RuntimeError) and re.search("PytorchStreamWriter|inline_container", str(error))
             if isinstance(error, OSError) or writer:
@@ -55,6 +47,8 @@ class SafeCheckpointIO(TorchCheckpointIO):
         path = Path(path)
         if not path.exists():
             raise MissingFileError(f"checkpoint {path} does not exist.")
+        if not_regular(path):
+            raise CheckpointError(f"checkpoint {path} is not a regular file, expected one written by structloss fit.")
         try:
             checkpoint = torch.load(path, map_location=map_location or "cpu", weights_only=True)
         except Exception as error:
@@ -67,13 +61,6 @@ class SafeCheckpointIO(TorchCheckpointIO):
                 "--model.init_from."
             )
         return checkpoint
-
-
-def _umask() -> int:
-    """What the process takes away from the rights of new files; mkstemp gives them to their owner alone."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def verify_checkpoint(path: Path) -> None:

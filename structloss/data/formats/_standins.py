@@ -19,6 +19,8 @@ __all__ = ["ALLOWED", "Call", "Dtype", "Refused"]
 #: NumPy's type codes as pickles have them: bool, integers, floats, complex, bytes, text, object.
 _CODE = re.compile(r"[|<>=]?(?:b1|[iu][1248]|f(?:2|4|8|16)|c(?:8|16|32)|[SU]\d{1,9}|O8?|[?bBhHiIlLqQefdg])")
 
+_LONGEST_KEY = 100  # values in a tuple
+
 
 class Refused(Exception):
     """What a file asks for is not given; the text says what that is."""
@@ -138,7 +140,7 @@ def _make_set(kind: type) -> Callable[..., Any]:
     def make(items: object = ()) -> Any:
         if not isinstance(items, (list, tuple, set, frozenset)):
             raise Refused(f"a {kind.__name__} of something other than a list")
-        return kind(items)
+        return kind(map(_key, items))
 
     return make
 
@@ -152,7 +154,15 @@ def _make_complex(real: Any = 0.0, imaginary: Any = 0.0) -> complex:
 def _make_dict(pairs: object = ()) -> dict[Any, Any]:
     if not isinstance(pairs, (list, tuple)) or not all(isinstance(p, (list, tuple)) and len(p) == 2 for p in pairs):
         raise Refused("a dictionary of something other than pairs")
-    return dict(pairs)
+    return {_key(key): value for key, value in pairs}
+
+
+def _key(key: Any) -> Any:
+    """A key, or an item of a set. Tuples hash all that they hold, every time; those in them may be no containers."""
+    parts = key if isinstance(key, tuple) else (key,)
+    if any(isinstance(part, tuple) for part in parts) or len(parts) > _LONGEST_KEY:
+        raise Refused("a key of tuples")
+    return key
 
 
 def _not_called(*_: object) -> NoReturn:

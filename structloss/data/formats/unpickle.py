@@ -13,19 +13,24 @@ import os
 import pickle
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 
-from ...errors import DataError, MissingFileError
+from ...errors import DataError
+from ...reading import opened
+from ._pickle_scan import Excess, check_pickle
 from ._standins import ALLOWED, Call, Dtype, Refused
 
-__all__ = ["load_npz_objects", "load_pickle", "npz_members"]
+__all__ = ["load_npz_arrays", "load_npz_objects", "load_pickle", "npz_members"]
 
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError, MemoryError)
-_DEFLATE_LIMIT = 1040  # deflate makes at most 1032 bytes out of one
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError, MemoryError, KeyError)
+# Motion shrinks to a half or a tenth, a mask to a hundredth; deflate could make 1032 bytes out of one.
+_UNPACKED, _RATIO = 64 << 20, 100
 
 
 class _Unpickler(pickle.Unpickler):
@@ -39,14 +44,21 @@ class _Unpickler(pickle.Unpickler):
         raise Refused("an object from outside the file")
 
 
-def _unpickle(file: Any, what: str) -> Any:
-    """The one object pickled in a file."""
+def _unpickle(file: Any, what: str, size: int) -> Any:
+    """The one object pickled in a file, of which `size` bytes are left to read."""
+    start = file.tell()
     try:
+        check_pickle(file, size)
+        file.seek(start)
         # Python 2 wrote its bytes as text; latin1 takes any byte, and keeps array contents intact.
         content = _Unpickler(file, encoding="latin1").load()
         if file.read(1):
             raise ValueError("there is more after its end")
         return _finished(content, {})
+    except Excess as excess:
+        raise DataError(
+            f"{what} asks for {excess}, expected numpy arrays and plain containers only; it was not loaded."
+        ) from None
     except Refused as refused:
         raise DataError(
             f"{what} refers to {refused}, expected numpy arrays and plain containers only; it was not loaded, since "
@@ -98,10 +110,8 @@ def load_pickle(path: str | os.PathLike[str]) -> Any:
         MissingFileError: there is no such file.
         DataError: the file refers to anything else (the message names it), or is damaged.
     """
-    path = Path(path)
-    _check_file(path, "a pickle")
-    with open(path, "rb") as file:
-        return _unpickle(file, str(path))
+    with opened(path, "a pickle") as file:
+        return _unpickle(file, str(path), os.fstat(file.fileno()).st_size)
 
 
 def npz_members(path: str | os.PathLike[str]) -> list[str]:
@@ -117,52 +127,69 @@ def npz_members(path: str | os.PathLike[str]) -> list[str]:
 def load_npz_objects(path: str | os.PathLike[str]) -> dict[str, Any]:
     """All arrays of an npz file; of a 0-d object array (`savez(data=dictionary)`) the object in it.
 
-    Objects are read as by :func:`load_pickle`.
+    Objects are read as by :func:`load_pickle`. Sizes that the file declares are not taken on trust: no memory is taken
+    for more than a hundred times the file's size, and 64 MB.
 
     Raises:
         MissingFileError: there is no such file.
-        DataError: no npz, damaged, or an object refers to anything but arrays and containers.
+        DataError: no npz, damaged, more than that, or an object refers to anything but arrays and containers.
     """
-    path = Path(path)
+    return _load(Path(path), objects=True)
+
+
+def load_npz_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Like :func:`load_npz_objects` for a file without objects, which are refused.
+
+    Raises:
+        MissingFileError: there is no such file.
+        DataError: no npz, damaged, an array of objects, or more than the bound.
+    """
+    return _load(Path(path), objects=False)
+
+
+def _load(path: Path, objects: bool) -> dict[str, Any]:
+    found: dict[str, Any] = {}
     with _open_zip(path) as archive:
-        return {
-            info.filename.removesuffix(".npy"): _read_member(path, archive, info)
-            for info in archive.infolist()
-            if info.filename.endswith(".npy")
-        }
+        left = _UNPACKED + _RATIO * path.stat().st_size
+        for info in archive.infolist():
+            name = info.filename.removesuffix(".npy")
+            if name != info.filename:
+                found[name] = _read_member(f"array {name!r} of {path}", archive, info, left, objects)
+                left -= info.file_size
+    return found
 
 
-def _open_zip(path: Path) -> zipfile.ZipFile:
-    _check_file(path, "an npz archive")
-    try:
-        return zipfile.ZipFile(path)
-    except _DAMAGE as error:
-        raise DataError(
-            f"{path} is not a complete npz archive, expected a zip file of .npy arrays: {_first_line(error)}."
-        ) from error
+@contextmanager
+def _open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
+    with opened(path, "an npz archive") as file:
+        try:
+            archive = zipfile.ZipFile(file)
+        except _DAMAGE as error:
+            raise DataError(
+                f"{path} is not a complete npz archive, expected a zip file of .npy arrays: {_first_line(error)}."
+            ) from error
+        with archive:
+            yield archive
 
 
-def _check_file(path: Path, what: str) -> None:
-    if not path.is_file():
-        found = "is a directory" if path.is_dir() else "does not exist"
-        raise MissingFileError(f"{path} {found}, expected {what}.")
-
-
-def _read_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Any:
-    what = f"array {info.filename.removesuffix('.npy')!r} of {path}"
+def _read_member(what: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo, left: int, objects: bool) -> Any:
+    """One array, called `what`, that may take `left` bytes when it is unpacked."""
     try:
         with archive.open(info) as raw, BufferedReader(raw, 1 << 20) as file:  # type: ignore[type-var]
             shape, fortran, dtype = _header(file)
+            there = info.file_size - file.tell()
             if dtype.hasobject:
-                if dtype.kind != "O":
-                    raise ValueError(f"its dtype is {dtype}, expected plain numbers, text or objects")
-                array = _unpickle(file, what)
+                if dtype.kind != "O" or not objects:
+                    allowed = "plain numbers, text or objects" if objects else "plain numbers or text"
+                    raise ValueError(f"its dtype is {dtype}, expected {allowed}")
+                if info.file_size > left:
+                    raise ValueError(f"it unpacks to {info.file_size} bytes, the file holds {info.compress_size}")
+                array = _unpickle(file, what, there)
                 if not isinstance(array, np.ndarray) or array.shape != shape or array.dtype.kind != "O":
                     raise ValueError("its content is not the array that its header describes")
                 return array.item() if shape == () else array
             size = math.prod(shape) * dtype.itemsize
-            there = info.file_size - file.tell()
-            if size != there or info.file_size > _DEFLATE_LIMIT * (info.compress_size + 1):
+            if size != there or info.file_size > left:
                 raise ValueError(f"its header describes {size} bytes, the file holds {min(there, info.compress_size)}")
             array = np.empty(shape, dtype, order="F" if fortran else "C")
             content = array.reshape(-1, order="A").view(np.uint8) if size else np.empty(0, np.uint8)
