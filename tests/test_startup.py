@@ -139,9 +139,9 @@ def test_an_unknown_flag_is_told_without_torch():
     code = """
 import sys
 from structloss.cli import main
-for arguments in (["demo", "--step", "9"], ["data", "convert", "a", "b", "--view", "1"], ["predict", "x", "--dev", "cpu"]):
+for arguments in ("demo --step 9", "data convert a b --view 1", "predict x --dev cpu"):
     try:
-        main(arguments)
+        main(arguments.split())
     except SystemExit as stopped:  # abbreviated flags are unknown ones
         assert stopped.code == 2
     else:
