@@ -17,6 +17,8 @@ __all__ = ["keypoints_of", "names_of", "scores_of"]
 _SCORES = ("visibility", "score", "confidence", "conf", "likelihood", "visible", "presence", "v", "c")
 _NAMES = ("name", "part", "label", "joint", "id_name")
 _SIZES = {size for entry in LAYOUTS.values() if entry.told_by_size for size in entry.sizes}
+_ALL_SIZES = {size for entry in LAYOUTS.values() for size in entry.sizes}
+_SURE = 10  # no detector's confidence is above it
 
 
 def keypoints_of(path: Path, where: str, values: Any, scores: Any = None) -> np.ndarray:
@@ -49,19 +51,23 @@ def _array_of(path: Path, where: str, values: Any, scores: Any) -> np.ndarray:
     if scores is not None:
         return _joined(path, where, array, scores)
     if array.ndim == 1:
-        pairs = array.size % 2 == 0 and array.size // 2 in _SIZES
-        triples = array.size % 3 == 0 and (array.size // 3 in _SIZES or not pairs)
-        quads = array.size == 4 * LAYOUTS["mediapipe"].size
-        width = 4 if quads else 3 if triples else 2 if pairs else 0
-        if array.size == 0 or not width:
-            expected = "expected x, y, confidence of each keypoint"
-            raise DataError(f"{where} in {path} has shape {list(array.shape)}, {expected}.")
-        array = array.reshape(-1, width)
+        array = array.reshape(-1, width) if (width := _width(array)) else array
     if array.ndim != 2 or array.shape[1] not in (2, 3, 4) or len(array) == 0:
         raise DataError(f"{where} in {path} has shape {list(array.shape)}, expected x, y, confidence of each keypoint.")
     if array.shape[1] == 2:
         return _sure(array)
     return array[:, [0, 1, array.shape[1] - 1]]
+
+
+def _width(row: np.ndarray) -> int:
+    """How many numbers of a row belong to each keypoint; 0 where it can't be told."""
+    if row.size == 4 * LAYOUTS["mediapipe"].size:
+        return 4
+    pairs = row.size > 0 and row.size % 2 == 0 and row.size // 2 in _SIZES
+    if row.size % 3 or row.size == 0:
+        return 2 if pairs else 0
+    triples = row.size // 3 in _ALL_SIZES and not (row[2::3] > _SURE).any()
+    return 3 if triples or not pairs else 2
 
 
 def scores_of(one: Mapping[str, Any]) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ....errors import DataError
+from .._frame_lists import FRAME_KEYS
 from .._json import described, first_of
 from .._people import FrameNumbers, Video, frame_numbers, identity_of, keypoints_of, tracks_of
 from .._points import names_of, scores_of
@@ -16,7 +17,8 @@ from ..keypoint_track import Keypoints
 
 __all__: list[str] = []
 
-_FRAMES = ("image_id", "frame_id", "frame", "frame_idx", "frame_index", "image_name", "file_name", "filename", "image")
+_FRAMES = ("image_id", *FRAME_KEYS)
+_BOXES = ("bbox", "box", "boxes", "bbox_score")
 _IDENTITIES = ("idx", "track_id", "person_id", "id_")
 
 
@@ -27,7 +29,8 @@ def _sniff(file: KeypointFile) -> int:
 
 
 def _frames(file: KeypointFile, content: list[Any]) -> FrameNumbers:
-    """The frame of each entry; one frame, if no entry names one."""
+    """The frame of each entry. Where no entry names one, they are the people of an image, if they have boxes, too; else
+    the frames of somebody who is alone."""
     path, names = file.path, []
     for i, entry in enumerate(content):
         if not isinstance(entry, Mapping) or "keypoints" not in entry:
@@ -35,7 +38,10 @@ def _frames(file: KeypointFile, content: list[Any]) -> FrameNumbers:
             raise DataError(f"entry {i} of {path} is {described(entry)}, {expected}.")
         names.append(first_of(entry, *_FRAMES))
     if all(name is None for name in names):
-        return FrameNumbers([0] * len(names))
+        if len(names) == 1 or any(first_of(entry, *_BOXES) is not None for entry in content):
+            return FrameNumbers([0] * len(names))
+        note = "no entry says which frame it is of: they are taken as one person's frames, one after the other"
+        return FrameNumbers(list(range(len(names))), notes=(note,))
     for i, name in enumerate(names):
         if name is None:
             found = described(content[i])
