@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from . import backbones, data, errors, functional, harness, learned, metrics, nn, reports, skeletons
     from .functional import (
         Objective,
+        ObjectiveResult,
         bone_angle,
         bone_angle_velocity,
         bone_ratio,
@@ -43,6 +44,7 @@ __version__ = "0.1.0"
 __all__ = [
     # operators
     "Objective",
+    "ObjectiveResult",
     "bone_angle",
     "bone_angle_velocity",
     "bone_ratio",

@@ -36,6 +36,8 @@ def test_every_public_name_is_there_and_listed():
             module.nothing  # noqa: B018
     assert everything["objective"] is structloss.objective is structloss.functional.objective
     assert structloss.errors.check_floating is everything["check_floating"]
+    result = structloss.objective(torch.zeros(1, 2, 17, 3), torch.ones(1, 2, 17, 3), {"mpjpe": 1.0})
+    assert isinstance(result, structloss.ObjectiveResult) and structloss.Objective is structloss.ObjectiveResult
 
 
 class Loss(torch.nn.Module):

@@ -20,7 +20,7 @@ a TypeError) for dtypes, UnknownNameError for names, BackendError for a backend 
 
 from ._call import REDUCTIONS
 from .anatomy import bone_ratio, bone_symmetry, illegal_angle
-from .fused import Objective, objective
+from .fused import Objective, ObjectiveResult, objective
 from .limbs import bone_angle, bone_angle_velocity, limb_length, limb_variance
 from .motion import temporal_consistency, velocity
 from .position import mpjpe, n_mpjpe, weighted_mpjpe
@@ -29,6 +29,7 @@ from .ranking import depth_ranking, ranking_hinge
 __all__ = [
     "REDUCTIONS",
     "Objective",
+    "ObjectiveResult",
     "bone_angle",
     "bone_angle_velocity",
     "bone_ratio",

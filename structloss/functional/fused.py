@@ -13,10 +13,10 @@ from ..errors import ArgumentError
 from ..terms import TERMS
 from ._call import as_constant, check_joint_weight, check_pair, check_poses, check_weights, encode, lambdas_of, run
 
-__all__ = ["Objective", "objective"]
+__all__ = ["Objective", "ObjectiveResult", "objective"]
 
 
-class Objective(NamedTuple):
+class ObjectiveResult(NamedTuple):
     """Result of :func:`objective`.
 
     Attributes:
@@ -26,6 +26,10 @@ class Objective(NamedTuple):
 
     total: Tensor
     terms: dict[str, Tensor]
+
+
+#: The result's name before `structloss.nn.Objective` was the only objective; kept for code that imports it.
+Objective = ObjectiveResult
 
 
 def objective(
@@ -39,7 +43,7 @@ def objective(
     reduction: str = "mean",
     check_finite: bool = False,
     backend: str | None = None,
-) -> Objective:
+) -> ObjectiveResult:
     """Any weighted subset of the loss terms in one pass over the poses.
 
     Args:
@@ -53,7 +57,7 @@ def objective(
         check_finite, backend: as everywhere in :mod:`structloss.functional`.
 
     Returns:
-        `Objective(total, terms)`.
+        `ObjectiveResult(total, terms)`.
 
     Source: RePOSE (Sun et al., ECCV 2024), Equation 4.
 
@@ -83,4 +87,4 @@ def objective(
     total, values = run(
         names, *lambdas_of(weights, pred), pred, target, weight, skeleton, text, reduction, check_finite, backend
     )
-    return Objective(total, dict(zip(weights, values.unbind(0), strict=True)))
+    return ObjectiveResult(total, dict(zip(weights, values.unbind(0), strict=True)))

@@ -27,8 +27,8 @@ class Objective(nn.Module):
         reduction: "mean" or "sum".
         backend: see :func:`structloss.use_backend`.
 
-    Shape: pred, target [..., T, J, 3], weight [..., T, J]; returns `structloss.Objective(total, terms)`. `target` may
-    be None if no term needs one.
+    Shape: pred, target [..., T, J, 3], weight [..., T, J]; returns `structloss.ObjectiveResult(total, terms)`.
+    `target` may be None if no term needs one.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Objective(nn.Module):
         # Read back what is registered: .to() and load_state_dict may have replaced it.
         return {name: getattr(self, f"lambda_{name}", value) for name, value in self.weights.items()}
 
-    def forward(self, pred: Tensor, target: Tensor | None, weight: Tensor | None = None) -> functional.Objective:
+    def forward(self, pred: Tensor, target: Tensor | None, weight: Tensor | None = None) -> functional.ObjectiveResult:
         return functional.objective(
             pred,
             target,

@@ -65,6 +65,6 @@ class LearnedWeights(Objective):
         lambdas = torch.exp(-self.log_variance)
         return {name: start * lam for (name, start), lam in zip(self.weights.items(), lambdas.unbind(), strict=True)}
 
-    def forward(self, pred: Tensor, target: Tensor | None, weight: Tensor | None = None) -> functional.Objective:
+    def forward(self, pred: Tensor, target: Tensor | None, weight: Tensor | None = None) -> functional.ObjectiveResult:
         weighted = super().forward(pred, target, weight)
-        return functional.Objective(weighted.total + self.log_variance.sum(), weighted.terms)
+        return functional.ObjectiveResult(weighted.total + self.log_variance.sum(), weighted.terms)
