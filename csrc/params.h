@@ -7,7 +7,8 @@ namespace structloss {
 
 enum class DType : int32_t { f32 = 0, f64 = 1 };
 
-// Terms this core computes. Python asks for `term_names()` and never repeats the numbering.
+// Terms this core computes, in the order of structloss/terms.py; Python asks for `term_traits()` and never repeats the
+// numbering.
 enum Term : int32_t {
   kMpjpe = 0,
   kWeightedMpjpe,
@@ -26,12 +27,93 @@ enum Term : int32_t {
   kTermCount
 };
 
-inline const char* term_name(int term) {
-  constexpr const char* names[kTermCount] = {
-      "mpjpe",         "weighted_mpjpe", "n_mpjpe",    "velocity",    "temporal_consistency", "depth_ranking_joints",
-      "depth_ranking_frames", "bone_symmetry",  "illegal_angle", "bone_ratio", "limb_length", "limb_variance",
-      "bone_angle",    "bone_angle_velocity"};
-  return names[term];
+// What a term's mean divides by: a count of these, or with weights a sum of products of weights. `Counts` says how many.
+enum class Denominator : int32_t {
+  joint_weights = 0,  // of joints
+  joints,             // whatever their weights
+  steps,              // of joints, from one frame to the next
+  step_coordinates,   // three a step
+  joint_pairs,        // ordered pairs of joints of a frame
+  frame_pairs,        // ordered pairs of frames of a joint
+  frames,             // with a joint that has weight
+  bones,
+  varying_bones,  // of clips, if seen in two frames or more
+  angles,
+  angle_steps,
+  count
+};
+constexpr int kDenominatorCount = int(Denominator::count);
+
+inline const char* denominator_name(Denominator denominator) {
+  constexpr const char* names[kDenominatorCount] = {"joint_weights", "joints",      "steps",  "step_coordinates",
+                                                    "joint_pairs",   "frame_pairs", "frames", "bones",
+                                                    "varying_bones", "angles",      "angle_steps"};
+  return names[int(denominator)];
+}
+
+// How a term is put together.
+enum class Form : int32_t {
+  frame,    // a sum over frames, each by itself: `frame_share` in terms.hpp, and nothing else
+  steps,    // looks at the frames before and after
+  ranking,  // of depths
+};
+
+// The GPU kernel that computes a term: a joint or a row a thread, or a whole frame a thread.
+enum class GpuKernel : int32_t { clips, frames };
+
+struct TermTraits {
+  Term term;
+  const char* name;
+  bool needs_target;
+  bool needs_xy;  // and not depths alone
+  Form form;
+  bool wide;  // computed in double whatever the poses' dtype: sums and scales of whole frames, angles
+  GpuKernel kernel;
+  Denominator denominator;
+};
+
+// THE table of the terms: what is read, the kernels of a call and its denominators follow from it. A row's place is its
+// term's number. tests/test_backends.py compares it with the table in Python.
+constexpr TermTraits kTraits[kTermCount] = {
+    // term, name, target, xy, form, wide, GPU kernel, denominator
+    {kMpjpe, "mpjpe", true, true, Form::frame, false, GpuKernel::clips, Denominator::joint_weights},
+    {kWeightedMpjpe, "weighted_mpjpe", true, true, Form::frame, false, GpuKernel::clips, Denominator::joints},
+    {kNMpjpe, "n_mpjpe", true, true, Form::frame, true, GpuKernel::frames, Denominator::joint_weights},
+    {kVelocity, "velocity", true, true, Form::steps, false, GpuKernel::clips, Denominator::steps},
+    {kTemporalConsistency, "temporal_consistency", false, true, Form::steps, false, GpuKernel::clips,
+     Denominator::step_coordinates},
+    {kDepthRankingJoints, "depth_ranking_joints", true, false, Form::ranking, false, GpuKernel::clips,
+     Denominator::joint_pairs},
+    {kDepthRankingFrames, "depth_ranking_frames", true, false, Form::ranking, false, GpuKernel::clips,
+     Denominator::frame_pairs},
+    {kBoneSymmetry, "bone_symmetry", false, true, Form::frame, false, GpuKernel::frames, Denominator::frames},
+    {kIllegalAngle, "illegal_angle", false, true, Form::frame, false, GpuKernel::frames, Denominator::frames},
+    {kBoneRatio, "bone_ratio", false, true, Form::frame, false, GpuKernel::frames, Denominator::frames},
+    {kLimbLength, "limb_length", true, true, Form::frame, true, GpuKernel::frames, Denominator::bones},
+    {kLimbVariance, "limb_variance", false, true, Form::frame, true, GpuKernel::frames, Denominator::varying_bones},
+    {kBoneAngle, "bone_angle", true, true, Form::frame, true, GpuKernel::frames, Denominator::angles},
+    {kBoneAngleVelocity, "bone_angle_velocity", true, true, Form::steps, true, GpuKernel::frames,
+     Denominator::angle_steps},
+};
+
+constexpr bool traits_in_order() {
+  for (int k = 0; k < kTermCount; ++k)
+    if (kTraits[k].term != k || kTraits[k].name == nullptr) return false;
+  return true;
+}
+static_assert(traits_in_order(), "a term's row in kTraits is missing or in another place than its number");
+
+inline const char* term_name(int term) { return kTraits[term].name; }
+
+// Whether an active term has what `has` asks of its traits.
+template <typename F>
+bool any_term(const bool* active, F&& has) {
+  for (const TermTraits& traits : kTraits)
+    if (active[traits.term] && has(traits)) return true;
+  return false;
+}
+inline bool divides_by(const bool* active, Denominator denominator) {
+  return any_term(active, [denominator](const TermTraits& t) { return t.denominator == denominator; });
 }
 
 enum class Reduction : int32_t { mean = 0, sum = 1 };

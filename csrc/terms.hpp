@@ -17,6 +17,8 @@
 
 #include <cmath>
 #include <cstdint>
+#include <type_traits>
+#include <utility>
 
 #include "params.h"
 
@@ -365,6 +367,54 @@ SL_FUNCTION typename A::V bone_angle(A& a, const Structure& s, double scale, boo
     if (need_grad) add_to_angle(a, s.angles[k], at, scale * weight * sign(difference));
   }
   return sum;
+}
+
+// ---- all of them by number ----------------------------------------------------------------------------------------
+
+// What the formulas look at besides a frame's joints.
+struct FrameFacts {
+  int64_t J;
+  const Structure& s;
+  const double *limb_mean, *limb_freedom;  // [bones], of limb_variance
+};
+
+// The share of a term of Form::frame, by its formula.
+template <Term kTerm, class A>
+SL_FUNCTION typename A::V frame_share(A& a, const FrameFacts& facts, double scale, bool need_grad) {
+  static_assert(kTraits[kTerm].form == Form::frame, "the term is no sum over single frames");
+  const int64_t J = facts.J;
+  const Structure& s = facts.s;
+  if constexpr (kTerm == kMpjpe) {
+    return position_error(a, J, nullptr, scale, need_grad);
+  } else if constexpr (kTerm == kWeightedMpjpe) {
+    return position_error(a, J, s.weighted_mpjpe_joints, scale, need_grad);
+  } else if constexpr (kTerm == kNMpjpe) {
+    return n_mpjpe(a, J, scale, need_grad);
+  } else if constexpr (kTerm == kBoneSymmetry) {
+    return bone_symmetry(a, s, scale, need_grad);
+  } else if constexpr (kTerm == kIllegalAngle) {
+    return illegal_angle(a, s, scale, need_grad);
+  } else if constexpr (kTerm == kBoneRatio) {
+    return bone_ratio(a, s, scale, need_grad);
+  } else if constexpr (kTerm == kLimbLength) {
+    return limb_length(a, s, scale, need_grad);
+  } else if constexpr (kTerm == kLimbVariance) {
+    return limb_variance(a, s, facts.limb_mean, facts.limb_freedom, scale, need_grad);
+  } else if constexpr (kTerm == kBoneAngle) {
+    return bone_angle(a, s, scale, need_grad);
+  } else {
+    static_assert(kTerm == kTermCount, "a term of Form::frame has no formula here");
+  }
+}
+
+// Calls f(std::integral_constant<Term, ...>) for every term, in order.
+template <typename F, int... kTerms>
+SL_FUNCTION void over_terms(std::integer_sequence<int, kTerms...>, F&& f) {
+  (f(std::integral_constant<Term, Term(kTerms)>{}), ...);
+}
+template <typename F>
+SL_FUNCTION void over_terms(F&& f) {
+  over_terms(std::make_integer_sequence<int, kTermCount>{}, f);
 }
 
 }  // namespace structloss

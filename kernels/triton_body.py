@@ -11,11 +11,8 @@ import triton
 import triton.language as tl
 
 from .triton_math import (
-    BONE_ANGLE,
-    BONE_ANGLE_VELOCITY,
+    BIT,
     COSINE_LIMIT,
-    LIMB_LENGTH,
-    LIMB_VARIANCE,
     LINEAR_FROM,
     SHORTEST,
     clamp_cosine,
@@ -28,9 +25,13 @@ from .triton_math import (
     load_point,
     load_weight,
     sign,
+    term_numbers,
 )
 
 __all__ = ["angle_share", "hinge_share", "limb_share", "mirrored_share", "ratio_share"]
+
+LIMB_LENGTH, LIMB_VARIANCE = term_numbers("limb_length", "limb_variance")
+BONE_ANGLE, BONE_ANGLE_VELOCITY = term_numbers("bone_angle", "bone_angle_velocity")
 
 
 @triton.jit
@@ -208,7 +209,7 @@ def limb_share(
         )
         counts = inside & (child == j)
         slope = tl.zeros(gx.shape, tl.float64)
-        if (LIMB_LENGTH & TERMS) != 0:
+        if ((BIT << LIMB_LENGTH) & TERMS) != 0:
             _child, _x, _y, _z, true_size, _w = _bone_of(
                 bones, index, inside, target, weight, d_at, w_at, target_stride_j, target_stride_c, weight_stride_j,
                 tl.float64, WEIGHTED,
@@ -216,7 +217,7 @@ def limb_share(
             difference = size - true_size
             of_length += tl.where(counts, w * tl.abs(difference), 0.0)
             slope += length_scale * w * sign(difference)
-        if (LIMB_VARIANCE & TERMS) != 0:
+        if ((BIT << LIMB_VARIANCE) & TERMS) != 0:
             mean = tl.load(limbs + (clip * BONES + index), mask=inside, other=0.0)
             freedom = tl.load(freedoms + (clip * BONES + index), mask=inside, other=0.0)
             deviation = size - mean
@@ -254,11 +255,11 @@ def angle_share(
         difference = tl.load(angles + at, mask=inside, other=0.0)
         w = load_weight(angle_weights, at, inside, tl.float64, WEIGHTED)
         g = tl.zeros(gx.shape, tl.float64)
-        if (BONE_ANGLE & TERMS) != 0:
+        if ((BIT << BONE_ANGLE) & TERMS) != 0:
             still = tl.where((kind & 1) != 0, w, 0.0)
             of_angle += tl.where(counts, still * tl.abs(difference), 0.0)
             g += angle_scale * still * sign(difference)
-        if (BONE_ANGLE_VELOCITY & TERMS) != 0:
+        if ((BIT << BONE_ANGLE_VELOCITY) & TERMS) != 0:
             near = inside & (t > 0) & ((kind & 2) != 0)
             both = w * load_weight(angle_weights, at - ANGLES, near, tl.float64, WEIGHTED)
             step = difference - tl.load(angles + (at - ANGLES), mask=near, other=0.0)

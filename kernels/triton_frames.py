@@ -6,15 +6,13 @@ import triton
 import triton.language as tl
 
 from .triton_math import (
-    BONE_ANGLE,
-    BONE_ANGLE_VELOCITY,
+    BIT,
     LEAST_FREEDOM,
-    LIMB_LENGTH,
-    N_MPJPE,
     STRIDES,
     arc_cosine,
     clamp_cosine,
     cosine_between,
+    denominator_numbers,
     dot,
     inverse,
     length,
@@ -25,6 +23,9 @@ from .triton_math import (
 )
 
 __all__ = ["angle_kernel", "frame_kernel", "limb_kernel"]
+
+JOINT_WEIGHTS, STEPS, JOINT_PAIRS, FRAMES = denominator_numbers("joint_weights", "steps", "joint_pairs", "frames")
+BONES, ANGLES, ANGLE_STEPS = denominator_numbers("bones", "angles", "angle_steps")
 
 
 @triton.jit
@@ -48,9 +49,9 @@ def frame_kernel(
     target,
     weight,
     scales,  # [2, frames] float64: N-MPJPE's scale, and its slope times the frame's share in it
-    counts,  # [7, blocks] float64: sums of weights
-    list_of_bones,  # [BONES, 2]
-    list_of_angles,  # [ANGLES, 6]
+    counts,  # [denominators, blocks] float64: sums of weights
+    list_of_bones,  # [N_BONES, 2]
+    list_of_angles,  # [N_ANGLES, 6]
     frames,
     T,
     blocks,
@@ -67,32 +68,32 @@ def frame_kernel(
     weight_stride_j,
     J: tl.constexpr,
     J_PADDED: tl.constexpr,
-    BONES: tl.constexpr,
+    N_BONES: tl.constexpr,
     BONES_PADDED: tl.constexpr,
-    ANGLES: tl.constexpr,
+    N_ANGLES: tl.constexpr,
     ANGLES_PADDED: tl.constexpr,
-    TERMS: tl.constexpr,
+    SCALED: tl.constexpr,  # whether n_mpjpe is computed
+    COUNTED: tl.constexpr,  # the denominators that are counted, a bit each
     WEIGHTED: tl.constexpr,
-    COUNT: tl.constexpr,
     WIDE: tl.constexpr,
-    FRAMES: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
-    """A block of FRAMES frames: N-MPJPE's scales, and with COUNT the sums of weights that means divide by."""
+    """A block of BLOCK frames: N-MPJPE's scales, and the sums of weights that means divide by."""
     if WIDE:
         pred_stride_j, pred_stride_c = widened(pred_stride_j), widened(pred_stride_c)
         target_stride_j, target_stride_c = widened(target_stride_j), widened(target_stride_c)
         weight_stride_j = widened(weight_stride_j)
     block = tl.program_id(0)
-    frame = block * FRAMES + tl.arange(0, FRAMES)[:, None]
+    frame = block * BLOCK + tl.arange(0, BLOCK)[:, None]
     joint = tl.arange(0, J_PADDED)[None, :]
     if WIDE:
-        frame, joint = block.to(tl.int64) * FRAMES + tl.arange(0, FRAMES)[:, None], joint.to(tl.int64)
+        frame, joint = block.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)[:, None], joint.to(tl.int64)
     clip, t = frame // T, frame % T
     mask = (frame < frames) & (joint < J)
     w_frame = clip * weight_stride_b + t * weight_stride_t
     w = load_weight(weight, w_frame + joint * weight_stride_j, mask, tl.float64, WEIGHTED)
 
-    if (N_MPJPE & TERMS) != 0:
+    if SCALED:
         present = mask & (w > 0)
         offset = clip * pred_stride_b + t * pred_stride_t + joint * pred_stride_j
         px, py, pz = load_point(pred, offset, pred_stride_c, present, tl.float64)
@@ -107,42 +108,44 @@ def frame_kernel(
         tl.store(scales + frame, scale, mask=frame < frames)
         tl.store(scales + frames.to(tl.int64) + frame, by_scale * inverse(square), mask=frame < frames)
 
-    if COUNT:
+    if ((BIT << JOINT_WEIGHTS | BIT << JOINT_PAIRS) & COUNTED) != 0:
         of_frame = tl.sum(w, 1)
-        tl.store(counts + block, tl.sum(of_frame, 0))
-        tl.store(counts + blocks + block, tl.sum(of_frame * of_frame, 0))
+        tl.store(counts + blocks * JOINT_WEIGHTS + block, tl.sum(of_frame, 0))
+        tl.store(counts + blocks * JOINT_PAIRS + block, tl.sum(of_frame * of_frame, 0))
+    if ((BIT << FRAMES) & COUNTED) != 0:
         visible = tl.max((w > 0).to(tl.int32), 1).to(tl.float64)
-        tl.store(counts + 2 * blocks + block, tl.sum(visible, 0))
-        moving = t > 0
-        before = w_frame - weight_stride_t
+        tl.store(counts + blocks * FRAMES + block, tl.sum(visible, 0))
+    moving = t > 0
+    before = w_frame - weight_stride_t
+    if ((BIT << STEPS) & COUNTED) != 0:
         w_before = load_weight(weight, before + joint * weight_stride_j, mask & moving, tl.float64, WEIGHTED)
-        tl.store(counts + 3 * blocks + block, tl.sum(tl.sum(w * w_before, 1), 0))
-        if (LIMB_LENGTH & TERMS) != 0:
-            bone = tl.arange(0, BONES_PADDED)[None, :]
-            mask = (frame < frames) & (bone < BONES)
-            child = tl.load(list_of_bones + 2 * bone, mask=bone < BONES, other=0)
-            parent = tl.load(list_of_bones + 2 * bone + 1, mask=bone < BONES, other=0)
-            product = _joint_weights(weight, w_frame, weight_stride_j, child, mask)
-            product *= _joint_weights(weight, w_frame, weight_stride_j, parent, mask)
-            tl.store(counts + 4 * blocks + block, tl.sum(tl.sum(product, 1), 0))
-        if ((BONE_ANGLE | BONE_ANGLE_VELOCITY) & TERMS) != 0:
-            angle = tl.arange(0, ANGLES_PADDED)[None, :]
-            mask = (frame < frames) & (angle < ANGLES)
-            kind = tl.load(list_of_angles + 6 * angle + 5, mask=angle < ANGLES, other=0)
-            product = _angle_weights(weight, w_frame, weight_stride_j, list_of_angles, angle, mask)
-            still = tl.where((kind & 1) != 0, product, 0.0)
-            tl.store(counts + 5 * blocks + block, tl.sum(tl.sum(still, 1), 0))
-            product *= _angle_weights(weight, before, weight_stride_j, list_of_angles, angle, mask & moving)
-            product = tl.where((kind & 2) != 0, product, 0.0)
-            tl.store(counts + 6 * blocks + block, tl.sum(tl.sum(product, 1), 0))
+        tl.store(counts + blocks * STEPS + block, tl.sum(tl.sum(w * w_before, 1), 0))
+    if ((BIT << BONES) & COUNTED) != 0:
+        bone = tl.arange(0, BONES_PADDED)[None, :]
+        mask = (frame < frames) & (bone < N_BONES)
+        child = tl.load(list_of_bones + 2 * bone, mask=bone < N_BONES, other=0)
+        parent = tl.load(list_of_bones + 2 * bone + 1, mask=bone < N_BONES, other=0)
+        product = _joint_weights(weight, w_frame, weight_stride_j, child, mask)
+        product *= _joint_weights(weight, w_frame, weight_stride_j, parent, mask)
+        tl.store(counts + blocks * BONES + block, tl.sum(tl.sum(product, 1), 0))
+    if ((BIT << ANGLES | BIT << ANGLE_STEPS) & COUNTED) != 0:
+        angle = tl.arange(0, ANGLES_PADDED)[None, :]
+        mask = (frame < frames) & (angle < N_ANGLES)
+        kind = tl.load(list_of_angles + 6 * angle + 5, mask=angle < N_ANGLES, other=0)
+        product = _angle_weights(weight, w_frame, weight_stride_j, list_of_angles, angle, mask)
+        still = tl.where((kind & 1) != 0, product, 0.0)
+        tl.store(counts + blocks * ANGLES + block, tl.sum(tl.sum(still, 1), 0))
+        product *= _angle_weights(weight, before, weight_stride_j, list_of_angles, angle, mask & moving)
+        product = tl.where((kind & 2) != 0, product, 0.0)
+        tl.store(counts + blocks * ANGLE_STEPS + block, tl.sum(tl.sum(product, 1), 0))
 
 
 @triton.jit(do_not_specialize=["T", "clips", *STRIDES])
 def limb_kernel(
     pred,
     weight,
-    limbs,  # [2, clips, BONES] float64: mean length, and 1 / degrees of freedom of the variance or 0
-    list_of_bones,  # [BONES, 2]
+    limbs,  # [2, clips, N_BONES] float64: mean length, and 1 / degrees of freedom of the variance or 0
+    list_of_bones,  # [N_BONES, 2]
     clips,
     T,
     pred_stride_b,
@@ -152,7 +155,7 @@ def limb_kernel(
     weight_stride_b,
     weight_stride_t,
     weight_stride_j,
-    BONES: tl.constexpr,
+    N_BONES: tl.constexpr,
     WEIGHTED: tl.constexpr,
     WIDE: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -162,14 +165,15 @@ def limb_kernel(
         pred_stride_j, pred_stride_c = widened(pred_stride_j), widened(pred_stride_c)
         weight_stride_j = widened(weight_stride_j)
     index = tl.program_id(0)
-    clip, bone = index // BONES, index % BONES
+    clip, bone = index // N_BONES, index % N_BONES
     child, parent = tl.load(list_of_bones + 2 * bone), tl.load(list_of_bones + 2 * bone + 1)
     if WIDE:
         clip, child, parent = clip.to(tl.int64), child.to(tl.int64), parent.to(tl.int64)
     total = tl.zeros((BLOCK,), tl.float64)
     squares = tl.zeros((BLOCK,), tl.float64)
     lengths = tl.zeros((BLOCK,), tl.float64)
-    for start in range(0, T, BLOCK):
+    start = 0
+    while start < T:
         t = start + tl.arange(0, BLOCK)
         mask = t < T
         if WIDE:
@@ -185,6 +189,7 @@ def limb_kernel(
         total += w
         squares += w * w
         lengths += w * size
+        start += BLOCK
     weights, squared = tl.sum(total, 0), tl.sum(squares, 0)
     # A bone without weight divides 0 by 1.
     divisor = tl.where(weights > 0, weights, 1.0)
@@ -192,7 +197,7 @@ def limb_kernel(
     freedom = weights - squared / divisor
     varies = freedom > LEAST_FREEDOM * weights
     tl.store(limbs + index, mean)
-    tl.store(limbs + clips * BONES + index, tl.where(varies, 1.0 / tl.where(varies, freedom, 1.0), 0.0))
+    tl.store(limbs + clips * N_BONES + index, tl.where(varies, 1.0 / tl.where(varies, freedom, 1.0), 0.0))
 
 
 @triton.jit
@@ -208,8 +213,8 @@ def angle_kernel(
     pred,
     target,
     weight,
-    angles,  # [1 or 2, frames, ANGLES] float64: predicted minus target angle, and with weights that of the angle
-    list_of_angles,  # [ANGLES, 6]
+    angles,  # [1 or 2, frames, N_ANGLES] float64: predicted minus target angle, and with weights that of the angle
+    list_of_angles,  # [N_ANGLES, 6]
     frames,
     T,
     pred_stride_b,
@@ -223,7 +228,7 @@ def angle_kernel(
     weight_stride_b,
     weight_stride_t,
     weight_stride_j,
-    ANGLES: tl.constexpr,
+    N_ANGLES: tl.constexpr,
     WEIGHTED: tl.constexpr,
     WIDE: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -237,7 +242,7 @@ def angle_kernel(
     if WIDE:
         block = block.to(tl.int64)
     index = block * BLOCK + tl.arange(0, BLOCK)
-    frame, angle = index // ANGLES, index % ANGLES
+    frame, angle = index // N_ANGLES, index % N_ANGLES
     mask = frame < frames
     clip, t = frame // T, frame % T
     entry = list_of_angles + angle * 6
@@ -257,4 +262,4 @@ def angle_kernel(
     if WEIGHTED:
         other = tl.load(entry + 4)
         w_other = tl.where(other == c2, w_c2, w_p2)
-        tl.store(angles + frames.to(tl.int64) * ANGLES + index, w_c1 * w_p1 * w_other, mask=mask)
+        tl.store(angles + frames.to(tl.int64) * N_ANGLES + index, w_c1 * w_p1 * w_other, mask=mask)

@@ -2,31 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import triton
 import triton.language as tl
 
-# The kernels' own numbering of the terms, and a bit each; others ask for it, whatever the order of the term table is.
-TERM_NAMES = (
-    *("mpjpe", "weighted_mpjpe", "n_mpjpe", "velocity", "temporal_consistency", "depth_ranking_joints"),
-    *("depth_ranking_frames", "bone_symmetry", "illegal_angle", "bone_ratio", "limb_length", "limb_variance"),
-    *("bone_angle", "bone_angle_velocity"),
-)
-MPJPE = tl.constexpr(1 << 0)
-WEIGHTED_MPJPE = tl.constexpr(1 << 1)
-N_MPJPE = tl.constexpr(1 << 2)
-VELOCITY = tl.constexpr(1 << 3)
-TEMPORAL_CONSISTENCY = tl.constexpr(1 << 4)
-DEPTH_RANKING_JOINTS = tl.constexpr(1 << 5)
-DEPTH_RANKING_FRAMES = tl.constexpr(1 << 6)
-BONE_SYMMETRY = tl.constexpr(1 << 7)
-ILLEGAL_ANGLE = tl.constexpr(1 << 8)
-BONE_RATIO = tl.constexpr(1 << 9)
-LIMB_LENGTH = tl.constexpr(1 << 10)
-LIMB_VARIANCE = tl.constexpr(1 << 11)
-BONE_ANGLE = tl.constexpr(1 << 12)
-BONE_ANGLE_VELOCITY = tl.constexpr(1 << 13)
+from ..terms import TERMS, Denominator
 
-# Beyond this, u exp(u) goes on as its tangent: poses in millimetres would overflow it.
+_TERMS = list(TERMS)
+_DENOMINATORS = [kind.name.lower() for kind in Denominator]
+
+# (BIT << number) & mask tells in a kernel whether a term, or a denominator, is among those of a mask.
+BIT = tl.constexpr(1)
+
+
+def term_numbers(*names: str) -> list[tl.constexpr]:
+    """Numbers of terms, which are their places in the term table, as a kernel reads them."""
+    return [tl.constexpr(_TERMS.index(name)) for name in names]
+
+
+def denominator_numbers(*names: str) -> list[tl.constexpr]:
+    """The same of denominators."""
+    return [tl.constexpr(_DENOMINATORS.index(name)) for name in names]
+
+
+def packed(numbers: Iterable[int]) -> int:
+    """Numbers as one constant of a kernel, a byte each: number k is (constant >> 8 * k) & 255.
+
+    Constants have any width, so there may be any number of numbers.
+
+    Raises:
+        ValueError: a number does not fit in a byte.
+    """
+    constant = 0
+    for place, number in enumerate(numbers):
+        if not 0 <= number < 256:
+            raise ValueError(f"a packed number is {number}, expected 0 to 255.")
+        constant |= number << 8 * place
+    return constant
+
+
+# Beyond this, u exp(u) continues as its tangent: poses in millimetres would overflow it.
 LINEAR_FROM = tl.constexpr(20.0)
 # As published: shorter bones count as this long in a cosine, and cosines stay this far from 1.
 SHORTEST = tl.constexpr(1e-8)

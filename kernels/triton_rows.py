@@ -117,6 +117,7 @@ def row_kernel(
     LOG: tl.constexpr,
 ):
     """Rows (clip, joint) of depths, ROWS at a time, padded to N = 2**LOG; half types and float32."""
+    tl.static_assert(N <= 32768, "two places of a row are packed in 32 bits")
     if WIDE:
         pred_stride_j, pred_stride_c = widened(pred_stride_j), widened(pred_stride_c)
         target_stride_j, target_stride_c = widened(target_stride_j), widened(target_stride_c)
@@ -127,7 +128,8 @@ def row_kernel(
     place = tl.program_id(0) * ROWS + local
     row = scratch + place * N
     weight_row = weight_scratch + place * N
-    for block in range(tl.program_id(0), tl.cdiv(rows, ROWS), tl.num_programs(0)):
+    block = tl.program_id(0)
+    while block < tl.cdiv(rows, ROWS):
         index = block * ROWS + local
         clip = index // J
         joint = index % J
@@ -184,3 +186,4 @@ def row_kernel(
             g = ((first_p + after_p) - (first_d + after_d)).to(tl.float32) * 0.5
         g = tl.where(invalid & present, float("nan"), g)
         tl.store(ranks + index * T + frame, g.to(ranks.dtype.element_ty), mask=inside)
+        block += tl.num_programs(0)

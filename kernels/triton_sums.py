@@ -5,23 +5,15 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .triton_math import (
-    BONE_ANGLE,
-    BONE_ANGLE_VELOCITY,
-    BONE_RATIO,
-    BONE_SYMMETRY,
-    DEPTH_RANKING_FRAMES,
-    DEPTH_RANKING_JOINTS,
-    ILLEGAL_ANGLE,
-    LIMB_LENGTH,
-    LIMB_VARIANCE,
-    MPJPE,
-    N_MPJPE,
-    TEMPORAL_CONSISTENCY,
-    VELOCITY,
-)
+from .triton_math import denominator_numbers
 
-__all__ = ["multiply_kernel", "scale_kernel", "value_kernel"]
+__all__ = ["PLACES", "multiply_kernel", "scale_kernel", "value_kernel"]
+
+STEPS, STEP_COORDINATES, JOINTS = denominator_numbers("steps", "step_coordinates", "joints")
+FRAME_PAIRS, VARYING_BONES = denominator_numbers("frame_pairs", "varying_bones")
+
+# Terms that one launch of scale_kernel takes: their lambdas and counts are arguments.
+PLACES = 8
 
 
 @triton.jit
@@ -30,152 +22,186 @@ def _number(bits):
     return bits.to(tl.int64).to(tl.float64, bitcast=True)
 
 
+# Loops over what is not known when a kernel is compiled are written with `while`: the interpreter of Triton 3.6 takes
+# no such bounds in `range`, with numpy 2.4.
+
+
 @triton.jit
 def _sum(values, n, BLOCK: tl.constexpr):
     total = tl.zeros((BLOCK,), tl.float64)
-    for start in range(0, n, BLOCK):
+    start = 0
+    while start < n:
         at = start + tl.arange(0, BLOCK)
         total += tl.load(values + at, mask=at < n, other=0.0)
+        start += BLOCK
     return tl.sum(total, 0)
 
 
 @triton.jit
 def _sum_of_squares(values, n, BLOCK: tl.constexpr):
     total = tl.zeros((BLOCK,), tl.float64)
-    for start in range(0, n, BLOCK):
+    start = 0
+    while start < n:
         at = start + tl.arange(0, BLOCK)
         x = tl.load(values + at, mask=at < n, other=0.0)
         total += x * x
+        start += BLOCK
     return tl.sum(total, 0)
 
 
 @triton.jit
 def _count_positive(values, n, BLOCK: tl.constexpr):
     total = tl.zeros((BLOCK,), tl.float64)
-    for start in range(0, n, BLOCK):
+    start = 0
+    while start < n:
         at = start + tl.arange(0, BLOCK)
         total += (tl.load(values + at, mask=at < n, other=0.0) > 0).to(tl.float64)
+        start += BLOCK
     return tl.sum(total, 0)
 
 
 @triton.jit
-def _put(scales, lambdas, places, bits, count, TERM: tl.constexpr, MEAN: tl.constexpr, GIVEN: tl.constexpr):
-    lam = _number(bits)
-    if GIVEN:
-        lam = tl.load(lambdas + ((places.to(tl.int64) >> (4 * TERM)) & 15)).to(tl.float64)
-    share = tl.full((), 1, tl.float64)
-    if MEAN:
+def _weighted_count(
+    counts, row_weights, limbs, blocks, rows, bones, known, KIND: tl.constexpr, BLOCK: tl.constexpr
+):  # fmt: skip
+    """What a mean with weights divides by; `known` if that has nothing to do with the weights."""
+    if KIND == FRAME_PAIRS:
+        found = _sum_of_squares(row_weights, rows, BLOCK)
+    elif KIND == VARYING_BONES:
+        found = _count_positive(limbs + bones, bones, BLOCK)
+    elif KIND == STEP_COORDINATES:
+        found = 3 * _sum(counts + blocks * STEPS, blocks, BLOCK)
+    elif KIND == JOINTS:
+        found = known
+    else:
+        found = _sum(counts + blocks * KIND, blocks, BLOCK)
+    return found
+
+
+@triton.jit
+def _put(
+    scales, lambdas, counts, row_weights, limbs, blocks, rows, bones, lambda_bits, count_bits,
+    PLACE: tl.constexpr, ORDER: tl.constexpr, KINDS: tl.constexpr, K: tl.constexpr, TERMS: tl.constexpr,
+    WEIGHTED: tl.constexpr, GIVEN: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Scales of the term in one place of the call."""
+    if PLACE < K:
+        lam = _number(lambda_bits)
+        if GIVEN:
+            lam = tl.load(lambdas + PLACE).to(tl.float64)
+        count = _number(count_bits)
+        if WEIGHTED:
+            count = _weighted_count(
+                counts, row_weights, limbs, blocks, rows, bones, count, (KINDS >> (8 * PLACE)) & 255, BLOCK
+            )
         share = tl.where(count > 0, 1.0 / tl.where(count > 0, count, 1.0), 0.0)
-    tl.store(scales + TERM, lam * share)
-    tl.store(scales + 16 + TERM, share)
-    tl.store(scales + 32 + TERM, lam)
+        to = scales + ((ORDER >> (8 * PLACE)) & 255)
+        tl.store(to, lam * share)
+        tl.store(to + TERMS, share)
+        tl.store(to + 2 * TERMS, lam)
 
 
-_BITS = [f"lambda_{k}" for k in range(14)]
+_BITS = [f"{what}_{place}" for place in range(PLACES) for what in ("lambda", "count")]
 
 
-@triton.jit(do_not_specialize=[*_BITS, "places", "clips", "T", "J", "bones", "angles", "angles_velocity", "blocks"])
+@triton.jit(do_not_specialize=[*_BITS, "blocks", "rows", "bones"])
 def scale_kernel(
-    scales,  # [3, 16] float64: weight over count, 1 over count, weight of each term
+    scales,  # [3, TERMS] float64: weight over count, 1 over count, weight of each term
     lambdas,  # [K]: weights of the terms, with GIVEN
-    counts,  # [7, blocks] from frame_kernel, with WEIGHTED
-    row_weights,  # [clips, J]: sums over time, with WEIGHTED
-    limbs,  # [2, clips, bones] from limb_kernel, with WEIGHTED
-    lambda_0: tl.int64,
-    lambda_1: tl.int64,
-    lambda_2: tl.int64,
-    lambda_3: tl.int64,
-    lambda_4: tl.int64,
-    lambda_5: tl.int64,
-    lambda_6: tl.int64,
-    lambda_7: tl.int64,
-    lambda_8: tl.int64,
-    lambda_9: tl.int64,
-    lambda_10: tl.int64,
-    lambda_11: tl.int64,
-    lambda_12: tl.int64,
-    lambda_13: tl.int64,
-    places: tl.int64,  # four bits a term: its place in `lambdas`
-    clips,
-    T,
-    J,
-    bones,
-    angles,
-    angles_velocity,
+    counts,  # [denominators, blocks] from frame_kernel, with WEIGHTED
+    row_weights,  # [rows]: sums over time, with WEIGHTED
+    limbs,  # [2, bones] from limb_kernel, with WEIGHTED
     blocks,
+    rows,
+    bones,
+    # Of the places FIRST, FIRST + 1, ... of the call: lambda, and what the mean divides by where that is known.
+    lambda_0: tl.int64,
+    count_0: tl.int64,
+    lambda_1: tl.int64,
+    count_1: tl.int64,
+    lambda_2: tl.int64,
+    count_2: tl.int64,
+    lambda_3: tl.int64,
+    count_3: tl.int64,
+    lambda_4: tl.int64,
+    count_4: tl.int64,
+    lambda_5: tl.int64,
+    count_5: tl.int64,
+    lambda_6: tl.int64,
+    count_6: tl.int64,
+    lambda_7: tl.int64,
+    count_7: tl.int64,
+    FIRST: tl.constexpr,
+    ORDER: tl.constexpr,  # packed: the term in each place
+    KINDS: tl.constexpr,  # packed: its denominator
+    K: tl.constexpr,
     TERMS: tl.constexpr,
     WEIGHTED: tl.constexpr,
-    MEAN: tl.constexpr,
     GIVEN: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """One program: what each term's sum and gradient are multiplied with."""
-    b, t, j = clips.to(tl.float64), T.to(tl.float64), J.to(tl.float64)
-    frames = b * t
-    steps = b * tl.where(t > 1, t - 1, 0.0)
-    joints = frames * j
-    shared, visible, moving = joints, frames, steps * j
-    among_joints, among_frames = joints * j, joints * t
-    limb = frames * bones.to(tl.float64)
-    varying = tl.where(t > 1, b * bones.to(tl.float64), 0.0)
-    still, turning = frames * angles.to(tl.float64), steps * angles_velocity.to(tl.float64)
-    if WEIGHTED and MEAN:
-        if ((MPJPE | N_MPJPE) & TERMS) != 0:
-            shared = _sum(counts, blocks, BLOCK)
-        if (DEPTH_RANKING_JOINTS & TERMS) != 0:
-            among_joints = _sum(counts + blocks, blocks, BLOCK)
-        if ((BONE_SYMMETRY | ILLEGAL_ANGLE | BONE_RATIO) & TERMS) != 0:
-            visible = _sum(counts + 2 * blocks, blocks, BLOCK)
-        if ((VELOCITY | TEMPORAL_CONSISTENCY) & TERMS) != 0:
-            moving = _sum(counts + 3 * blocks, blocks, BLOCK)
-        if (LIMB_LENGTH & TERMS) != 0:
-            limb = _sum(counts + 4 * blocks, blocks, BLOCK)
-        if (BONE_ANGLE & TERMS) != 0:
-            still = _sum(counts + 5 * blocks, blocks, BLOCK)
-        if (BONE_ANGLE_VELOCITY & TERMS) != 0:
-            turning = _sum(counts + 6 * blocks, blocks, BLOCK)
-        if (DEPTH_RANKING_FRAMES & TERMS) != 0:
-            among_frames = _sum_of_squares(row_weights, clips * J, BLOCK)
-        if (LIMB_VARIANCE & TERMS) != 0:
-            varying = _count_positive(limbs + clips * bones, clips * bones, BLOCK)
-    _put(scales, lambdas, places, lambda_0, shared, 0, MEAN, GIVEN)
-    _put(scales, lambdas, places, lambda_1, joints, 1, MEAN, GIVEN)
-    _put(scales, lambdas, places, lambda_2, shared, 2, MEAN, GIVEN)
-    _put(scales, lambdas, places, lambda_3, moving, 3, MEAN, GIVEN)
-    _put(scales, lambdas, places, lambda_4, 3 * moving, 4, MEAN, GIVEN)
-    _put(scales, lambdas, places, lambda_5, among_joints, 5, MEAN, GIVEN)
-    _put(scales, lambdas, places, lambda_6, among_frames, 6, MEAN, GIVEN)
-    _put(scales, lambdas, places, lambda_7, visible, 7, MEAN, GIVEN)
-    _put(scales, lambdas, places, lambda_8, visible, 8, MEAN, GIVEN)
-    _put(scales, lambdas, places, lambda_9, visible, 9, MEAN, GIVEN)
-    _put(scales, lambdas, places, lambda_10, limb, 10, MEAN, GIVEN)
-    _put(scales, lambdas, places, lambda_11, varying, 11, MEAN, GIVEN)
-    _put(scales, lambdas, places, lambda_12, still, 12, MEAN, GIVEN)
-    _put(scales, lambdas, places, lambda_13, turning, 13, MEAN, GIVEN)
+    """One program: what the sum and gradient of each of up to PLACES terms are multiplied with."""
+    _put(
+        scales, lambdas, counts, row_weights, limbs, blocks, rows, bones, lambda_0, count_0,
+        FIRST + 0, ORDER, KINDS, K, TERMS, WEIGHTED, GIVEN, BLOCK,
+    )  # fmt: skip
+    _put(
+        scales, lambdas, counts, row_weights, limbs, blocks, rows, bones, lambda_1, count_1,
+        FIRST + 1, ORDER, KINDS, K, TERMS, WEIGHTED, GIVEN, BLOCK,
+    )  # fmt: skip
+    _put(
+        scales, lambdas, counts, row_weights, limbs, blocks, rows, bones, lambda_2, count_2,
+        FIRST + 2, ORDER, KINDS, K, TERMS, WEIGHTED, GIVEN, BLOCK,
+    )  # fmt: skip
+    _put(
+        scales, lambdas, counts, row_weights, limbs, blocks, rows, bones, lambda_3, count_3,
+        FIRST + 3, ORDER, KINDS, K, TERMS, WEIGHTED, GIVEN, BLOCK,
+    )  # fmt: skip
+    _put(
+        scales, lambdas, counts, row_weights, limbs, blocks, rows, bones, lambda_4, count_4,
+        FIRST + 4, ORDER, KINDS, K, TERMS, WEIGHTED, GIVEN, BLOCK,
+    )  # fmt: skip
+    _put(
+        scales, lambdas, counts, row_weights, limbs, blocks, rows, bones, lambda_5, count_5,
+        FIRST + 5, ORDER, KINDS, K, TERMS, WEIGHTED, GIVEN, BLOCK,
+    )  # fmt: skip
+    _put(
+        scales, lambdas, counts, row_weights, limbs, blocks, rows, bones, lambda_6, count_6,
+        FIRST + 6, ORDER, KINDS, K, TERMS, WEIGHTED, GIVEN, BLOCK,
+    )  # fmt: skip
+    _put(
+        scales, lambdas, counts, row_weights, limbs, blocks, rows, bones, lambda_7, count_7,
+        FIRST + 7, ORDER, KINDS, K, TERMS, WEIGHTED, GIVEN, BLOCK,
+    )  # fmt: skip
 
 
-@triton.jit(do_not_specialize=["order", "blocks"])
+@triton.jit(do_not_specialize=["blocks"])
 def value_kernel(
     total,  # []
     values,  # [K]
-    partials,  # [14, blocks] float64: sums of the blocks of joint_kernel, a row a term
+    partials,  # [TERMS, blocks] float64: sums of the blocks of joint_kernel, one row per term
     scales,  # from scale_kernel
-    order: tl.int64,  # four bits a value: the number of its term
     blocks,
+    ORDER: tl.constexpr,  # packed: the term of each value
     K: tl.constexpr,
     K_PADDED: tl.constexpr,
+    TERMS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """One program: values of the terms and their weighted total, added in a fixed order."""
     k = tl.arange(0, K_PADDED)
-    term = (order.to(tl.int64) >> (4 * k.to(tl.int64))) & 15
+    term = tl.zeros((K_PADDED,), tl.int32)
+    for place in tl.static_range(K):
+        term = tl.where(k == place, (ORDER >> (8 * place)) & 255, term)
     sums = tl.zeros((K_PADDED, BLOCK), tl.float64)
-    for start in range(0, blocks, BLOCK):
+    start = 0
+    while start < blocks:
         at = start + tl.arange(0, BLOCK)[None, :]
         mask = (at < blocks) & (k < K)[:, None]
-        sums += tl.load(partials + (term * blocks)[:, None] + at, mask=mask, other=0.0)
-    share = tl.load(scales + 16 + term, mask=k < K, other=0.0)
-    lam = tl.load(scales + 32 + term, mask=k < K, other=0.0)
+        sums += tl.load(partials + (term.to(tl.int64) * blocks)[:, None] + at, mask=mask, other=0.0)
+        start += BLOCK
+    share = tl.load(scales + TERMS + term, mask=k < K, other=0.0)
+    lam = tl.load(scales + 2 * TERMS + term, mask=k < K, other=0.0)
     value = tl.sum(sums, 1) * share
     tl.store(values + k, value.to(values.dtype.element_ty), mask=k < K)
     tl.store(total, tl.sum(tl.where(k < K, lam * value, 0.0), 0).to(total.dtype.element_ty))

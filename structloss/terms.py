@@ -1,6 +1,8 @@
-"""THE term table: every loss term's name, source, inputs, options and formula.
+"""The term table: every loss term's name, source, inputs, options, formula and denominator.
 
-Operators, the objective, the command line and the documentation read it; nothing else lists the terms.
+Operators, the objective, the command line and the documentation read it. A term's place in it is its number in every
+backend: the Triton kernels take theirs from here, and csrc/params.h has the same table for C++ and CUDA (a test
+compares the two).
 """
 
 from __future__ import annotations
@@ -8,12 +10,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from numbers import Real
 from types import MappingProxyType
+from typing import Any
 
 from .errors import ArgumentError, check_choice, check_name, shown
 
-__all__ = ["TERMS", "Option", "Term", "check_options", "check_term"]
+__all__ = ["TERMS", "Denominator", "Option", "Term", "check_options", "check_term"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,22 @@ class Option:
     meaning: str
 
 
+class Denominator(Enum):
+    """What `reduction="mean"` divides by, in words; how much that is says :mod:`structloss.ops.denominators`."""
+
+    JOINT_WEIGHTS = "joints (sum of weights)"
+    JOINTS = "joints, whatever their weights"
+    STEPS = "joints of T - 1 steps (sum of w_t*w_(t-1))"
+    STEP_COORDINATES = "coordinates of the joints of T - 1 steps (3 times the sum of w_t*w_(t-1))"
+    JOINT_PAIRS = "ordered pairs of joints, J*J per frame (sum of w_i*w_j)"
+    FRAME_PAIRS = "ordered pairs of frames, T*T per joint (sum of w_i*w_j)"
+    FRAMES = "frames with a weighted joint"
+    BONES = "bones (sum of the products of their joints' weights)"
+    VARYING_BONES = "bones of clips with two or more frames"
+    ANGLES = "angles (sum of the products of their joints' weights)"
+    ANGLE_STEPS = "angles of T - 1 steps (sum of w_t*w_(t-1) of their weights)"
+
+
 @dataclass(frozen=True)
 class Term:
     """One term of the objective.
@@ -41,8 +61,9 @@ class Term:
         source: paper and equation.
         needs_target: whether it compares with a target (anatomical terms don't).
         formula: in words.
-        count: what `reduction="mean"` divides by.
-        needs_skeleton: whether it measures bones, hinges or angles of a skeleton.
+        denominator: what `reduction="mean"` divides by.
+        measures: what it measures on a skeleton: "bones", "angles", "mirrored bones", "hinges" or "bone groups"; empty
+            for terms that take any joints.
         options: keyword -> :class:`Option`.
     """
 
@@ -51,9 +72,19 @@ class Term:
     source: str
     needs_target: bool
     formula: str
-    count: str
-    needs_skeleton: bool = False
+    denominator: Denominator
+    measures: str = ""
     options: Mapping[str, Option] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def count(self) -> str:
+        """What `reduction="mean"` divides by, in words."""
+        return self.denominator.value
+
+    @property
+    def needs_skeleton(self) -> bool:
+        """Whether it measures bones, hinges or angles of a skeleton."""
+        return bool(self.measures)
 
 
 def _one_of(*choices: str) -> Callable[[str, object], object]:
@@ -66,7 +97,7 @@ def _flag(argument: str, value: object) -> bool:
     return value
 
 
-def _number(expected: str, fits: Callable[[float], bool]) -> Callable[[str, object], float]:
+def _number(expected: str, fits: Callable[[Any], bool]) -> Callable[[str, object], float]:
     def check(argument: str, value: object) -> float:
         if isinstance(value, bool) or not isinstance(value, Real) or not fits(value):
             raise ArgumentError(f"{argument} is {shown(value)}, expected {expected}.")
@@ -80,7 +111,7 @@ def _joint_weight(argument: str, value: object) -> tuple[float, ...] | None:
         return None
     numbers = value.tolist() if hasattr(value, "tolist") else value  # tensors and arrays
     if not isinstance(numbers, Sequence) or isinstance(numbers, str):
-        raise ArgumentError(f"{argument} is a {type(value).__name__}, expected one number >= 0 a joint.")
+        raise ArgumentError(f"{argument} is a {type(value).__name__}, expected one number >= 0 per joint.")
     check = _number("a finite number >= 0", lambda x: 0 <= x <= sys.float_info.max)
     return tuple(check(f"{argument}[{j}]", x) for j, x in enumerate(numbers))
 
@@ -89,7 +120,9 @@ def _options(**options: Option) -> Mapping[str, Option]:
     return MappingProxyType(options)
 
 
-_JOINT_WEIGHT = Option(None, _joint_weight, "one factor a joint, J numbers; it scales the term and is not divided out")
+_JOINT_WEIGHT = Option(
+    None, _joint_weight, "one factor per joint, J numbers; it scales the term and is not divided out"
+)
 _ANGLE_PAIRS = Option(
     "published",
     _one_of("published", "all"),
@@ -104,7 +137,7 @@ _TERMS = (
         source="Human3.6M protocol 1 (Ionescu et al., TPAMI 2014)",
         needs_target=True,
         formula="Euclidean distance between predicted and target joint",
-        count="joints (sum of weights)",
+        denominator=Denominator.JOINT_WEIGHTS,
     ),
     Term(
         name="weighted_mpjpe",
@@ -112,7 +145,7 @@ _TERMS = (
         source="VideoPose3D (Pavllo et al., CVPR 2019); joint weights of MixSTE (Zhang et al., CVPR 2022)",
         needs_target=True,
         formula="weight times the distance between predicted and target joint",
-        count="joints, whatever their weights",
+        denominator=Denominator.JOINTS,
         options=_options(joint_weight=_JOINT_WEIGHT),
     ),
     Term(
@@ -121,7 +154,7 @@ _TERMS = (
         source="Rhodin et al., CVPR 2018; as in VideoPose3D and MotionBERT",
         needs_target=True,
         formula="distance between target joint and the prediction scaled, frame by frame, to fit best",
-        count="joints (sum of weights)",
+        denominator=Denominator.JOINT_WEIGHTS,
     ),
     Term(
         name="velocity",
@@ -129,7 +162,7 @@ _TERMS = (
         source="MotionBERT (Zhu et al., ICCV 2023); MPJVE of VideoPose3D",
         needs_target=True,
         formula="distance between the steps of a predicted and a target joint from one frame to the next",
-        count="joints of T - 1 steps (sum of w_t*w_(t-1))",
+        denominator=Denominator.STEPS,
     ),
     Term(
         name="temporal_consistency",
@@ -137,7 +170,7 @@ _TERMS = (
         source="MixSTE (Zhang et al., CVPR 2022)",
         needs_target=False,
         formula="squared length of a joint's step from one frame to the next",
-        count="coordinates of the joints of T - 1 steps (3 times the sum of w_t*w_(t-1))",
+        denominator=Denominator.STEP_COORDINATES,
         options=_options(joint_weight=_JOINT_WEIGHT),
     ),
     Term(
@@ -146,7 +179,7 @@ _TERMS = (
         source="RePOSE (Sun et al., ECCV 2024), Equation 2, Algorithm 1: L_S",
         needs_target=True,
         formula="over pairs of joints of a frame with target depth i < j: max(0, predicted depth i - that of j)",
-        count="ordered pairs of joints, J*J a frame (sum of w_i*w_j)",
+        denominator=Denominator.JOINT_PAIRS,
     ),
     Term(
         name="depth_ranking_frames",
@@ -154,7 +187,7 @@ _TERMS = (
         source="RePOSE (Sun et al., ECCV 2024), Equation 3, Algorithm 2: L_T",
         needs_target=True,
         formula="over pairs of frames of a joint with target depth i < j: max(0, predicted depth i - that of j)",
-        count="ordered pairs of frames, T*T a joint (sum of w_i*w_j)",
+        denominator=Denominator.FRAME_PAIRS,
     ),
     Term(
         name="bone_symmetry",
@@ -162,8 +195,8 @@ _TERMS = (
         source="Dabral et al., ECCV 2018: L_s",
         needs_target=False,
         formula="sum over mirrored bones of the absolute difference of their lengths",
-        count="frames with a weighted joint",
-        needs_skeleton=True,
+        denominator=Denominator.FRAMES,
+        measures="mirrored bones",
         options=_options(
             pairs=Option(
                 "four",
@@ -179,8 +212,8 @@ _TERMS = (
         source="Dabral et al., ECCV 2018: L_a",
         needs_target=False,
         formula="sum over elbows and knees of u*exp(u), u how far the limb bends to the wrong side (triple product)",
-        count="frames with a weighted joint",
-        needs_skeleton=True,
+        denominator=Denominator.FRAMES,
+        measures="hinges",
         options=_options(
             tolerance=Option(
                 0.0,
@@ -200,8 +233,8 @@ _TERMS = (
         source="Zhou et al., ICCV 2017; L_g of Dabral et al., ECCV 2018",
         needs_target=False,
         formula="sum over bone groups of the variance of length over canonical length",
-        count="frames with a weighted joint",
-        needs_skeleton=True,
+        denominator=Denominator.FRAMES,
+        measures="bone groups",
         options=_options(
             form=Option(
                 "code",
@@ -217,8 +250,8 @@ _TERMS = (
         source="MotionBERT (Zhu et al., ICCV 2023)",
         needs_target=True,
         formula="absolute difference of predicted and target bone length",
-        count="bones (sum of the products of their joints' weights)",
-        needs_skeleton=True,
+        denominator=Denominator.BONES,
+        measures="bones",
     ),
     Term(
         name="limb_variance",
@@ -226,8 +259,8 @@ _TERMS = (
         source="MotionBERT (Zhu et al., ICCV 2023)",
         needs_target=False,
         formula="unbiased variance over time of each bone's length",
-        count="bones of clips with two or more frames",
-        needs_skeleton=True,
+        denominator=Denominator.VARYING_BONES,
+        measures="bones",
     ),
     Term(
         name="bone_angle",
@@ -235,8 +268,8 @@ _TERMS = (
         source="MotionBERT (Zhu et al., ICCV 2023)",
         needs_target=True,
         formula="absolute difference of predicted and target angle between adjacent bones, radians",
-        count="angles (sum of the products of their joints' weights)",
-        needs_skeleton=True,
+        denominator=Denominator.ANGLES,
+        measures="angles",
         options=_options(pairs=_ANGLE_PAIRS),
     ),
     Term(
@@ -244,9 +277,9 @@ _TERMS = (
         symbol="angle velocity",
         source="MotionBERT (Zhu et al., ICCV 2023)",
         needs_target=True,
-        formula="absolute difference of the steps of predicted and target angle, radians a frame",
-        count="angles of T - 1 steps (sum of w_t*w_(t-1) of their weights)",
-        needs_skeleton=True,
+        formula="absolute difference of the steps of predicted and target angle, radians per frame",
+        denominator=Denominator.ANGLE_STEPS,
+        measures="angles",
         options=_options(pairs=_ANGLE_PAIRS),
     ),
 )

@@ -162,13 +162,45 @@ def test_lazy_subpackages_and_unknown_attributes():
 def test_term_table():
     for name, term in structloss.TERMS.items():
         assert term.name == name and term.source and term.formula and term.count
-    if structloss.backends()["cpp"]:
-        from structloss.ops.cpp_impl import TERM_NUMBERS
 
-        assert set(TERM_NUMBERS()) == set(structloss.TERMS), "the native library computes exactly the table's terms"
-    if importlib.util.find_spec("triton"):
-        from structloss.kernels import triton_math
 
-        assert sorted(triton_math.TERM_NAMES) == sorted(structloss.TERMS), "and so do the Triton kernels"
-        for number, name in enumerate(triton_math.TERM_NAMES):
-            assert getattr(triton_math, name.upper()).value == 1 << number
+@pytest.mark.skipif(not structloss.backends()["cpp"], reason="no compiled module")
+def test_the_term_tables_of_python_and_cpp_are_one():
+    """Names in the same order, for places are numbers; which of them need a target; what their means divide by."""
+    from structloss.kernels import native
+
+    from structloss.terms import Denominator
+
+    python = [(name, term.needs_target, term.denominator.name.lower()) for name, term in structloss.TERMS.items()]
+    assert native.cpu_module().term_traits() == python
+    assert native.cpu_module().denominators() == [kind.name.lower() for kind in Denominator]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
+def test_triton_numbers_terms_by_their_places():
+    from structloss.kernels import triton_joints
+    from structloss.kernels.triton_math import denominator_numbers, term_numbers
+
+    from structloss.ops.triton_impl import _KINDS, _NUMBERS
+    from structloss.terms import Denominator
+
+    assert [x.value for x in term_numbers(*structloss.TERMS)] == list(_NUMBERS.values()) == list(range(len(_NUMBERS)))
+    kinds = [kind.name.lower() for kind in Denominator]
+    assert [x.value for x in denominator_numbers(*kinds)] == list(_KINDS.values()) == list(range(len(kinds)))
+    for name, number in _NUMBERS.items():
+        assert getattr(triton_joints, name.upper()).value == number, "the main kernel computes it"
+    with pytest.raises(ValueError):
+        term_numbers("no_such_term")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
+def test_packed_numbers_have_a_byte_each_and_no_other():
+    """Of any number of terms; a number that would run into the next one is refused."""
+    from structloss.kernels.triton_math import packed
+
+    numbers = [(7 * k) % 256 for k in range(100)]
+    constant = packed(numbers)
+    assert [constant >> 8 * k & 255 for k in range(100)] == numbers
+    for wrong in (-1, 256):
+        with pytest.raises(ValueError, match=f"a packed number is {wrong}, expected 0 to 255"):
+            packed([3, wrong])

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -41,9 +42,16 @@ void store(DType dtype, uintptr_t out, size_t i, double value) {
   }
 }
 
-std::vector<std::string> term_names() {
+// Name, whether it needs a target, and denominator of each term, in the order of their numbers.
+std::vector<std::tuple<std::string, bool, std::string>> term_traits() {
+  std::vector<std::tuple<std::string, bool, std::string>> rows;
+  for (const TermTraits& t : kTraits) rows.emplace_back(t.name, t.needs_target, denominator_name(t.denominator));
+  return rows;
+}
+
+std::vector<std::string> denominators() {
   std::vector<std::string> names;
-  for (int k = 0; k < kTermCount; ++k) names.emplace_back(term_name(k));
+  for (int k = 0; k < kDenominatorCount; ++k) names.emplace_back(denominator_name(Denominator(k)));
   return names;
 }
 
@@ -132,7 +140,7 @@ class PyStructure {
   int64_t highest_ = -1;
 };
 
-// `terms` are numbers as in term_names(); `total` and `values` (in that order) are where the results go.
+// `terms` are numbers, places in term_traits(); `total` and `values` (in that order) are where the results go.
 void py_objective(const std::string& dtype, uintptr_t pred, std::array<int64_t, 4> pred_stride,
                                  uintptr_t target, std::array<int64_t, 4> target_stride, uintptr_t weight,
                                  std::array<int64_t, 3> weight_stride, uintptr_t grad, std::array<int64_t, 3> size,
@@ -208,7 +216,8 @@ PYBIND11_MODULE(_cpu, m) {
                     const std::vector<std::pair<std::array<int32_t, 4>, double>>&, double, double, bool,
                     const std::vector<std::vector<std::pair<PyStructure::Pair, double>>>&, const std::vector<double>&,
                     const std::vector<double>&>());
-  m.def("term_names", &term_names);
+  m.def("term_traits", &term_traits);
+  m.def("denominators", &denominators);
   m.def("objective", &py_objective);
   m.def("ranking_hinge", &py_ranking_hinge);
 }

@@ -70,22 +70,14 @@ struct Stage {
 };
 
 Need need_of(const ObjectiveParams& q) {
-  const bool* on = q.active;
-  const bool targets = on[kMpjpe] || on[kWeightedMpjpe] || on[kNMpjpe] || on[kVelocity] || on[kLimbLength] ||
-                       on[kBoneAngle] || on[kBoneAngleVelocity];
+  auto any = [&q](auto has) { return any_term(q.active, has); };
   Need need;
-  need.target_xy = targets;
-  need.target_z = targets || on[kDepthRankingJoints] || on[kDepthRankingFrames];
-  need.pred_xy = targets || on[kTemporalConsistency] || on[kBoneSymmetry] || on[kIllegalAngle] || on[kBoneRatio] ||
-                 on[kLimbVariance];
-  need.neighbours = on[kVelocity] || on[kTemporalConsistency] || on[kBoneAngleVelocity];
+  need.target_xy = any([](const TermTraits& t) { return t.needs_target && t.needs_xy; });
+  need.target_z = any([](const TermTraits& t) { return t.needs_target; });
+  need.pred_xy = any([](const TermTraits& t) { return t.needs_xy; });
+  need.neighbours = any([](const TermTraits& t) { return t.form == Form::steps; });
   return need;
 }
-
-template <typename A>
-struct Kind {
-  using type = A;
-};
 
 // Adds the values of a block's terms to `sums` and writes its gradient, that of L_T on the stage included.
 template <typename T>
@@ -104,27 +96,17 @@ SL_INLINE void frames_task(const ObjectiveParams& q, const Scales& scales, const
         std::memcpy(b.g.data() + (3 * j + 2) * kBlock, g, size_t(b.frames) * sizeof(T));
       }
   }
-  // A term of single frames, `share` being its function in terms.hpp, with access of kind `A`.
-  auto add = [&](auto kind, Term term, auto&& share) SL_INLINED {
-    using A = typename decltype(kind)::type;
-    if (!on[term]) return;
-    sums[term] += over_frames<A>(b, [&](A& a) SL_INLINED { return share(a, scales.grad[term]); });
-  };
-  constexpr Kind<NativeAccess<T>> native;
-  constexpr Kind<PackAccess<T>> wide;
-  add(native, kMpjpe, [&](auto& a, double x) SL_INLINED { return position_error(a, q.J, nullptr, x, need_grad); });
-  add(native, kWeightedMpjpe, [&](auto& a, double x) SL_INLINED {
-    return position_error(a, q.J, s.weighted_mpjpe_joints, x, need_grad);
+  // Terms of single frames.
+  const FrameFacts facts{q.J, s, limbs.mean.data(), limbs.freedom.data()};
+  over_terms([&](auto constant) SL_INLINED {
+    constexpr Term term = decltype(constant)::value;
+    if constexpr (kTraits[term].form == Form::frame) {
+      using A = std::conditional_t<kTraits[term].wide, PackAccess<T>, NativeAccess<T>>;
+      if (!on[term]) return;
+      sums[term] += over_frames<A>(
+          b, [&](A& a) SL_INLINED { return frame_share<term>(a, facts, scales.grad[term], need_grad); });
+    }
   });
-  add(wide, kNMpjpe, [&](auto& a, double x) SL_INLINED { return n_mpjpe(a, q.J, x, need_grad); });
-  add(native, kBoneSymmetry, [&](auto& a, double x) SL_INLINED { return bone_symmetry(a, s, x, need_grad); });
-  add(native, kIllegalAngle, [&](auto& a, double x) SL_INLINED { return illegal_angle(a, s, x, need_grad); });
-  add(native, kBoneRatio, [&](auto& a, double x) SL_INLINED { return bone_ratio(a, s, x, need_grad); });
-  add(wide, kLimbLength, [&](auto& a, double x) SL_INLINED { return limb_length(a, s, x, need_grad); });
-  add(wide, kLimbVariance, [&](auto& a, double x) SL_INLINED {
-    return limb_variance(a, s, limbs.mean.data(), limbs.freedom.data(), x, need_grad);
-  });
-  add(wide, kBoneAngle, [&](auto& a, double x) SL_INLINED { return bone_angle(a, s, x, need_grad); });
   // Terms of neighbouring frames, and of all joints of a frame at once.
   const double* scale = scales.grad;
   if (on[kVelocity]) sums[kVelocity] += velocity_block(b, scale[kVelocity], need_grad);
@@ -284,7 +266,7 @@ Counts denominators(const ObjectiveParams& q, const Threads& threads) {
   });
   Counts all;
   for (const Counts& c : clips)
-    for (int k = 0; k < kTermCount; ++k) all.of[k] += c.of[k];
+    for (int k = 0; k < kDenominatorCount; ++k) all.of[k] += c.of[k];
   return all;
 }
 
@@ -439,11 +421,12 @@ void objective_typed(const ObjectiveParams& q, const Threads& threads) {
   if (q.reduction == Reduction::mean) {
     counts = denominators<T>(q, threads);
   } else {
-    std::fill_n(counts.of, int(kTermCount), 1.0);
+    std::fill_n(counts.of, kDenominatorCount, 1.0);
   }
-  for (int k = 0; k < kTermCount; ++k) {
-    scales.value[k] = counts.of[k] > 0 ? 1 / counts.of[k] : 0;
-    scales.grad[k] = q.lambda[k] * scales.value[k];
+  for (const TermTraits& traits : kTraits) {
+    const double count = counts[traits.denominator];
+    scales.value[traits.term] = count > 0 ? 1 / count : 0;
+    scales.grad[traits.term] = q.lambda[traits.term] * scales.value[traits.term];
   }
   const Need need = need_of(q);
   std::vector<double> clip_sums(size_t(q.B * kTermCount), 0.0);

@@ -42,6 +42,7 @@ SL_INLINE double lane_sum(int64_t n, F&& f) {
 constexpr int kCodeLanes = 16;
 
 // Memory of rank_by_codes for rows up to kCountUpTo.
+static_assert(kCountUpTo <= std::numeric_limits<int16_t>::max(), "a counted row's ranks and places fit 16 bits");
 struct CodeScratch {
   int16_t codes[kCountUpTo + 4 * kCodeLanes], latest[kCountUpTo], previous[kCountUpTo];
 };

@@ -14,6 +14,8 @@ namespace structloss {
 
 // Nine warps rank the 17 joints of a clip in two rounds.
 constexpr int kMostClipThreads = 9 * kWarp;
+constexpr int kClipTerms = 6;
+static_assert(count_terms(GpuKernel::clips) == kClipTerms, "clip_kernel adds up these terms, written out at its end");
 
 // Blocks that share a multiprocessor, by what their shared memory leaves room for.
 template <typename T, int E, bool kWeighted>
@@ -373,8 +375,8 @@ SL_KERNEL_SHARING(kMostClipThreads, (clip_blocks<T, E, kWeighted>())) clip_kerne
   }
   const double mine[] = {double(sums.mpjpe),       double(sums.weighted_mpjpe), double(sums.velocity),
                          double(sums.consistency), joints_loss,                 frames_loss};
-  const Term terms[] = {kMpjpe,    kWeightedMpjpe,      kVelocity, kTemporalConsistency, kDepthRankingJoints,
-                        kDepthRankingFrames};
+  constexpr Term terms[kClipTerms] = {kMpjpe, kWeightedMpjpe, kVelocity, kTemporalConsistency, kDepthRankingJoints,
+                                      kDepthRankingFrames};
   write_block_sums(mine, terms, q.sums + block_index() * kTermCount);
 }
 

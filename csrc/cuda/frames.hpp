@@ -7,6 +7,7 @@
 namespace structloss {
 
 constexpr int kMostFrameThreads = 128;
+constexpr int kFrameTerms = count_terms(GpuKernel::frames);
 
 template <typename T>
 struct FramesParams : CallParams<T> {
@@ -113,28 +114,33 @@ SL_KERNEL(kMostFrameThreads) frames_kernel(FramesParams<T> q) {
     for (int i = thread_index(); i < n * int(memory.row); i += thread_count()) g[i] = T(0);
   sync_block();
 
-  constexpr Term kTerms[] = {kNMpjpe,       kBoneSymmetry, kIllegalAngle, kBoneRatio,
-                             kLimbLength,   kLimbVariance, kBoneAngle,    kBoneAngleVelocity};
-  double sums[8] = {0, 0, 0, 0, 0, 0, 0, 0};
+  constexpr auto kTerms = terms_of<GpuKernel::frames>();
+  double sums[kFrameTerms] = {};
   const Structure& s = q.structure;
+  const FrameFacts facts{J, s, q.mean + clip * s.n_bones, q.freedom + clip * s.n_bones};
   for (int f = thread_index(); f < n; f += thread_count()) {
     const int64_t at = (f + lead) * memory.row;
     T* mine = need_grad ? g + f * memory.row : nullptr;
     const T *wf = weighted ? w + (f + lead) * memory.weight_row : nullptr, *df = q.targets ? d + at : nullptr;
     FrameAccess<T, T> native{p + at, df, wf, mine};
     FrameAccess<T, double> wide{p + at, df, wf, mine};
-    if (q.on[kNMpjpe]) sums[0] += n_mpjpe(wide, J, q.scale.of(kNMpjpe), need_grad);
-    if (q.on[kBoneSymmetry]) sums[1] += double(bone_symmetry(native, s, q.scale.of(kBoneSymmetry), need_grad));
-    if (q.on[kIllegalAngle]) sums[2] += double(illegal_angle(native, s, q.scale.of(kIllegalAngle), need_grad));
-    if (q.on[kBoneRatio]) sums[3] += double(bone_ratio(native, s, q.scale.of(kBoneRatio), need_grad));
-    if (q.on[kLimbLength]) sums[4] += limb_length(wide, s, q.scale.of(kLimbLength), need_grad);
-    if (q.on[kLimbVariance])
-      sums[5] += limb_variance(wide, s, q.mean + clip * s.n_bones, q.freedom + clip * s.n_bones,
-                               q.scale.of(kLimbVariance), need_grad);
-    if (q.on[kBoneAngle]) sums[6] += bone_angle(wide, s, q.scale.of(kBoneAngle), need_grad);
+    over_terms([&](auto constant) {
+      constexpr Term term = decltype(constant)::value;
+      constexpr TermTraits about = kTraits[term];
+      if constexpr (about.kernel == GpuKernel::frames && about.form == Form::frame) {
+        if (!q.on[term]) return;
+        const double scale = q.scale.of(term);
+        if constexpr (about.wide) {
+          sums[place_in_kernel(term)] += frame_share<term>(wide, facts, scale, need_grad);
+        } else {
+          sums[place_in_kernel(term)] += double(frame_share<term>(native, facts, scale, need_grad));
+        }
+      }
+    });
     if (q.on[kBoneAngleVelocity])
-      sums[7] += angle_velocity(wide, memory.row, memory.weight_row, t0 + f > 0, t0 + f + 1 < q.frames, s,
-                                q.scale.of(kBoneAngleVelocity), need_grad);
+      sums[place_in_kernel(kBoneAngleVelocity)] +=
+          angle_velocity(wide, memory.row, memory.weight_row, t0 + f > 0, t0 + f + 1 < q.frames, s,
+                         q.scale.of(kBoneAngleVelocity), need_grad);
   }
   sync_block();
   if (need_grad) {
@@ -145,7 +151,7 @@ SL_KERNEL(kMostFrameThreads) frames_kernel(FramesParams<T> q) {
       out[i] = q.add_to_grad ? out[i] + x : x;
     }
   }
-  write_block_sums(sums, kTerms, q.sums + block_index() * kTermCount);
+  write_block_sums(sums, kTerms.of, q.sums + block_index() * kTermCount);
 }
 
 // ---- bone lengths of a clip ---------------------------------------------------------------------------------------

@@ -207,7 +207,7 @@ int fused_elements(int64_t n, bool weighted) {
 }
 
 int64_t clip_bytes(const ClipMemory& memory, int warps) {
-  return std::max<int64_t>(memory.bytes, block_sums_bytes(warps * kWarp, 6));
+  return std::max<int64_t>(memory.bytes, block_sums_bytes(warps * kWarp, kClipTerms));
 }
 
 template <typename T, int E>
@@ -255,18 +255,19 @@ Scales factors(const ObjectiveRequest& r, const Wanted& wanted, const Input& wei
     CountsParams c{weight, structure, limb_freedom, arena.take<double>((blocks + r.B) * kTermCount), r.T, int32_t(r.J),
                    int32_t(tiles)};
     SumRows sums{c.sums, blocks + r.B};
-    queue.run(counts_kernel, blocks, kCountThreads, block_sums_bytes(kCountThreads, 7), c);
+    queue.run(counts_kernel, blocks, kCountThreads, block_sums_bytes(kCountThreads, kFrameCounts), c);
     c.sums += blocks * kTermCount;
-    queue.run(clip_counts_kernel, r.B, kCountThreads, block_sums_bytes(kCountThreads, 2), c);
+    queue.run(clip_counts_kernel, r.B, kCountThreads, block_sums_bytes(kCountThreads, kClipCounts), c);
     sums = reduced(sums, arena, queue);
     p.rows = sums.rows;
     p.count = sums.count;
-    p.weighted_joints = double(r.B) * double(r.T) * double(r.J);
+    p.joints = double(r.B) * double(r.T) * double(r.J);
   } else {
     const Counts counts = counts_without_weights(r.B, r.T, r.J, structure);
-    for (int k = 0; k < kTermCount; ++k) {
-      p.counts[k] = mean ? counts.of[k] : 1;
-      finish.known[k] = p.counts[k] > 0 ? 1 / p.counts[k] : 0;
+    for (int k = 0; k < kDenominatorCount; ++k) p.counts[k] = mean ? counts.of[k] : 1;
+    for (const TermTraits& traits : kTraits) {
+      const double count = p.counts[int(traits.denominator)];
+      finish.known[traits.term] = count > 0 ? 1 / count : 0;
     }
     for (int i = 0; i < r.n_terms; ++i) scales.value[r.term[i]] = r.lambda[i] * finish.known[r.term[i]];
   }
@@ -283,17 +284,17 @@ Scales factors(const ObjectiveRequest& r, const Wanted& wanted, const Input& wei
 // Which kernels have work, and how it is cut.
 struct Plan {
   RowPlan rows{0, 0, 0};     // of the ranking over time, where it is not fused
-  bool separate_rows, clips, frames, frames_target;
+  bool separate_rows, clips, frames, frames_target, frames_neighbours;
   int fused = 0, warps = 8;  // 32 * fused elements a row in a fused clip, 0: none is; warps of a clip's block
   int clip_tile = 1, frames_tile = 1;  // frames of a block; 0 if not even one fits
   int64_t clip_tiles, clip_blocks, frames_tiles, frames_blocks;
 };
 
 template <typename T>
-int64_t frames_bytes(const ObjectiveRequest& r, const bool* on, bool targets, int frames) {
-  const FramesMemory memory(int(r.J), frames, sizeof(T), targets, on[kBoneAngleVelocity], r.weight.data != nullptr,
-                            r.grad != nullptr);
-  return std::max<int64_t>(memory.bytes, block_sums_bytes(kMostFrameThreads, 8));
+int64_t frames_bytes(const ObjectiveRequest& r, const Plan& plan, int frames) {
+  const FramesMemory memory(int(r.J), frames, sizeof(T), plan.frames_target, plan.frames_neighbours,
+                            r.weight.data != nullptr, r.grad != nullptr);
+  return std::max<int64_t>(memory.bytes, block_sums_bytes(kMostFrameThreads, kFrameTerms));
 }
 
 template <typename T>
@@ -313,17 +314,23 @@ Plan plan_of(const ObjectiveRequest& r, const bool* on, int64_t most_bytes) {
   }
   plan.separate_rows = over_time && plan.fused == 0;
   if (plan.separate_rows) plan.rows = row_plan<T>(B * J, N, weighted, most_bytes);
-  plan.clips = plan.fused != 0 || (plan.separate_rows && r.grad != nullptr) || on[kMpjpe] || on[kWeightedMpjpe] ||
-               on[kVelocity] || on[kTemporalConsistency] || on[kDepthRankingJoints];
+  // The ranking over time, where it is not fused, asks for clip_kernel only to have its gradient added up.
+  plan.clips = plan.fused != 0 || (plan.separate_rows && r.grad != nullptr) || any_term(on, [](const TermTraits& t) {
+                 return t.kernel == GpuKernel::clips && t.term != kDepthRankingFrames;
+               });
   plan.clip_tile = plan.fused != 0 ? int(N) : int(std::min<int64_t>(N, 256));
   if (plan.fused == 0 && on[kDepthRankingJoints])
     plan.clip_tile = frames_that_fit(plan.clip_tile, std::min<int64_t>(most_bytes, 64 * 1024),
                                      [&](int frames) { return bytes_of_clip(frames, plan.warps, 0); });
-  plan.frames_target = on[kNMpjpe] || on[kLimbLength] || on[kBoneAngle] || on[kBoneAngleVelocity];
-  plan.frames = plan.frames_target || on[kBoneSymmetry] || on[kIllegalAngle] || on[kBoneRatio] || on[kLimbVariance];
+  auto in_frames = [&](auto has) {
+    return any_term(on, [&](const TermTraits& t) { return t.kernel == GpuKernel::frames && has(t); });
+  };
+  plan.frames = in_frames([](const TermTraits&) { return true; });
+  plan.frames_target = in_frames([](const TermTraits& t) { return t.needs_target; });
+  plan.frames_neighbours = in_frames([](const TermTraits& t) { return t.form == Form::steps; });
   if (plan.frames) {
     // Small tiles, so that several blocks share a multiprocessor; large skeletons take what there is.
-    auto bytes = [&](int frames) { return frames_bytes<T>(r, on, plan.frames_target, frames); };
+    auto bytes = [&](int frames) { return frames_bytes<T>(r, plan, frames); };
     plan.frames_tile = frames_that_fit(int(std::min<int64_t>(N, kMostFrameThreads)),
                                        std::min<int64_t>(most_bytes, 44 * 1024), bytes);
     if (plan.frames_tile < kWarp) plan.frames_tile = frames_that_fit(kWarp / 2, most_bytes, bytes);
@@ -345,6 +352,7 @@ int objective_typed(const ObjectiveRequest& r, int64_t most_bytes, Arena& arena)
   for (int i = 0; i < r.n_terms; ++i) {
     on[r.term[i]] = true;
     wanted.term[i] = r.term[i];
+    wanted.denominator[i] = kTraits[r.term[i]].denominator;
     wanted.lambda[i] = r.lambda[i];
   }
   FinishParams finish{wanted, nullptr, 0, {}, nullptr, r.total, r.values};
@@ -405,9 +413,9 @@ int objective_typed(const ObjectiveRequest& r, int64_t most_bytes, Arena& arena)
     q.mean = limb_mean;
     q.freedom = limb_freedom;
     q.targets = plan.frames_target;
-    q.neighbours = on[kBoneAngleVelocity];
+    q.neighbours = plan.frames_neighbours;
     q.add_to_grad = plan.clips;
-    const int64_t bytes = frames_bytes<T>(r, on, plan.frames_target, plan.frames_tile);
+    const int64_t bytes = frames_bytes<T>(r, plan, plan.frames_tile);
     queue.run(frames_kernel<T>, plan.frames_blocks, std::max(plan.frames_tile, kWarp), bytes, q);
   }
   sums = reduced(sums, arena, queue);
@@ -423,6 +431,7 @@ int ranking_typed(const RankingRequest& r, int64_t most_bytes, Arena& arena) {
   Wanted wanted;
   wanted.count = 1;
   wanted.term[0] = kDepthRankingFrames;
+  wanted.denominator[0] = Denominator::frame_pairs;
   wanted.lambda[0] = 1;
   T* values = arena.take<T>(1);
   FinishParams finish{wanted, nullptr, 0, {}, nullptr, r.value, values};
@@ -447,7 +456,7 @@ int ranking_typed(const RankingRequest& r, int64_t most_bytes, Arena& arena) {
   const bool weighted = r.weight.data != nullptr, mean = Reduction(r.reduction) == Reduction::mean;
   if (mean && weighted) {
     CountsParams c{q.weight, {}, nullptr, arena.take<double>(r.R * kTermCount), r.N, 1, 1};
-    queue.run(clip_counts_kernel, r.R, kCountThreads, block_sums_bytes(kCountThreads, 2), c);
+    queue.run(clip_counts_kernel, r.R, kCountThreads, block_sums_bytes(kCountThreads, kClipCounts), c);
     const SumRows counts = reduced({c.sums, r.R}, arena, queue);
     ScalesParams p{};
     p.wanted = wanted;

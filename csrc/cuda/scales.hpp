@@ -25,10 +25,35 @@ struct CallParams {
   bool on[kTermCount] = {};
 };
 
-// Adds up what the threads of a block have of some terms, in a fixed order, and writes one row [kTermCount]. Shared
-// memory is free to be overwritten; every thread calls this.
+// The terms of a kernel, in order, as a constant.
 template <int N>
-SL_DEVICE void write_block_sums(const double (&mine)[N], const Term (&terms)[N], double* row) {
+struct TermList {
+  Term of[N] = {};
+};
+constexpr int count_terms(GpuKernel kernel) {
+  int count = 0;
+  for (const TermTraits& traits : kTraits) count += traits.kernel == kernel;
+  return count;
+}
+template <GpuKernel kKernel>
+constexpr TermList<count_terms(kKernel)> terms_of() {
+  TermList<count_terms(kKernel)> list;
+  int place = 0;
+  for (const TermTraits& traits : kTraits)
+    if (traits.kernel == kKernel) list.of[place++] = traits.term;
+  return list;
+}
+// Where a term stands among those of its kernel.
+constexpr int place_in_kernel(Term term) {
+  int place = 0;
+  for (int k = 0; k < term; ++k) place += kTraits[k].kernel == kTraits[term].kernel;
+  return place;
+}
+
+// Adds up what the threads of a block have of some terms (or of some denominators), in a fixed order, and writes one row
+// [kTermCount]. Shared memory is free to be overwritten; every thread calls this.
+template <int N, typename Slot>
+SL_DEVICE void write_block_sums(const double (&mine)[N], const Slot (&slots)[N], double* row) {
   double* of_warp = reinterpret_cast<double*>(shared_memory());  // [warps][N]
   sync_block();
   SL_UNROLLED
@@ -37,12 +62,14 @@ SL_DEVICE void write_block_sums(const double (&mine)[N], const Term (&terms)[N],
     if (lane_index() == 0) of_warp[warp_index() * N + i] = sum;
   }
   sync_block();
+  static_assert(kTermCount <= kWarp, "a thread a term, in blocks of one warp too");
+  static_assert(kDenominatorCount <= kTermCount, "a row of counts is as wide as one of terms");
   const int term = thread_index();
   if (term >= kTermCount) return;
   double sum = 0;
   SL_UNROLLED
   for (int i = 0; i < N; ++i)
-    if (terms[i] == term)
+    if (int(slots[i]) == term)
       for (int warp = 0; warp < warp_count(); ++warp) sum += of_warp[warp * N + i];
   row[term] = sum;
 }

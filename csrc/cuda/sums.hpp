@@ -6,6 +6,8 @@
 namespace structloss {
 
 constexpr int kCountThreads = 256;
+// What counts_kernel adds up frame by frame, and clip_counts_kernel clip by clip.
+constexpr int kFrameCounts = 7, kClipCounts = 2;
 
 // ---- what the means divide by -------------------------------------------------------------------------------------
 
@@ -13,7 +15,7 @@ struct CountsParams {
   Input weight;
   Structure structure;    // in device memory
   const double* freedom;  // [B][bones] of limb_variance, or null
-  double* sums;           // [blocks][kTermCount]
+  double* sums;           // [blocks][kTermCount], of which the first kDenominatorCount are used
   int64_t frames;
   int32_t joints, tiles;  // a clip is `tiles` blocks of kCountThreads frames
 };
@@ -40,10 +42,11 @@ SL_KERNEL(kCountThreads) counts_kernel(CountsParams q) {
     for (int k = 0; t > 0 && k < s.n_angles_velocity; ++k)
       angle_steps += angle_weight(t, s.angles_velocity[k]) * angle_weight(t - 1, s.angles_velocity[k]);
   }
+  using D = Denominator;
   const double sums[] = {joints, steps, squares, any, bones, angles, angle_steps};
-  constexpr Term kTerms[] = {kMpjpe,      kVelocity,  kDepthRankingJoints, kBoneSymmetry,
-                             kLimbLength, kBoneAngle, kBoneAngleVelocity};
-  write_block_sums(sums, kTerms, q.sums + block_index() * kTermCount);
+  constexpr D kinds[kFrameCounts] = {D::joint_weights, D::steps,  D::joint_pairs, D::frames,
+                                     D::bones,         D::angles, D::angle_steps};
+  write_block_sums(sums, kinds, q.sums + block_index() * kTermCount);
 }
 
 // A clip a block: what is summed over time first.
@@ -60,14 +63,16 @@ SL_KERNEL(kCountThreads) clip_counts_kernel(CountsParams q) {
     for (int k = thread_index(); k < q.structure.n_bones; k += thread_count())
       bones += q.freedom[clip * q.structure.n_bones + k] > 0 ? 1 : 0;
   const double sums[] = {columns, bones};
-  constexpr Term kTerms[] = {kDepthRankingFrames, kLimbVariance};
-  write_block_sums(sums, kTerms, q.sums + block_index() * kTermCount);
+  constexpr Denominator kinds[kClipCounts] = {Denominator::frame_pairs, Denominator::varying_bones};
+  write_block_sums(sums, kinds, q.sums + block_index() * kTermCount);
 }
 
 // ---- sums over blocks ---------------------------------------------------------------------------------------------
 
-constexpr int kSumThreads = 256, kSumRows = 256, kSumLanes = kSumThreads / 16;
-static_assert(kTermCount <= 16, "a thread a term and lane");
+// Threads of a block: one a term, or a place that stays empty, in each of the lanes.
+constexpr int kSumThreads = 256, kSumRows = 256, kSumPlaces = kTermCount <= 16 ? 16 : 32;
+constexpr int kSumLanes = kSumThreads / kSumPlaces;
+static_assert(kTermCount <= kSumPlaces, "sum_rows adds up as many terms as it has places");
 
 struct SumParams {
   const double* rows;  // [count][kTermCount]
@@ -75,24 +80,24 @@ struct SumParams {
   int64_t count;
 };
 
-// Sum of the rows from `begin` on, up to kSumRows of them, of each term: in thread `term`, all in shared memory [16].
+// Sum of the rows from `begin` on, up to kSumRows of them, of each term: in thread `term`, all in shared memory [kSumPlaces].
 SL_DEVICE double* sum_rows(const double* rows, int64_t begin, int64_t count) {
-  double* lanes = reinterpret_cast<double*>(shared_memory());  // [kSumLanes][16]
-  const int term = thread_index() % 16, lane = thread_index() / 16;
+  double* lanes = reinterpret_cast<double*>(shared_memory());  // [kSumLanes][kSumPlaces]
+  const int term = thread_index() % kSumPlaces, lane = thread_index() / kSumPlaces;
   const int64_t end = begin + kSumRows < count ? begin + kSumRows : count;
   double sum = 0;
   if (term < kTermCount)
     for (int64_t row = begin + lane; row < end; row += kSumLanes) sum += rows[row * kTermCount + term];
-  lanes[lane * 16 + term] = sum;
+  lanes[lane * kSumPlaces + term] = sum;
   sync_block();
   if (lane == 0) {
-    for (int l = 1; l < kSumLanes; ++l) sum += lanes[l * 16 + term];
+    for (int l = 1; l < kSumLanes; ++l) sum += lanes[l * kSumPlaces + term];
     lanes[term] = sum;
   }
   sync_block();
   return lanes;
 }
-constexpr int64_t kSumBytes = kSumLanes * 16 * 8;
+constexpr int64_t kSumBytes = kSumLanes * kSumPlaces * 8;
 
 SL_KERNEL(kSumThreads) sum_kernel(SumParams q) {
   const double* sums = sum_rows(q.rows, block_index() * kSumRows, q.count);
@@ -105,6 +110,7 @@ SL_KERNEL(kSumThreads) sum_kernel(SumParams q) {
 struct Wanted {
   int32_t count = 0;
   int32_t term[kTermCount] = {};
+  Denominator denominator[kTermCount] = {};
   double lambda[kTermCount] = {};
   const void* lambdas = nullptr;  // in device memory, of the compute dtype; not null: instead of lambda
 
@@ -116,29 +122,19 @@ struct Wanted {
 
 struct ScalesParams {
   Wanted wanted;
-  const double* rows;  // sums of kTermCount counts each, at most kSumRows rows; null: `counts` are known
+  const double* rows;  // sums of counts, at most kSumRows rows [kTermCount]; null: `counts` are known
   int64_t count;
-  double counts[kTermCount];
-  double weighted_joints;  // what weighted_mpjpe divides by
+  double counts[kDenominatorCount];
+  double joints;       // whatever their weights
   double* inverse;         // [kTermCount]: 1 / denominator, 0 where there is nothing to average
   double* scales;          // [kTermCount]: lambda / denominator
 };
 
-// What a term's sum of weights is counted as, and how often.
-SL_DEVICE double weighted_count(const double* sums, int term, double weighted_joints) {
-  switch (term) {
-    case kWeightedMpjpe:
-      return weighted_joints;
-    case kNMpjpe:
-      return sums[kMpjpe];
-    case kTemporalConsistency:
-      return 3 * sums[kVelocity];
-    case kIllegalAngle:
-    case kBoneRatio:
-      return sums[kBoneSymmetry];
-    default:
-      return sums[term];
-  }
+// What a mean divides by, from the sums of weights.
+SL_DEVICE double weighted_count(const double* sums, Denominator kind, double joints) {
+  if (kind == Denominator::joints) return joints;
+  if (kind == Denominator::step_coordinates) return 3 * sums[int(Denominator::steps)];
+  return sums[int(kind)];
 }
 
 template <typename T>
@@ -147,7 +143,8 @@ SL_KERNEL(kSumThreads) scales_kernel(ScalesParams q) {
   if (thread_index() != 0) return;
   for (int i = 0; i < q.wanted.count; ++i) {
     const int term = q.wanted.term[i];
-    const double count = sums == nullptr ? q.counts[term] : weighted_count(sums, term, q.weighted_joints);
+    const Denominator kind = q.wanted.denominator[i];
+    const double count = sums == nullptr ? q.counts[int(kind)] : weighted_count(sums, kind, q.joints);
     const double inverse = count > 0 ? 1 / count : 0;
     q.inverse[term] = inverse;
     q.scales[term] = q.wanted.weight<T>(i) * inverse;

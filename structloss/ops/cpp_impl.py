@@ -22,7 +22,7 @@ _DTYPES = {torch.float32: "float32", torch.float64: "float64"}
 @functools.cache
 def TERM_NUMBERS() -> dict[str, int]:
     """The native library's numbering of the terms it can compute."""
-    return {name: number for number, name in enumerate(native.cpu_module().term_names())}
+    return {name: number for number, name in enumerate(name for name, *_ in native.cpu_module().term_traits())}
 
 
 @functools.cache

@@ -10,12 +10,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..terms import TERMS
 from .structure import Structure, structure_of
 
 __all__ = ["ObjectiveRequest", "RankingRequest", "describe", "MOST_TERMS", "tables_of"]
 
-# Of the objective, as compiled.
-MOST_TERMS = 14
+# A call's terms at most; `cuda_impl.Library` refuses a library that was compiled for another number.
+MOST_TERMS = len(TERMS)
 _DTYPES = {torch.float32: 0, torch.float64: 1}
 _INPUT_TYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 _pointer, _int, _long, _double = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c_double

@@ -1,6 +1,6 @@
 """What the terms measure on a body: the skeleton and the options, resolved to joint indices and numbers.
 
-Both implementations of the objective read this; neither looks into a skeleton itself.
+Every backend reads this, and none reads a skeleton itself.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from .. import skeletons
 from ..errors import ArgumentError
@@ -34,7 +35,7 @@ class Structure:
         hinge_tolerance: subtracted from the triple product.
         hinge_unit_bones: whether bones are normalised first.
         groups: bone_ratio's groups: (bone, factor of its length) each.
-        weighted_mpjpe_joints, temporal_consistency_joints: a factor a joint, or empty for 1.
+        weighted_mpjpe_joints, temporal_consistency_joints: one factor per joint, or empty for 1.
     """
 
     bones: tuple[Bone, ...] = ()
@@ -67,7 +68,7 @@ def structure_of(terms: tuple[str, ...], skeleton: str, options: str) -> Structu
 
     Args:
         terms: names of the active terms.
-        skeleton: name of the skeleton; not looked at if no term needs one.
+        skeleton: name of the skeleton; ignored if no term needs one.
         options: from :func:`encode_options`.
 
     Raises:
@@ -75,35 +76,41 @@ def structure_of(terms: tuple[str, ...], skeleton: str, options: str) -> Structu
     """
     given = json.loads(options) if options else {}
     found = {term: check_options(TERMS[term], given.get(term, {})) for term in terms}
-    body = skeletons.get(skeleton) if any(TERMS[term].needs_skeleton for term in terms) else None
-    values: dict[str, object] = {}
-    if {"limb_length", "limb_variance", "bone_angle", "bone_angle_velocity"} & found.keys():
+    values: dict[str, Any] = {}
+    for term in ("weighted_mpjpe", "temporal_consistency"):
+        if term in found:
+            values[f"{term}_joints"] = tuple(found[term]["joint_weight"] or ())
+    if any(TERMS[term].needs_skeleton for term in terms):
+        values |= _measured(skeletons.get(skeleton), found)
+    return Structure(**values)
+
+
+def _measured(body: skeletons.Skeleton, found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Fields of the structure that a skeleton gives, for terms and their options."""
+    values: dict[str, Any] = {}
+    if any(TERMS[term].measures in ("bones", "angles") for term in found):
         values["bones"] = body.bones
     for term, field in (("bone_angle", "angles"), ("bone_angle_velocity", "angles_velocity")):
         if term in found:
             left_out = body.angle_pairs_left_out if found[term]["pairs"] == "published" else ()
             values[field] = tuple(pair for pair in body.angle_pairs if pair not in left_out)
-    if "bone_symmetry" in found:
-        values["symmetric"] = _symmetric(body, found["bone_symmetry"]["pairs"])
-        values["symmetric_squared"] = found["bone_symmetry"]["squared"]
-    if "illegal_angle" in found:
-        option = found["illegal_angle"]
+    if option := found.get("bone_symmetry"):
+        values["symmetric"] = _symmetric(body, option["pairs"])
+        values["symmetric_squared"] = option["squared"]
+    if option := found.get("illegal_angle"):
         # The registry tells the legal side, in a right-handed frame.
         side = -1.0 if option["handedness"] == "right" else 1.0
         values["hinges"] = tuple((hinge.joints, side * hinge.legal_sign) for hinge in body.hinges)
         values["hinge_unit_bones"] = option["normalize_bones"]
         values["hinge_scale"] = 1.0 if option["normalize_bones"] else option["scale"] ** 3
         values["hinge_tolerance"] = option["tolerance"]
-    if "bone_ratio" in found:
-        paper = found["bone_ratio"]["form"] == "paper"
+    if option := found.get("bone_ratio"):
+        paper = option["form"] == "paper"
         values["groups"] = tuple(
             tuple((bone, (1.0 if paper else lengths[0]) / length) for bone, length in zip(bones, lengths, strict=True))
             for (_, bones), lengths in zip(body.bone_groups, body.bone_group_lengths, strict=True)
         )
-    for term in ("weighted_mpjpe", "temporal_consistency"):
-        if term in found:
-            values[f"{term}_joints"] = tuple(found[term]["joint_weight"] or ())
-    return Structure(**values)
+    return values
 
 
 def _symmetric(body: skeletons.Skeleton, pairs: str) -> tuple[tuple[Bone, Bone], ...]:

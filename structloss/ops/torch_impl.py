@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .structure import structure_of
+from ..terms import TERMS, Denominator
+from .denominators import count, weighted_count
+from .structure import Structure, structure_of
 from .torch_terms import TERM_FUNCTIONS
 from .torch_terms.common import TermInput, accumulation_dtype
 from .torch_terms.ranking import hinge
@@ -16,6 +18,16 @@ __all__ = ["TAKES_HALF_TYPES", "objective", "ranking_hinge"]
 
 # Poses of half types arrive converted to float32.
 TAKES_HALF_TYPES = False
+
+
+def _inverse_count(kind: Denominator, x: TermInput) -> Tensor:
+    """1 / what the mean divides by (0-d), 0 where there is nothing to average."""
+    if x.weight is None:
+        number = count(kind, (x.pred.shape[0], x.pred.shape[1], x.pred.shape[2]), x.structure)
+        found = torch.full((), number, dtype=accumulation_dtype(x.pred.device), device=x.pred.device)
+    else:
+        found = weighted_count(kind, x.weight, x.structure).to(x.weight.dtype)
+    return torch.where(found > 0, 1 / found, 0)
 
 
 def objective(
@@ -37,10 +49,13 @@ def objective(
         present = (weight > 0).unsqueeze(-1)  # whatever a masked joint holds, NaN included, takes no part
         pred, target = (None if x is None else torch.where(present, x, 0) for x in (pred, target))
         weight = weight.to(wide)
-    term_input = TermInput(pred, target, weight, reduction, structure_of(terms, skeleton, options))
+    x = TermInput(pred, target, weight, structure_of(terms, skeleton, options))
     values = []
     for k, term in enumerate(terms):
-        value, g = TERM_FUNCTIONS[term](term_input)
+        value, g = TERM_FUNCTIONS[term](x)
+        if reduction == "mean":
+            scale = _inverse_count(TERMS[term].denominator, x)
+            value, g = value * scale, g * scale
         values.append(value)
         total = total + lambdas[k] * value
         if need_grad:
@@ -57,5 +72,10 @@ def ranking_hinge(
     need_grad: bool,
 ) -> tuple[Tensor, Tensor]:
     """Scalar hinge over the rows and, if asked for, its gradient."""
-    value, g = hinge(pred, target, weight, reduction)
+    value, g = hinge(pred, target, weight)
+    if reduction == "mean":  # rows are clips of one joint
+        wide_weight = None if weight is None else weight.to(accumulation_dtype(pred.device)).unsqueeze(-1)
+        x = TermInput(pred[..., None, None], None, wide_weight, Structure())
+        scale = _inverse_count(Denominator.FRAME_PAIRS, x)
+        value, g = value * scale, g * scale
     return value.to(pred.dtype), (g if need_grad else g.new_empty(0)).to(pred.dtype)

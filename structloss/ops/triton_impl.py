@@ -12,6 +12,7 @@ import contextlib
 import math
 import struct
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import triton
@@ -20,14 +21,15 @@ from torch import Tensor
 
 from ..kernels.triton_frames import angle_kernel, frame_kernel, limb_kernel
 from ..kernels.triton_joints import joint_kernel
-from ..kernels.triton_math import TERM_NAMES
+from ..kernels.triton_math import packed
 from ..kernels.triton_rows import row_kernel
-from ..kernels.triton_sums import multiply_kernel, scale_kernel, value_kernel
-from ..terms import TERMS
+from ..kernels.triton_sums import PLACES, multiply_kernel, scale_kernel, value_kernel
+from ..terms import TERMS, Denominator
+from .denominators import count
 from .dtypes import compute_dtype
 from .structure import Structure
 from .torch_terms.ranking import ranking_gradient
-from .triton_tables import tables_of
+from .triton_tables import Tables, tables_of
 
 __all__ = ["TAKES_HALF_TYPES", "objective", "ranking_hinge", "scale_"]
 
@@ -55,7 +57,12 @@ _MULTIPLY_BLOCK = 4096
 # No contraction to fused multiply-adds, as in the other backends: what is exactly zero there must be so here.
 _OPTIONS = {"enable_fp_fusion": False}
 
-_NUMBERS = {name: number for number, name in enumerate(TERM_NAMES)}
+# The kernels' numbers of terms and denominators.
+_NUMBERS = {name: number for number, name in enumerate(TERMS)}
+_KINDS = {kind: number for number, kind in enumerate(Denominator)}
+# What a kind is counted as, and what frame_kernel does not count.
+_COUNTED_AS = {Denominator.STEP_COORDINATES: Denominator.STEPS}
+_COUNTED_ELSEWHERE = {Denominator.JOINTS, Denominator.FRAME_PAIRS, Denominator.VARYING_BONES}
 
 
 def _bits(x: float) -> int:
@@ -168,178 +175,304 @@ def ranking_hinge(
 ) -> tuple[Tensor, Tensor]:
     """Scalar hinge over the rows and, if asked for, its gradient [R, N]."""
     # Rows are clips of one joint with nothing but depths.
-    poses = [x[..., None, None] for x in (pred, target)]
+    depths, true_depths = pred[..., None, None], target[..., None, None]
     weights = None if weight is None else weight[..., None]
     with _guard(pred.device):
         term = ("depth_ranking_frames",)
-        total, _, grad = _objective(*poses, weights, (1.0,), term, "", "", reduction, need_grad, 0)
+        total, _, grad = _objective(depths, true_depths, weights, (1.0,), term, "", "", reduction, need_grad, 0)
     return total, grad.view(pred.shape) if need_grad else grad
 
 
-def _objective(pred, target, weight, lambdas, terms, skeleton, options, reduction, need_grad, depth):
-    """`objective`, for poses whose depth is channel `depth`; if that is 0, there is no other channel."""
-    B, T, J, _ = pred.shape
-    K = len(terms)
-    device = pred.device
-    dtype = compute_dtype(pred.dtype)
-    total = torch.empty((), dtype=dtype, device=device)
-    values = torch.empty(K, dtype=dtype, device=device)
-    grad = torch.empty(pred.shape if need_grad else (0,), dtype=dtype, device=device)
-    if B * T * J == 0:
-        return total.zero_(), values.zero_(), grad
+@dataclass(frozen=True)
+class _Call:
+    """What the kernels of one call share.
 
-    numbers = [_NUMBERS[term] for term in terms]
-    mask = sum(1 << number for number in numbers)
+    Attributes:
+        poses: prediction, target and weight; the prediction stands for one that is absent, and is not read there.
+        strides: of prediction, target and weight, 4 + 4 + 3; 0 for one that is absent.
+        shape: clips, frames, joints.
+        depth: channel of the depth; 0 if there is no other one.
+        wide: whether offsets need 64 bits.
+        weighted: whether there are weights.
+        mean: whether sums are divided.
+        order: numbers of the terms, in the order of the call.
+        tables: of the skeleton and the options, for terms that have them.
+    """
+
+    poses: tuple[Tensor, Tensor, Tensor]
+    strides: tuple[int, ...]
+    shape: tuple[int, int, int]
+    depth: int
+    wide: bool
+    weighted: bool
+    mean: bool
+    terms: tuple[str, ...]
+    tables: Tables | None
+
+    @property
+    def frames(self) -> int:
+        return self.shape[0] * self.shape[1]
+
+    @property
+    def structure(self) -> Structure:
+        return self.tables.structure if self.tables else Structure()
+
+    @property
+    def n_angles(self) -> int:
+        """Angles of either of the two terms."""
+        return (
+            len(self.tables.angles) if self.tables and (self.structure.angles or self.structure.angles_velocity) else 0
+        )
+
+    @property
+    def order(self) -> list[int]:
+        """Numbers of the terms."""
+        return [_NUMBERS[term] for term in self.terms]
+
+    @property
+    def mask(self) -> int:
+        """The terms, a bit each."""
+        return sum(1 << number for number in self.order)
+
+    @property
+    def denominators(self) -> list[Denominator]:
+        """What each term's mean divides by."""
+        return [TERMS[term].denominator for term in self.terms]
+
+    @property
+    def weighed(self) -> set[Denominator]:
+        """The denominators that are sums of weights."""
+        return set(self.denominators) if self.weighted and self.mean else set()
+
+    def workspace(self, *shape: int) -> Tensor:
+        return torch.empty(shape, dtype=torch.float64, device=self.poses[0].device)
+
+
+def _call_of(
+    pred: Tensor,
+    target: Tensor | None,
+    weight: Tensor | None,
+    terms: tuple[str, ...],
+    skeleton: str,
+    options: str,
+    reduction: str,
+    depth: int,
+) -> _Call:
+    B, T, J, _ = pred.shape
     if not any(TERMS[term].needs_target for term in terms):
         target = None
-    weighted, mean = weight is not None, reduction == "mean"
     tables = None
     if any(TERMS[term].needs_skeleton or TERMS[term].options for term in terms):
-        tables = tables_of(terms, skeleton, options, J, device)
-    s = tables.structure if tables else Structure()
-    n_bones = len(s.bones)
-    n_angles = len(tables.angles) if tables and (s.angles or s.angles_velocity) else 0
-    frames = B * T
-    wide = _is_wide(pred, target, weight) or frames * max(3 * J, n_angles) + 8 * _FRAME_ELEMENTS >= 2**31
+        tables = tables_of(terms, skeleton, options, J, pred.device)
     # The channel of the depth is the third, or there is one channel, which any stride reaches.
     strides = [*pred.stride()[:3], pred.stride(3) if depth else 0]
     strides += [*target.stride()[:3], target.stride(3) if depth else 0] if target is not None else (0, 0, 0, 0)
-    strides += weight.stride() if weighted else (0, 0, 0)
-    poses = (pred, pred if target is None else target, pred if weight is None else weight)
-
-    def workspace(*shape: int) -> Tensor:
-        return torch.empty(shape, dtype=torch.float64, device=device)
-
-    # What an inactive term would read is never looked at.
-    nothing = pred
-    frame_scales = frame_counts = limbs = angles = row_weights = ranks = nothing
-    frame_blocks = 0
-    if "n_mpjpe" in terms or (weighted and mean):
-        columns = max(J, n_bones, n_angles)
-        at_once = max(1, _FRAME_ELEMENTS // triton.next_power_of_2(columns))
-        frame_blocks = triton.cdiv(frames, at_once)
-        frame_scales = workspace(2, frames) if "n_mpjpe" in terms else nothing
-        frame_counts = workspace(7, frame_blocks)
-        frame_kernel[(frame_blocks,)](
-            *poses,
-            frame_scales,
-            frame_counts,
-            tables.bones if tables else nothing,
-            tables.angles if tables else nothing,
-            frames,
-            T,
-            frame_blocks,
-            *strides,
-            J=J,
-            J_PADDED=triton.next_power_of_2(J),
-            BONES=n_bones,
-            BONES_PADDED=triton.next_power_of_2(max(1, n_bones)),
-            ANGLES=n_angles,
-            ANGLES_PADDED=triton.next_power_of_2(max(1, n_angles)),
-            TERMS=mask,
-            WEIGHTED=weighted,
-            COUNT=weighted and mean,
-            WIDE=wide,
-            FRAMES=at_once,
-            **_OPTIONS,
-        )
-    if "limb_variance" in terms:
-        limbs = workspace(2, B, n_bones)
-        limb_kernel[(B * n_bones,)](
-            pred,
-            poses[2],
-            limbs,
-            tables.bones,
-            B,
-            T,
-            *strides[:4],
-            *strides[8:],
-            BONES=n_bones,
-            WEIGHTED=weighted,
-            WIDE=wide,
-            BLOCK=min(_TIME_BLOCK, triton.next_power_of_2(T)),
-            **_OPTIONS,
-        )
-    if n_angles:
-        angles = workspace(2 if weighted else 1, frames, n_angles)
-        angle_kernel[(triton.cdiv(frames * n_angles, _ANGLE_BLOCK),)](
-            *poses,
-            angles,
-            tables.angles,
-            frames,
-            T,
-            *strides,
-            ANGLES=n_angles,
-            WEIGHTED=weighted,
-            WIDE=wide,
-            BLOCK=_ANGLE_BLOCK,
-            **_OPTIONS,
-        )
-    if "depth_ranking_frames" in terms:
-        ranks = _rank_rows(pred, target, weight, tuple(strides), wide, depth)
-        if weighted and mean:
-            row_weights = torch.sum(weight, 1, dtype=torch.float64)
-
-    scales = workspace(3, 16)
-    given = isinstance(lambdas, Tensor)
-    bits = [0] * len(_NUMBERS)
-    if given:
-        lambdas = lambdas.contiguous()
-    else:
-        for number, lam in zip(numbers, lambdas, strict=True):
-            bits[number] = _bits(lam)
-    scale_kernel[(1,)](
-        scales,
-        lambdas if given else nothing,
-        frame_counts,
-        row_weights,
-        limbs,
-        *bits,
-        sum(k << 4 * number for k, number in enumerate(numbers)),
-        B,
-        T,
-        J,
-        n_bones,
-        len(s.angles),
-        len(s.angles_velocity),
-        frame_blocks,
-        TERMS=mask,
-        WEIGHTED=weighted,
-        MEAN=mean,
-        GIVEN=given,
-        BLOCK=_SUM_BLOCK,
-        **_OPTIONS,
+    strides += weight.stride() if weight is not None else (0, 0, 0)
+    columns = max(3 * J, len(tables.angles) if tables else 0)
+    return _Call(
+        poses=(pred, pred if target is None else target, pred if weight is None else weight),
+        strides=tuple(strides),
+        shape=(B, T, J),
+        depth=depth,
+        wide=_is_wide(pred, target, weight) or B * T * columns + 8 * _FRAME_ELEMENTS >= 2**31,
+        weighted=weight is not None,
+        mean=reduction == "mean",
+        terms=terms,
+        tables=tables,
     )
 
-    blocks = triton.cdiv(frames * J, _JOINT_BLOCK)
-    partials = workspace(len(_NUMBERS), blocks)
-    n_mirrored, n_hinges, n_ratios, n_limbs, n_turns = tables.rows if tables else (0,) * 5
-    joint_kernel[(blocks,)](
-        *poses,
-        grad,
-        ranks,
+
+@dataclass(frozen=True)
+class _Statistics:
+    """What the main kernel and the scales need to know beforehand; what no active term reads is the prediction.
+
+    Attributes:
+        frame_scales: [2, frames] of n_mpjpe.
+        counts: [denominators, blocks] sums of weights.
+        blocks: blocks of frames that have been counted.
+        limbs: [2, clips, bones] of limb_variance.
+        angles: [1 or 2, frames, angles].
+        ranks: [clips, joints, frames] gradient of the ranking of frames.
+        row_weights: [clips, joints] sums of weights over time.
+    """
+
+    frame_scales: Tensor
+    counts: Tensor
+    blocks: int
+    limbs: Tensor
+    angles: Tensor
+    ranks: Tensor
+    row_weights: Tensor
+
+
+def _statistics(call: _Call) -> _Statistics:
+    pred, target, weight = call.poses
+    frame_scales, counts, blocks = _frame_statistics(call)
+    needs_ranks = "depth_ranking_frames" in call.terms
+    return _Statistics(
+        frame_scales=frame_scales,
+        counts=counts,
+        blocks=blocks,
+        limbs=_limb_means(call) if "limb_variance" in call.terms else pred,
+        angles=_angles(call) if call.n_angles else pred,
+        ranks=_rank_rows(pred, target, weight if call.weighted else None, call.strides, call.wide, call.depth)
+        if needs_ranks
+        else pred,
+        row_weights=torch.sum(weight, 1, dtype=torch.float64) if Denominator.FRAME_PAIRS in call.weighed else pred,
+    )
+
+
+def _frame_statistics(call: _Call) -> tuple[Tensor, Tensor, int]:
+    """Frames' scales of n_mpjpe, sums of weights, and blocks of frames."""
+    nothing = call.poses[0]
+    scaled = "n_mpjpe" in call.terms
+    counted = {_COUNTED_AS.get(kind, kind) for kind in call.weighed} - _COUNTED_ELSEWHERE
+    if not scaled and not counted:
+        return nothing, nothing, 0
+    _, T, J = call.shape
+    n_bones = len(call.structure.bones)
+    at_once = max(1, _FRAME_ELEMENTS // triton.next_power_of_2(max(J, n_bones, call.n_angles)))
+    blocks = triton.cdiv(call.frames, at_once)
+    frame_scales = call.workspace(2, call.frames) if scaled else nothing
+    counts = call.workspace(len(Denominator), blocks) if counted else nothing
+    frame_kernel[(blocks,)](
+        *call.poses,
         frame_scales,
-        limbs,
-        angles,
-        tables.entries if tables else nothing,
-        tables.mirrored if tables else nothing,
-        tables.hinges if tables else nothing,
-        tables.groups if tables else nothing,
-        tables.bones if tables else nothing,
-        tables.angles if tables else nothing,
-        tables.factors if tables else nothing,
-        scales,
-        partials,
-        frames,
+        counts,
+        call.tables.bones if call.tables else nothing,
+        call.tables.angles if call.tables else nothing,
+        call.frames,
         T,
         blocks,
-        *strides,
+        *call.strides,
         J=J,
-        TERMS=mask,
-        WEIGHTED=weighted,
+        J_PADDED=triton.next_power_of_2(J),
+        N_BONES=n_bones,
+        BONES_PADDED=triton.next_power_of_2(max(1, n_bones)),
+        N_ANGLES=call.n_angles,
+        ANGLES_PADDED=triton.next_power_of_2(max(1, call.n_angles)),
+        SCALED=scaled,
+        COUNTED=sum(1 << _KINDS[kind] for kind in counted),
+        WEIGHTED=call.weighted,
+        WIDE=call.wide,
+        BLOCK=at_once,
+        **_OPTIONS,
+    )
+    return frame_scales, counts, blocks
+
+
+def _limb_means(call: _Call) -> Tensor:
+    """Mean length of each clip's bones, and 1 / degrees of freedom of its variance [2, clips, bones]."""
+    assert call.tables is not None
+    B, T, _ = call.shape
+    n_bones = len(call.structure.bones)
+    limbs = call.workspace(2, B, n_bones)
+    limb_kernel[(B * n_bones,)](
+        call.poses[0],
+        call.poses[2],
+        limbs,
+        call.tables.bones,
+        B,
+        T,
+        *call.strides[:4],
+        *call.strides[8:],
+        N_BONES=n_bones,
+        WEIGHTED=call.weighted,
+        WIDE=call.wide,
+        BLOCK=min(_TIME_BLOCK, triton.next_power_of_2(T)),
+        **_OPTIONS,
+    )
+    return limbs
+
+
+def _angles(call: _Call) -> Tensor:
+    """Predicted minus target angles [1, frames, angles], and with weights also theirs."""
+    assert call.tables is not None
+    angles = call.workspace(2 if call.weighted else 1, call.frames, call.n_angles)
+    angle_kernel[(triton.cdiv(call.frames * call.n_angles, _ANGLE_BLOCK),)](
+        *call.poses,
+        angles,
+        call.tables.angles,
+        call.frames,
+        call.shape[1],
+        *call.strides,
+        N_ANGLES=call.n_angles,
+        WEIGHTED=call.weighted,
+        WIDE=call.wide,
+        BLOCK=_ANGLE_BLOCK,
+        **_OPTIONS,
+    )
+    return angles
+
+
+def _scales(call: _Call, statistics: _Statistics, lambdas: Sequence[float] | Tensor) -> Tensor:
+    """[3, terms]: weight over count, 1 over count, weight of each term, by the terms' numbers."""
+    B, _, J = call.shape
+    K = len(call.terms)
+    given = isinstance(lambdas, Tensor)
+    scales = call.workspace(3, len(_NUMBERS))
+    device_lambdas = lambdas.contiguous() if isinstance(lambdas, Tensor) else call.poses[0]
+    known = [count(kind, call.shape, call.structure) if call.mean else 1.0 for kind in call.denominators]
+    pairs = list(zip((0.0,) * K if isinstance(lambdas, Tensor) else lambdas, known, strict=True))
+    order, kinds = packed(call.order), packed(_KINDS[kind] for kind in call.denominators)
+    for first in range(0, K, PLACES):
+        places = [*pairs[first : first + PLACES], *[(0.0, 0.0)] * (first + PLACES - K)][:PLACES]
+        scale_kernel[(1,)](
+            scales,
+            device_lambdas,
+            statistics.counts,
+            statistics.row_weights,
+            statistics.limbs,
+            statistics.blocks,
+            B * J,
+            B * len(call.structure.bones),
+            *(_bits(number) for pair in places for number in pair),
+            FIRST=first,
+            ORDER=order,
+            KINDS=kinds,
+            K=K,
+            TERMS=len(_NUMBERS),
+            WEIGHTED=bool(call.weighed),
+            GIVEN=given,
+            BLOCK=_SUM_BLOCK,
+            **_OPTIONS,
+        )
+    return scales
+
+
+def _joints(call: _Call, statistics: _Statistics, scales: Tensor, grad: Tensor, need_grad: bool) -> Tensor:
+    """The gradient, and sums of the blocks [terms, blocks] of each term."""
+    pred, tables = call.poses[0], call.tables
+    dtype = compute_dtype(pred.dtype)
+    blocks = triton.cdiv(call.frames * call.shape[2], _JOINT_BLOCK)
+    partials = call.workspace(len(_NUMBERS), blocks)
+    n_mirrored, n_hinges, n_ratios, n_limbs, n_turns = tables.rows if tables else (0,) * 5
+    joint_kernel[(blocks,)](
+        *call.poses,
+        grad,
+        statistics.ranks,
+        statistics.frame_scales,
+        statistics.limbs,
+        statistics.angles,
+        tables.entries if tables else pred,
+        tables.mirrored if tables else pred,
+        tables.hinges if tables else pred,
+        tables.groups if tables else pred,
+        tables.bones if tables else pred,
+        tables.angles if tables else pred,
+        tables.factors if tables else pred,
+        scales,
+        partials,
+        call.frames,
+        call.shape[1],
+        blocks,
+        *call.strides,
+        J=call.shape[2],
+        TERMS=call.mask,
+        WEIGHTED=call.weighted,
         NEED_GRAD=need_grad,
-        DEPTH_ONLY=depth == 0,
-        WIDE=wide,
+        DEPTH_ONLY=call.depth == 0,
+        WIDE=call.wide,
         DTYPE=tl.float64 if dtype == torch.float64 else tl.float32,
         N_MIRRORED=n_mirrored,
         N_HINGES=n_hinges,
@@ -347,24 +480,52 @@ def _objective(pred, target, weight, lambdas, terms, skeleton, options, reductio
         N_BONES=n_limbs,
         N_ANGLES=n_turns,
         GROUP=tables.group if tables else 1,
-        BONES=n_bones,
-        ANGLES=n_angles,
-        SQUARED=s.symmetric_squared,
-        UNIT_BONES=s.hinge_unit_bones,
+        BONES=len(call.structure.bones),
+        ANGLES=call.n_angles,
+        SQUARED=call.structure.symmetric_squared,
+        UNIT_BONES=call.structure.hinge_unit_bones,
         BLOCK=_JOINT_BLOCK,
         num_warps=_JOINT_WARPS,
         **_OPTIONS,
     )
+    return partials
+
+
+def _objective(
+    pred: Tensor,  # [B, T, J, channels]
+    target: Tensor | None,  # [B, T, J, channels]
+    weight: Tensor | None,  # [B, T, J]
+    lambdas: Sequence[float] | Tensor,
+    terms: tuple[str, ...],
+    skeleton: str,
+    options: str,
+    reduction: str,
+    need_grad: bool,
+    depth: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`objective`, for poses whose depth is channel `depth`; if that is 0, there is no other channel."""
+    K = len(terms)
+    dtype, device = compute_dtype(pred.dtype), pred.device
+    total = torch.empty((), dtype=dtype, device=device)
+    values = torch.empty(K, dtype=dtype, device=device)
+    grad = torch.empty(pred.shape if need_grad else (0,), dtype=dtype, device=device)
+    if pred.shape[:3].numel() == 0:
+        return total.zero_(), values.zero_(), grad
+    call = _call_of(pred, target, weight, terms, skeleton, options, reduction, depth)
+    statistics = _statistics(call)
+    scales = _scales(call, statistics, lambdas)
+    partials = _joints(call, statistics, scales, grad, need_grad)
     padded = triton.next_power_of_2(K)
     value_kernel[(1,)](
         total,
         values,
         partials,
         scales,
-        sum(number << 4 * k for k, number in enumerate(numbers)),
-        blocks,
+        partials.shape[1],
+        ORDER=packed(call.order),
         K=K,
         K_PADDED=padded,
+        TERMS=len(_NUMBERS),
         BLOCK=min(1024, 8192 // padded),
         num_warps=8,
         **_OPTIONS,

@@ -1,4 +1,4 @@
-"""What the Triton kernels look up about a skeleton: tables on the device, a row a joint."""
+"""What the Triton kernels look up about a skeleton: tables on the device, by joint."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..terms import TERMS
 from .structure import Structure, structure_of
 
 __all__ = ["Tables", "tables_of"]
-
-_OF_BONES = ("limb_length", "limb_variance")
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class Tables:
         bones: [bones, 2].
         angles: [angles, 6] both bones, the joint of the second that isn't one of the first, and whether it belongs to
             bone_angle (1) and bone_angle_velocity (2).
-        factors: float64: hinge scale, tolerance, a factor a joint for weighted_mpjpe and for temporal_consistency, and
+        factors: float64: hinge scale, tolerance, one per joint for weighted_mpjpe and for temporal_consistency, and
             one for each bone of `groups`.
     """
 
@@ -56,7 +55,7 @@ def _angles_of(structure: Structure) -> list[tuple[int, int, int, int, int, int]
     return rows
 
 
-@functools.cache  # without bound: a captured graph goes on reading them
+@functools.cache  # without bound: a captured graph keeps reading them
 def tables_of(terms: tuple[str, ...], skeleton: str, options: str, joints: int, device: torch.device) -> Tables:
     """Tables of these terms; copied to the device once."""
     if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
@@ -77,6 +76,7 @@ def _copied(terms: tuple[str, ...], skeleton: str, options: str, joints: int, de
     groups = [(*g, *[((-1, -1), 0.0)] * (group - len(g))) for g in s.groups]
     in_groups = [bone for g in groups for bone, _ in g]
     angles = _angles_of(s)
+    of_bones = any(TERMS[term].measures == "bones" for term in terms)
     of_joint: list[list[list[int]]] = []
     for joint in range(joints):
         of_joint.append(
@@ -84,7 +84,7 @@ def _copied(terms: tuple[str, ...], skeleton: str, options: str, joints: int, de
                 [i for i, bone in enumerate(mirrored) if joint in bone],
                 [4 * i + chain.index(joint) for i, (*chain, _) in enumerate(hinges) if joint in chain],
                 [i for i, bone in enumerate(in_groups) if joint in bone],
-                [i for i, bone in enumerate(s.bones) if joint in bone] if {*_OF_BONES} & {*terms} else [],
+                [i for i, bone in enumerate(s.bones) if joint in bone] if of_bones else [],
                 [i for i, angle in enumerate(angles) if joint in angle[:4]],
             ]
         )

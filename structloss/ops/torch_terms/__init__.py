@@ -1,25 +1,17 @@
-"""PyTorch forms of the terms: TermInput -> (value, gradient of all channels [B, T, J, 3] or of depth [B, T, J])."""
+"""PyTorch forms of the terms: TermInput -> (sum, its gradient for all channels [B, T, J, 3] or for depth [B, T, J]).
 
+A term's form is the function of its name in one of these modules, and in their `__all__`.
+"""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from ...terms import TERMS
 from . import anatomy, limbs, motion, position, ranking
+from .common import TermInput
 
 __all__ = ["TERM_FUNCTIONS"]
 
-TERM_FUNCTIONS = {
-    function.__name__: function
-    for function in (
-        position.mpjpe,
-        position.weighted_mpjpe,
-        position.n_mpjpe,
-        motion.velocity,
-        motion.temporal_consistency,
-        ranking.depth_ranking_joints,
-        ranking.depth_ranking_frames,
-        anatomy.bone_symmetry,
-        anatomy.illegal_angle,
-        anatomy.bone_ratio,
-        limbs.limb_length,
-        limbs.limb_variance,
-        limbs.bone_angle,
-        limbs.bone_angle_velocity,
-    )
-}
+_FORMS = {name: getattr(home, name) for home in (anatomy, limbs, motion, position, ranking) for name in home.__all__}
+TERM_FUNCTIONS: dict[str, Callable[[TermInput], tuple[Tensor, Tensor]]] = {name: _FORMS[name] for name in TERMS}

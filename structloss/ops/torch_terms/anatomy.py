@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .common import TermInput, add_to_bones, bone_vectors, bone_weight, direction, frames, reduced
+from ..denominators import bone_weight
+from .common import TermInput, add_to_bones, bone_vectors, direction
 
 __all__ = ["bone_ratio", "bone_symmetry", "illegal_angle"]
 
-# Beyond this the exponential goes on as its tangent: poses in millimetres would overflow it.
+# Beyond this the exponential continues as its tangent: poses in millimetres would overflow it.
 LINEAR_FROM = 20.0
 
 
@@ -28,7 +29,7 @@ def bone_symmetry(x: TermInput) -> tuple[Tensor, Tensor]:
     grad = torch.zeros_like(pose)
     add_to_bones(grad, right, slope * direction(right_vector, right_length))
     add_to_bones(grad, left, -slope * direction(left_vector, left_length))
-    return reduced(x, value.sum(), grad, frames(x))
+    return value.sum(), grad
 
 
 def illegal_angle(x: TermInput) -> tuple[Tensor, Tensor]:
@@ -55,7 +56,7 @@ def illegal_angle(x: TermInput) -> tuple[Tensor, Tensor]:
             g = direction(g - (g * used).sum(-1, keepdim=True) * used, lengths)
             g = torch.where((lengths == 0).unsqueeze(-1), 0, g)
         add_to_bones(grad, bones, g)
-    return reduced(x, value, grad, frames(x))
+    return value, grad
 
 
 def bone_ratio(x: TermInput) -> tuple[Tensor, Tensor]:
@@ -75,4 +76,4 @@ def bone_ratio(x: TermInput) -> tuple[Tensor, Tensor]:
         # The slope through the mean cancels.
         slope = 2 * weight * factor * deviation * inverse
         add_to_bones(grad, bones, slope.unsqueeze(-1) * direction(vector, length))
-    return reduced(x, value, grad, frames(x))
+    return value, grad

@@ -1,4 +1,4 @@
-"""What the PyTorch forms of the terms share: their input, reductions, directions and bones."""
+"""What the PyTorch forms of the terms share: their input, directions, steps and bones."""
 
 from __future__ import annotations
 
@@ -10,17 +10,7 @@ from torch import Tensor
 
 from ..structure import Structure
 
-__all__ = [
-    "TermInput",
-    "accumulation_dtype",
-    "add_to_bones",
-    "bone_vectors",
-    "bone_weight",
-    "direction",
-    "frames",
-    "reduced",
-    "steps",
-]
+__all__ = ["TermInput", "accumulation_dtype", "add_to_bones", "bone_vectors", "direction", "steps"]
 
 
 def accumulation_dtype(device: torch.device) -> torch.dtype:
@@ -35,15 +25,19 @@ class TermInput:
     Attributes:
         pred, target: [B, T, J, 3], in the compute dtype; `target` is None where no term needs it.
         weight: [B, T, J] in the accumulation dtype, or None for 1.
-        reduction: "mean" or "sum".
         structure: skeleton and options, resolved.
     """
 
     pred: Tensor
     target: Tensor | None
     weight: Tensor | None
-    reduction: str
     structure: Structure
+
+    @property
+    def known_target(self) -> Tensor:
+        """`target`, for a term that needs one."""
+        assert self.target is not None, "checked before the call"
+        return self.target
 
     @property
     def wide_pred(self) -> Tensor:
@@ -53,7 +47,7 @@ class TermInput:
     @property
     def wide_target(self) -> Tensor:
         """`target` in the accumulation dtype."""
-        return self.target.to(accumulation_dtype(self.pred.device))
+        return self.known_target.to(accumulation_dtype(self.pred.device))
 
     def weight_or_one(self) -> Tensor:
         """[B, T, J] in the accumulation dtype."""
@@ -65,15 +59,6 @@ class TermInput:
     def joint_factors(self, factors: Sequence[float]) -> Tensor:
         """[J] or, without factors, [1]."""
         return self.pred.new_tensor(factors or (1.0,), dtype=accumulation_dtype(self.pred.device))
-
-
-def reduced(x: TermInput, value: Tensor, grad: Tensor, count: Tensor | float) -> tuple[Tensor, Tensor]:
-    """Sum and its gradient, divided by `count` under "mean"; nothing to count gives 0."""
-    if x.reduction == "sum":
-        return value, grad
-    count = torch.as_tensor(count, dtype=value.dtype, device=value.device)
-    scale = torch.where(count > 0, 1 / count, 0)
-    return value * scale, grad * scale
 
 
 def direction(vector: Tensor, length: Tensor) -> Tensor:
@@ -93,20 +78,7 @@ def bone_vectors(pose: Tensor, bones: Sequence[tuple[int, int]]) -> tuple[Tensor
     return vector, torch.linalg.vector_norm(vector, dim=-1)
 
 
-def bone_weight(weight: Tensor, bones: Sequence[tuple[int, int]]) -> Tensor:
-    """Product of the weights of each bone's joints: [..., J] -> [..., K]."""
-    child, parent = (list(ends) for ends in zip(*bones, strict=True))
-    return weight[..., child] * weight[..., parent]
-
-
 def add_to_bones(grad: Tensor, bones: Sequence[tuple[int, int]], bone_grad: Tensor) -> Tensor:
     """Add the gradient of bone vectors [..., K, 3] to that of the joints [..., J, 3], in place."""
     child, parent = (torch.tensor(ends, device=grad.device) for ends in zip(*bones, strict=True))
     return grad.index_add_(-2, child, bone_grad).index_add_(-2, parent, bone_grad, alpha=-1)
-
-
-def frames(x: TermInput) -> Tensor | float:
-    """Number of frames with a joint that has weight."""
-    if x.weight is None:
-        return float(x.pred.shape[0] * x.pred.shape[1])
-    return (x.weight > 0).any(-1).sum()

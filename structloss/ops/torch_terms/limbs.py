@@ -2,51 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from .common import TermInput, add_to_bones, bone_vectors, bone_weight, direction, reduced, steps
+from ..denominators import angle_weight, bone_weight, inverse_freedom
+from .common import TermInput, add_to_bones, bone_vectors, direction, steps
 
 __all__ = ["bone_angle", "bone_angle_velocity", "limb_length", "limb_variance"]
 
 # As published: shorter bones count as this long in a cosine, and cosines stay this far from 1.
 SHORTEST = 1e-8
 COSINE_MARGIN = 1e-7
-# A clip's bone needs more than one visible frame; less than this share of its weight is rounding.
-LEAST_FREEDOM = 1e-12
 
 
 def limb_length(x: TermInput) -> tuple[Tensor, Tensor]:
-    """Mean difference of bone lengths."""
+    """Differences of bone lengths."""
     bones = x.structure.bones
     weight = bone_weight(x.weight_or_one(), bones)
     vector, length = bone_vectors(x.wide_pred, bones)
     difference = length - bone_vectors(x.wide_target, bones)[1]
     slope = (weight * difference.sign()).unsqueeze(-1)
     grad = add_to_bones(torch.zeros_like(x.wide_pred), bones, slope * direction(vector, length))
-    return reduced(x, (weight * difference.abs()).sum(), grad, weight.sum())
+    return (weight * difference.abs()).sum(), grad
 
 
 def limb_variance(x: TermInput) -> tuple[Tensor, Tensor]:
-    """Mean variance over time of bone lengths."""
+    """Variances over time of bone lengths."""
     bones = x.structure.bones
     weight = bone_weight(x.weight_or_one(), bones)
     vector, length = bone_vectors(x.wide_pred, bones)
     total = weight.sum(1, keepdim=True)
     inverse = torch.where(total > 0, 1 / torch.where(total > 0, total, 1), 0)
     mean = (weight * length).sum(1, keepdim=True) * inverse
-    freedom = total - weight.square().sum(1, keepdim=True) * inverse
-    varies = freedom > LEAST_FREEDOM * total
-    scaled = weight * torch.where(varies, 1 / torch.where(varies, freedom, 1), 0)
+    scaled = weight * inverse_freedom(weight)
     deviation = length - mean
     slope = (2 * scaled * deviation).unsqueeze(-1)
     grad = add_to_bones(torch.zeros_like(x.wide_pred), bones, slope * direction(vector, length))
-    return reduced(x, (scaled * deviation.square()).sum(), grad, varies.sum())
+    return (scaled * deviation.square()).sum(), grad
 
 
-def _angles(pose: Tensor, bones: Sequence[tuple[int, int]], pairs: Sequence[tuple[int, int]]):
+def _angles(
+    pose: Tensor, bones: Sequence[tuple[int, int]], pairs: Sequence[tuple[int, int]]
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """Angles [B, T, P] between pairs of bones, and a function from their gradient to that of the joints."""
     vector, length = bone_vectors(pose, bones)
     first, second = (list(side) for side in zip(*pairs, strict=True))
@@ -70,30 +69,23 @@ def _angles(pose: Tensor, bones: Sequence[tuple[int, int]], pairs: Sequence[tupl
     return clamped.acos(), to_joints
 
 
-def _angle_weight(x: TermInput, pairs: Sequence[tuple[int, int]]) -> Tensor:
-    """Product of the weights of each angle's joints; the joint where two bones meet counts once."""
-    weight, bones = x.weight_or_one(), x.structure.bones
-    joints = [sorted({*bones[i], *bones[j]}) for i, j in pairs]
-    return torch.stack([weight[..., js].prod(-1) for js in joints], -1)
-
-
 def bone_angle(x: TermInput) -> tuple[Tensor, Tensor]:
-    """Mean difference of bone angles."""
+    """Differences of bone angles."""
     pairs, bones = x.structure.angles, x.structure.bones
-    weight = _angle_weight(x, pairs)
+    weight = angle_weight(x.weight_or_one(), x.structure, pairs)
     angle, to_joints = _angles(x.wide_pred, bones, pairs)
     difference = angle - _angles(x.wide_target, bones, pairs)[0]
-    return reduced(x, (weight * difference.abs()).sum(), to_joints(weight * difference.sign()), weight.sum())
+    return (weight * difference.abs()).sum(), to_joints(weight * difference.sign())
 
 
 def bone_angle_velocity(x: TermInput) -> tuple[Tensor, Tensor]:
-    """Mean difference of the steps of bone angles."""
+    """Differences of the steps of bone angles."""
     pairs, bones = x.structure.angles_velocity, x.structure.bones
-    weight = _angle_weight(x, pairs)
+    weight = angle_weight(x.weight_or_one(), x.structure, pairs)
     weight = weight[:, 1:] * weight[:, :-1]
     angle, to_joints = _angles(x.wide_pred, bones, pairs)
     difference = steps(angle - _angles(x.wide_target, bones, pairs)[0])
     angle_grad = torch.zeros_like(angle)
     angle_grad[:, 1:] += weight * difference.sign()
     angle_grad[:, :-1] -= weight * difference.sign()
-    return reduced(x, (weight * difference.abs()).sum(), to_joints(angle_grad), weight.sum())
+    return (weight * difference.abs()).sum(), to_joints(angle_grad)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .common import TermInput, direction, reduced, steps
+from .common import TermInput, direction, steps
 
 __all__ = ["temporal_consistency", "velocity"]
 
@@ -24,18 +24,18 @@ def _step_weight(x: TermInput) -> Tensor:
 
 
 def velocity(x: TermInput) -> tuple[Tensor, Tensor]:
-    """Mean difference of predicted and target step."""
+    """Differences of predicted and target step."""
     weight = _step_weight(x)
     step = steps(x.wide_pred) - steps(x.wide_target)
     error = torch.linalg.vector_norm(step, dim=-1)
     grad = _from_steps(x, weight.unsqueeze(-1) * direction(step, error))
-    return reduced(x, (weight * error).sum(), grad, weight.sum())
+    return (weight * error).sum(), grad
 
 
 def temporal_consistency(x: TermInput) -> tuple[Tensor, Tensor]:
-    """Mean squared step of the prediction, per coordinate."""
+    """Squared steps of the prediction."""
     weight = _step_weight(x)
     scaled = weight * x.joint_factors(x.structure.temporal_consistency_joints)
     step = steps(x.wide_pred)
     grad = _from_steps(x, 2 * scaled.unsqueeze(-1) * step)
-    return reduced(x, (scaled * step.square().sum(-1)).sum(), grad, 3 * weight.sum())
+    return (scaled * step.square().sum(-1)).sum(), grad

@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .common import TermInput, accumulation_dtype, direction, reduced
+from .common import TermInput, accumulation_dtype, direction
 
 __all__ = ["mpjpe", "n_mpjpe", "weighted_mpjpe"]
 
 
-def _weighted_errors(x: TermInput, factors: Tensor | None) -> tuple[Tensor, Tensor, Tensor | float]:
-    """Sum of the weighted errors, its gradient [B, T, J, 3], and the sum of weights."""
-    difference = x.pred - x.target
+def _weighted_errors(x: TermInput, factors: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Sum of the weighted errors and its gradient [B, T, J, 3]."""
+    difference = x.pred - x.known_target
     error = torch.linalg.vector_norm(difference, dim=-1)
     # The error has no slope at zero; its subgradient 0 is the published behaviour.
     grad = direction(difference, error)
@@ -20,23 +20,22 @@ def _weighted_errors(x: TermInput, factors: Tensor | None) -> tuple[Tensor, Tens
     error, grad = error.to(wide), grad.to(wide)
     weight = x.weight if factors is None else x.weight_or_one() * factors
     if weight is None:
-        return error.sum(), grad, float(error.numel())
-    return (error * weight).sum(), grad * weight.unsqueeze(-1), weight.sum()
+        return error.sum(), grad
+    return (error * weight).sum(), grad * weight.unsqueeze(-1)
 
 
 def mpjpe(x: TermInput) -> tuple[Tensor, Tensor]:
-    """Mean joint error."""
-    return reduced(x, *_weighted_errors(x, None))
+    """Joint errors."""
+    return _weighted_errors(x, None)
 
 
 def weighted_mpjpe(x: TermInput) -> tuple[Tensor, Tensor]:
-    """Mean of weight times joint error, over all joints."""
-    value, grad, _ = _weighted_errors(x, x.joint_factors(x.structure.weighted_mpjpe_joints))
-    return reduced(x, value, grad, float(x.pred.shape[:-1].numel()))
+    """Weights times joint errors."""
+    return _weighted_errors(x, x.joint_factors(x.structure.weighted_mpjpe_joints))
 
 
 def n_mpjpe(x: TermInput) -> tuple[Tensor, Tensor]:
-    """Mean joint error after each frame's best scale."""
+    """Joint errors after each frame's best scale."""
     pred, target, weight = x.wide_pred, x.wide_target, x.weight_or_one().unsqueeze(-1)
     square = (weight * pred * pred).sum((-2, -1), keepdim=True)
     inverse = torch.where(square == 0, 0, 1 / torch.where(square == 0, 1, square))
@@ -49,4 +48,4 @@ def n_mpjpe(x: TermInput) -> tuple[Tensor, Tensor]:
     # The scale depends on every joint of the frame.
     by_scale = (unit * pred).sum((-2, -1), keepdim=True)
     grad = scale * unit + by_scale * inverse * weight * (target - 2 * scale * pred)
-    return reduced(x, (weight.squeeze(-1) * error).sum(), grad, weight.sum())
+    return (weight.squeeze(-1) * error).sum(), grad

@@ -61,37 +61,31 @@ def ranking_gradient(pred: Tensor, target: Tensor, weight: Tensor | None = None)
     return torch.empty_like(difference).scatter_(-1, order, difference)
 
 
-def hinge(pred: Tensor, target: Tensor, weight: Tensor | None, reduction: str) -> tuple[Tensor, Tensor]:
-    """Reduced hinge over all rows [..., N] (0-d, float64) and its gradient [..., N] (float64)."""
+def hinge(pred: Tensor, target: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Sum of the hinge over all rows [..., N] (0-d, float64) and its gradient [..., N] (float64)."""
     wide = accumulation_dtype(pred.device)
     if pred.numel() == 0:
         return torch.zeros((), dtype=wide, device=pred.device), torch.zeros(pred.shape, dtype=wide, device=pred.device)
     if weight is None:
-        pairs = torch.full((), float(pred.numel() * pred.shape[-1]), dtype=wide, device=pred.device)
         present = torch.ones((), dtype=torch.bool, device=pred.device)
     else:
         weight = weight.to(wide)
-        pairs = weight.sum(-1).square().sum()
         present = weight > 0  # whatever a masked element holds, NaN included, takes no part
         pred, target = torch.where(present, pred, 0), torch.where(present, target, 0)
     invalid = (pred.isnan() | target.isnan()).any(-1, keepdim=True)
     g = ranking_gradient(pred, target, weight)
     g = torch.where(invalid & present, torch.nan, g)
     # The gradients of a row sum to zero, so a shift of the predictions changes nothing but the rounding.
-    value = ((pred.to(wide) - pred[..., :1].to(wide)) * g).sum()
-    if reduction == "mean":
-        scale = torch.where(pairs > 0, 1 / pairs, 0)
-        value, g = value * scale, g * scale
-    return value, g
+    return ((pred.to(wide) - pred[..., :1].to(wide)) * g).sum(), g
 
 
 def depth_ranking_joints(x: TermInput) -> tuple[Tensor, Tensor]:
     """L_S: rows are frames. The gradient [B, T, J] is that of the depth channel."""
-    return hinge(x.pred[..., 2], x.target[..., 2], x.weight, x.reduction)
+    return hinge(x.pred[..., 2], x.known_target[..., 2], x.weight)
 
 
 def depth_ranking_frames(x: TermInput) -> tuple[Tensor, Tensor]:
     """L_T: rows are joints. The gradient [B, T, J] is that of the depth channel."""
-    rows = [None if r is None else r.transpose(-1, -2) for r in (x.pred[..., 2], x.target[..., 2], x.weight)]
-    value, g = hinge(*rows, x.reduction)
+    pred, target = (depths[..., 2].transpose(-1, -2) for depths in (x.pred, x.known_target))
+    value, g = hinge(pred, target, None if x.weight is None else x.weight.transpose(-1, -2))
     return value, g.transpose(-1, -2)
