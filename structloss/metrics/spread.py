@@ -11,14 +11,14 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from ..errors import ArgumentError, check_choice
-from ..ops.torch_terms.common import bone_vectors, bone_weight
+from ..ops.denominators import LEAST_FREEDOM, bone_weight
+from ..ops.torch_terms.common import bone_vectors
 from ..skeletons import Skeleton, get
 from ._checks import check_labels, check_reduction, prepare_any, prepare_pose, reduce, weighted
 
 __all__ = ["BPLPC", "BoneLengthSpread", "bone_length_spread", "bplp_c"]
 
 _ROUNDING = 1e-12  # a deviation below this share of the mean is float64's rounding
-_LEAST_FREEDOM = 1e-12  # as in the limb-variance loss
 _TINY = torch.finfo(torch.float64).tiny
 
 
@@ -139,7 +139,7 @@ def deviations(moments: Tensor) -> tuple[Tensor, Tensor]:
     weigh anything."""
     weight, squares, mean, spread = moments.unbind(-2)
     freedom = weight - squares / weight.clamp_min(_TINY)
-    known = freedom > _LEAST_FREEDOM * weight
+    known = freedom > LEAST_FREEDOM * weight  # as in the limb-variance loss
     deviation = (spread / torch.where(known, freedom, 1.0)).sqrt()
     deviation = torch.where(deviation <= _ROUNDING * mean.abs(), 0.0, deviation)
     return weighted(deviation, torch.where(known, weight, 0.0))
