@@ -79,7 +79,7 @@ def frame_numbers(path: Path, names: Sequence[Any]) -> FrameNumbers:
 def _sensible(name: str | int | float) -> bool:
     if isinstance(name, str):
         return all(len(digits) <= 20 for digits in re.findall(r"\d+", name))
-    return math.isfinite(name) and abs(name) < _LARGEST
+    return abs(name) < _LARGEST and math.isfinite(name)  # in this order: a large int is no float
 
 
 def timed(times: Sequence[int | float], per_second: float | None = 1.0) -> FrameNumbers:

@@ -30,6 +30,7 @@ __all__ = [
     "described",
     "frame_numbers",
     "identity_of",
+    "in_pixels",
     "keypoints_of",
     "load_json",
     "pixels",
@@ -99,9 +100,10 @@ def tracks_of(
         raise DataError(f"{path} has people of {' and '.join(map(str, sorted(sizes)))} keypoints, expected one number.")
     if not sizes:
         raise DataError(f"{path} has no people in any frame.")
-    (size,) = sizes
-    named = _layout(path, video, layout, size)
-    detections = _in_pixels(path, detections, file.image_size or (video.width, video.height))
+    named = _layout(path, video, layout, *sizes)
+    size = file.image_size or (video.width, video.height)
+    points = in_pixels(path, np.stack([detection.keypoints for detection in detections]), size)
+    detections = [replace(one, keypoints=made) for one, made in zip(detections, points, strict=True)]
     people = make_tracks([found for found in detections if seen_in(found.keypoints).any()] or detections)
     taken = choose_tracks(path, people, person)
     notes = (*video.notes, *_lacking(named), *_left_out(people, taken, person))
@@ -114,7 +116,8 @@ def tracks_of(
         values = np.full((int(frames[-1]) - start + 1, len(named.order), 3), np.nan)
         found = np.stack([detection.keypoints for detection in track.detections])
         values[np.ix_(frames - start, there)] = found[:, file_order]
-        values[..., 2] = np.minimum(values[..., 2], 1.0)
+        sure = values[..., 2] > 1
+        values[sure & np.isfinite(values[..., 2]), 2] = 1.0
         label = video.name if len(taken) == 1 else f"{video.name}/{track.person}"
         track_of = as_track(path, label, values, named.layout, video.width, video.height, video.fps, start, named.near)
         out.append(replace(track_of, notes=notes))
@@ -141,16 +144,18 @@ def _layout(path: Path, video: Video, layout: str | None, size: int) -> NamedLay
     return NamedLayout(layout, tuple(range(LAYOUTS[layout].size)))
 
 
-def _in_pixels(path: Path, detections: list[Detection], size: tuple[int | None, int | None]) -> list[Detection]:
-    """The detections, of which those on a screen of width and height 1 are stretched over the image."""
-    points = np.stack([detection.keypoints for detection in detections])
+def in_pixels(path: Path, points: np.ndarray, size: tuple[int | None, int | None]) -> np.ndarray:
+    """Keypoints `[..., J, 3]`; those on a screen of width and height 1 are stretched over an image of this size.
+
+    Raises:
+        DataError: they need to be, and the size is not known.
+    """
     places = points[seen_in(points), :2]
     if not len(places) or np.median(np.abs(places)) > _ON_A_SCREEN:
-        return detections
+        return points
     if size[0] is None or size[1] is None:
         raise DataError(f"{path} has coordinates from 0 to 1, expected image_size, in pixels, beside them.")
-    points[..., :2] *= size
-    return [replace(detection, keypoints=one) for detection, one in zip(detections, points, strict=True)]
+    return points * np.array([*size, 1.0])
 
 
 def _lacking(named: NamedLayout) -> list[str]:
@@ -214,7 +219,7 @@ def array_track(
     path: Path, name: str, array: Any, layout: str | None, width: int | None, height: int | None,
     fps: float | None = None,
 ) -> Keypoints:  # fmt: skip
-    """A track from `[T, J, 2 or more]`; the third number is the confidence, 1 where there is none."""
+    """A track from `[T, J, 2 or more]`; the third number is the confidence, else it is 1, and 0 at (0, 0)."""
     array = np.asarray(array)
     if array.dtype.kind not in "fiu" or array.ndim != 3 or array.shape[2] < 2 or 0 in array.shape:
         raise DataError(
@@ -235,6 +240,8 @@ def array_track(
     full = np.ones((len(array), LAYOUTS[layout].size, 3))
     full[..., : min(3, array.shape[2])] = array[:, : LAYOUTS[layout].size, :3]
     full[..., 2] = np.clip(full[..., 2], 0, 1)
+    if array.shape[2] == 2:
+        full[~full[..., :2].any(-1), 2] = 0  # the usual place of what was not found
     return as_track(path, name, full, layout, width, height, fps)
 
 

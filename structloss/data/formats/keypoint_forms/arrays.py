@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ....errors import DataError
-from .._people import array_track, chosen, pixels, positive
+from ....errors import DataError, StructlossError
+from ....reading import regular
+from .._people import array_track, chosen, in_pixels, pixels, positive
 from ..keypoint_form import FORMS, KeypointFile, KeypointForm
 from ..keypoint_maps import LAYOUTS, layout_of_size
 from ..keypoint_track import Keypoints
@@ -50,7 +51,9 @@ def _read(file: KeypointFile, layout: str | None, person: str | int) -> list[Key
         raise DataError(
             f"{path} has {array.shape[-2]} keypoints and doesn't say which; set layout, one of {', '.join(several)}."
         )
-    width, height = (pixels(described.get(key)) for key in ("width", "height"))
+    width, height = file.image_size or (pixels(described.get("width")), pixels(described.get("height")))
+    if layout == "mediapipe" and array.shape[-1] in (3, 4):
+        array = in_pixels(path, _with_visibility(array), (width, height))
     fps = positive(described.get("fps"))
     people = array[None] if array.ndim == 3 else array
     names = [path.stem] if len(people) == 1 else [f"{path.stem}/{i}" for i in range(len(people))]
@@ -58,11 +61,25 @@ def _read(file: KeypointFile, layout: str | None, person: str | int) -> list[Key
     return chosen(path, tracks, person)
 
 
+def _with_visibility(array: np.ndarray) -> np.ndarray:
+    """MediaPipe's x, y, z, visibility as x, y, visibility; of x, y, z, where depths are below 0, x, y and 1."""
+    array = array.astype(np.float64)
+    if array.shape[-1] == 4:
+        return array[..., [0, 1, 3]]
+    if (array[..., 2] < 0).any():
+        array[..., 2] = 1
+    return array
+
+
 def _load_npy(path: Path) -> dict[str, Any]:
     try:
-        return {"keypoints": np.load(path, allow_pickle=False)}
-    except (ValueError, OSError, EOFError) as error:
-        raise DataError(f"{path} is no readable array: {str(error).splitlines()[0].rstrip('.')}.") from error
+        # Mapped, so that a header can't ask for more memory than the file has bytes.
+        return {"keypoints": np.array(np.load(regular(path, "keypoints"), mmap_mode="r", allow_pickle=False))}
+    except (ValueError, OSError, EOFError, OverflowError, MemoryError) as error:
+        if isinstance(error, StructlossError):
+            raise
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+        raise DataError(f"{path} is no readable array: {reason}.") from error
 
 
 def _described(content: Mapping[str, Any]) -> dict[str, Any]:
