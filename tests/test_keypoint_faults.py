@@ -185,16 +185,17 @@ def test_what_is_no_identity(tmp_path, bad):
 
 
 def test_an_identity_that_is_lost_for_a_while(tmp_path):
-    people = walkers(30)[:2]
-    rows = [
-        result(t, people[p, t], idx=None if p == 1 and 5 <= t < 9 else (7, 3)[p]) for t in range(30) for p in (0, 1)
-    ]
+    people, who = walkers(30)[:2], (7, 3)
+    rows = [result(t, people[p, t], idx=who[p]) for t in range(30) for p in (0, 1)]
+    for row in rows[11:19:2]:
+        assert row["idx"] == 3
+        row["idx"] = None
     for person, want in ((7, people[0]), (3, people[1])):
         (track,) = read_keypoints(write(tmp_path / "a.json", rows), person=person)
         np.testing.assert_allclose(track.keypoints, want[..., :2], rtol=1e-6)
         assert (track.confidence > 0).all()
     # Somebody who gets an identity later keeps the frames before, too.
-    rows = [result(t, people[p, t], idx=-1 if t < 5 else (7, 3)[p]) for t in range(30) for p in (0, 1)]
+    rows = [result(t, people[p, t], idx=-1 if t < 5 else who[p]) for t in range(30) for p in (0, 1)]
     assert len(read_keypoints(write(tmp_path / "a.json", rows), person=3)[0]) == 30
 
 
