@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -11,16 +13,18 @@ from ..errors import ArgumentError, DataError, check_choice
 from ..progress import track
 from ..skeletons import convert
 from ._checks import at_least
+from ._words import count, some
 from .cameras import Camera, h36m_cameras, normalize_screen
 from .clips import Clip
 from .detections import simulate_detections
 from .store import PoseStore, View
 
-__all__ = ["DETECTIONS", "check_observing", "observe"]
+__all__ = ["DETECTIONS", "TOO_NEAR", "check_observing", "observe"]
 
 Cameras = Callable[[int, Clip], Sequence[Camera]] | Sequence[Sequence[Camera]]
 
 DETECTIONS = ("simulated", "exact")
+TOO_NEAR = ("error", "move")
 _RIGS = {"train": ("S1", "S5", "S6", "S7", "S8"), "test": ("S9", "S11")}
 _NEAREST = 0.3  # metres; closer to the image plane, the pinhole's image and the image scale mean nothing
 
@@ -35,9 +39,12 @@ def observe(
     seed: int = 0,
     recentre: bool = True,
     skeleton: str = "h36m",
+    too_near: str = "error",
     progress: bool = False,
 ) -> PoseStore:
     """Put cameras around each clip, detect the joints in 2D, and keep both.
+
+    Joints that a clip does not know have weight 0; nobody detects them.
 
     Args:
         clips: what the cameras see; keys must differ.
@@ -50,15 +57,19 @@ def observe(
         seed: of the simulated detections. They depend on it, the clip's subject and name, and the view only.
         recentre: move each clip so that its mean hip stands on the origin, where the cameras look.
         skeleton: joint order of the store: "h36m", that of clips, or one that it converts to.
+        too_near: what becomes of a clip that comes closer than 0.3 m to a camera's image plane, or behind it: "error",
+            or "move": that camera moves back, along its line of sight, until all of the clip is in the picture; it is
+            noted in `source["notes"]`.
         progress: show a progress bar on a terminal.
 
     Raises:
         ArgumentError: an argument out of range, or too few cameras for a clip.
-        DataError: no clips, two with the same key, or a person behind a camera or closer to it than 0.3 m.
+        DataError: no clips, two with the same key, or a person too near to a camera where that is an error.
         UnknownNameError: an unknown skeleton, or one that clips can't be converted to.
     """
     check_choice("split", split, tuple(_RIGS))
     check_observing(detections, seed, views)
+    check_choice("too_near", too_near, TOO_NEAR)
     if not clips:
         raise DataError("clips is empty, expected at least one clip.")
     seen_keys: set[str] = set()
@@ -69,9 +80,13 @@ def observe(
     clips = [clip.centred() for clip in clips] if recentre else list(clips)
     rigs = _rigs(clips, split, cameras, views)
     found: list[View] = []
-    poses, inputs, offset = [], [], 0
+    poses, inputs, weights, offset = [], [], [], 0
+    moved: dict[str, int] = {}  # clip -> cameras
     for c, clip in track(list(enumerate(clips)), "2D detections", progress):
         for v, camera in enumerate(rigs[c]):
+            if _nearest(clip, camera) < _NEAREST:
+                camera = _moved_back(clip, camera, too_near)
+                moved[clip.key] = moved.get(clip.key, 0) + 1
             pose, seen = _see(clip, camera, v, detections, seed)
             fx, fy, cx, cy = map(float, camera.screen_intrinsics())
             found.append(
@@ -83,8 +98,18 @@ def observe(
             offset += len(clip)
             poses.append(convert(pose, "h36m", skeleton))
             inputs.append(convert(seen, "h36m", skeleton))
-    source = {"format": "clips", "protocol": "subjects", "detections": detections, "seed": seed}
-    return PoseStore(tuple(found), np.concatenate(inputs), np.concatenate(poses), skeleton=skeleton, source=source)
+            weights.append(np.broadcast_to(_weight(clip, skeleton), inputs[-1].shape[:2]))
+    source: dict[str, Any] = {"format": "clips", "protocol": "subjects", "detections": detections, "seed": seed}
+    if moved:
+        source["notes"] = [
+            f"{count(sum(moved.values()), 'camera')} moved back until the whole clip is in the picture, since somebody "
+            f"came closer than {_NEAREST:g} m: {some(f'{n} of {key}' for key, n in moved.items())}"
+        ]
+    weight = np.concatenate(weights)
+    return PoseStore(
+        tuple(found), np.concatenate(inputs), np.concatenate(poses), None if weight.all() else weight,
+        skeleton=skeleton, source=source,
+    )  # fmt: skip
 
 
 def check_observing(detections: str, seed: int, views: int | None, most: int | None = None) -> None:
@@ -118,15 +143,35 @@ def _rigs(clips: Sequence[Clip], split: str, cameras: Cameras | None, views: int
     return [rig[:views] for rig in rigs]
 
 
+def _nearest(clip: Clip, camera: Camera) -> float:
+    """The smallest depth of the clip's joints in front of a camera, metres."""
+    return float(camera.to_camera(clip.positions)[..., 2].min())
+
+
+def _moved_back(clip: Clip, camera: Camera, too_near: str) -> Camera:
+    """The camera, so far behind its place that it has the whole clip in the picture."""
+    if too_near == "error":
+        raise DataError(
+            f"clip {clip.key!r} comes within {_nearest(clip, camera):.2f} m of the image plane of camera {camera.id}, "
+            f"expected at least {_NEAREST} m; leave the clip out, or pass cameras farther away."
+        )
+    points = camera.to_camera(clip.positions)
+    # x / (z + d) stays within the picture to its nearer edge, and so does y; at an arm's length at least
+    size, centre = np.array([camera.width, camera.height]), np.array(camera.center)
+    edge = np.minimum(centre, size - centre) / np.array(camera.focal)
+    distance = max(float((np.abs(points[..., :2]) / edge - points[..., 2:]).max()), 1.0 - points[..., 2].min())
+    return replace(camera, position=camera.position - distance * camera.rotation[2])
+
+
+def _weight(clip: Clip, skeleton: str) -> np.ndarray:
+    """uint8 `[J]`: 1 for the joints of the skeleton that are made of known ones alone."""
+    known = np.stack([np.zeros(len(clip.known)), clip.known], axis=-1)
+    return convert(known, "h36m", skeleton, confidence=True)[:, 1].astype(np.uint8)
+
+
 def _see(clip: Clip, camera: Camera, view: int, detections: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Pose in the camera's frame and network input, both float32 `[T, 17, 3]`."""
     points = camera.to_camera(clip.positions)
-    nearest = points[..., 2].min()
-    if not nearest >= _NEAREST:
-        raise DataError(
-            f"clip {clip.key!r} comes within {nearest:.2f} m of the image plane of camera {camera.id}, expected at "
-            f"least {_NEAREST} m; leave the clip out, or pass cameras farther away."
-        )
     if detections == "exact":
         # Not Camera.project: that clamps far outside of the image, the target does not.
         k = camera.screen_intrinsics()
@@ -139,4 +184,5 @@ def _see(clip: Clip, camera: Camera, view: int, detections: str, seed: int) -> t
         keypoints, confidence, _ = simulate_detections(points, pixels, camera, rng, fps=clip.fps)
         screen = normalize_screen(keypoints, camera.width, camera.height)
     seen = np.concatenate([screen, confidence[..., None]], axis=-1)
+    seen[:, ~clip.known] = 0
     return points.astype(np.float32), seen.astype(np.float32)

@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ...errors import ArgumentError, DataError, MissingDependencyError, MissingFileError, check_choice
+from ...errors import ArgumentError, DataError, check_choice, shown
+from ...reading import read_json, read_yaml
 from ...skeletons import get
 from .._checks import positive
 from .._words import some
 from ..clips import Clip
 from .joint_maps import JOINT_MAPS, JointMap
 
-__all__ = ["choose_map", "euler", "points_to_clip", "read_text", "rotate_from_z_up", "rotate_to_z_up"]
+__all__ = ["choose_map", "euler", "points_to_clip", "rotate_from_z_up", "rotate_to_z_up"]
 
 _H36M = get("h36m")
 #: The person is as tall as the bones from the head down to an ankle are long; ankle and head top add some centimetres.
 _HEIGHT = (1.0, 2.5)
-_COLUMN = ((10, 9), (9, 8), (8, 7), (7, 0), (1, 2), (2, 3))
+_USUAL = 1.55  # metres, of adults in the CMU database
+#: joint -> usual length of the bone to it there, mm: from the top of the head down to an ankle
+_COLUMN = {10: 101, 9: 196, 8: 235, 7: 219, 2: 407, 3: 439}
+#: ends of limbs and head, which some files name and place where the joint before them is
+_ENDS = (2, 3, 5, 6, 9, 10, 12, 13, 15, 16)
+_NO_LENGTH = 1e-4  # of the body's height
+#: metres per unit, of files that don't say
+_UNITS = {
+    "metres": 1.0, "centimetres": 0.01, "millimetres": 0.001, "inches": 0.0254, "feet": 0.3048,
+    "the units of the CMU database": 0.0254 / 0.45,
+}  # fmt: skip
 
 # Rows are the z-up world's x, y, z in the file's axes; all are rotations. "-y" is a camera's frame, with y down.
 _TO_Z_UP = {
@@ -59,15 +72,6 @@ def euler(angles: np.ndarray, axes: str) -> np.ndarray:
     return out
 
 
-def read_text(path: str | os.PathLike[str], what: str) -> str:
-    """The text of a file; bytes that are no UTF-8 (names in older files) are replaced."""
-    path = Path(path)
-    if not path.is_file():
-        found = "is a directory" if path.is_dir() else "does not exist"
-        raise MissingFileError(f"{path} {found}, expected {what}.")
-    return path.read_bytes().decode("utf-8", errors="replace")
-
-
 def _asked_map(joints: object, builtin: Sequence[str], argument: str) -> JointMap | None:
     """The map that `joints` asks for: None for "auto", one of `builtin`, a mapping, or a YAML or JSON file of one."""
     if isinstance(joints, Mapping):
@@ -80,24 +84,11 @@ def _asked_map(joints: object, builtin: Sequence[str], argument: str) -> JointMa
     if path is None or path.suffix.lower() not in (".yaml", ".yml", ".json"):
         names = ", ".join(map(repr, ("auto", *builtin)))
         raise ArgumentError(
-            f"{argument} is {joints!r}, expected {names}, a mapping of joint names, or the path of a YAML or JSON file."
+            f"{argument} is {shown(joints)}, expected {names}, a mapping of joint names, or the path of a YAML or JSON "
+            "file."
         )
-    text = read_text(path, "a joint map (YAML or JSON)")
-    if path.suffix.lower() == ".json":
-        parse: Any = json.loads
-    else:
-        try:
-            import yaml
-        except ImportError as error:
-            raise MissingDependencyError(
-                f"{path} needs PyYAML, which is not installed; run: pip install pyyaml, or write the map as JSON."
-            ) from error
-        parse = yaml.safe_load
-    try:
-        content = parse(text)
-    except Exception as error:  # ValueError from json, YAMLError from yaml
-        reason = " ".join(str(error).split())[:160].rstrip(".")
-        raise DataError(f"{path} is not valid {path.suffix[1:].upper()}: {reason}.") from error
+    read = read_json if path.suffix.lower() == ".json" else read_yaml
+    content = read(path, "a joint map (YAML or JSON)")
     if not isinstance(content, Mapping):
         raise DataError(f"{path} holds a {type(content).__name__}, expected a mapping of joint name to point name(s).")
     return _checked(content, str(path))
@@ -108,35 +99,82 @@ def _checked(content: Mapping[Any, Any], source: str) -> JointMap:
     unknown = [str(name) for name in content if name not in _H36M.joint_names]
     if missing or unknown:
         parts = [f"lacks {', '.join(missing)}"] if missing else []
-        parts += [f"has unknown {', '.join(unknown)}"] if unknown else []
-        raise DataError(f"{source} {' and '.join(parts)}, expected the joints {', '.join(_H36M.joint_names)}.")
+        parts += [f"has unknown {some(unknown)}"] if unknown else []
+        raise DataError(
+            f"{source} {' and '.join(parts)}, expected the joints {', '.join(_H36M.joint_names)}, null where the file "
+            "does not have one."
+        )
     joints = {}
     for joint, names in content.items():
         names = (names,) if isinstance(names, str) else names
-        if not isinstance(names, Sequence) or not names or not all(isinstance(name, str) for name in names):
-            raise DataError(f"{joint} in {source} is {names!r}, expected a name or a list of names to average.")
+        if names is None and joint != _H36M.joint_names[_H36M.root]:
+            names = ()
+        elif not isinstance(names, Sequence) or not names or not all(isinstance(name, str) for name in names):
+            raise DataError(f"{joint} in {source} is {shown(names)}, expected a name or a list of names to average.")
         joints[joint] = tuple(names)
     return JointMap(source, joints)
 
 
-def _find(wanted: str, known: Mapping[str, int]) -> int | None:
+def _words(name: str) -> list[str]:
+    """What a name is made of, without the prefix in front of a colon and without separators."""
+    return [word for word in re.split(r"[\s_.:-]+", name.rpartition(":")[2].lower()) if word]
+
+
+def _common(names: Sequence[list[str]]) -> list[str]:
+    """The words that most names begin with: "bip01" of "Bip01 Head", "Bip01 Neck" and so on."""
+    first = Counter(words[0] for words in names if len(words) > 1).most_common(1)
+    if not first or 2 * first[0][1] <= len(names):
+        return []
+    return [first[0][0], *_common([words[1:] for words in names if words[0] == first[0][0] and len(words) > 1])]
+
+
+def _loose(names: Sequence[str]) -> dict[str, int]:
+    """Names in small letters, without separators and without the words that most of them begin with -> index."""
+    words = [_words(name) for name in names]
+    prefix = _common([parts for parts, name in zip(words, names, strict=True) if parts and not name.endswith(".end")])
+    found: dict[str, int] = {}
+    for i, parts in enumerate(words):
+        start = len(prefix) if parts[: len(prefix)] == prefix and len(parts) > len(prefix) else 0
+        found.setdefault("".join(parts[start:]), i)
+    return found
+
+
+def _find(wanted: str, known: Mapping[str, int], loose: Mapping[str, int]) -> int | None:
     """Index of the first of the alternatives "a|b" that is known, with or without a prefix such as "mixamorig:"."""
     for name in wanted.split("|"):
         if name in known:
             return known[name]
+        if (plain := "".join(_words(name))) in loose:
+            return loose[plain]
     return None
 
 
-def _lookup(joint_map: JointMap, names: Sequence[str]) -> tuple[list[list[int]], list[str]]:
-    """Indices of the points that make each joint, and what is missing, as "joint (point)"."""
+@dataclass(frozen=True)
+class _Found:
+    """How the points of a file fit a map: the indices that make each joint, none where it is left out; and what is
+    missing, as "joint (point)"."""
+
+    joint_map: JointMap
+    rows: list[list[int]]
+    missing: list[str]
+
+    @property
+    def left_out(self) -> int:
+        return sum(not row for row in self.rows)
+
+
+def _lookup(joint_map: JointMap, names: Sequence[str], loose: Mapping[str, int]) -> _Found:
     known = {name: i for i, name in reversed(list(enumerate(names)))}
     known = {**{name.rpartition(":")[2]: i for name, i in known.items()}, **known}
     rows, missing = [], []
     for joint in _H36M.joint_names:
-        found = [(name, _find(name, known)) for name in joint_map.joints[joint]]
-        missing += [f"{joint} ({name})" for name, index in found if index is None]
+        found = [(name, _find(name, known, loose if joint_map.loose else {})) for name in joint_map.joints[joint]]
+        lacks = [f"{joint} ({name})" for name, index in found if index is None]
+        if lacks and joint in joint_map.optional:
+            found, lacks = [], []
+        missing += lacks
         rows.append([index for _, index in found if index is not None])
-    return rows, missing
+    return _Found(joint_map, rows, missing)
 
 
 def choose_map(
@@ -144,11 +182,13 @@ def choose_map(
 ) -> tuple[JointMap, list[list[int]]]:
     """The joint map for points called `names`, and the points that make each of the 17 joints.
 
+    A joint that the map leaves out, or that it does not insist on and the file lacks, has no points.
+
     Args:
         path: the file, for messages.
         names: of its points.
         joints: what the reader was asked for.
-        builtin: maps that "auto" tries; the first that is complete is taken.
+        builtin: maps that "auto" tries; the first that is complete is taken, before those that lack a joint.
         what: "joint", "bone" or "marker", for messages.
         argument: the reader's name for `joints`.
 
@@ -156,13 +196,15 @@ def choose_map(
         DataError: a joint of the map is not in the file, or no built-in map fits.
     """
     asked = _asked_map(joints, builtin, argument)
-    tried = [(m, *_lookup(m, names)) for m in ([asked] if asked else [JOINT_MAPS[name] for name in builtin])]
-    best, rows, missing = min(tried, key=lambda entry: len(entry[2]))
-    if not missing:
-        return best, rows
+    loose = _loose(names)
+    tried = [_lookup(m, names, loose) for m in ([asked] if asked else [JOINT_MAPS[name] for name in builtin])]
+    best = min(tried, key=lambda found: (len(found.missing), found.left_out))
+    if not best.missing:
+        return best.joint_map, best.rows
     hint = "" if asked else f"; pass {argument}, a map of joint names to the file's names"
     raise DataError(
-        f"{path} has no {what} for {some(missing, 4)} of the joint map {best.name!r}; it has {some(names, 12)}{hint}."
+        f"{path} has no {what} for {some(best.missing, 4)} of the joint map {best.joint_map.name!r}; it has "
+        f"{some(names, 12)}{hint}."
     )
 
 
@@ -181,27 +223,56 @@ def points_to_clip(
 ) -> Clip:
     """The clip whose joints are the means over `rows` of points `[T, N, 3]` in the file's units and axes.
 
-    Subject and name come from the file's name: `16_02.amc` is subject "16", name "16_02".
+    A joint without points is unknown, and so is one at the end of a limb or of the head that is where the joint before
+    it is in all frames: the file has only a name for it. Both are warned of. Unknown joints stand where the joint
+    before them does. Subject and name come from the file's name: `16_02.amc` is subject "16", name "16_02".
     """
     factor = default_scale if scale is None else scale
     positive("scale", factor, "metres per unit of the file")
-    joints = np.stack([points[:, row].mean(axis=1) for row in rows], axis=1)
+    joints = np.zeros((len(points), len(rows), 3))
+    with np.errstate(over="ignore", invalid="ignore"):
+        for joint, row in enumerate(rows):
+            joints[:, joint] = points[:, row].mean(axis=1) if row else joints[:, _H36M.parents[joint]]
+        joints = rotate_to_z_up(joints, up) * factor
     if not np.isfinite(joints).all():
         frame, joint = np.argwhere(~np.isfinite(joints).all(-1))[0]
         raise DataError(f"{path} has no finite position of {_H36M.joint_names[joint]} in frame {frame}.")
-    joints = rotate_to_z_up(joints, up) * factor
-    _check_height(path, joints, factor, given=scale is not None)
+    left_out = [joint for joint, row in enumerate(rows) if not row]
+    tiny = _NO_LENGTH * sum(float(_length(joints, joint).mean()) for joint in _COLUMN)
+    flat = [joint for joint in _ENDS if joint not in left_out and _length(joints, joint).max() < tiny]
+    for found, why in ((left_out, "no"), (flat, "no length for")):
+        if found:
+            text = f"{path} has {why} {', '.join(_H36M.joint_names[joint] for joint in found)}"
+            warnings.warn(f"{text}: weight 0, nothing is trained on it or scored.", UserWarning, stacklevel=3)
+    unknown = sorted({*left_out, *flat})
+    _check_height(path, joints, unknown, factor, given=scale is not None)
     stem = path.stem
-    return Clip(joints, subject or stem.split("_")[0], action or "unknown", name or stem, fps)
+    return Clip(
+        joints, subject or stem.split("_")[0], action or "unknown", name or stem, fps,
+        tuple(_H36M.joint_names[joint] for joint in unknown),
+    )  # fmt: skip
 
 
-def _check_height(path: Path, joints: np.ndarray, factor: float, *, given: bool) -> None:
-    lengths = [np.linalg.norm(joints[:, a] - joints[:, b], axis=-1) for a, b in _COLUMN]
-    height = float(np.median(np.sum(lengths, axis=0)))
+def _length(joints: np.ndarray, joint: int) -> np.ndarray:
+    """Distance of a joint to the one before it, `[T]`."""
+    return np.linalg.norm(joints[:, joint] - joints[:, _H36M.parents[joint]], axis=-1)
+
+
+def _check_height(path: Path, joints: np.ndarray, unknown: Sequence[int], factor: float, *, given: bool) -> None:
+    """Raise or warn unless the person is as tall as people are, by those bones that are known."""
+    known = [bone for bone in _COLUMN if bone not in unknown and _H36M.parents[bone] not in unknown]
+    if not known:
+        return
+    share = sum(_COLUMN[bone] for bone in known) / sum(_COLUMN.values())
+    height = float(np.median(np.sum([_length(joints, bone) for bone in known], axis=0))) / share
     low, high = _HEIGHT
     if low <= height <= high:
         return
     text = f"the person of {path} is {height:.3g} m tall with scale {factor:.6g}, expected {low:g} to {high:g} m"
-    if not given:
-        raise DataError(f"{text}; set scale, the metres per unit of the file.")
-    warnings.warn(f"{text}.", UserWarning, stacklevel=4)
+    if given:
+        warnings.warn(f"{text}.", UserWarning, stacklevel=4)
+        return
+    likely = {unit: size * height / factor for unit, size in _UNITS.items()}
+    unit = min(likely, key=lambda name: abs(np.log(max(likely[name], 1e-9) / _USUAL)))
+    hint = f": {_UNITS[unit]:.6g} if they are {unit}" if low <= likely[unit] <= high else ""
+    raise DataError(f"{text}; set scale, the metres per unit of the file{hint}.")

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import DataError, MissingFileError
+from ...reading import read_text
 from ..clips import Clip
-from ._named import choose_map, euler, points_to_clip, read_text
+from ._named import choose_map, euler, points_to_clip
 from ._recordings import ASF, recordings
 from .candidate import Candidate
 from .registry import FORMATS
@@ -23,6 +24,7 @@ __all__ = ["AcclaimSkeleton", "read_amc", "read_asf"]
 
 _METRES_PER_INCH = 0.0254
 _TURNS = ("rx", "ry", "rz")
+_LONGEST_WORD = 100  # characters
 
 
 @dataclass(frozen=True)
@@ -247,30 +249,41 @@ def _ordered(path: Path, bones: dict[str, _Bone], lines: list[list[str]]) -> dic
 
 
 def _read_motion(path: Path, text: str, skeleton: AcclaimSkeleton) -> dict[str, np.ndarray]:
-    """Bone -> values `[T, dof]` as in the file, angles in radians; bones without values are left out."""
+    """Bone -> values `[T, dof]`, angles in radians; bones without values are left out.
+
+    Values are in the order of the bone's degrees of freedom; where the file forces all joints to have three, those of
+    a bone that has fewer are rx, ry, rz.
+    """
     words: list[str] = []
-    degrees = skeleton.degrees
+    degrees, forced = skeleton.degrees, False
     for line in text.splitlines():
+        line = line.partition("#")[0].strip()
         if line.startswith(":"):
             flag = line[1:].strip().upper()
             degrees = {"DEGREES": True, "RADIANS": False}.get(flag, degrees)
-        elif not line.startswith("#"):
+            forced = forced or flag == "FORCE-ALL-JOINTS-BE-3DOF"
+        else:
             words += line.split()
-    sizes = {"root": len(skeleton.root_order)} | {name: len(bone.dof) for name, bone in skeleton.bones.items()}
+    if longest := next((word for word in words if len(word) > _LONGEST_WORD), ""):
+        raise DataError(f"{path} has a word of {len(longest)} characters, expected names and numbers.")
+    dofs = {"root": skeleton.root_order} | {name: bone.dof for name, bone in skeleton.bones.items()}
+    moving = [name for name, dof in dofs.items() if dof]
+    if forced:
+        dofs |= {name: dof if len(dof) == 3 else _TURNS for name, dof in dofs.items() if name != "root"}
+    sizes = {name: len(dof) for name, dof in dofs.items()}
     # A frame is its number, then each bone's name and values; all frames have the bones of the first, in its order.
     columns: dict[str, int] = {}
     at = 1
     while at < len(words) and words[at] in sizes and words[at] not in columns:
         columns[words[at]] = at
         at += 1 + sizes[words[at]]
-    moving = [name for name, size in sizes.items() if size]
     if missing := [name for name in moving if name not in columns]:
         found = f", but {words[at]!r}" if at < len(words) and not words[at].isdecimal() else ""
         raise DataError(f"the first frame of {path} has no {missing[0]!r}{found}, expected values for every bone of "
                         f"{skeleton.path}.")  # fmt: skip
     frames, rest = divmod(len(words), at)
     table = np.array(words[: frames * at]).reshape(frames, at)
-    numbers = np.arange(frames) + (int(words[0]) if words[0].isdecimal() else 1)
+    numbers = np.arange(frames) + (int(words[0]) if words[0].isdecimal() and len(words[0]) < 10 else 1)
     wrong = table[:, 0] != numbers.astype(str)
     for name, column in columns.items():
         wrong |= table[:, column] != name
@@ -290,7 +303,7 @@ def _read_motion(path: Path, text: str, skeleton: AcclaimSkeleton) -> dict[str, 
         if not np.isfinite(numeric).all():
             frame = numbers[(~np.isfinite(numeric)).any(1).argmax()]
             raise DataError(f"frame {frame} of {path} has NaN or infinite values for {name!r}.")
-        angular = [d in _TURNS for d in (skeleton.root_order if name == "root" else skeleton.bones[name].dof)]
+        angular = [dof in _TURNS for dof in dofs[name]]
         values[name] = np.where(angular, np.radians(numeric), numeric) if degrees else numeric
     return values
 
@@ -308,9 +321,10 @@ def _forward_kinematics(skeleton: AcclaimSkeleton, values: dict[str, np.ndarray]
     ends = {"root": skeleton.root_position + root[:, [order.index(t) for t in ("tx", "ty", "tz")]]}
     for name, bone in skeleton.bones.items():
         turns[name] = turns[bone.parent]
-        if bone.dof:
+        if name in values and values[name].shape[1]:
+            dof = bone.dof if values[name].shape[1] == len(bone.dof) else _TURNS
             rest = euler(bone.axis[[("XYZ").index(a) for a in reversed(bone.order)]][None], bone.order[::-1])
-            turns[name] = turns[name] @ rest @ _turn(values[name], bone.dof, bone.order) @ rest.transpose(0, 2, 1)
+            turns[name] = turns[name] @ rest @ _turn(values[name], dof, bone.order) @ rest.transpose(0, 2, 1)
         ends[name] = ends[bone.parent] + turns[name] @ bone.vector
     return np.stack(list(ends.values()), axis=1)
 

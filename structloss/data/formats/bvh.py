@@ -15,8 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import ArgumentError, DataError, check_choice
+from ...reading import read_text
+from ...skeletons import get
 from ..clips import Clip
-from ._named import choose_map, euler, points_to_clip, read_text
+from ._named import choose_map, euler, points_to_clip
+from ._rates import frame_rate
 from ._recordings import ASF, recordings
 from .asf_amc import read_asf
 from .bvh_writer import write_bvh
@@ -24,7 +27,14 @@ from .registry import FORMATS
 
 __all__ = ["BvhMotion", "parse_bvh", "read_bvh", "write_bvh"]
 
-_BUILTIN = ("cmu-bvh", "h36m", "mixamo")
+_BUILTIN = (
+    "cmu-bvh", "h36m", "mixamo", "biovision", "daz", "humanoid", "unity", "rokoko", "unreal", "biped", "smpl"
+)  # fmt: skip
+_H36M = get("h36m")
+_J = {name: joint for joint, name in enumerate(_H36M.joint_names)}
+_LEGS = (("RHip", "RKnee"), ("RKnee", "RFoot"), ("LHip", "LKnee"), ("LKnee", "LFoot"))
+#: Top of the head beyond the head's joint, over thigh and shin: 101 / 847 in the CMU database, 115 / 890 in Human3.6M.
+_HEAD = 0.12
 # The bones that B. Hahne's conversion of the CMU database gives the length 0 -> the ASF's.
 _LOST = {
     "Neck": "thorax",
@@ -33,6 +43,7 @@ _LOST = {
     "LeftFingerBase": "lwrist",
     "RightFingerBase": "rwrist",
 }
+_SHORTEST, _LONGEST = 1e-5, 1e4  # seconds of a frame
 
 
 @dataclass(frozen=True)
@@ -58,7 +69,10 @@ class BvhMotion:
     def positions(self, offsets: np.ndarray | None = None) -> np.ndarray:
         """Positions of all joints and End Sites, float64 `[T, N, 3]`, file units and axes; `offsets` replace the
         file's."""
-        offsets = self.offsets if offsets is None else offsets
+        return self.posed(self.offsets if offsets is None else offsets)[0]
+
+    def posed(self, offsets: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+        """The same, and how each is turned, float64 `[T, 3, 3]`."""
         out = np.empty((len(self.values), len(self.names), 3))
         turns: list[np.ndarray] = []
         column = 0
@@ -79,7 +93,7 @@ class BvhMotion:
             else:
                 out[:, i] = out[:, parent] + (turns[parent] @ local[:, :, None])[..., 0]
                 turns.append(turns[parent] if turn is None else turns[parent] @ turn)
-        return out
+        return out, turns
 
 
 def read_bvh(
@@ -101,16 +115,20 @@ def read_bvh(
     shoulders, arms and head are about 0.12 m too low) and the `wrist` segments (the wrist is 0.10 m, a third of the
     forearm, too near the elbow). They are put back from the skeleton `asf`; without it there is a warning.
 
+    Many files don't know where a head ends: they have no End Site there, or one at the head's joint. Then the top of
+    the head is put beyond it, in line with the neck when the body is at rest, and there is a warning.
+
     Args:
         path: the BVH file.
-        joints: "auto", "cmu-bvh", "h36m" (of :func:`write_bvh`), "mixamo", a mapping of joint name to BVH joint(s), or
-            a YAML or JSON file of one; see :mod:`~structloss.data.formats.joint_maps`.
+        joints: "auto", "cmu-bvh", "h36m" (of :func:`write_bvh`), "mixamo", "biovision", "daz", "humanoid", "unity",
+            "rokoko", "unreal", "biped", "smpl", a mapping of joint name to BVH joint(s), or a YAML or JSON file of one;
+            see :mod:`~structloss.data.formats.joint_maps`.
         asf: the Acclaim skeleton of the same subject, for "cmu-bvh" only.
         scale: metres per unit of the file, which it does not say; None is that of the built-in map: 0.0564444 for
             "cmu-bvh", 0.01 (centimetres) for the others, and 1 for your own.
         up: the file's axis that points up: "x", "y", "z" or "-y".
-        fps: frames per second, where the file's frame time is wrong; None is 1 / frame time, to the nearest integer
-            if that is within a thousandth.
+        fps: frames per second, where the file's frame time is wrong; None is 1 / frame time, or the rate that its
+            digits were rounded from, see :func:`~structloss.data.formats._rates.frame_rate`.
         drop_first: leave out frame 0; "auto" does so for "cmu-bvh" where frame 0 is the T-pose that it adds.
         subject, action, name: of the clip; None takes subject and name from the file's name, and action "unknown".
 
@@ -126,14 +144,27 @@ def read_bvh(
     path = Path(path)
     motion = parse_bvh(path)
     joint_map, rows = choose_map(path, motion.names, joints, _BUILTIN, "joint")
+    if asf is not None and joint_map.name != "cmu-bvh":
+        raise ArgumentError(f"asf is given for {path}, whose joint map is {joint_map.name!r}, expected 'cmu-bvh'.")
     cmu = joint_map.name == "cmu-bvh"
     offsets = _restored(path, motion, asf) if cmu else motion.offsets
-    if asf is not None and not cmu:
-        raise ArgumentError(f"asf is given for {path}, whose joint map is {joint_map.name!r}, expected 'cmu-bvh'.")
     if not isinstance(drop_first, bool):
         check_choice("drop_first", drop_first, ("auto",))
         drop_first = cmu and _starts_with_rest(motion)
-    points = motion.positions(offsets)[int(drop_first) :]
+    points, turns = motion.posed(offsets)
+    if joint_map.joints["Head"] and not rows[_J["Head"]]:  # the End Site of a head of another name
+        rows[_J["Head"]] = [i for h in rows[_J["Neck/Nose"]] for i in _end_of(motion, h)]
+    if joint_map.joints["Head"] and (vector := _head_vector(motion, points, rows)) is not None:
+        (head,) = rows[_J["Neck/Nose"]]
+        points = np.concatenate([points, (points[:, head] + turns[head] @ vector)[:, None]], axis=1)
+        rows[_J["Head"]] = [len(motion.names)]
+        warnings.warn(
+            f"{path} does not tell where the head ends: its top is put {_HEAD:g} of the length of a leg beyond its "
+            "joint, in line with the neck.",
+            UserWarning,
+            stacklevel=2,
+        )
+    points = points[int(drop_first) :]
     if not len(points):
         raise DataError(f"{path} has {len(motion.values)} frames, none after the first is dropped.")
     return points_to_clip(
@@ -144,12 +175,13 @@ def read_bvh(
 
 def _restored(path: Path, motion: BvhMotion, asf: str | os.PathLike[str] | None) -> np.ndarray:
     """Offsets with the segments that the CMU conversion lost."""
-    lost = {name: bone for name, bone in _LOST.items() if not motion.offsets[motion.names.index(name)].any()}
+    index = {name.rpartition(":")[2]: i for i, name in enumerate(motion.names)}
+    lost = {name: bone for name, bone in _LOST.items() if name in index and not motion.offsets[index[name]].any()}
     offsets = motion.offsets.copy()
     if asf is not None:
         skeleton = read_asf(asf)
         for name, bone in lost.items():
-            offsets[motion.names.index(name)] = skeleton.vector(bone)
+            offsets[index[name]] = skeleton.vector(bone)
     elif lost:
         warnings.warn(
             f"{path} is a conversion that lost the segments {', '.join(sorted(set(lost.values())))}: thorax, "
@@ -159,6 +191,32 @@ def _restored(path: Path, motion: BvhMotion, asf: str | os.PathLike[str] | None)
             stacklevel=3,
         )
     return offsets
+
+
+def _end_of(motion: BvhMotion, joint: int) -> list[int]:
+    """The End Site right below a joint, in a list; an empty one where there is none."""
+    return [i for i, parent in enumerate(motion.parents) if parent == joint and motion.names[i].endswith(".end")]
+
+
+def _head_vector(motion: BvhMotion, points: np.ndarray, rows: list[list[int]]) -> np.ndarray | None:
+    """`[3]` from the head's joint to the top of the head in the rest pose, file units; None where the file has it, or
+    does not tell enough to guess."""
+    head, top = rows[_J["Neck/Nose"]], rows[_J["Head"]]
+    if len(head) != 1 or len(top) > 1 or not all(rows[_J[joint]] for bone in _LEGS for joint in bone):
+        return None
+    ends = {joint: points[:, rows[_J[joint]]].mean(axis=1) for bone in _LEGS for joint in bone}
+    leg = sum(float(np.linalg.norm(ends[a] - ends[b], axis=-1).mean()) for a, b in _LEGS) / 2
+    if not 0 < leg < np.inf:
+        return None
+    if top and np.linalg.norm(points[:, top[0]] - points[:, head[0]], axis=-1).max() > 1e-4 * leg:
+        return None
+    joint = head[0]
+    while joint >= 0:
+        length = float(np.linalg.norm(motion.offsets[joint]))
+        if length > 1e-4 * leg and motion.parents[joint] >= 0:
+            return motion.offsets[joint] * (_HEAD * leg / length)
+        joint = motion.parents[joint]
+    return None
 
 
 def _starts_with_rest(motion: BvhMotion) -> bool:
@@ -182,29 +240,43 @@ def parse_bvh(path: str | os.PathLike[str]) -> BvhMotion:
     """
     path = Path(path)
     text = read_text(path, "a BVH file")
-    found = re.search(r"(?im)(^|(?<=\s))MOTION\s+Frames\s*:\s*(\S+)\s+Frame\s+Time\s*:\s*(\S+)", text)
+    found = re.search(r"(?im)(^|(?<=[\s}]))MOTION\s+Frames\s*:\s*(\S+)\s+Frame\s+Time\s*:\s*(\S+)", text)
     if found is None:
         raise DataError(f"{path} has no MOTION with 'Frames:' and 'Frame Time:', expected a complete BVH file.")
-    names, parents, offsets, channels = _parse_hierarchy(path, text[: found.start()].split())
+    names, parents, offsets, channels = _parse_hierarchy(path, _words(text[: found.start()]))
     frames, seconds = _count(found[2]), _float(found[3])
     if not frames:
-        raise DataError(f"{path} has {found[2]!r} as its number of frames, expected a positive integer.")
-    if not 0 < seconds < float("inf"):
-        raise DataError(f"{path} has the frame time {found[3]!r}, expected a positive number of seconds.")
+        raise DataError(f"{path} has {found[2][:40]!r} as its number of frames, expected a positive integer.")
+    if not _SHORTEST <= seconds <= _LONGEST:
+        raise DataError(f"{path} has the frame time {found[3][:40]!r}, expected {_SHORTEST:g} to {_LONGEST:g} seconds.")
     width = sum(map(len, channels))
-    values = _numbers(path, text[found.end() :], width)
-    if values.size != frames * width:
-        raise DataError(
-            f"{path} has {values.size} values, expected {frames * width}: {frames} frames of {width} channels; is it "
-            "truncated?"
-        )
+    if not width:
+        raise DataError(f"the joints of {path} have no channels, expected those of their motion.")
+    values = _table(path, _numbers(path, text[found.end() :], width), frames, width)
     if not np.isfinite(values).all():
-        frame, column = divmod(int((~np.isfinite(values)).argmax()), width)
+        frame, column = np.argwhere(~np.isfinite(values))[0]
         raise DataError(f"{path} has a NaN or infinite value in frame {frame}, {_channel(names, channels, column)}.")
-    rate = 1 / seconds
-    fps = float(round(rate)) if abs(rate - round(rate)) < 1e-3 * rate else rate
-    return BvhMotion(
-        tuple(names), tuple(parents), np.array(offsets), tuple(channels), values.reshape(frames, width), fps
+    return BvhMotion(tuple(names), tuple(parents), np.array(offsets), tuple(channels), values, frame_rate(found[3]))
+
+
+def _words(hierarchy: str) -> list[str]:
+    """What a hierarchy is made of; a brace need not have blanks around it."""
+    return re.sub(r"([{}])", r" \1 ", hierarchy).split()
+
+
+def _table(path: Path, values: np.ndarray, frames: int, width: int) -> np.ndarray:
+    """The values by frame, `[T, width]`. Some programs count their frames one off; anything else is damage."""
+    rows, rest = divmod(values.size, width)
+    if not rest and rows == frames:
+        return values.reshape(rows, width)
+    if not rest and rows and abs(rows - frames) == 1:
+        warnings.warn(
+            f"{path} says that it has {frames} frames, but has {rows}; all are read.", UserWarning, stacklevel=3
+        )
+        return values.reshape(rows, width)
+    why = "is it truncated?" if values.size < frames * width else "it has more frames or channels than it says."
+    raise DataError(
+        f"{path} has {values.size} values, expected {frames * width}: {frames} frames of {width} channels; {why}"
     )
 
 
@@ -229,7 +301,7 @@ def _parse_hierarchy(
 
     while at < len(words):
         (word,) = take(1, "")
-        kind = word.upper()
+        kind = "END" if word.upper() == "ENDSITE" else word.upper()
         if kind in ("ROOT", "JOINT", "END"):
             label = []
             while (part := take(1, f"a {word} before its '{{'")[0]) != "{":
@@ -270,7 +342,7 @@ def _parse_hierarchy(
 
 
 def _count(word: str) -> int:
-    return int(word) if word.isdecimal() else 0
+    return int(word) if word.isdecimal() and len(word) < 12 else 0
 
 
 def _float(word: str) -> float:

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import ArgumentError, MissingFileError, check_choice
+from ...files import write_text
 from ...skeletons import convert, get
 from .._checks import positive
 from ._named import rotate_from_z_up, rotate_to_z_up
+from ._rates import frame_time
 
 __all__ = ["write_bvh"]
 
@@ -77,10 +79,8 @@ def write_bvh(
         raise MissingFileError(f"the folder {path.parent} does not exist, expected one to write {path.name} to.")
     upright = rotate_from_z_up(rotate_to_z_up(convert(positions, skeleton, "h36m"), up), "y")
     hierarchy, columns = _rig(upright * units_per_metre)
-    head = [*hierarchy, "MOTION", f"Frames: {len(positions)}", f"Frame Time: {1 / fps:.9g}"]
+    head = [*hierarchy, "MOTION", f"Frames: {len(positions)}", f"Frame Time: {frame_time(fps)}"]
     rows = [" ".join(f"{value:.6f}" for value in row) for row in columns]
-
-    from ...files import write_text
 
     return write_text(path, "\n".join([*head, *rows, ""]))
 

@@ -6,6 +6,7 @@ markers are read; analogue channels are skipped.
 
 from __future__ import annotations
 
+import math
 import os
 import struct
 import warnings
@@ -15,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import ArgumentError, DataError, MissingFileError
+from ...errors import ArgumentError, DataError
+from ...reading import read_bytes
 from ..clips import Clip
 from ._named import choose_map, points_to_clip
 from ._recordings import recordings
@@ -138,6 +140,8 @@ def _bridged(path: Path, recorded: C3dMarkers, marker: int, first: int, end: int
     seen = np.isfinite(track).all(axis=1)
     if seen.all():
         return track
+    if not seen.any():
+        raise DataError(f"marker {recorded.labels[marker]!r} of {path} is not seen in any of the frames read.")
     edges = np.flatnonzero(np.diff(np.concatenate([[True], seen, [True]]).astype(int)))
     for start, stop in edges.reshape(-1, 2):
         at_end = start == 0 or stop == len(track)
@@ -159,10 +163,7 @@ def parse_c3d(path: str | os.PathLike[str]) -> C3dMarkers:
         DataError: no C3D file, a truncated or inconsistent one, or one without markers.
     """
     path = Path(path)
-    if not path.is_file():
-        found = "is a directory" if path.is_dir() else "does not exist"
-        raise MissingFileError(f"{path} {found}, expected a C3D file.")
-    data = path.read_bytes()
+    data = read_bytes(path, "a C3D file")
     if len(data) < _BLOCK or data[1] != 0x50 or data[0] < 1:
         raise DataError(f"{path} is no C3D file, expected a header of {_BLOCK} bytes with the key 0x50.")
     at = (data[0] - 1) * _BLOCK
@@ -176,29 +177,65 @@ def parse_c3d(path: str | os.PathLike[str]) -> C3dMarkers:
 
     markers, analogue, first, last = (int(v) for v in numbers.words(data, 2, 4))
     scale = _number(parameters, "POINT:SCALE", numbers.floats(data, 12, 1)[0])
-    start = int(_number(parameters, "POINT:DATA_START", numbers.words(data, 16, 1)[0])) % 65536 - 1
-    rate = _number(parameters, "POINT:RATE", numbers.floats(data, 20, 1)[0])
+    # Zero is no place: what does not know where the data begin leaves it to the header.
+    start = int(_number(parameters, "POINT:DATA_START", 0)) % 65536 or int(numbers.words(data, 16, 1)[0])
+    rate = float(f"{_number(parameters, 'POINT:RATE', numbers.floats(data, 20, 1)[0]):.7g}")  # of single precision
     count = _frames(parameters, first, last)
     if markers == 0 or count <= 0:
         raise DataError(f"{path} has {markers} markers and {count} frames, expected at least one of each.")
     if scale == 0 or not rate > 0:
         raise DataError(f"{path} has the scale {scale:g} and the rate {rate:g}, expected neither to be 0.")
-    width = 4 * markers + analogue
+    if start < 2:
+        raise DataError(f"{path} has its data in block {start}, expected a block after the header.")
     size = 4 if scale < 0 else 2
-    needed = start * _BLOCK + count * width * size
-    if start < 1 or needed > len(data):
+    at = (start - 1) * _BLOCK
+    analogue = _analogue(parameters, analogue, int(numbers.words(data, 18, 1)[0]), rate, count * size, len(data) - at,
+                         markers)  # fmt: skip
+    width = 4 * markers + analogue
+    needed = at + count * width * size
+    if needed > len(data):
         raise DataError(
             f"{path} has {len(data)} bytes, expected {needed} for {count} frames of {markers} markers; is it truncated?"
         )
     read = numbers.floats if scale < 0 else numbers.shorts
-    table = read(data, start * _BLOCK, count * width).reshape(count, width)[:, : 4 * markers]
+    table = read(data, at, count * width).reshape(count, width)[:, : 4 * markers]
     table = table.reshape(count, markers, 4).astype(np.float64)
     points = table[..., :3] * (1.0 if scale < 0 else scale)
-    points[~(table[..., 3] >= 0) | ~np.isfinite(points).all(-1)] = np.nan
+    # No marker is at the origin exactly: many programs write zeros, with any status, for one that was not seen.
+    points[~(table[..., 3] >= 0) | ~np.isfinite(points).all(-1) | (table[..., :3] == 0).all(-1)] = np.nan
     labels = [label for key in parameters if key.startswith("POINT:LABELS") for label in _texts(parameters, key)]
     labels = (labels + [f"unlabelled {i}" for i in range(len(labels), markers)])[:markers]
     units = _texts(parameters, "POINT:UNITS")
     return C3dMarkers(tuple(labels), points, rate, units[0] if units and units[0] else "mm", first)
+
+
+def _analogue(
+    parameters: dict[str, Any], header: int, samples: int, rate: float, frame_bytes: int, there: int, markers: int
+) -> int:
+    """Analogue values in every frame: channels times samples. Some headers have only one of the two.
+
+    Args:
+        parameters: of the file.
+        header: what its third word says.
+        samples: what its tenth word says, values of a channel in a frame.
+        rate: of the markers.
+        frame_bytes: bytes that one number takes in all frames.
+        there: bytes from the first frame to the end of the file.
+        markers: how many.
+    """
+    told = [header, header * samples]
+    if "ANALOG:USED" in parameters:
+        channels = int(_number(parameters, "ANALOG:USED", 0)) % 65536
+        times = min(_number(parameters, "ANALOG:RATE", 0) / rate, 65535.0)
+        told = [round(channels * times), header, channels * samples]
+
+    def rest(values: int) -> int:
+        return there - (4 * markers + values) * frame_bytes
+
+    fit = [values for values in told if rest(values) >= 0]
+    # Files end with the block that their last frame ends in.
+    exact = [values for values in fit if rest(values) < _BLOCK]
+    return (exact or fit or [header])[0]
 
 
 class _Numbers:
@@ -227,6 +264,7 @@ def _parameters(data: bytes, start: int, numbers: _Numbers) -> dict[str, Any]:
     """ "GROUP:NAME" -> a list of strings, or an array."""
     groups: dict[int, str] = {}
     found: list[tuple[int, str, Any]] = []
+    values = 0
     at, end = start + 4, min(len(data), start + data[start + 2] * _BLOCK) if data[start + 2] else len(data)
     while at + 2 <= end:
         length, group = struct.unpack_from("bb", data, at)
@@ -238,18 +276,24 @@ def _parameters(data: bytes, start: int, numbers: _Numbers) -> dict[str, Any]:
         if group < 0:
             groups[-group] = name
         elif group > 0:
-            found.append((group, name, _value(data, at + 2, numbers)))
+            value = _value(data, at + 2, end, numbers)
+            values += len(value)
+            if values > len(data):  # of a section that counts its bytes more than once
+                raise ValueError("more parameters than bytes")
+            found.append((group, name, value))
         if step == 0:
             break
         at += step
     return {f"{groups.get(group, group)}:{name}": value for group, name, value in found}
 
 
-def _value(data: bytes, at: int, numbers: _Numbers) -> Any:
+def _value(data: bytes, at: int, end: int, numbers: _Numbers) -> Any:
     kind, dimensions = struct.unpack_from("bB", data, at)
     shape = tuple(data[at + 2 : at + 2 + dimensions])
     at += 2 + dimensions
-    count = int(np.prod(shape, dtype=int))
+    count = math.prod(shape)
+    if len(shape) < dimensions or count * max(1, abs(kind)) > end - at:
+        raise ValueError("a parameter that reaches beyond the others")
     if kind == -1:
         width = shape[0] if shape else 1
         text = data[at : at + count].decode("latin-1")

@@ -27,6 +27,7 @@ from .views import ViewChecks
 __all__ = ["Report", "inspect_data", "inspect_loaded"]
 
 _UP = 0.3  # share of the body height by which heads are above ankles, if z points up
+_USUAL = 1.6  # metres, where no head is known
 
 
 @dataclass
@@ -208,7 +209,8 @@ def _inspect_clips(clips: Sequence[Clip], report: Report, progress: bool) -> Rep
     bodies = BodyChecks("h36m")
     upright, floors = [], []
     for clip in track(clips, "inspecting clips", progress):
-        bodies.add(clip.key, clip.subject, clip.positions, None, clip.fps)
+        known = np.broadcast_to(clip.known, clip.positions.shape[:2])
+        bodies.add(clip.key, clip.subject, clip.positions, known, clip.fps)
         ankles = clip.positions[:, [3, 6]]
         upright.append(np.median(clip.positions[:, 10] - ankles.mean(1), axis=0))
         floors.append(float(np.percentile(ankles[..., 2].min(1), 2)))
@@ -217,7 +219,8 @@ def _inspect_clips(clips: Sequence[Clip], report: Report, progress: bool) -> Rep
     report.extent = _extent(low, high)
     _bodies(report, bodies)
     up = np.median(upright, axis=0)
-    tall = float(np.median(list(report.heights.values())))
+    tall = float(np.median(list(report.heights.values()) or [_USUAL]))
+    report.known = sum(len(clip) * int(clip.known.sum()) for clip in clips) / (report.frames * report.joints)
     if up[2] < _UP * tall:
         axis = int(np.abs(up).argmax())
         sign = "-" if up[axis] < 0 else ""
