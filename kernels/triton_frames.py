@@ -195,7 +195,7 @@ def limb_kernel(
     divisor = tl.where(weights > 0, weights, 1.0)
     mean = tl.sum(lengths, 0) / divisor
     freedom = weights - squared / divisor
-    varies = freedom > LEAST_FREEDOM * weights
+    varies = freedom > weights * LEAST_FREEDOM
     tl.store(limbs + index, mean)
     tl.store(limbs + clips * N_BONES + index, tl.where(varies, 1.0 / tl.where(varies, freedom, 1.0), 0.0))
 
