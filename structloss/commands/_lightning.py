@@ -87,10 +87,14 @@ class _CLI(LightningCLI):
 
     def _resume(self, logger: RunLogger) -> Path | None:
         """Find the unfinished run of the same configuration and enter its folder; its checkpoint, or None to begin."""
-        config = self._parser("fit").dump(self.config["fit"], skip_none=False)
+        config = _settings(self._parser("fit").dump(self.config["fit"], skip_none=False))
         for folder in sorted(Path(logger.root_dir).glob("version_*"), key=_version, reverse=True):
             run = RunFolder(folder)
-            if run.finished or run.config() != config or (_is_first_process() and not self._hold(folder)):
+            if (
+                run.finished
+                or _settings(run.config() or "") != config
+                or (_is_first_process() and not self._hold(folder))
+            ):
                 continue  # over, of another kind, or running in another process
             checkpoint = newest_intact(folder / "checkpoints")
             step = step_of(checkpoint) if checkpoint else 0
@@ -241,13 +245,19 @@ def _exit_code_of_sigterm() -> Iterator[None]:
         raise SystemExit(143) from error
 
 
-def _full_help(command: str) -> dict[str, str]:
+def _full_help(command: str) -> dict[str, Any]:
     """What stands above all options; `fit.py` shows those that are used most, with examples."""
     return {
+        "allow_abbrev": False,
         "prog": f"structloss {command}",
         "usage": f"structloss {command} --config RECIPE [options]",
         "description": f"All options. structloss {command} --help shows those that are used most.",
     }
+
+
+def _settings(config: str) -> list[str]:
+    """Lines of a configuration but for Lightning's version above them: a newer one resumes a run all the same."""
+    return [line for line in config.splitlines() if not line.startswith("#")]
 
 
 def _configured(cls: type, **arguments: object) -> dict[str, object]:
