@@ -180,7 +180,7 @@ def test_cell_files_differ():
         ("objectives: {a: {mpjpe: 1}}\nbackbones: {}", ArgumentError, "backbones is empty"),
         ("objectives: {a: {mpjpe: 1}}\nbackbones: [repose-tiny]\nsteps: 0", ArgumentError, "steps is 0"),
         ("objectives: {a: {mpjpe: 1}}\nbackbones: [repose-tiny]\nseeds: [1, 1]", ArgumentError, "seeds has"),
-        ("a: [", DataError, "is not YAML"),
+        ("a: [", DataError, "is not valid YAML"),
     ],
 )
 def test_bad_grids(tmp_path, content, error, message):

@@ -244,3 +244,21 @@ def test_values_in_messages_are_short():
 def test_every_message_is_one_line():
     assert "\n" not in str(StructlossError("a\nb\x1b[2J"))
     assert json.loads(json.dumps(str(StructlossError("\x1b")))) == "\\x1b"
+
+
+@pytest.mark.parametrize("load", ["recipe_path", "load_grid", "read_run"])
+def test_yaml_of_the_harness_is_bounded(load, tmp_path):
+    """A recipe, a grid of ablations and the configuration of a run may come from anywhere."""
+    from structloss.harness import ablation, recipe_files, run_folder
+
+    function = {module.__name__: getattr(module, load, None) for module in (ablation, recipe_files, run_folder)}
+    (function,) = filter(None, function.values())
+    path = tmp_path / "config.yaml"
+    path.write_text(bomb())
+    asked = tmp_path if load == "read_run" else str(path)
+    with pytest.raises(DataError, match="values with its aliases"):
+        function(asked)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(StructlossError, match="is not a regular file" if load != "read_run" else "has no config"):
+        function(asked)

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from .. import __version__, backbones
 from ..data import MotionDataModule
-from ..errors import ArgumentError, DataError, MissingFileError, StructlossError, check_name
+from ..errors import ArgumentError, DataError, StructlossError, check_name
 from ..files import write_json
+from ..reading import read_json, read_yaml
 from .lifting import LiftingModule
 from .recipe_files import recipe_settings
 from .training import train
@@ -161,12 +161,7 @@ def load_grid(name_or_path: str) -> Grid:
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml"):
         path = _folder() / f"{check_name('grid', name_or_path, grid_names())}.yaml"
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise MissingFileError(f"grid {path} does not exist.") from error
-    except yaml.YAMLError as error:
-        raise DataError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
+    content = read_yaml(path, "a grid")
     if not isinstance(content, dict):
         raise DataError(f"{path} holds a {type(content).__name__}, expected a mapping with {', '.join(_KEYS)}.")
     for key in content:
@@ -352,7 +347,7 @@ def _write(folder: Path, result: CellResult, fingerprint: str) -> None:
 def _read(folder: Path, cell: Cell, fingerprint: str) -> CellResult | None:
     """The result of a cell; None if there is none, or one of other settings."""
     try:
-        content = json.loads((folder / cell.file).read_text(encoding="utf-8"))
+        content = read_json(folder / cell.file, "the result of a cell")
         if content.pop("fingerprint") != fingerprint:
             return None
         content.pop("version")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..errors import MissingFileError, check_name
+from ..errors import check_name
+from ..reading import read_yaml
 
 __all__ = ["recipe_names", "recipe_path", "recipe_settings"]
 
@@ -22,14 +23,16 @@ def recipe_names() -> tuple[str, ...]:
 def recipe_path(name_or_path: str) -> Path:
     """The file of a recipe: a path as it is, a bare name from the package.
 
+    A file of somebody's is read once to see that it can be: what parses it later has no bounds.
+
     Raises:
         MissingFileError: a path that does not exist.
+        DataError: a path of something else than YAML, or of more values than a recipe has.
         UnknownNameError: a name that the package doesn't have.
     """
     path = Path(name_or_path)
     if path.suffix in (".yaml", ".yml") or path.parent != Path():
-        if not path.exists():
-            raise MissingFileError(f"recipe {path} does not exist.")
+        read_yaml(path, "a recipe")
         return path
     name = name_or_path.replace("_", "-")  # no recipe has an underscore in its name
     return _folder() / f"{check_name('recipe', name, recipe_names())}.yaml"
@@ -37,12 +40,10 @@ def recipe_path(name_or_path: str) -> Path:
 
 def recipe_settings(backbone: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Arguments of the module and of the data module in a backbone's recipe; empty where it has none."""
-    import yaml  # comes with the command line
-
     from .. import backbones  # names and paths of recipes are told without torch
 
     name = backbones.info(backbone).name
     if name not in recipe_names():
         return {"backbone": name}, {}
-    recipe = yaml.safe_load(recipe_path(name).read_text(encoding="utf-8"))
+    recipe = read_yaml(recipe_path(name), "a recipe")
     return {**recipe.get("model", {}), "backbone": name}, recipe.get("data", {})

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import DataError, MissingFileError, needs_extra
+from ..errors import DataError, MissingFileError
+from ..reading import parse_yaml, read_text
 from .run_logger import read_metrics
 
 if TYPE_CHECKING:
@@ -64,8 +65,6 @@ def read_run(folder: str | Path, checkpoint: str = "best") -> Run:
         DataError: config.yaml or metrics.csv can't be read.
         MissingDependencyError: the `harness` extra is not installed.
     """
-    with needs_extra("harness"):
-        import yaml
     given = Path(folder)
     if not given.is_dir():
         found = "is a file" if given.exists() else "does not exist"
@@ -77,11 +76,11 @@ def read_run(folder: str | Path, checkpoint: str = "best") -> Run:
             raise MissingFileError(f"{given} has no config.yaml, expected the folder of a run of structloss fit.")
         folder = versions[-1].parent
     path = folder / "config.yaml"
+    text = read_text(path, "the configuration of a run")
     try:
-        text = path.read_text(encoding="utf-8")
-        config = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DataError(f"{path} can't be read: {' '.join(str(error).split())}.") from error
+        config = parse_yaml(text, str(path))
+    except DataError as error:
+        raise DataError(f"{path} can't be read: {str(error).removeprefix(f'{path} ')}") from error
     if not isinstance(config, dict) or not isinstance(config.get("model"), dict):
         raise DataError(f"{path} has no model, expected the configuration of a run of structloss fit.")
     return Run(
