@@ -177,7 +177,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(fits, whole, tmp_path,
         content[len(content) // 2] ^= 16
     newest.write_bytes(content)
     step = int(before.stem[-9:])
-    config = folder / RUN / "config.yaml"  # whose first line tells Lightning's version: another one resumes all the same
+    config = folder / RUN / "config.yaml"  # its first line: the version of Lightning
     config.write_text(config.read_text().replace("# lightning.pytorch==", "# lightning.pytorch==1."))
     assert fits.run(folder, *EVERY_TWO) == 0, read_log(folder)
     log = read_log(folder)
