@@ -19,7 +19,14 @@ from structloss.cli import main
 from structloss.data import Clip, generate_clips, h36m_cameras, load_archive, to_image_space
 from structloss.data.formats import Keypoints, read_bvh, read_keypoints
 from structloss.data.formats.bvh import parse_bvh
-from structloss.errors import ArgumentError, CheckpointError, MissingDependencyError, MissingFileError, UnknownNameError
+from structloss.errors import (
+    ArgumentError,
+    CheckpointError,
+    DataError,
+    MissingDependencyError,
+    MissingFileError,
+    UnknownNameError,
+)
 from structloss.harness import LiftingModule
 from structloss.harness.checkpoint_io import SafeCheckpointIO
 from structloss.harness.predict import Lifter, load_lifter, predict
@@ -200,6 +207,38 @@ def test_image_space_gets_a_nominal_size(real_mocap, target):
     assert spread.max() / spread.min() < 1.15  # follows the distance, 3.4 to 7.4 m, and each person's size
 
 
+class Flat(Backbone):
+    """An ideal orthographic lifter of people who stand in the image plane: what it sees, at depth 0."""
+
+    def __init__(self):
+        super().__init__(kind="frame", frames=1, shortest=1)
+        self.weight = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x):
+        return torch.cat([x[..., :2], torch.zeros_like(x[..., :1])], dim=-1)
+
+
+@pytest.mark.parametrize("bad", [(14,), (0,), (89,), (14, 15, 16, 40), range(30, 40)])
+@pytest.mark.parametrize("factor", [0.05, 20.0, 1e-12])
+def test_a_bad_detection_does_not_scale_the_frames_around(bad, factor):
+    """One detection 20 times too small used to turn poses of the second around it upside down."""
+    walk = generate_clips(1, 1, 90, seed=1, fps=30)[0].positions
+    poses = np.stack([walk[..., 0], -walk[..., 2], walk[..., 1]], -1)  # x right, y down, z forward
+    poses -= poses[:, :1]
+    flat = poses[..., :2] * 300 + [960, 540]
+    right = predict(lifter(Flat(), "global"), Keypoints("k", flat, np.ones((90, 17)), 1920, 1080, 30))
+    frames = np.array(bad)
+    flat[frames] = flat[frames].mean(1, keepdims=True) * (1 - factor) + flat[frames] * factor
+    got = predict(lifter(Flat(), "global"), Keypoints("k", flat, np.ones((90, 17)), 1920, 1080, 30))
+    assert (got.scale > 0).all() and np.abs(np.log(got.scale / right.scale)).max() < 0.1
+    others = np.delete(np.arange(90), frames)
+    heads_and_feet = got.positions[others][:, [10, 3, 6], 1]
+    assert (heads_and_feet[:, :1] < heads_and_feet[:, 1:]).all()  # y points down
+    lost = f"in {len(bad)} frames, the first is {bad[0]}," if len(bad) > 1 else f"in frame {bad[0]} "
+    assert got.notes[0].startswith(lost) and "is it a bad detection?" in got.notes[0]
+    assert len(right.notes) == 1  # nothing is odd without it
+
+
 def test_other_layouts_and_skeletons(clip):
     _, poses, keypoints = seen(clip)
     rng = np.random.default_rng(0)
@@ -235,8 +274,12 @@ def test_odd_input_is_noted_or_refused(clip):
     assert "missing in 3 of 40 frames, up to 2 in a row" in made.notes[0]
     assert "30 frames per second are assumed" in made.notes[1] and made.fps == 30
     assert made.meta["gaps"] == [[3, 5], [9, 10]]
-    made = predict(lifter(Linear()), Keypoints("k", x, c, 300, 200), fps=12)
-    assert made.fps == 12 and "lie outside of the image of 300 x 200 pixels" in made.notes[0]
+    made = predict(lifter(Linear()), Keypoints("k", x, c, 450, 450), fps=12)
+    assert made.fps == 12 and "lie outside of the image of 450 x 450 pixels" in made.notes[0]
+    with pytest.raises(ArgumentError, match=r"all keypoints of k lie outside .* 300 x 200 pixels, x from 305 to 581"):
+        predict(lifter(Linear()), Keypoints("k", x, c, 300, 200), fps=12)
+    made = predict(lifter(Linear()), Keypoints("k", x, c, 1000, 1000, 50, notes=("who was read",)))
+    assert made.notes[0] == "who was read"
     with pytest.raises(ArgumentError, match="doesn't say how large its images are, expected image_size"):
         predict(lifter(Linear()), Keypoints("k", x, c))
     with pytest.raises(ArgumentError, match="lie within -2 to 2, expected pixels"):
@@ -269,6 +312,27 @@ def test_the_file_of_poses(clip, tmp_path):
     (again,) = read_keypoints(path)  # what was predicted from can be predicted from again
     np.testing.assert_array_equal(again.keypoints, keypoints.keypoints)
     assert (again.width, again.height, again.fps, again.skeleton) == (1000, 1002, 50, "h36m")
+
+
+def test_its_own_file_gives_the_same_poses(clip, tmp_path):
+    """Also where keypoints were never seen, or not in some frames: they stay where they were put."""
+    _, poses, keypoints = seen(clip)
+    x, c = keypoints.keypoints.copy(), keypoints.confidence.copy()
+    c[:, [9, 10]] = 0
+    c[7:9] = 0
+    x[7:9] += 3
+    track = Keypoints("walk", x, c, 1000, 1002, 50, start=12, gaps=((7, 9),))
+    first = predict(lifter(Recorded(poses, keypoints)), track)
+    (again,) = read_keypoints(first.save(tmp_path / "walk.npz"))
+    np.testing.assert_array_equal(again.keypoints, x)
+    np.testing.assert_array_equal(again.confidence, c)
+    assert (again.start, again.gaps, again.fps) == (12, ((7, 9),), 50)
+    second = predict(lifter(Recorded(poses, keypoints)), again)
+    np.testing.assert_array_equal(second.positions, first.positions)
+    assert second.meta["gaps"] == first.meta["gaps"] and second.meta["first_frame"] == 12
+    np.savez(tmp_path / "3d.npz", reconstruction=first.positions)
+    with pytest.raises(DataError, match="holds reconstruction, which are 3D poses, expected 2D keypoints"):
+        read_keypoints(tmp_path / "3d.npz")
 
 
 # ------------------------------------------------------------------------------------------------------------- video
@@ -319,6 +383,19 @@ def test_what_is_drawn():
     moved, _ = pose_frames(flat, sure, far, fps=25)
     assert shares(moved, LEFT)[0][1] == pytest.approx(shares(first, LEFT)[0][1])
     assert not np.array_equal(moved, first)
+
+
+def test_the_legend_says_which_colour_is_left():
+    """Blue words, then orange words, above the 3D panel; nothing else there has these colours."""
+    pose = pose_of_a_person_who_faces_us()[None]
+    (image,) = pose_frames(pose[..., :2] * 300 + 400, np.ones((1, 17)), pose, fps=25)
+    row = image[40:66]
+    columns = {}
+    for name, colour in (("left", LEFT), ("right", RIGHT)):
+        near = np.abs(row.astype(int) - colour).sum(-1) < 60
+        columns[name] = np.nonzero(near.any(0))[0]
+        assert near.sum() > 60
+    assert image.shape[1] * 0.8 < columns["left"].min() < columns["left"].max() < columns["right"].min()
 
 
 def test_frames_are_drawn_when_they_are_asked_for():
@@ -471,6 +548,77 @@ def test_the_command_on_published_weights_and_single_files(alphapose, tmp_path, 
     assert meta["input_variant"] == "demo" and meta["flip"] is False and meta["weights"] == "w.safetensors"
 
 
+def test_people_in_bvh_files_stand_on_the_floor(checkpoint, alphapose, tmp_path):
+    command = ["predict", alphapose, "--ckpt", checkpoint[0], "--image-size", 1300, 1000, "--fps", 25]
+    assert main(list(map(str, [*command, "--bvh", tmp_path / "pelvis.bvh"]))) == 0
+    assert main(list(map(str, [*command, "--bvh", tmp_path / "floor.bvh", "--floor"]))) == 0
+    pelvis, floor = (read_bvh(tmp_path / f"{name}.bvh").positions for name in ("pelvis", "floor"))
+    np.testing.assert_allclose(floor[..., :2], pelvis[..., :2], atol=1e-5)  # z is up here
+    moved = floor[..., 2] - pelvis[..., 2]
+    np.testing.assert_allclose(moved, moved[:, :1].repeat(17, 1), atol=1e-5)
+    np.testing.assert_allclose(pelvis[:, 0, 2], 0, atol=1e-5)
+    with np.load(checkpoint_poses(command, tmp_path)) as content:
+        lowest = content["positions"][..., 1].max(1)
+    np.testing.assert_allclose(moved[:, 0], lowest, atol=1e-5)
+    assert np.abs(floor[..., 2].min(1)).max() < 0.1  # bones of one length only nearly reach it
+
+
+def checkpoint_poses(command, tmp_path):
+    assert main(list(map(str, [*command, "--npz", tmp_path / "poses.npz"]))) == 0
+    return tmp_path / "poses.npz"
+
+
+def test_the_command_says_what_it_left_out(checkpoint, alphapose, tmp_path, capsys):
+    command = ["predict", alphapose, "--ckpt", checkpoint[0], "--image-size", 1300, 1000, "--out", tmp_path / "o"]
+    assert main(list(map(str, command))) == 0
+    text = capsys.readouterr().out
+    assert "note: 1 other track with 12 detections was left out; set --person to 'all' to keep every track\n" in text
+
+
+def test_names_in_files_do_not_reach_the_terminal_raw(checkpoint, tmp_path, capsys):
+    bad = "\x1b]0;owned\x07"
+    x = np.random.default_rng(0).uniform(100, 400, (3, 17, 2))
+    sizes = {f"{bad}.mp4": {"w": 640, "h": 480}}
+    metadata = {"layout_name": "coco", "video_metadata": sizes}
+    np.savez(tmp_path / f"{bad}.npz", metadata=np.array(metadata, dtype=object),
+             positions_2d=np.array({f"{bad}.mp4": {"custom": [x]}}, dtype=object))  # fmt: skip
+    out = tmp_path / f"out{bad}"
+    assert main(["predict", str(tmp_path / f"{bad}.npz"), "--ckpt", str(checkpoint[0]), "--out", str(out)]) == 0
+    said = capsys.readouterr()
+    assert "\x1b" not in said.out + said.err and r"\x1b]0;owned\x07.mp4: 3 frames" in said.out
+    (out / "walk").mkdir()
+    assert main(["predict", str(out / "walk"), "--ckpt", str(checkpoint[0]), "--out", str(out)]) == 1
+    said = capsys.readouterr()
+    assert "\x1b" not in said.out + said.err
+
+
+@pytest.mark.parametrize("name", ["pipe.json", "zero.json", "zero.npz", "zero.npy"])
+def test_what_is_no_file_is_not_waited_for(checkpoint, tmp_path, monkeypatch, capsys, name):
+    monkeypatch.chdir(tmp_path)
+    if name.startswith("pipe"):
+        os.mkfifo(name)
+    else:
+        os.symlink("/dev/zero", name)
+    assert main(["predict", name, "--ckpt", str(checkpoint[0]), "--out", "o"]) == 1
+    assert f"structloss: error: {name} is not a regular file, expected 2D keypoints" in capsys.readouterr().err
+    os.mkfifo("pipe.ckpt")
+    np.save("a.npy", np.ones((2, 26, 2)))
+    assert main(["predict", "a.npy", "--ckpt", "pipe.ckpt", "--out", "o", "--image-size", "9", "9"]) == 1
+    assert "is not a regular file" in capsys.readouterr().err
+
+
+def test_the_input_is_not_written_over(checkpoint, clip, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    _, _, keypoints = seen(clip)
+    np.savez("walk.npz", keypoints=keypoints.keypoints, width=1000, height=1002, fps=50)
+    before = (tmp_path / "walk.npz").read_bytes()
+    for options in (["--out", "."], ["--npz", "walk.npz"]):
+        command = ["predict", "walk.npz", "--layout", "h36m", "--ckpt", str(checkpoint[0]), *options]
+        assert main(command) == 1
+        assert "walk.npz is the input, expected another file or folder" in capsys.readouterr().err
+    assert (tmp_path / "walk.npz").read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -485,6 +633,13 @@ def test_the_command_on_published_weights_and_single_files(alphapose, tmp_path, 
         (["--out", "results.json"], "--out is 'results.json', a file"),
         (["--out", "o", "--person", "9"], "has no person 9"),
         (["--out", "o"], "doesn't say how large its images are, expected --image-size, in pixels."),
+        (
+            ["--out", "o", "--image-size", "100", "90"],
+            "all keypoints of results lie outside of the image of 100 x 90 pixels, x from ",
+        ),
+        (["--out", "o", "--image-size", "100", "90"], "expected the --image-size of the video."),
+        (["--out", "o", "--layout", "h36n"], "--layout is 'h36n', expected 'auto' or one of"),
+        (["--out", "o", "--person", "first"], "--person is 'first', expected 'largest'"),
         (["--out", "o", "--fps", "-1"], "--fps is -1.0, expected a positive number"),
         (["--out", "o", "--image-size", "9", "9", "--layout", "halpe26"], "has 17 keypoints per person, expected 26"),
         (["--npz", "/proc/none/a.npz", "--image-size", "900", "900"], "/proc/none/a.npz can't be written"),

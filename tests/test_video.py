@@ -221,3 +221,20 @@ def test_bad_videos(x, options, error, message):
         backbones.predict_video(Echo(**KINDS["sequence"]), x, **options)
     with pytest.raises(ArgumentError, match="model is of kind 'refine'"):
         backbones.predict_video(Echo(kind="refine", frames=1), torch.zeros(2, 17, 2))
+
+
+def test_pixels_and_what_is_no_place_are_warned_of(recwarn):
+    model, x = Echo(**KINDS["frame"]), video(4).clamp(-2, 2)
+    backbones.predict_video(model, x)
+    backbones.predict_video(model, x[None, :, :, :].expand(2, -1, -1, -1))
+    backbones.predict_video(model, x[None][:0])
+    backbones.predict_video(model, torch.cat([x, torch.full_like(x[..., :1], 99.0)], -1))  # what else a channel holds
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match=r"^keypoints reaches 1080, expected about -1 to 1; pixels go .*screen"):
+        backbones.predict_video(model, x / x.abs().max() * 1080)
+    for bad in (float("nan"), float("inf")):
+        y = x.clone()
+        y[2, 3, 1] = bad
+        with pytest.warns(UserWarning, match="^keypoints has NaN or infinite values, expected places") as caught:
+            next(backbones.predict_stream(model, y))
+        assert len(caught) == 1

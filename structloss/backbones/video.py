@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar, cast
@@ -19,6 +20,8 @@ __all__ = ["predict_stream", "predict_video"]
 
 # Outputs of one call of a network that slides over longer inputs; its inputs overlap by the receptive field.
 _STRETCH = 1024
+# Coordinates from -1 to 1 are on the screen; no person is this far off it.
+_OFF_SCREEN = 10.0
 
 Track = Callable[[Sequence[range]], Iterable[range]]
 P = ParamSpec("P")
@@ -69,8 +72,8 @@ def predict_stream(
     """What :func:`predict_video` returns, in pieces: consecutive poses as soon as no later window changes them.
 
     Besides the keypoints, memory holds the activations of one batch of windows and the poses since the last piece,
-    however long the video is. Arguments and errors are those of :func:`predict_video`; they are checked at once, while
-    windows are run as pieces are asked for.
+    however long the video is. Arguments, warnings and errors are those of :func:`predict_video`; they are checked at
+    once, while windows are run as pieces are asked for.
 
     Yields:
         `[n, J_out, 3]` or `[N, n, J_out, 3]`, n >= 1, which together have every frame once, in order.
@@ -83,6 +86,7 @@ def predict_stream(
     if model.kind not in ("sequence", "centre", "frame"):
         raise ArgumentError(f"model is of kind {model.kind!r}, expected a network that lifts keypoints to poses.")
     check_size("batch_size", batch_size)
+    _warn_of_odd(keypoints)
     keep = check_choice("keep", model.keeps if keep is None else keep, ("all", "centre"))
     videos = keypoints if keypoints.dim() == 4 else keypoints[None]
     step = model.frame_step if frame_step is None else frame_step
@@ -94,6 +98,19 @@ def predict_stream(
     batches = [range(i, min(i + size, plan.count)) for i in range(0, plan.count, size)]
     pieces = _run(plan, model, videos, body, lift or model, track(batches) if track else batches)
     return pieces if keypoints.dim() == 4 else (piece[0] for piece in pieces)
+
+
+def _warn_of_odd(keypoints: Tensor) -> None:
+    """Warn of what a network answers without a complaint: places that are none, and pixels."""
+    if keypoints.numel() == 0:
+        return
+    if not torch.isfinite(keypoints).all():
+        odd = "has NaN or infinite values, expected places; the poses of all frames that see them will be NaN"
+    elif (largest := float(keypoints[..., :2].abs().amax())) > _OFF_SCREEN:
+        odd = f"reaches {largest:.4g}, expected about -1 to 1; pixels go through structloss.data.normalize_screen first"
+    else:
+        return
+    warnings.warn(f"keypoints {odd}.", UserWarning, stacklevel=4)
 
 
 def _with_arguments_of(source: Callable[P, object]) -> Callable[[Callable[..., R]], Callable[P, R]]:
@@ -135,6 +152,9 @@ def predict_video(*arguments: Any, **options: Any) -> Tensor:
 
     Returns:
         `[T, J_out, 3]` or `[N, T, J_out, 3]`, in the space of the training target.
+
+    Warns:
+        UserWarning: NaN or infinite keypoints, or keypoints that look like pixels.
 
     Raises:
         ArgumentError: another shape, no frames, or an impossible option.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ArgumentError, DataError, check_choice
+from ..text import visible
 from ._parser import command, flags_of, options, positive, with_flags
 
 if TYPE_CHECKING:
@@ -32,9 +33,11 @@ def add(commands: argparse._SubParsersAction) -> None:
         "  structloss predict openpose_json/ --ckpt last.ckpt --image-size 1280 720 --out poses --video mp4\n"
         "  structloss predict data_2d_custom_clip.npz --backbone videopose3d-243 --weights pretrained.bin --out poses\n"
         "  structloss predict keypoints.npy --layout coco --image-size 640 480 --variant demo \\\n"
-        "      --backbone mhformer-351 --weights mhformer.pth --bvh walk.bvh --video walk.gif\n",
+        "      --backbone mhformer-351 --weights mhformer.pth --bvh walk.bvh --floor --video walk.gif\n",
     )
-    parser.add_argument("input", help="keypoints: .npz, .npy, .json of COCO, PoseTrack or AlphaPose, OpenPose's folder")
+    parser.add_argument(
+        "input", help="keypoints: .npz, .npy, .json of a detector or of COCO, a folder of OpenPose or YOLO-pose"
+    )
     network = parser.add_argument_group("network")
     network.add_argument("--ckpt", metavar="FILE.ckpt", help="checkpoint of structloss fit")
     network.add_argument("--backbone", metavar="NAME", help="see structloss backbones list; with --weights")
@@ -52,7 +55,9 @@ def add(commands: argparse._SubParsersAction) -> None:
     reading.add_argument(
         "--variant", choices=("motionbert", "demo"), help="how trunk and head are made of a detector's keypoints"
     )
-    reading.add_argument("--image-size", nargs=2, type=positive, metavar=("W", "H"), help="pixels")
+    reading.add_argument(
+        "--image-size", nargs=2, type=positive, metavar=("W", "H"), help="pixels, where the file doesn't say"
+    )
     reading.add_argument("--fps", type=float, help="frames per second, where the file doesn't say")
     reading.add_argument(
         "--person", default="longest", help="longest, largest, all, or a track's number (default: longest)"
@@ -61,6 +66,9 @@ def add(commands: argparse._SubParsersAction) -> None:
     writing.add_argument("--out", metavar="DIR", help="folder for NAME.npz and NAME.bvh of every track")
     writing.add_argument("--npz", metavar="FILE.npz", help="positions, keypoints, confidence, scale and meta")
     writing.add_argument("--bvh", metavar="FILE.bvh", help="skeleton with rotations; centimetres, y up")
+    writing.add_argument(
+        "--floor", action="store_true", help="in BVH files, every frame's lowest joint is at height 0, not the pelvis"
+    )
     writing.add_argument("--video", metavar="FILE", help="FILE.mp4 or FILE.gif; or mp4 or gif: one per track, in --out")
     parser.set_defaults(run=lambda arguments: _run(arguments, flags_of(parser)))
 
@@ -85,6 +93,7 @@ class PredictSettings:
         ckpt, backbone, weights, target: see :func:`~structloss.harness.predict.load_lifter`.
         out: folder for `NAME.npz` and `NAME.bvh` of every track; None writes only what is named.
         npz, bvh: files to write, for an input of one track.
+        floor: in BVH files, put the lowest joint of every frame at height 0; otherwise the pelvis is there.
         video: an MP4 or GIF to write, for an input of one track; or "mp4" or "gif": one for every track, in `out`.
         layout, image_size, person, fps: see :func:`~structloss.data.formats.read_keypoints`.
         variant, flip, batch_size: see :func:`~structloss.harness.predict.predict`.
@@ -99,6 +108,7 @@ class PredictSettings:
     out: str | None = None
     npz: str | None = None
     bvh: str | None = None
+    floor: bool = False
     video: str | None = None
     layout: str = "auto"
     image_size: tuple[int, int] | None = None
@@ -126,6 +136,7 @@ def run_predict(settings: PredictSettings, flags: Mapping[str, str] | None = Non
     """
     import torch
 
+    from ..data._words import count
     from ..data.formats import read_keypoints
     from ..harness.predict import load_lifter, predict
 
@@ -149,19 +160,19 @@ def run_predict(settings: PredictSettings, flags: Mapping[str, str] | None = Non
     written = []
     for number, (track, paths) in enumerate(zip(tracks, outputs, strict=True), start=1):
         of = f" ({number} of {len(tracks)})" if len(tracks) > 1 else ""
-        print(f"{track.name}{of}: {len(track)} frames, {track.skeleton} keypoints", flush=True)
+        print(f"{visible(track.name)}{of}: {count(len(track), 'frame')}, {track.skeleton} keypoints", flush=True)
         made = predict(
             lifter, track, variant=settings.variant, flip=settings.flip, fps=settings.fps,
             batch_size=settings.batch_size, device="cpu" if device == "auto" else device, progress=True,
         )  # fmt: skip
         for note in made.notes:
-            print(f"  note: {with_flags(note, flags or {}, argument=False)}", flush=True)
+            print(f"  note: {visible(with_flags(note, flags or {}, argument=False))}", flush=True)
         for kind, path in paths.items():
             try:
-                written.append(_write(kind, path, made))
+                written.append(_write(kind, path, made, settings.floor))
             except OSError as error:
                 raise DataError(f"{path} can't be written: {error.strerror or error}.") from error
-            print(f"  wrote {path}", flush=True)
+            print(f"  wrote {visible(path)}", flush=True)
     return written
 
 
@@ -202,6 +213,9 @@ def _outputs(settings: PredictSettings, tracks: Sequence[Keypoints]) -> list[dic
             if everywhere:
                 paths["video"] = folder / f"{stem}.{everywhere}"
         found.append(paths)
+    for path in (path for paths in found for path in paths.values()):
+        if path.exists() and path.samefile(settings.input):
+            raise ArgumentError(f"{path} is the input, expected another file or folder for the output.")
     return found
 
 
@@ -216,22 +230,22 @@ def _file_name(name: str, taken: set[str]) -> str:
     return stem
 
 
-def _write(kind: str, path: Path, made: Prediction) -> Path:
+def _write(kind: str, path: Path, made: Prediction, floor: bool) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     if kind == "npz":
         return made.save(path)
     if kind == "bvh":
-        return _write_bvh(path, made)
+        return _write_bvh(path, made, floor)
     from ..reports.pose_video import write_pose_video
 
-    title = f"{made.name} – {made.meta['model']}"
+    title = visible(f"{made.name} – {made.meta['model']}")
     return write_pose_video(
         path, made.keypoints, made.confidence, made.positions, fps=made.fps, skeleton=made.skeleton, title=title,
         progress=True,
     )  # fmt: skip
 
 
-def _write_bvh(path: Path, made: Prediction) -> Path:
+def _write_bvh(path: Path, made: Prediction, floor: bool) -> Path:
     import numpy as np
 
     from .. import skeletons
@@ -240,4 +254,6 @@ def _write_bvh(path: Path, made: Prediction) -> Path:
     poses, skeleton = made.positions, made.skeleton
     if skeleton not in ("h36m", "mpi_inf_3dhp"):
         poses, skeleton = skeletons.convert(poses.astype(np.float64), skeleton, "h36m"), "h36m"
+    if floor:
+        poses = poses - poses[..., 1].max(axis=1)[:, None, None] * np.array([0, 1, 0], poses.dtype)  # y points down
     return write_bvh(path, poses, made.fps, skeleton=skeleton, up="-y")

@@ -4,7 +4,8 @@ calibration.
 A network trained on "camera" targets answers in metres. One trained in image space ("global", "root_relative") answers
 in units of the screen, whose size in metres depends on the camera's focal length and the person's distance, which a
 video does not tell. Its poses are scaled so that the limbs have together their canonical length, frame by frame with
-the scale smoothed over a second: proportions and directions are the network's, the height is nominal.
+the scale smoothed over a second, without the frames whose size has nothing to do with those around it: proportions and
+directions are the network's, the height is nominal.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from ..files import write_bytes
 from ..progress import track
 
 __all__ = ["Lifter", "Prediction", "load_lifter", "predict"]
+
+_ODD = 2  # times as large or as small as in the seconds around is nobody who moves
 
 
 @dataclass(frozen=True)
@@ -183,8 +186,8 @@ def predict(
         Poses of every frame, relative to the pelvis.
 
     Raises:
-        ArgumentError: no image size, coordinates that are no pixels, a layout without a way to the network's joints,
-            or a variant that it does not have.
+        ArgumentError: no image size, coordinates that are no pixels, an image size that all of them lie outside of, a
+            layout without a way to the network's joints, or a variant that it does not have.
     """
     if keypoints.width is None or keypoints.height is None:
         raise ArgumentError(f"{keypoints.name} doesn't say how large its images are, expected image_size, in pixels.")
@@ -248,16 +251,21 @@ def _in_skeleton(keypoints: Keypoints, skeleton: str, variant: str | None) -> Ke
 
 def _notes(keypoints: Keypoints, seen: Keypoints) -> list[str]:
     """What is odd about the input."""
-    notes = []
+    notes = list(keypoints.notes)
     lost = [end - first for first, end in keypoints.gaps]
     if lost:
         notes.append(
             f"the person is missing in {sum(lost)} of {len(keypoints)} frames, up to {max(lost)} in a row; they are "
             "interpolated with confidence 0"
         )
-    x, y = seen.keypoints[..., 0], seen.keypoints[..., 1]
-    outside = ((x < 0) | (x > keypoints.width) | (y < 0) | (y > keypoints.height)) & (seen.confidence > 0)
-    share = outside.sum() / max(1, (seen.confidence > 0).sum())
+    x, y = seen.keypoints[seen.confidence > 0].T
+    share = float(np.mean((x < 0) | (x > keypoints.width) | (y < 0) | (y > keypoints.height))) if len(x) else 0.0
+    if share == 1:
+        raise ArgumentError(
+            f"all keypoints of {keypoints.name} lie outside of the image of {keypoints.width} x {keypoints.height} "
+            f"pixels, x from {x.min():.0f} to {x.max():.0f}, y from {y.min():.0f} to {y.max():.0f}, expected the "
+            "image_size of the video."
+        )
     if share > 0.2:
         notes.append(
             f"{share:.0%} of the keypoints lie outside of the image of {keypoints.width} x {keypoints.height} pixels; "
@@ -308,13 +316,33 @@ def _scale(raw: np.ndarray, body: skeletons.Skeleton, target: str, fps: float) -
             return np.full(len(raw), factor), []
         note = f"limbs come out {times * factor:.2g} times as long as a person's; are these weights of this target?"
         return np.full(len(raw), factor), [note]
-    note = "the network answers in image space: the size is nominal, from limbs of canonical length"
-    return _smoothed(canonical / np.maximum(lengths, 1e-6), fps), [note]
+    logs = np.log(canonical / np.maximum(lengths, 1e-9))
+    odd = _outliers(logs, fps)
+    notes = []
+    if odd.any():
+        frames, good = np.flatnonzero(odd), np.flatnonzero(~odd)
+        logs[frames] = np.interp(frames, good, logs[good])
+        where = f"{len(frames)} frames, the first is {frames[0]}," if len(frames) > 1 else f"frame {frames[0]}"
+        notes.append(
+            f"in {where} the person is more than {_ODD} times as large or as small as in those around, whose scale is "
+            "taken; is it a bad detection?"
+        )
+    notes.append("the network answers in image space: the size is nominal, from limbs of canonical length")
+    return np.exp(_smoothed(logs, fps)), notes
+
+
+def _outliers(logs: np.ndarray, fps: float) -> np.ndarray:
+    """Frames `[T]` whose logarithm of the scale is far from the median of the two seconds around."""
+    reach = max(1, min(round(fps), (len(logs) - 1) // 2))
+    around = np.pad(logs, reach, mode="reflect") if len(logs) > 2 else logs[[0] * (2 * reach + len(logs))]
+    middle = np.median(np.lib.stride_tricks.sliding_window_view(around, 2 * reach + 1), axis=-1)
+    odd = np.abs(logs - middle) > np.log(_ODD)
+    return odd if not odd.all() else np.zeros_like(odd)
 
 
 def _smoothed(values: np.ndarray, fps: float) -> np.ndarray:
-    """A straight line through the second around each frame: somebody who walks to the camera at a constant speed has a
-    scale that changes by as much in every frame, also in the first and the last second."""
+    """A straight line through the second around each frame: somebody who walks to the camera has a scale that changes
+    by about the same factor in every frame, whose logarithm is a line, also in the first and the last second."""
     width = max(1, (min(len(values), round(fps)) + 1) // 2 * 2 - 1)
 
     def total(x: np.ndarray) -> np.ndarray:

@@ -49,7 +49,8 @@ def write_pose_video(
     """Draw every frame, 2D keypoints on the left, the 3D pose on the right, and encode it as MP4 (H.264) or GIF.
 
     Memory does not grow with the number of frames. The person stands on the floor grid in every frame, since how high
-    it is above ground is not predicted. Right limbs are orange, left limbs blue; keypoints fade with their confidence.
+    it is above ground is not predicted. Right limbs are orange, left limbs blue, as a legend says; keypoints fade with
+    their confidence.
 
     Args:
         path: a name that ends in `.mp4` or `.gif`; the file appears complete or not at all.
@@ -132,6 +133,7 @@ def _draw_all(
         label = (_MARGIN + _PANEL[1] + _LABEL / 2) / height
         figure.text(left / width, label, name, va="center", fontsize=9.5, color="#555555")
         panels.append(axes)
+    _legend(figure, 1 - _MARGIN / width, (_MARGIN + _PANEL[1] + _LABEL / 2) / height, width)
     head = 1 - (_HEAD / 2) / height
     figure.text(_MARGIN / width, head, _shortened(title), va="center", fontsize=11, parse_math=False)
     clock = figure.text(1 - _MARGIN / width, head, "", va="center", ha="right", fontsize=11, family="monospace")
@@ -154,6 +156,13 @@ def _draw_all(
         clock.set_text(f"frame {t:>{len(str(len(keypoints)))}}   {t / fps:5.2f} / {seconds:.2f} s")
         figure.draw_artist(clock)
         yield np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def _legend(figure: Any, right: float, middle: float, width: float) -> None:
+    """Which colour is which side of the person, in words that end at `right`; `width` is the figure's, inches."""
+    for side, inches in (("right", 0.0), ("left", 0.62)):
+        x, text = right - inches / width, f"\u25a0 {side}"
+        figure.text(x, middle, text, va="center", ha="right", fontsize=9.5, color=_COLOURS[side])
 
 
 class _Limbs:

@@ -33,16 +33,18 @@ def read_keypoints(
       is the only one or called `keypoints`, with `confidence`, `fps`, `width` and `height` beside it if known.
     - `.json` of COCO: annotations of images (a track of one frame each), or with track identities (PoseTrack).
     - `.json` results of AlphaPose, or of other detectors that write COCO's result lists: one track per person.
-    - a folder of OpenPose's `*_keypoints.json`, one file per frame.
+    - `.json` of MMPose, MediaPipe, YOLO-pose, GAST-Net, or any with the people of each frame.
+    - a folder of OpenPose's `*_keypoints.json`, one file per frame; a folder of YOLO-pose's labels or results.
 
-    People are told apart by the identities that the file gives, or else by the overlap of their boxes from frame to
-    frame. Frames and keypoints without a detection are interpolated and have confidence 0; COCO's "labelled, not
-    visible" has 0.5.
+    Frames are numbered by the digits that tell their names apart, or by times. People are told apart by the identities
+    that the file gives; or by the overlap of their boxes from frame to frame; somebody who is alone in every frame is
+    one track. Frames and keypoints without a detection, or that are no place in an image, are interpolated and have
+    confidence 0; COCO's "labelled, not visible" has 0.5. Joints are known by their names where the file has them.
 
     Args:
         path: file or folder.
         layout: "auto", or one of :data:`~structloss.data.formats.keypoint_maps.LAYOUTS` to overrule what the file says.
-        image_size: (width, height) in pixels, where the file doesn't say or is wrong.
+        image_size: (width, height) in pixels, where the file doesn't say or is wrong. Coordinates from 0 to 1 need it.
         person: whom to take in every video or image: "longest" (the most detections, then the largest), "largest" (by
             the mean area of the box), "all", or a track's number: the identity in the file, else the order of first
             appearance. NumPy files hold one person per array: all are taken, or the one with this number.
@@ -53,7 +55,8 @@ def read_keypoints(
 
     Raises:
         MissingFileError: there is no such file or folder.
-        DataError: an unknown or damaged file, a layout that can't be told (17 keypoints in a bare array), no people.
+        DataError: an unknown or damaged file, a pipe or device, a layout that can't be told (17 keypoints in a bare
+            array, unknown names), frames of several videos, no people.
         ArgumentError: an unknown `layout` or `person`.
     """
     path = Path(path)

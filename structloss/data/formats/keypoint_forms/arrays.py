@@ -19,6 +19,8 @@ from ..unpickle import load_npz_objects
 
 __all__: list[str] = []
 
+_POSES = ("reconstruction", "positions", "positions_3d", "poses", "poses_3d", "joints_3d", "keypoints_3d")
+
 
 def _read(file: KeypointFile, layout: str | None, person: str | int) -> list[Keypoints]:
     path = file.path
@@ -27,7 +29,9 @@ def _read(file: KeypointFile, layout: str | None, person: str | int) -> list[Key
     if "keypoints" in content:
         array = content["keypoints"]
     elif len(arrays) == 1:
-        (array,) = arrays.values()
+        ((name, array),) = arrays.items()
+        if name in _POSES and array.shape[-1] == 3:
+            raise DataError(f"{path} holds {name}, which are 3D poses, expected 2D keypoints.")
     else:
         found = ", ".join(f"{name} {list(np.shape(value))}" for name, value in content.items()) or "nothing"
         raise DataError(f"{path} holds {found}, expected 'keypoints' or a single array [T, J, 2] or [T, J, 3].")
@@ -45,6 +49,7 @@ def _read(file: KeypointFile, layout: str | None, person: str | int) -> list[Key
             "keypoints with x and y."
         )
     described = _described(content)
+    asked = layout
     layout = layout or described.get("skeleton") or layout_of_size(array.shape[-2])
     if not isinstance(layout, str) or layout not in LAYOUTS:
         several = [name for name, entry in LAYOUTS.items() if entry.size == array.shape[-2]] or list(LAYOUTS)
@@ -55,10 +60,35 @@ def _read(file: KeypointFile, layout: str | None, person: str | int) -> list[Key
     if layout == "mediapipe" and array.shape[-1] in (3, 4):
         array = in_pixels(path, _with_visibility(array), (width, height))
     fps = positive(described.get("fps"))
+    if asked is None and array.ndim == 3 and array.shape[-1] == 3 and _is_ours(described, array):
+        return chosen(path, [_ours(path, described, array, layout, width, height, fps)], person)
     people = array[None] if array.ndim == 3 else array
     names = [path.stem] if len(people) == 1 else [f"{path.stem}/{i}" for i in range(len(people))]
     tracks = [array_track(path, name, one, layout, width, height, fps) for name, one in zip(names, people, strict=True)]
     return chosen(path, tracks, person)
+
+
+def _is_ours(described: Mapping[str, Any], array: np.ndarray) -> bool:
+    """Whether it is a file of predictions, in which all keypoints have places, also those of confidence 0."""
+    skeleton = LAYOUTS.get(str(described.get("skeleton")))
+    return "input_layout" in described and skeleton is not None and skeleton.size == array.shape[1] and bool(
+        np.isfinite(array).all()
+    )  # fmt: skip
+
+
+def _ours(
+    path: Path, described: Mapping[str, Any], array: np.ndarray, layout: str, width: int | None, height: int | None,
+    fps: float | None,
+) -> Keypoints:  # fmt: skip
+    """The keypoints that a prediction was made from, as they were."""
+    start, gaps = described.get("first_frame"), described.get("gaps")
+    try:
+        pairs = tuple((int(first), int(end)) for first, end in gaps or ())
+    except (TypeError, ValueError):
+        pairs = ()
+    confidence = np.clip(array[..., 2], 0, 1)
+    start = start if isinstance(start, int) else 0
+    return Keypoints(path.stem, array[..., :2], confidence, width, height, fps, layout, start, pairs)
 
 
 def _with_visibility(array: np.ndarray) -> np.ndarray:
