@@ -11,6 +11,7 @@ import tarfile
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from fit_server import Commands
@@ -252,7 +253,8 @@ def test_a_run_begun_before_the_files_moved_goes_on(fits, tmp_path):
     weights = last_checkpoint(tmp_path)["state_dict"]
     assert weights.keys() == made_on["weights"].keys()
     here = {"cpu": _processor(), "capability": torch.backends.cpu.get_cpu_capability(), "torch": torch.__version__}
-    if here == {key: made_on[key] for key in here}:
+    new_numpy = not np.__version__.startswith("1.")  # whose sines, and so the synthetic motion, have other last bits
+    if new_numpy and here == {key: made_on[key] for key in here}:
         assert found.read_text() == expected.read_text()
         for name, value in weights.items():
             assert hashlib.sha256(value.numpy().tobytes()).hexdigest()[:16] == made_on["weights"][name], name
