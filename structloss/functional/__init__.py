@@ -18,31 +18,16 @@ They raise ArgumentError (a ValueError) for shapes, devices, reductions, options
 a TypeError) for dtypes, UnknownNameError for names, BackendError for a backend that can't serve the call.
 """
 
+from . import anatomy, fused, limbs, motion, position, ranking
 from ._call import REDUCTIONS
-from .anatomy import bone_ratio, bone_symmetry, illegal_angle
-from .fused import Objective, ObjectiveResult, objective
-from .limbs import bone_angle, bone_angle_velocity, limb_length, limb_variance
-from .motion import temporal_consistency, velocity
-from .position import mpjpe, n_mpjpe, weighted_mpjpe
-from .ranking import depth_ranking, ranking_hinge
 
-__all__ = [
-    "REDUCTIONS",
-    "Objective",
-    "ObjectiveResult",
-    "bone_angle",
-    "bone_angle_velocity",
-    "bone_ratio",
-    "bone_symmetry",
-    "depth_ranking",
-    "illegal_angle",
-    "limb_length",
-    "limb_variance",
-    "mpjpe",
-    "n_mpjpe",
-    "objective",
-    "ranking_hinge",
-    "temporal_consistency",
-    "velocity",
-    "weighted_mpjpe",
-]
+# Every public name of a module is one of the package's.
+from .anatomy import *  # noqa: F403
+from .fused import *  # noqa: F403
+from .limbs import *  # noqa: F403
+from .motion import *  # noqa: F403
+from .position import *  # noqa: F403
+from .ranking import *  # noqa: F403
+
+__all__ = ["REDUCTIONS"]
+__all__ += anatomy.__all__ + fused.__all__ + limbs.__all__ + motion.__all__ + position.__all__ + ranking.__all__

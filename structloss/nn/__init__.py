@@ -1,39 +1,11 @@
 """The losses as modules, and weights that are learned with the model."""
 
-from .fused import Objective
-from .learned_weights import LearnedWeights
-from .terms import (
-    MPJPE,
-    NMPJPE,
-    BoneAngle,
-    BoneAngleVelocity,
-    BoneRatio,
-    BoneSymmetry,
-    DepthRanking,
-    IllegalAngle,
-    LimbLength,
-    LimbVariance,
-    RankingHinge,
-    TemporalConsistency,
-    Velocity,
-    WeightedMPJPE,
-)
+from . import fused, learned_weights, terms
 
-__all__ = [
-    "MPJPE",
-    "NMPJPE",
-    "BoneAngle",
-    "BoneAngleVelocity",
-    "BoneRatio",
-    "BoneSymmetry",
-    "DepthRanking",
-    "IllegalAngle",
-    "LearnedWeights",
-    "LimbLength",
-    "LimbVariance",
-    "Objective",
-    "RankingHinge",
-    "TemporalConsistency",
-    "Velocity",
-    "WeightedMPJPE",
-]
+# Every public name of a module is one of the package's.
+from .fused import *  # noqa: F403
+from .learned_weights import *  # noqa: F403
+from .terms import *  # noqa: F403
+
+__all__: list[str] = []
+__all__ += fused.__all__ + learned_weights.__all__ + terms.__all__
