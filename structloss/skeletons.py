@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -66,7 +66,7 @@ class Skeleton:
 
     Attributes:
         name: registry name.
-        joint_names: one name a joint.
+        joint_names: one name per joint.
         parents: index of each joint's parent; -1 for the root. A parent may have a higher index than its child: walk
             the tree with `order`.
         left, right: joints of the left and right side, of equal length and in matching order.
@@ -265,7 +265,7 @@ _COCO_NAMES = (
     "right_wrist left_hip right_hip left_knee right_knee left_ankle right_ankle"
 )
 _COCO_PARENTS = (-1, 0, 0, 0, 0, 0, 0, 5, 6, 7, 8, 5, 6, 11, 12, 13, 14)
-_COCO_CHAINS = {"legs": ((11, 13, 15), (12, 14, 16)), "arms": ((5, 7, 9), (6, 8, 10)), "pelvis": (11, 12)}
+_COCO_LEGS, _COCO_ARMS, _COCO_HIPS = ((11, 13, 15), (12, 14, 16)), ((5, 7, 9), (6, 8, 10)), (11, 12)
 # Limbs and the trunk's four sides; the head's five points get no bones, as on H3WB.
 _COCO_BONES = (
     (13, 11), (15, 13), (14, 12), (16, 14), (11, 12), (5, 11), (6, 12), (5, 6), (7, 5), (9, 7), (8, 6), (10, 8),
@@ -282,7 +282,9 @@ _COCO = _person(
     thorax=None,
     bones=_COCO_BONES,
     soft_links=_COCO_LINKS,
-    **_COCO_CHAINS,
+    legs=_COCO_LEGS,
+    arms=_COCO_ARMS,
+    pelvis=_COCO_HIPS,
 )
 
 
@@ -344,7 +346,9 @@ def _h3wb() -> Skeleton:
         bones=(*_COCO_BONES, *foot_bones, *left_hand, *right_hand),
         extra_symmetry=(("feet", sole), ("hands", hand)),
         soft_links=(*_COCO_LINKS, (91, 9), (112, 10), *contours, (53, 0)),
-        **_COCO_CHAINS,
+        legs=_COCO_LEGS,
+        arms=_COCO_ARMS,
+        pelvis=_COCO_HIPS,
     )
 
 
@@ -459,9 +463,12 @@ def _sources(row: int | _Terms) -> tuple[int, ...]:
 
 def _apply(recipe: _Recipe, x: Pose) -> Pose:
     """`recipe` on coordinates [..., J, C]; a copied joint is copied exactly, and other joints' NaN do not leak in."""
-    if all(isinstance(row, int) for row in recipe):
-        return x[..., list(recipe), :]
-    rows = [x[..., row, :] if isinstance(row, int) else sum(k * x[..., j, :] for j, k in row) for row in recipe]
+    joints = [row for row in recipe if isinstance(row, int)]
+    if len(joints) == len(recipe):
+        return x[..., joints, :]
+    rows: list[Any] = [
+        x[..., row, :] if isinstance(row, int) else sum(k * x[..., j, :] for j, k in row) for row in recipe
+    ]
     if isinstance(x, np.ndarray):
         return np.stack(rows, axis=-2)
     import torch

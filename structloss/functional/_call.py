@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,10 +47,11 @@ def check_poses(pred: Tensor, minimum_dim: int = 3, expected: str = "[..., T, J,
         raise ArgumentError(f"pred has shape {list(pred.shape)}, expected {expected}.")
 
 
-def check_pair(pred: Tensor, target: Tensor, minimum_dim: int = 3, expected: str = "[..., T, J, 3]") -> None:
+def check_pair(pred: Tensor, target: Tensor | None, minimum_dim: int = 3, expected: str = "[..., T, J, 3]") -> None:
     """Raise unless `pred` and `target` are poses (or rows) of one shape, on one device."""
     check_poses(pred, minimum_dim, expected)
     check_floating("target", target)
+    assert target is not None
     check_same_shape("target", target, "pred", pred)
     check_same_device("target", target, "pred", pred)
     if target.requires_grad:
@@ -117,7 +119,7 @@ def _is_default(value: object, default: object) -> bool:
     return value is default or (type(value) is type(default) and value == default)
 
 
-def check_joint_weight(argument: str, given: Mapping[str, object], joints: int) -> None:
+def check_joint_weight(argument: str, given: Mapping[str, Any], joints: int) -> None:
     """Raise unless the factors among a term's options, if any, are one per joint."""
     # Not part of the constant functions above: the number of joints may be symbolic in a compiled graph.
     factors = given.get("joint_weight")
@@ -209,7 +211,8 @@ def _clip_view(x: Tensor, keep: int) -> Tensor:
 def lambdas_of(weights: Mapping[str, float | Tensor], pred: Tensor) -> tuple[Tensor | None, list[float]]:
     """The weights as a tensor [K] if any of them is one, else as numbers."""
     dtype = compute_dtype(pred.dtype)
-    numbers, tensors = [], []
+    numbers: list[float] = []
+    tensors: list[Tensor | None] = []
     for name, value in weights.items():
         if isinstance(value, Tensor):
             if value.numel() != 1:

@@ -43,11 +43,13 @@ def ranking_hinge(
     weight = check_weight(weight, pred, pred.shape)
     if check_finite:
         check_finite_tensors(pred=pred, target=target, weight=weight)
-    rows = [
-        None if x is None else x.reshape(-1, pred.shape[-1]) if x.numel() else x.reshape(0, 1)
-        for x in (pred, target, weight)
-    ]
-    return autograd.ranking_hinge(*rows, reduction, backend)
+    rows_of_weight = None if weight is None else _rows(weight)
+    return autograd.ranking_hinge(_rows(pred), _rows(target), rows_of_weight, reduction, backend)
+
+
+def _rows(x: Tensor) -> Tensor:
+    """[..., N] -> [R, N]."""
+    return x.reshape(-1, x.shape[-1]) if x.numel() else x.reshape(0, 1)
 
 
 def depth_ranking(

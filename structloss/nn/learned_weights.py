@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ __all__ = ["LearnedWeights"]
 class LearnedWeights(Objective):
     """The objective with uncertainty-weighted lambdas: each term's weight is learned with the model.
 
-    total = sum_k (lambda0_k * exp(-s_k) * L_k + s_k), with one parameter s_k a term (`log_variance`, starting at 0).
+    total = sum_k (lambda0_k * exp(-s_k) * L_k + s_k), with one parameter s_k per term (`log_variance`, starting at 0).
     This is the negative log-likelihood of Laplace-distributed errors of scale exp(s_k) / lambda0_k, up to a constant;
     the s_k keep the weights from going to zero, and for a fixed model the optimum is lambda_k = 1 / L_k: every term
     then adds the same to the total. Give the parameters no weight decay. The total may become negative.
@@ -54,10 +55,13 @@ class LearnedWeights(Objective):
         if not isinstance(weights, Mapping) and isinstance(weights, Iterable) and not isinstance(weights, str):
             weights = {check_term(name).name: 1.0 for name in weights}
         check_weights(weights)
-        for name, value in weights.items():
-            if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < float("inf"):
+        assert isinstance(weights, Mapping)
+        start: Mapping[str, Any] = weights
+        for name, value in start.items():
+            is_number = isinstance(value, Real) and not isinstance(value, bool)
+            if not is_number or not 0 < value < float("inf"):
                 raise ArgumentError(f"weights[{name!r}] is {value!r}, expected a finite number > 0 to start from.")
-        super().__init__({name: float(value) for name, value in weights.items()}, skeleton, options, reduction, backend)
+        super().__init__({name: float(value) for name, value in start.items()}, skeleton, options, reduction, backend)
         self.log_variance = nn.Parameter(torch.zeros(len(self.weights)))
 
     def current_weights(self) -> dict[str, float | Tensor]:

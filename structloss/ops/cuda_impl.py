@@ -132,9 +132,9 @@ def objective(
     # Two outputs of the registered operator must not share memory, hence no view of one tensor [1 + K].
     total = torch.empty((), dtype=dtype, device=device)
     values = torch.empty(len(terms), dtype=dtype, device=device)
-    pred, target, weight = (_readable(x, dtype) for x in (pred, target, weight))
+    readable = [_readable(x, dtype) for x in (pred, target, weight)]
     request = ObjectiveRequest(stream=_stream(device), device=device.index or 0, dtype=dtype_number(dtype))
-    request.pred, request.target, request.weight = describe(pred), describe(target), describe(weight)
+    request.pred, request.target, request.weight = (describe(x) for x in readable)
     request.grad = grad.data_ptr() if need_grad else None
     request.total, request.values = total.data_ptr(), values.data_ptr()
     request.B, request.T, request.J = pred.shape[:3]
@@ -165,9 +165,9 @@ def ranking_hinge(
     dtype = compute_dtype(pred.dtype)
     grad = torch.empty(pred.shape if need_grad else (0,), dtype=dtype, device=device)
     value = torch.empty((), dtype=dtype, device=device)
-    pred, target, weight = (_readable(x, dtype) for x in (pred, target, weight))
+    readable = [_readable(x, dtype) for x in (pred, target, weight)]
     request = RankingRequest(stream=_stream(device), device=device.index or 0, dtype=dtype_number(dtype))
-    request.pred, request.target, request.weight = describe(pred), describe(target), describe(weight)
+    request.pred, request.target, request.weight = (describe(x) for x in readable)
     request.grad = grad.data_ptr() if need_grad else None
     request.value = value.data_ptr()
     request.R, request.N = pred.shape

@@ -10,6 +10,7 @@ import functools
 import importlib
 from collections.abc import Callable, Sequence
 from types import ModuleType
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -37,9 +38,11 @@ def in_place_scale(device: torch.device) -> Callable[[Tensor, Tensor], Tensor] |
     return None if name == "torch" else importlib.import_module(f"..{name}_impl", __name__).scale_
 
 
-def _in_compute_dtype(pred: Tensor, *others: Tensor | None) -> list[Tensor | None]:
-    dtype = compute_dtype(pred.dtype)
-    return [x if x is None or x.dtype == dtype else x.to(dtype) for x in (pred, *others)]
+_Given = TypeVar("_Given", Tensor, "Tensor | None")
+
+
+def _in_dtype(x: _Given, dtype: torch.dtype) -> _Given:
+    return x if x is None or x.dtype == dtype else x.to(dtype)
 
 
 def _without_autocast(launch):
@@ -73,9 +76,11 @@ def launch_objective(
     """Total (0-d), term values [K] and gradient of the total ([B, T, J, 3], or [0] if not needed), in compute dtype."""
     implementation, names = _serving(backend or current_backend(), pred.device, terms, pred.shape[2])
     if not implementation.TAKES_HALF_TYPES:
-        pred, target, weight, lam = _in_compute_dtype(pred, target, weight, lam)
-    lambdas = lambdas if lam is None else lam
-    return implementation.objective(pred, target, weight, lambdas, names, skeleton, options, reduction, need_grad)
+        dtype = compute_dtype(pred.dtype)
+        pred, target = _in_dtype(pred, dtype), _in_dtype(target, dtype)
+        weight, lam = _in_dtype(weight, dtype), _in_dtype(lam, dtype)
+    chosen = lambdas if lam is None else lam
+    return implementation.objective(pred, target, weight, chosen, names, skeleton, options, reduction, need_grad)
 
 
 @_without_autocast
@@ -90,7 +95,8 @@ def launch_ranking_hinge(
     """Loss (0-d) and its gradient ([R, N], or [0] if not needed), in compute dtype."""
     implementation, _ = _serving(backend or current_backend(), pred.device, "")
     if not implementation.TAKES_HALF_TYPES:
-        pred, target, weight = _in_compute_dtype(pred, target, weight)
+        dtype = compute_dtype(pred.dtype)
+        pred, target, weight = _in_dtype(pred, dtype), _in_dtype(target, dtype), _in_dtype(weight, dtype)
     return implementation.ranking_hinge(pred, target, weight, reduction, need_grad)
 
 

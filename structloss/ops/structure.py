@@ -75,7 +75,7 @@ def structure_of(terms: tuple[str, ...], skeleton: str, options: str) -> Structu
         ArgumentError: the skeleton lacks the bones that an option asks for.
     """
     given = json.loads(options) if options else {}
-    found = {term: check_options(TERMS[term], given.get(term, {})) for term in terms}
+    found: dict[str, dict[str, Any]] = {term: check_options(TERMS[term], given.get(term, {})) for term in terms}
     values: dict[str, Any] = {}
     for term in ("weighted_mpjpe", "temporal_consistency"):
         if term in found:

@@ -47,7 +47,7 @@ def objective(
     total = torch.zeros((), dtype=wide, device=pred.device)
     if weight is not None:
         present = (weight > 0).unsqueeze(-1)  # whatever a masked joint holds, NaN included, takes no part
-        pred, target = (None if x is None else torch.where(present, x, 0) for x in (pred, target))
+        pred, target = torch.where(present, pred, 0), None if target is None else torch.where(present, target, 0)
         weight = weight.to(wide)
     x = TermInput(pred, target, weight, structure_of(terms, skeleton, options))
     values = []

@@ -88,7 +88,8 @@ def _copied(terms: tuple[str, ...], skeleton: str, options: str, joints: int, de
                 [i for i, angle in enumerate(angles) if joint in angle[:4]],
             ]
         )
-    rows = tuple(max((len(entries[kind]) for entries in of_joint), default=0) for kind in range(5))
+    longest = [max((len(entries[kind]) for entries in of_joint), default=0) for kind in range(5)]
+    rows = (longest[0], longest[1], longest[2], longest[3], longest[4])
     entries = [
         entries[kind][row] if row < len(entries[kind]) else -1
         for kind in range(5)

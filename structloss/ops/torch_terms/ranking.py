@@ -51,7 +51,7 @@ def ranking_gradient(pred: Tensor, target: Tensor, weight: Tensor | None = None)
     rank_pred = _midrank(_changes(sorted_pred), sorted_weight)
     # A stable sort of what is already in the order of pred leaves ties in target ordered by pred.
     sorted_target, by_target = target.gather(-1, by_pred).sort(dim=-1, stable=True)
-    weight_by_target = None if weight is None else sorted_weight.gather(-1, by_target)
+    weight_by_target = None if sorted_weight is None else sorted_weight.gather(-1, by_target)
     is_first = _changes(sorted_target) | _changes(sorted_pred.gather(-1, by_target))
     rank_target = _midrank(is_first, weight_by_target)
     difference = rank_pred.gather(-1, by_target) - rank_target
