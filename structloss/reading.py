@@ -20,6 +20,7 @@ from .errors import DataError, MissingFileError, needs_extra
 
 __all__ = [
     "decoded",
+    "existing",
     "not_regular",
     "opened",
     "parse_json",
@@ -66,6 +67,21 @@ def regular(path: str | os.PathLike[str], what: str) -> Path:
     if not stat.S_ISREG(mode):
         raise DataError(f"{path} is not a regular file, expected {what}.")
     return path
+
+
+def existing(path: str | os.PathLike[str], what: str) -> Path:
+    """The path of a file or of a folder, or of a link to one.
+
+    Raises:
+        MissingFileError: there is nothing.
+        DataError: a pipe, a device or a socket, or the path can't be followed.
+    """
+    path = Path(path)
+    try:
+        is_folder = stat.S_ISDIR(path.stat().st_mode)
+    except (OSError, ValueError):
+        is_folder = False
+    return path if is_folder else regular(path, what)
 
 
 def not_regular(path: Path) -> bool:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ..text import visible
 from ._parser import command, flags_of, options, positive, with_flags
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ def _add_inspect(actions: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("path", help="file or folder, see structloss data formats")
     parser.add_argument("--json", action="store_true", dest="as_json", help="print JSON, with every bone's length")
+    _add_format(parser)
     parser.set_defaults(run=lambda arguments: inspect(**options(arguments), flags=flags_of(parser)))
 
 
@@ -61,11 +64,13 @@ def _add_convert(actions: argparse._SubParsersAction) -> None:
         "  structloss data convert MB3D_f243s81/H36M-SH clips.poses --reference h36m_sh_conf_cam_source_final.pkl\n"
         "  structloss data convert mpi_inf_3dhp/ 3dhp.poses\n"
         "  structloss data convert cmu/16_02.amc jump.npz --fps 50\n"
-        "  structloss data convert recordings/ seen.poses --joints map.yaml --views 2 --detections exact\n",
+        "  structloss data convert recordings/ seen.poses --joints map.yaml --views 2 --detections exact\n"
+        "  structloss data convert downloads/ all.npz --format bvh --skip-bad\n",
         late=_add_format_options,
     )
     parser.add_argument("path", help="file or folder, see structloss data formats")
     parser.add_argument("out", help="what to write: a name that ends in .poses or .npz")
+    _add_format(parser)
     parser.add_argument(
         "--fps", type=float, help="frames per second to resample clips to (default: 50 for motion capture)"
     )
@@ -110,9 +115,17 @@ def _add_format_options(parser: argparse.ArgumentParser) -> None:
         takers = tuple(name for name, entry in FORMATS.items() if entry.takes(option.name))
         if takers not in groups:
             groups[takers] = parser.add_argument_group(f"options of the format{'s' * (len(takers) > 1)} {_row(takers)}")
-        groups[takers].add_argument(
-            _flag(option.name), metavar=option.metavar, type=option.type, choices=option.choices, help=option.says
-        )
+        if option.type is bool:
+            groups[takers].add_argument(_flag(option.name), action="store_true", default=None, help=option.says)
+        else:
+            groups[takers].add_argument(
+                _flag(option.name), metavar=option.metavar, type=option.type, choices=option.choices, help=option.says
+            )
+
+
+def _add_format(parser: argparse.ArgumentParser) -> None:
+    says = "name of the format, where a folder has files of several, see structloss data formats"
+    parser.add_argument("--format", metavar="NAME", help=says)
 
 
 def _add_observing(parser: argparse.ArgumentParser) -> None:
@@ -160,7 +173,8 @@ def convert(path: str, out: str, *, flags: Mapping[str, str] | None = None, **se
 
     with _short_warnings(flags or {}):
         written = convert_data(path, out, progress=True, **settings)
-    _print(written)
+    notes = tuple(with_flags(note, flags or {}, argument=False) for note in written.notes)
+    _print(replace(written, notes=notes))
 
 
 def synthetic(out: str, **settings: Any) -> None:
@@ -188,9 +202,9 @@ def formats() -> None:
 
 
 def _print(written: Written) -> None:
-    print(f"wrote {written.path}: {written.content}, {written.size / 1e6:.1f} MB")
+    print(visible(f"wrote {written.path}: {written.content}, {written.size / 1e6:.1f} MB"))
     for note in written.notes:
-        print(f"note: {note}")
+        print(visible(f"note: {note}"))
 
 
 @contextmanager
@@ -203,4 +217,4 @@ def _short_warnings(flags: Mapping[str, str]) -> Iterator[None]:
         warnings.simplefilter("always")
         yield
     for text in dict.fromkeys(" ".join(str(warning.message).split()) for warning in said):
-        print(f"structloss: warning: {with_flags(text, flags, argument=False)}", file=sys.stderr)
+        print(visible(f"structloss: warning: {with_flags(text, flags, argument=False)}"), file=sys.stderr)

@@ -10,7 +10,7 @@ from ..errors import ArgumentError, check_name
 from ..skeletons import get
 from ._checks import positive
 
-__all__ = ["MOST_FPS", "Clip"]
+__all__ = ["MOST_FPS", "Clip", "check_rate"]
 
 _H36M = get("h36m")
 
@@ -83,11 +83,9 @@ class Clip:
         Raises:
             ArgumentError: a rate below 1 or beyond :data:`MOST_FPS`, or millions of frames.
         """
-        positive("fps", fps, "frames per second")
         if fps == self.fps:
             return self
-        if not 1 <= fps <= MOST_FPS:
-            raise ArgumentError(f"fps is {fps:g}, expected 1 to {MOST_FPS:g} frames per second.")
+        check_rate(fps)
         step = self.fps / fps
         if (len(self) - 1) / step > max(len(self), _LONGEST):
             raise ArgumentError(
@@ -96,6 +94,13 @@ class Clip:
             )
         times = np.arange(int((len(self) - 1) / step + 1e-9) + 1) * step
         return replace(self, positions=_spline(self.positions.astype(np.float64), times), fps=fps)
+
+
+def check_rate(fps: float) -> None:
+    """Raise :class:`ArgumentError` unless clips can be resampled to these frames per second."""
+    positive("fps", fps, "frames per second")
+    if not 1 <= fps <= MOST_FPS:
+        raise ArgumentError(f"fps is {fps:g}, expected 1 to {MOST_FPS:g} frames per second.")
 
 
 def _spline(values: np.ndarray, times: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ArgumentError, DataError, StructlossError
+from ..files import sweep
 from ._words import count
 from .archive import save_archive
+from .cameras import h36m_cameras
 from .clips import Clip
+from .formats._recordings import LeftOut
 from .formats.detect import recognise
 from .formats.unpickle import npz_members
-from .observation import observe
+from .observation import check_observing, observe
 from .opening import open_data
 from .store import SUFFIX, PoseStore, is_store, save_store
 from .synthetic import generate_clips
@@ -52,17 +56,21 @@ def convert_data(
     detections: str | None = None,
     seed: int | None = None,
     overwrite: bool = False,
+    format: str | None = None,
     fps: float | None = None,
     progress: bool = False,
     **options: Any,
 ) -> Written:
     """Write a data set as a pose store, or motion in the world as a clip archive.
 
+    Cameras that a clip comes too near to are moved back until they see it whole, and noted.
+
     Args:
         path: any file or folder that :func:`~structloss.data.opening.open_data` reads.
         out: ends in `.poses` (pose store; clips are seen by cameras) or `.npz` (clip archive).
         views, detections, seed: of :func:`~structloss.data.observation.observe`, for clips that become a store.
         overwrite: replace what was written there before.
+        format: of :func:`~structloss.data.opening.open_data`.
         fps: frames per second of the clips; None is what their format is converted to: 50 for motion capture, its own
             for an archive.
         progress: show progress bars on a terminal.
@@ -72,10 +80,14 @@ def convert_data(
         ArgumentError: another ending of `out`, something is there already, or an option that has no use here.
         DataError, MissingFileError: as :func:`~structloss.data.opening.open_data`; `out` can't be written.
     """
-    target = _checked(out, overwrite)
-    form = recognise(path)
-    data = open_data(path, fps=form.convert_fps if fps is None else fps, progress=progress, **options)
     observing = _given(views=views, detections=detections, seed=seed)
+    _check_observing(observing)
+    target = _checked(out, overwrite)
+    form = recognise(path, format)
+    with _left_out() as notes:
+        data = open_data(
+            path, format=format, fps=form.convert_fps if fps is None else fps, progress=progress, **options
+        )
     if isinstance(data, PoseStore):
         if observing:
             raise ArgumentError(
@@ -86,9 +98,9 @@ def convert_data(
                 f"{path} ({form.name}) is what cameras saw, not motion in the world; expected an output ending in "
                 f"{SUFFIX}."
             )
-        return _write_store(data, target, overwrite)
+        return _write_store(data, target, overwrite, notes)
     meta = {"source": f"{Path(path).name} ({form.name})"} if form.meta is None else form.meta(Path(path))
-    return _write_clips(data, target, overwrite, meta, observing, progress)
+    return _write_clips(data, target, overwrite, meta, observing, progress, notes)
 
 
 def write_synthetic(
@@ -119,6 +131,7 @@ def write_synthetic(
         ArgumentError: another ending of `out`, something is there already, or an argument out of range.
         DataError: `out` can't be written.
     """
+    _check_observing(_given(views=views, detections=detections))
     target = _checked(out, overwrite)
     made = generate_clips(subjects, clips, frames, seed, progress=progress)
     observing = _given(views=views, detections=detections, seed=seed if target.suffix == SUFFIX else None)
@@ -129,6 +142,25 @@ def _given(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
+def _check_observing(given: Mapping[str, Any]) -> None:
+    """Before minutes are spent on reading: what clips are seen by."""
+    check_observing(**{"detections": "simulated", "seed": 0, "views": None, **given}, most=len(h36m_cameras("S1")))
+
+
+@contextmanager
+def _left_out() -> Iterator[list[str]]:
+    """What is warned of files that are left out goes to the list, other warnings where they go."""
+    notes: list[str] = []
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        yield notes
+    for warning in said:
+        if issubclass(warning.category, LeftOut):
+            notes.append(str(warning.message))
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+
+
 def _checked(out: str | os.PathLike[str], overwrite: bool) -> Path:
     """The output, before minutes are spent on reading the input."""
     path = Path(out)
@@ -136,6 +168,8 @@ def _checked(out: str | os.PathLike[str], overwrite: bool) -> Path:
         raise ArgumentError(
             f"out is {str(out)!r}, expected a name that ends in {SUFFIX} (pose store) or .npz (clip archive)."
         )
+    if path.parent.is_dir():
+        sweep(path.parent)
     if path.exists():
         ours = is_store(path) if path.suffix == SUFFIX else path.is_file() and "meta" in npz_members(path)
         if not ours:
@@ -152,24 +186,26 @@ def _write_clips(
     meta: Mapping[str, Any],
     observing: Mapping[str, Any],
     progress: bool,
+    notes: Sequence[str] = (),
 ) -> Written:
     if target.suffix == SUFFIX:
-        store = observe(clips, progress=progress, **observing)
+        store = observe(clips, progress=progress, too_near="move", **observing)
         store.source["data"] = meta.get("source", "")
-        return _write_store(store, target, overwrite)
+        return _write_store(store, target, overwrite, notes)
     if observing:
         raise ArgumentError(f"{min(observing)} is given, expected it with an output that ends in {SUFFIX}.")
     with _writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         save_archive(target, clips, meta)
     frames = sum(map(len, clips))
-    return Written(target, f"{count(len(clips), 'clip')}, {count(frames, 'frame')} at {clips[0].fps:g} fps")
+    content = f"{count(len(clips), 'clip')}, {count(frames, 'frame')} at {clips[0].fps:g} fps"
+    return Written(target, content, tuple(notes))
 
 
-def _write_store(store: PoseStore, target: Path, overwrite: bool) -> Written:
+def _write_store(store: PoseStore, target: Path, overwrite: bool, notes: Sequence[str] = ()) -> Written:
     with _writing(target):
         save_store(store, target, overwrite=overwrite)
-    notes = list(store.source.get("notes", []))
+    notes = [*notes, *store.source.get("notes", [])]
     if missing := store.source.get("missing"):
         notes.append(f"{missing['keypoints']} keypoints and {missing['joints']} joints of poses are missing")
     views = f"{count(len(store.motions), 'motion')} in {count(len(store.views), 'view')}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from torch import Tensor
@@ -60,8 +61,8 @@ class MotionDataModule(LightningDataModule):
         seed: of the synthetic motion, the simulated detections and the order of training.
         target: "global" (RePOSE, MotionBERT global), "root_relative" (MotionBERT) or "camera" (metres; most others).
         detections: "simulated" or "exact" (ground-truth 2D, confidence 1).
-        val_subjects: held-out subjects. None: the last quarter of the subjects by name; for an archive that has all of
-            cmu03, cmu35 and cmu127, those three.
+        val_subjects: held-out subjects, or motions (`subject/name`). None: the last quarter of the subjects by name;
+            for an archive that has all of cmu03, cmu35 and cmu127, those three.
         short_clips: clips shorter than the window: "pad" (weight 0), "skip" or "error".
         num_subjects: people of the synthetic motion.
         clips_per_subject: clips of each synthetic person.
@@ -182,23 +183,27 @@ class MotionDataModule(LightningDataModule):
             parts: tuple[PoseStore | list[Clip], ...] = stores
             observing: dict[str, Any] = {}
             tails = rules_of(found, self.protocol).tails
-            all_subjects, actions = found.subjects, found.actions
+            all_subjects, actions, motions = found.subjects, found.actions, found.motions
             lengths = [[view.frames for view in part.views] for part in stores]
         else:
             all_subjects = tuple(sorted({clip.subject for clip in found}))
             actions = tuple(sorted({clip.action for clip in found}))
-            scored = scored_subjects(all_subjects, self.val_subjects, source)
-            clips = [[clip for clip in found if (clip.subject in scored) == test] for test in (False, True)]
+            motions = tuple(clip.key for clip in found)
+            scored = scored_subjects(all_subjects, self.val_subjects, source, motions)
+            tested = [not scored.isdisjoint((clip.subject, clip.key)) for clip in found]
+            clips = [[clip for clip, is_test in zip(found, tested, strict=True) if is_test == t] for t in (False, True)]
             parts = tuple(clips)
             lengths = [[len(clip) for clip in part] for part in clips]
             observing = {"detections": self.detections, "seed": self.seed, "views": self.views}
-            observing |= {"skeleton": self.skeleton.name, "progress": self._shows_progress}
+            observing |= {"skeleton": self.skeleton.name, "progress": self._shows_progress, "too_near": "move"}
             tails = "cover"
         for name, part in zip(("training", "validation"), lengths, strict=True):
             if not part:
+                alone = len(all_subjects) == 1 and len(motions) > 1
+                remedy = f"; set val_subjects to the clips to hold out, such as {motions[-1]}" if alone else ""
                 raise DataError(
                     f"the {name} split of {source} is empty, expected at least one subject in each split; it has "
-                    f"{len(all_subjects)} ({some(all_subjects, 12)})."
+                    f"{len(all_subjects)} ({some(all_subjects, 12)}){remedy}."
                 )
             remedy = f", or frames of at least {self.window}" if self.data is None else ""
             self._cut.check_longest(max(part), clips=f"{name} clip of {source}", remedy=remedy)
@@ -213,10 +218,13 @@ class MotionDataModule(LightningDataModule):
             "actions": actions,
             **observing,
         }
-        return (
+        built = (
             PoseWindows(parts[0], "train", stride=self.stride, mirrored=self.mirrored, **common),
             PoseWindows(parts[1], "test", tails=tails, **common),
         )
+        for note in dict.fromkeys(note for part in built for note in part.store.source.get("notes", ()) if observing):
+            warnings.warn(note, UserWarning, stacklevel=3)  # of cameras that were moved
+        return built
 
     @property
     def _shows_progress(self) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ArgumentError, check_name
+from .clips import check_rate
 from .formats.detect import recognise
 from .formats.registry import FORMATS, Format
 
@@ -19,17 +20,24 @@ __all__ = ["open_data"]
 
 
 def open_data(
-    path: str | os.PathLike[str], *, fps: float | None = None, progress: bool = False, **options: Any
+    path: str | os.PathLike[str],
+    *,
+    format: str | None = None,
+    fps: float | None = None,
+    progress: bool = False,
+    **options: Any,
 ) -> PoseStore | list[Clip]:
     """Read a file or folder of any format that :func:`~structloss.data.formats.detect.detect` knows.
 
     Args:
         path: what to read. A folder of motion-capture files is searched with all its subfolders.
+        format: name of the format, where the path may be of several; None tells it from the path.
         fps: resample clips to this rate; None leaves them as they are.
         progress: show a progress bar on a terminal.
         options: those of the format, see `options` of its :class:`~structloss.data.formats.registry.Format`; None is
             as good as absent. Today: `keypoints` of Human3.6M's npz, `reference` of a folder of clips, and of motion
-            capture `joints`, `scale` (metres per unit of the file), `up`, `source_fps` and `asf`.
+            capture `joints`, `scale` (metres per unit of the file), `up`, `source_fps`, `asf` and `skip_bad` (leave out
+            recordings that can't be read, with a warning).
 
     Returns:
         Clips for motion in the world (clip archives, motion capture), otherwise a pose store: mapped if it is one on
@@ -39,10 +47,12 @@ def open_data(
         MissingFileError: there is no such path, or a file that belongs to it is missing.
         DataError: no known format, or a file that is damaged or does not have what its format says.
         ArgumentError: an option that the format has no use for.
-        UnknownNameError: an option that no format has.
+        UnknownNameError: an option that no format has, or an unknown format.
     """
     path = Path(path)
-    form = recognise(path)
+    if fps is not None:
+        check_rate(fps)
+    form = recognise(path, format)
     given = {name: value for name, value in options.items() if value is not None}
     _check_options(path, form, fps, given)
     found = form.read(path, progress=progress, **given)

@@ -114,19 +114,25 @@ def held_out(subjects: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(subjects)[-max(1, round(len(subjects) / 4)) :])
 
 
-def scored_subjects(subjects: Sequence[str], val_subjects: Sequence[str] | None, source: str = "the data") -> set[str]:
+def scored_subjects(
+    subjects: Sequence[str],
+    val_subjects: Sequence[str] | None,
+    source: str = "the data",
+    motions: Sequence[str] = (),
+) -> set[str]:
     """The subjects to score: those asked for, or those that "subjects" holds out.
 
     Args:
         subjects: all that there are.
         val_subjects: those asked for; None is :func:`held_out`.
         source: what they are of, for messages.
+        motions: all that there are, `subject/name`, which may be asked for like subjects.
 
     Raises:
         ArgumentError: `val_subjects` that are not there.
     """
     for name in val_subjects or ():
-        if name not in subjects:
+        if name not in subjects and name not in motions:
             raise ArgumentError(f"val_subjects has {name!r}, expected subjects of {source}: {some(subjects, 12)}.")
     return set(held_out(subjects) if val_subjects is None else val_subjects)
 
@@ -151,8 +157,8 @@ def split(
     Args:
         store: any.
         protocol: one of :data:`PROTOCOLS`; None is the store's own.
-        val_subjects: subjects to score instead of the protocol's. Its other training subjects are trained on; its test
-            subjects never are.
+        val_subjects: subjects, or motions (`subject/name`), to score instead of the protocol's subjects. Its other
+            training subjects and motions are trained on; its test subjects never are.
 
     Raises:
         UnknownNameError: an unknown protocol.
@@ -164,11 +170,16 @@ def split(
     if val_subjects is None and rules.test:
         parts = store.select(rules.trains), store.select(rules.tests)
     else:
-        scored = scored_subjects(subjects, val_subjects)
+        scored = scored_subjects(subjects, val_subjects, motions=store.motions)
         others = set(rules.train or subjects) - scored
         parts = (
-            store.select(lambda view: view.subject in others),
-            store.select(lambda view: view.subject in scored and view.motion.partition("@")[0] not in rules.excluded),
+            store.select(lambda view: view.subject in others and view.motion not in scored),
+            store.select(
+                lambda view: (
+                    not scored.isdisjoint((view.subject, view.motion))
+                    and view.motion.partition("@")[0] not in rules.excluded
+                )
+            ),
         )
     if not any(part.views for part in parts):
         raise DataError(

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ...errors import DataError, MissingFileError, shown
+from ...errors import DataError, shown
 from ...progress import track
 from ...skeletons import get
 from .._words import some
 from ..store import PoseStore, View
 
-__all__ = ["Frames", "assemble", "checked", "existing", "frame_counts", "member"]
+__all__ = ["Frames", "assemble", "checked", "frame_counts", "member"]
 
 
 @dataclass(frozen=True)
@@ -137,16 +135,8 @@ def member(mapping: object, key: str, what: str) -> Any:
     if not isinstance(mapping, Mapping):
         raise DataError(f"{what} is {shown(mapping)}, expected a dictionary.")
     if key not in mapping:
-        raise DataError(f"{what} has no {key!r}, it has {some(map(repr, mapping)) or 'nothing'}.")
+        raise DataError(f"{what} has no {key!r}, it has {some(map(shown, mapping)) or 'nothing'}.")
     return mapping[key]
-
-
-def existing(path: str | os.PathLike[str], what: str) -> Path:
-    """The path, which must exist."""
-    path = Path(path)
-    if not path.exists():
-        raise MissingFileError(f"{path} does not exist, expected {what}.")
-    return path
 
 
 def frame_counts(*published: tuple[tuple[str, ...], int]) -> Callable[[PoseStore], list[str]]:

@@ -17,7 +17,7 @@ from ._tracks import Detection
 from .keypoint_form import KeypointFile
 from .keypoint_track import Keypoints
 
-__all__ = ["FRAME_KEYS", "PERSON_KEYS", "Frame", "frame_of", "frames_of", "people_read", "video_of"]
+__all__ = ["FRAME_KEYS", "Frame", "frame_of", "frames_of", "people_read", "video_of"]
 
 FRAME_KEYS = (
     "frame_id", "frame", "frame_index", "frame_idx", "frame_number", "frameIndex", "frameNumber", "index", "image_id",
@@ -26,7 +26,7 @@ FRAME_KEYS = (
 _LONGEST = 1e15  # milliseconds
 _MILLISECONDS = ("timestamp_ms", "timestampMs", "time_ms")
 _TIMES = ("timestamp", "time", "t", "seconds")
-PERSON_KEYS = ("keypoints", "pose_keypoints_2d", "pose_keypoints", "keypoints_2d", "joints", "pose", "landmarks")
+_PERSON = ("keypoints", "pose_keypoints_2d", "pose_keypoints", "keypoints_2d", "joints", "pose", "landmarks")
 _IDENTITIES = ("track_id", "idx", "person_id", "id_", "tracking_id")
 
 
@@ -99,7 +99,7 @@ def people_read(
             where = f"person {i} of frame {number}"
             if not isinstance(one, Mapping):
                 raise DataError(f"{where} in {path} is {described(one)}, expected an object with keypoints.")
-            values = first_of(one, *PERSON_KEYS)
+            values = first_of(one, *_PERSON)
             if not values:
                 continue
             names = names or names_of(values)

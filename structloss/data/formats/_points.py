@@ -45,7 +45,8 @@ def _array_of(path: Path, where: str, values: Any, scores: Any) -> np.ndarray:
         if lists:
             return _of_lists(path, where, values)
         values = list(values.values())
-    if isinstance(values, list) and values and any(isinstance(point, Mapping) for point in values):
+    first = values[0] if isinstance(values, list) and values else 0.0
+    if isinstance(first, Mapping) or (first is None and any(isinstance(point, Mapping) for point in values)):
         return np.array([_of_point(path, where, point) for point in values])
     array = _numbers(path, where, values)
     if scores is not None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
-from ...errors import DataError
+from ...errors import DataError, check_name
+from ...reading import existing
 from .._words import some
-from ._assemble import existing
 from .candidate import Candidate, surest
 from .registry import FORMATS, Format
 
@@ -23,16 +23,25 @@ def detect(path: str | os.PathLike[str]) -> str:
     return recognise(path).name
 
 
-def recognise(path: str | os.PathLike[str]) -> Format:
-    """The format of a file or folder; see :func:`detect`."""
+def recognise(path: str | os.PathLike[str], name: str | None = None) -> Format:
+    """The format of a file or folder, see :func:`detect`; the one called `name` where that is told.
+
+    Raises:
+        UnknownNameError: no format is called so.
+    """
     candidate = Candidate(existing(path, "a data set"))
+    if name is not None:
+        return FORMATS[check_name("format", name, FORMATS)]
     found = surest(candidate, FORMATS.values())
     if not found:
         raise DataError(_unknown(candidate))
     if len(found) > 1:
         names = ", ".join(entry.name for entry in found)
-        several = f"{candidate.path} has files of several formats, {names}, expected one; name a file in it."
-        raise DataError(several if candidate.is_folder else f"{candidate.path} may be of {names}, expected one format.")
+        several = (
+            f"{candidate.path} has files of several formats, {names}, expected one; name a file in it, or set format."
+        )
+        either = f"{candidate.path} may be of {names}, expected one format; set format."
+        raise DataError(several if candidate.is_folder else either)
     return found[0]
 
 

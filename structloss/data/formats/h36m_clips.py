@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import DataError
+from ...reading import existing
 from ..store import PoseStore, View
-from ._assemble import Frames, assemble, checked, existing, member
+from ._assemble import Frames, assemble, checked, member
 from .h36m_pickle import Split, read_split
 from .registry import FORMATS, Format, Option
 from .unpickle import load_pickle

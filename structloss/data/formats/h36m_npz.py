@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import ArgumentError, DataError, MissingFileError
+from ...reading import existing
 from ...skeletons import convert
 from ..cameras import H36M_SUBJECTS, Camera, h36m_cameras, normalize_screen
 from ..store import PoseStore, View
-from ._assemble import Frames, assemble, checked, existing, member
+from ._assemble import Frames, assemble, checked, member
 from .candidate import Candidate
 from .registry import FORMATS, Format, Option
 from .unpickle import load_npz_objects

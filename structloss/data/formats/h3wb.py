@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -15,9 +14,10 @@ import numpy as np
 
 from ...errors import DataError, MissingFileError, shown
 from ...progress import track
+from ...reading import existing, read_json
 from ..cameras import h36m_cameras, normalize_screen
 from ..store import PoseStore, View
-from ._assemble import Frames, assemble, checked, existing, frame_counts, member
+from ._assemble import Frames, assemble, checked, frame_counts, member
 from .candidate import CERTAIN, MAYBE, NO, Candidate
 from .h36m_npz import action_of
 from .registry import FORMATS, Format
@@ -183,13 +183,14 @@ def _described(image_path: object, half: str) -> tuple[str, str, str]:
 
 def _samples(file: Path) -> dict[int, dict[str, Any]]:
     try:
-        with open(file, encoding="utf-8") as text:
-            content = json.load(text, object_pairs_hook=partial(_entry, file))
+        content = read_json(file, "samples of H3WB", object_pairs_hook=partial(_entry, file))
         return {int(number): dict(sample) for number, sample in content.items()}
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        if isinstance(error, DataError):
+    except (ValueError, TypeError, AttributeError) as error:
+        text = str(error)
+        if isinstance(error, DataError) and "not valid JSON" not in text:
             raise
-        raise DataError(f"{file} is no JSON object of numbered samples: {str(error)[:160].rstrip('.')}.") from error
+        reason = text.removeprefix(f"{file} is ")[:160].rstrip(".")
+        raise DataError(f"{file} is no JSON object of numbered samples: {reason}.") from error
 
 
 def _entry(file: Path, pairs: list[tuple[str, Any]]) -> Any:

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from ...errors import DataError, MissingFileError, shown
+from ...reading import existing
 from ..cameras import normalize_screen
 from ..store import PoseStore, View
-from ._assemble import Frames, assemble, checked, existing, member
+from ._assemble import Frames, assemble, checked, member
 from .candidate import MAYBE, NO, Candidate
 from .registry import FORMATS, Format
 from .unpickle import load_npz_objects

@@ -34,7 +34,7 @@ class Option:
         name: the keyword; the flag has dashes for its underscores.
         says: what it means, for `--help`.
         metavar: what stands for the value in `--help`; None is the name.
-        type: makes the value of a flag's text.
+        type: makes the value of a flag's text; bool is a flag without a value, True where it is given.
         choices: the values that the flag may have; None is any.
     """
 

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from ...progress import track
+from ...text import visible
 from .._words import count, some
 from ..clips import Clip
-from ..formats.detect import FORMATS, detect
+from ..formats.detect import FORMATS, recognise
 from ..opening import open_data
 from ..protocols import PROTOCOLS
 from ..store import PoseStore
@@ -121,7 +122,7 @@ class Report:
         lines = [f"{name:10} {text}" for name, text in rows]
         lines += [f"note       {text}" for text in self.notes]
         lines += [f"PROBLEM    {text}" for text in self.problems] or ["problems   none found"]
-        return "\n".join(lines)
+        return "\n".join(map(visible, lines))  # names in a file may hold anything
 
 
 def _listed(names: Sequence[str], most: int = 12) -> str:
@@ -143,7 +144,7 @@ def inspect_data(path: str | os.PathLike[str], *, progress: bool = False, **opti
     Raises:
         MissingFileError, DataError, ArgumentError: as :func:`open_data`.
     """
-    kind = detect(path)
+    kind = recognise(path, options.get("format")).name
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         data = open_data(path, progress=progress, **options)

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ....errors import DataError, shown
 from .._json import first_of
 from .._people import FrameNumbers, Video, frame_numbers, identity_of, keypoints_of, told_pixels, tracks_of
@@ -36,25 +38,26 @@ def _read(file: KeypointFile, layout: str | None, person: str | int) -> list[Key
         raise DataError(f"{path} has no annotation with labelled keypoints.")
     names = _names(content.get("categories"), kept[0])
     in_videos = all(_track(a) is not _NOTHING for a in kept)
-    videos: dict[Any, list[tuple[_Image, _Annotation]]] = {}
+    videos: dict[Any, list[tuple[_Image, _Annotation, np.ndarray]]] = {}
+    levels: set[float] = set()
     for annotation in kept:
         image = _image_of(path, images, annotation)
         video = image.get("vid_id", 0) if in_videos else image["id"]
         if not isinstance(video, (int, str, float)):
             raise DataError(f"an image of {path} has the vid_id {shown(video)}, expected a number or a name.")
-        videos.setdefault(video, []).append((image, annotation))
-    graded = any(value not in (0, 1, 2) for annotation in kept for value in annotation["keypoints"][2::3])
+        where = f"keypoints of annotation {shown(annotation.get('id'))}"
+        keypoints = keypoints_of(path, where, annotation["keypoints"])
+        levels.update(keypoints[np.isfinite(keypoints[:, 2]), 2].tolist())
+        videos.setdefault(video, []).append((image, annotation, keypoints))
+    seen = 2 if levels <= {0.0, 1.0, 2.0} else 1  # unlabelled, hidden, visible; otherwise they are confidences
     out: list[Keypoints] = []
     for name, pairs in videos.items():
         video_of, frames = _video(file, name, pairs, in_videos, len(videos), names)
         detections = []
-        for number, (frame, (_, annotation)) in enumerate(zip(frames.numbers, pairs, strict=True)):
-            where = f"annotation {shown(annotation.get('id'))}"
-            keypoints = keypoints_of(path, f"keypoints of {where}", annotation["keypoints"])
-            if not graded:
-                keypoints[:, 2] /= 2  # unlabelled, hidden, visible
-            identity = identity_of(path, f"track_id of {where}", _track(annotation)) if in_videos else number
-            detections.append(Detection(frame, keypoints, identity))
+        for number, (frame, (_, annotation, keypoints)) in enumerate(zip(frames.numbers, pairs, strict=True)):
+            where = f"track_id of annotation {shown(annotation.get('id'))}"
+            identity = identity_of(path, where, _track(annotation)) if in_videos else number
+            detections.append(Detection(frame, keypoints / [1, 1, seen], identity))
         if isinstance(person, int) and not any(d.person == person for d in detections):
             continue
         out += tracks_of(file, video_of, detections, layout, person)
@@ -99,7 +102,7 @@ def _image_of(path: Path, images: Mapping[Any, _Image], annotation: _Annotation)
 
 
 def _video(
-    file: KeypointFile, name: Any, pairs: list[tuple[_Image, _Annotation]], in_videos: bool, videos: int,
+    file: KeypointFile, name: Any, pairs: list[tuple[_Image, _Annotation, np.ndarray]], in_videos: bool, videos: int,
     names: list[object],
 ) -> tuple[Video, FrameNumbers]:  # fmt: skip
     """What is told of a video or an image, and the frame of each of its annotations."""
@@ -111,7 +114,7 @@ def _video(
         size = (width, height)
     if not in_videos:
         return Video(str(image.get("file_name", name)), *size, names=names), FrameNumbers([0] * len(pairs))
-    named = [i["frame_id"] if "frame_id" in i else first_of(i, "file_name", "id") for i, _ in pairs]
+    named = [i["frame_id"] if "frame_id" in i else first_of(i, "file_name", "id") for i, _, _ in pairs]
     frames = frame_numbers(path, named)
     label = path.stem if videos == 1 else str(name)
     return Video(label, *size, frames.fps, names, notes=frames.notes), frames

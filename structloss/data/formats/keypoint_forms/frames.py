@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .._frame_lists import PERSON_KEYS, frames_of, people_read, video_of
+from .._frame_lists import frames_of, people_read, video_of
 from .._json import first_of, told
 from ..candidate import CERTAIN, NO
 from ..keypoint_form import FORMS, KeypointFile, KeypointForm
@@ -17,7 +17,8 @@ from ..keypoint_track import Keypoints
 
 __all__: list[str] = []
 
-_PEOPLE = ("people", "persons", "bodies", "detections", "objects", "skeletons", "results")
+_PEOPLE = ("people", "persons", "bodies", "detections", "objects", "skeletons", "poses")
+_PERSON = ("keypoints", "pose_keypoints_2d", "pose_keypoints", "keypoints_2d", "joints")
 _FRAMES = ("frames", "data", "annotations", "video")
 
 
@@ -36,7 +37,7 @@ def _listed(content: Any) -> Any:
 def _is_frame(value: Any) -> bool:
     people = first_of(value, *_PEOPLE) if isinstance(value, Mapping) else None
     return isinstance(people, list) and any(
-        isinstance(one, Mapping) and any(key in one for key in PERSON_KEYS) for one in people
+        isinstance(one, Mapping) and any(key in one for key in _PERSON) for one in people
     )
 
 

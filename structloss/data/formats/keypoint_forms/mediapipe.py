@@ -93,7 +93,7 @@ def _read(file: KeypointFile, layout: str | None, person: str | int) -> list[Key
 
 def _with_visibility(points: Any) -> Any:
     """Points as they are, but x, y, z without visibility get one of 1: a depth may be below 0."""
-    if not isinstance(points, list) or any(isinstance(point, Mapping) or point is None for point in points):
+    if not isinstance(points, list) or not _is_pose(points) or any(_is_point(point) for point in points):
         return points
     array = np.array(points, dtype=np.float64).reshape(_COUNT, -1)
     if array.shape[1] == 3 and (array[:, 2] < 0).any():
