@@ -437,3 +437,45 @@ def test_garbled_files_are_read_or_refused(tmp_path, form):
     for cut in rng.integers(1, len(text) - 1, 20):
         path.write_text(text[:cut])
         complains(DataError, read_keypoints, path)
+
+
+ODD = [None, True, -1, 0, 1e300, float("nan"), 10**30, "", "a", "1", [], {}, [[]], [1], {"x": 1}, {"x": [1], "y": [2]}]
+
+
+def places(content, path=()):
+    """Every place in some JSON, but not each of many numbers in a row."""
+    yield path
+    if isinstance(content, dict):
+        for key in content:
+            yield from places(content[key], (*path, key))
+    elif isinstance(content, list):
+        for i in range(min(len(content), 3)):
+            yield from places(content[i], (*path, i))
+
+
+@pytest.mark.parametrize("form", [*SOUND, "results", "coco"])
+def test_files_with_odd_values_are_read_or_refused(tmp_path, form):
+    x = moving(3)
+    images = [{"id": t, "vid_id": 1, "frame_id": t, "width": 640, "height": 480} for t in range(3)]
+    others = {
+        "results": [result(f"{t}.jpg", one, idx=t % 2) for t, one in enumerate(x)],
+        "coco": {"images": images, "categories": [{"id": 1, "keypoints": ["nose"]}],
+                 "annotations": [annotation(t, one, track_id=0) for t, one in enumerate(x)]},
+    }  # fmt: skip
+    sound = json.dumps(SOUND.get(form) or others[form])
+    rng, refused = np.random.default_rng(0), 0
+    wheres = list(places(json.loads(sound)))[1:]
+    for _ in range(300):
+        content = json.loads(sound)
+        *way, last = wheres[rng.integers(len(wheres))]
+        inner = content
+        for key in way:
+            inner = inner[key]
+        inner[last] = ODD[rng.integers(len(ODD))]
+        person = ["longest", "largest", "all", 0][rng.integers(4)]
+        try:
+            read_keypoints(write(tmp_path / "a.json", content), image_size=(640, 480), person=person)
+        except StructlossError as error:
+            refused += 1
+            assert "\n" not in str(error)
+    assert 20 < refused < 300
