@@ -6,6 +6,7 @@ import math
 
 from ..metrics.evaluation import Evaluation
 from ..metrics.measures import Measure, group, measure
+from ..text import visible
 from .tables import MISSING
 
 __all__ = ["breakdown"]
@@ -15,7 +16,7 @@ def breakdown(found: Evaluation) -> str:
     """Errors by action, structure of the predicted and the true skeletons, aggregates of several hypotheses and the
     protocol's own numbers, as lines of text; what was not found is left out."""
     blocks = (_actions(found), _structure(found), _hypotheses(found), _protocol(found))
-    return "\n\n".join("\n".join(block) for block in blocks if block)
+    return "\n\n".join("\n".join(map(visible, block)) for block in blocks if block)  # actions are named by files
 
 
 def _actions(found: Evaluation) -> list[str]:
