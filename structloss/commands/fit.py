@@ -38,6 +38,10 @@ A run that was killed or stopped resumes from its last checkpoint when the same 
   structloss test --config repose-tiny --ckpt_path {_CHECKPOINT}
   structloss test --config repose-h36m --data.data motion.npz --model.init_from repose_h36m.pth
   structloss test --config d3dp-243 --data.data h36m.poses --init-from d3dp.bin --hypotheses 20 --iterations 10
+  structloss test --config mixste-243 --data.data h36m.poses --init-from mixste.bin --root zeroed
+
+P1, P2, P3 and MPJVE are measured as the network's own evaluation does. --root kept, zeroed or subtracted says otherwise
+what becomes of the predicted root.
 """,
 }
 

@@ -14,6 +14,12 @@ from .scores import Evaluation, Scores
 __all__ = ["Evaluation", "evaluate", "poses_of"]
 
 
+def is_temporal(batches: object) -> bool:
+    """Whether frames that follow each other in a loader's views do so in time; True where it can't be told."""
+    windows = getattr(getattr(batches, "dataset", None), "windows", None)
+    return bool(windows.store.temporal) if windows is not None else True
+
+
 def poses_of(module: LiftingModule, batch: dict[str, Tensor]) -> Tensor:
     """Predicted camera-space poses of a batch, `[B, T, J, 3]`, mm."""
     return module.predict_step(batch, 0)
@@ -39,15 +45,16 @@ def evaluate(
         progress: label of a progress bar on a terminal; empty for none.
     """
     module.eval()
-    batches = track(batches, progress, bool(progress))  # type: ignore[arg-type]  # a bar needs no indices
-    on_device = ({key: value.to(module.device) for key, value in batch.items()} for batch in batches)
+    shown: Iterable[dict[str, Tensor]] = track(batches, progress, bool(progress))  # type: ignore[arg-type]  # a bar needs no indices
+    on_device = ({key: value.to(module.device) for key, value in batch.items()} for batch in shown)
     if module.model.kind == "pretrain":
         losses = [module.loss(module.model.supervise(batch["input"], batch["target"]))[0] for batch in on_device]
         return Evaluation({"loss": float(torch.stack(losses).mean())})
     means = module.test_metrics, module.test_order
     for metrics in means:
         metrics.reset()
-    scores = Scores(module.skeleton, actions, subjects, protocol, module.device)
+    temporal = is_temporal(batches)
+    scores = Scores(module.skeleton, actions, subjects, protocol, module.device, module.root, temporal)
     for batch in on_device:
         scores.update(module, module.score(batch, *means), batch)
     return scores.compute({k.removeprefix("test/"): float(v) for m in means for k, v in m.compute().items()})

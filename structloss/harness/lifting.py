@@ -26,6 +26,7 @@ from .learned_training import LearnedSettings, LearnedTraining
 from .loss_nets import training_data
 from .objective import SQUARED_ERROR, TrainingLoss
 from .optimizers import OptimizerSettings
+from .roots import check_published_root, measured_poses
 from .scores import Evaluation, Scores, validation_metrics
 
 __all__ = ["REPOSE_OBJECTIVE", "LiftingModule", "describe"]
@@ -78,6 +79,9 @@ class LiftingModule(L.LightningModule):
         seed: of the mirroring; the same seed mirrors the same clips at the same step.
         init_from: published checkpoint or .safetensors file to start from: of the backbone, or of the stage before it
             (P-STMO's pre-training).
+        root: what the measures of a test that are published (P1, P2, P3, MPJVE) make of the predicted root: "kept",
+            "zeroed" or "subtracted", see :data:`structloss.harness.roots.ROOTS`; None is what the backbone's published
+            evaluation does.
 
     Raises:
         UnknownNameError: an unknown backbone, term or skeleton.
@@ -112,6 +116,7 @@ class LiftingModule(L.LightningModule):
         flip_test: bool = True,
         seed: int = 0,
         init_from: str | None = None,
+        root: str | None = None,
     ) -> None:
         super().__init__()
         check_choice("target", target, TARGETS)
@@ -124,6 +129,8 @@ class LiftingModule(L.LightningModule):
         self.skeleton = skeletons.get(skeleton)
         self.model = backbones.create(backbone, **(backbone_args or {}))
         self._check_fit(backbone, target, standardise)
+        #: what published measures make of the predicted root
+        self.root = check_published_root(root, backbone, target, self.skeleton)
         if init_from is not None:
             self._start_from(init_from)
         if refine is not None:
@@ -186,20 +193,25 @@ class LiftingModule(L.LightningModule):
         data = getattr(self.trainer, "datamodule", None)
         self._scores = None
         if data is not None and self.model.kind != "pretrain":
-            self._scores = Scores(self.skeleton, data.actions, data.subjects, data.rules, self.device)
+            temporal = data.val_dataset.store.temporal
+            self._scores = Scores(
+                self.skeleton, data.actions, data.subjects, data.rules, self.device, self.root, temporal
+            )
+            for metrics in (self.test_metrics, self.test_order):
+                metrics.reset()
 
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        poses = self._score(batch, self.test_metrics, self.test_order)
-        if self._scores is not None and poses is not None:
-            self._scores.update(self, poses, batch)
+        if self._scores is None:
+            self._score(batch, self.test_metrics, self.test_order)
+        else:
+            self._scores.update(self, self.score(batch, self.test_metrics, self.test_order), batch)
 
     def on_test_epoch_end(self) -> None:
         if self._scores is None:
             return
         means = {k: v for metrics in (self.test_metrics, self.test_order) for k, v in metrics.compute().items()}
         self.evaluation = self._scores.compute({k.removeprefix("test/"): float(v) for k, v in means.items()})
-        found = {k: v for k, v in self.evaluation.metrics.items() if f"test/{k}" not in means}  # those are logged
-        found |= self.evaluation.structure | self.evaluation.protocol
+        found = self.evaluation.metrics | self.evaluation.structure | self.evaluation.protocol
         self.log_dict({f"test/{name}": value for name, value in found.items() if "/" not in name})
 
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
@@ -209,6 +221,11 @@ class LiftingModule(L.LightningModule):
     def to_millimetres(self, prediction: Tensor, batch: dict[str, Tensor]) -> Tensor:
         """Camera-space poses in mm from a prediction in the space of the target, for a batch of the same frames."""
         return to_millimetres(prediction, batch, self.hparams["target"], root=self.skeleton.pelvis)
+
+    def measured(self, prediction: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        """The same relative to the true root, the predicted root as published measures have it, for a batch of the same
+        frames."""
+        return measured_poses(prediction, batch, self.root, self.hparams["target"], self.skeleton)
 
     def matched(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The batch with those frames and joints alone that the network predicts."""
@@ -338,7 +355,7 @@ class LiftingModule(L.LightningModule):
         return flip_batch(batch, drawn < self.hparams["flip_probability"], self.skeleton)
 
     def score(self, batch: dict[str, Tensor], positions: MetricCollection, order: MetricCollection) -> Tensor:
-        """Update the metrics with a batch; returns the predicted camera-space poses `[B, T, J, 3]`, mm.
+        """Update the metrics with a batch; returns the prediction `[B, T, J, 3]`, in the space of the target.
 
         Positions are scored in mm, relative to the pelvis. The depth order is scored in the space of the target, as
         predicted: the conversion to mm multiplies each frame by its true scale, and the order over frames would come
@@ -353,17 +370,16 @@ class LiftingModule(L.LightningModule):
         weight = torch.where(known, batch["weight"], 0.0)
         positions.update(skeletons.relative(poses, pelvis), skeletons.relative(batch["camera_pose"], pelvis), weight)
         order.update(prediction, batch["target"], batch["weight"])
-        return poses
+        return prediction
 
-    def _score(self, batch: dict[str, Tensor], positions: MetricCollection, order: MetricCollection) -> Tensor | None:
+    def _score(self, batch: dict[str, Tensor], positions: MetricCollection, order: MetricCollection) -> None:
         if self.model.kind == "pretrain":  # it predicts no poses
             total, _ = self.loss(self.model.supervise(batch["input"], batch["target"], batch["weight"]))
             self.log("val/loss", total, on_epoch=True, batch_size=len(batch["input"]))
-            return None
-        poses = self.score(batch, positions, order)
+            return
+        self.score(batch, positions, order)
         for metrics in (positions, order):
             self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=len(batch["input"]))
-        return poses
 
     def synchronise(self) -> None:
         """Wait for a GPU, to tell the loss's share of the step; its queue is not drained unless `time_loss` is set."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
@@ -16,6 +17,7 @@ from ..metrics import LIMBS, MPJPE, NMPJPE, PAMPJPE, H3WBScore, MPIINF3DHPScore,
 from ..metrics.evaluation import Evaluation
 from ..metrics.measures import MEASURES, Measure, measure
 from ..skeletons import Skeleton
+from .videos import WholeVideos
 
 __all__ = ["Evaluation", "Scored", "Scores", "kept", "validation_metrics", "with_all_joints"]
 
@@ -28,6 +30,19 @@ class Scored(Protocol):
 
     @property
     def skeleton(self) -> Skeleton: ...
+
+
+class _Measuring(Scored, Protocol):
+    """And what its predictions are in mm."""
+
+    @property
+    def root(self) -> str: ...
+
+    def matched(self, batch: dict[str, Tensor]) -> dict[str, Tensor]: ...
+
+    def to_millimetres(self, prediction: Tensor, batch: dict[str, Tensor]) -> Tensor: ...
+
+    def measured(self, prediction: Tensor, batch: dict[str, Tensor]) -> Tensor: ...
 
 
 def validation_metrics(skeleton: str, prefix: str) -> tuple[MetricCollection, MetricCollection]:
@@ -54,6 +69,8 @@ class Scores:
         subjects: names of the batches' subject numbers.
         protocol: name in :data:`~structloss.data.protocols.PROTOCOLS`.
         device: where batches are.
+        root: what the published measures make of the predicted root, one of :data:`structloss.harness.roots.ROOTS`.
+        temporal: whether frames that follow each other in a view do so in time.
     """
 
     def __init__(
@@ -63,14 +80,27 @@ class Scores:
         subjects: Sequence[str] = (),
         protocol: str = "subjects",
         device: torch.device | str = "cpu",
+        root: str = "subtracted",
+        temporal: bool = True,
     ) -> None:
-        self.body, self.rules = body, PROTOCOLS[protocol].score
+        self.body, self.rules, self.root, self.temporal = body, PROTOCOLS[protocol].score, root, temporal
+        self.actions = tuple(actions)
         self.by_joint = PerJoint(MPJPE(), joints=body.num_joints).to(device)
         names = ("p1", "p2", "p3")
         self.by_action = {
             name: PerAction(metric, actions).to(device)
             for name, metric in zip(names, (MPJPE(), PAMPJPE(), NMPJPE()), strict=True)
         }
+        # P2 moves poses where they fit best, so that only a root set to 0 makes a difference.
+        again = {"kept": (MPJPE, NMPJPE), "zeroed": (MPJPE, PAMPJPE, NMPJPE)}.get(root, ())
+        self.published = self.by_action | {
+            name: PerAction(kind(), actions).to(device)
+            for name, kind in zip(names, (MPJPE, PAMPJPE, NMPJPE), strict=True)
+            if kind in again
+        }
+        self.videos = WholeVideos(len(self.actions)).to(device)
+        self.videos_as_published = WholeVideos(len(self.actions)).to(device) if again else self.videos
+        self.single = True  # whether no window has had more than one frame to score
         chosen = [row for row in MEASURES.values() if row.metric and not row.validation]
         self.predicted = _Measured(chosen, body, torch.device(device))
         self.true = _Measured([row for row in chosen if row.group in _OF_SKELETONS], body, torch.device(device))
@@ -81,13 +111,31 @@ class Scores:
             self.own = H3WBScore().to(device)
 
     @torch.no_grad()
-    def update(self, module: Scored, poses: Tensor, batch: dict[str, Tensor]) -> None:
-        """Add a batch and what the module predicts of it, camera-space poses in mm."""
-        poses, target, weight = with_all_joints(module, poses, batch)
+    def update(self, module: _Measuring, prediction: Tensor, batch: dict[str, Tensor]) -> None:
+        """Add a batch and what the module predicts of it, in the space of the target."""
+        matched = module.matched(batch)
+        poses, target, weight = with_all_joints(module, module.to_millimetres(prediction, matched), batch)
         self.by_joint.update(poses, target, weight)
         for metric in self.by_action.values():
             metric.update(poses, target, weight, action=batch["action"])
         views = batch["clip"] * 1000 + batch["view"]
+        as_published = poses
+        if self.root != "subtracted":
+            as_published = _of_all_joints(module, module.measured(prediction, matched), batch)
+        for name, metric in self.published.items():
+            if metric is not self.by_action[name]:
+                metric.update(as_published, target, weight, action=batch["action"])
+        if self.temporal:
+            frames, _ = kept(module, batch["weight"])
+            place = {"action": batch["action"], "video": views, "frame": batch["start"][:, None] + frames}
+            self.single = self.single and bool((weight > 0).any(-1).sum(-1).le(1).all())
+            depth = None
+            if self.single:
+                both = torch.stack([prediction[..., 2], matched["target"][..., 2]], -1)
+                depth = _of_all_joints(module, both, batch)
+            self.videos.update(poses - target, weight, depth, **place)
+            if self.videos_as_published is not self.videos:
+                self.videos_as_published.update(as_published - target, weight, **place)
         self.predicted.update(poses, target, weight, views)
         self.true.update(target, None, weight, views)
         if self.rules == "mpi_inf_3dhp":
@@ -98,11 +146,18 @@ class Scores:
 
     def compute(self, metrics: dict[str, float]) -> Evaluation:
         """All of it, and the module's own metrics."""
-        protocol = {}
+        by_action, means = self._as_published()
+        protocol = means
         if self.own is not None:
             protocol = {name: float(value) for name, value in self.own.compute().items()}
-        elif self.rules.startswith("h36m"):
-            protocol = {name: float(metric.compute()) for name, metric in self.by_action.items()}
+        if self.temporal:
+            _, steps, order = _computed(self.videos, self.body.num_joints)
+            # Neighbours in time are those of the video, also across the borders of windows.
+            metrics = metrics | {"mpjve": float(steps)}
+            if not order.isnan():
+                metrics["depth_order_frames"] = float(order)
+        else:
+            metrics = metrics | dict.fromkeys({"mpjve", "depth_order_frames"} & metrics.keys(), math.nan)
         found = self.predicted.compute()
         of_skeletons = {key: value for key, value in found.items() if measure(key).group in _OF_SKELETONS}
         return Evaluation(
@@ -113,7 +168,31 @@ class Scores:
             protocol=protocol,
             structure=of_skeletons,
             truth=self.true.compute(),
+            by_action=by_action,
+            root=self.root,
         )
+
+    def _as_published(self) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
+        """P1, P2, P3 and MPJVE of each action, and their means over the actions."""
+        parts = {name: metric.per_action() for name, metric in self.published.items()}
+        speeds = [math.nan] * len(self.actions)
+        if self.temporal:
+            speeds = _computed(self.videos_as_published, self.body.num_joints)[0].tolist()
+        parts["mpjve"] = dict(zip(self.actions, speeds, strict=True))
+        by_action = {action: {name: of[action] for name, of in parts.items()} for action in parts["p1"]}
+        means = {name: _mean([found[name] for found in by_action.values()]) for name in parts}
+        return by_action, means
+
+
+def _computed(videos: WholeVideos, joints: int) -> tuple[Tensor, Tensor, Tensor]:
+    videos.pad(joints)
+    return videos.compute()
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Of the numbers among them: an action whose videos have a single frame has no steps."""
+    known = [value for value in values if not math.isnan(value)]
+    return math.fsum(known) / len(known) if known else math.nan
 
 
 _OF_SKELETONS = ("structure", "limb")  # groups that true poses are measured by too
@@ -161,8 +240,17 @@ def with_all_joints(module: Scored, poses: Tensor, batch: dict[str, Tensor]) -> 
     pelvis = list(module.skeleton.pelvis)
     frames, joints = kept(module, batch["weight"])
     target, weight = batch["camera_pose"][:, frames], batch["weight"][:, frames]
+    poses = _of_all_joints(module, poses, batch)
     if len(joints) < target.shape[2]:
-        poses = torch.full_like(target, torch.nan).index_copy(2, joints, poses)
         weight = torch.zeros_like(weight).index_copy(2, joints, weight[..., joints])
     known = (weight[..., pelvis] > 0).all(-1, keepdim=True)
     return relative(poses, pelvis), relative(target, pelvis), torch.where(known, weight, 0.0)
+
+
+def _of_all_joints(module: Scored, values: Tensor, batch: dict[str, Tensor]) -> Tensor:
+    """`[B, T, J, C]` of what the network predicts, NaN for joints that it doesn't."""
+    _, joints = kept(module, batch["weight"])
+    every = batch["weight"].shape[2]
+    if len(joints) == every:
+        return values
+    return values.new_full((*values.shape[:2], every, values.shape[-1]), torch.nan).index_copy(2, joints, values)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ..metrics.evaluation import Evaluation
+from ..metrics.evaluation import ROOTS, Evaluation
 from ..metrics.measures import Measure, group, measure
 from ..text import visible
 from .tables import MISSING
@@ -20,6 +20,8 @@ def breakdown(found: Evaluation) -> str:
 
 
 def _actions(found: Evaluation) -> list[str]:
+    if found.by_action:
+        return _as_published(found)
     if not found.per_action:
         return []
     columns = ((measure("mpjpe"), found.per_action), (measure("pa_mpjpe"), found.per_action_pa))
@@ -33,6 +35,32 @@ def _actions(found: Evaluation) -> list[str]:
         ]
         lines.append(f"{name:{width}}  " + "  ".join(cells))
     return lines
+
+
+def _as_published(found: Evaluation) -> list[str]:
+    """P1, P2, P3 and MPJVE by action, their means over actions, and below them what all frames pooled come to."""
+    keys = {"p1": "P1, mm", "p2": "P2, mm", "p3": "P3, mm", "mpjve": "MPJVE, mm/frame"}
+    rows = dict(found.by_action)
+    rows["mean over actions"] = {key: _mean([of[key] for of in found.by_action.values() if key in of]) for key in keys}
+    width = max(len(name) for name in ("action", *rows))
+    lines = [f"{'action':{width}}  " + "  ".join(keys.values())]
+    for name, numbers in rows.items():
+        cells = [
+            (f"{value:.2f}" if math.isfinite(value) else MISSING).rjust(len(head))
+            for value, head in ((numbers.get(key, math.nan), head) for key, head in keys.items())
+        ]
+        lines.append(f"{name:{width}}  " + "  ".join(cells))
+    return [
+        *lines,
+        f"In this table {ROOTS[found.root]} (root: {found.root}).",
+        "Every action counts alike in their mean. MPJPE, PA-MPJPE, N-MPJPE and MPJVE elsewhere are of all frames "
+        "pooled, with the predicted root subtracted.",
+    ]
+
+
+def _mean(values: list[float]) -> float:
+    known = [value for value in values if math.isfinite(value)]
+    return sum(known) / len(known) if known else math.nan
 
 
 def _structure(found: Evaluation) -> list[str]:

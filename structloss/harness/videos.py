@@ -1,0 +1,122 @@
+"""Scored frames put together video by video, whatever windows they came in: what is measured between frames."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from ..metrics import DepthOrderAccuracy
+
+__all__ = ["WholeVideos"]
+
+#: Frames of a video whose order is compared, for networks that predict one frame of a window; the usual window of
+#: networks that predict several.
+PIECE = 243
+
+
+class WholeVideos(Metric):
+    """Velocity error and order over frames of predictions that belong to videos.
+
+    Frames may come in any order, in windows of any kind and, under distributed training, on any process; a frame that
+    has no weight in a batch is none of it. A step is from a frame to the next of the same video.
+
+    Args:
+        actions: how many there are.
+        kwargs: those of `torchmetrics.Metric`.
+
+    Source: VideoPose3D's evaluation, which predicts videos whole.
+    """
+
+    is_differentiable = False
+    higher_is_better = False
+    full_state_update = False
+
+    place: Any
+    error: Any
+    weight: Any
+    depth: Any
+
+    def __init__(self, actions: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.actions = actions
+        for name in ("place", "error", "weight", "depth"):
+            self.add_state(name, [], dist_reduce_fx="cat")
+
+    @torch.no_grad()
+    def update(
+        self,
+        error: Tensor,
+        weight: Tensor,
+        depth: Tensor | None = None,
+        *,
+        action: Tensor,
+        video: Tensor,
+        frame: Tensor,
+    ) -> None:
+        """Add a batch.
+
+        Args:
+            error: `[B, T, J, 3]`, predicted minus true poses.
+            weight: `[B, T, J]`, >= 0; joints of weight 0 may be NaN.
+            depth: `[B, T, J, 2]`, predicted and true depth, to compare the order over frames by; None for no order.
+            action: `[B]`, number of each clip's action.
+            video: `[B]`, a number that each video has alone.
+            frame: `[B, T]`, number of each frame in its video.
+        """
+        scored = (weight > 0).any(-1)
+        labels = torch.stack([action[:, None].expand_as(frame), video[:, None].expand_as(frame), frame], -1)
+        self.place.append(labels[scored].long())
+        self.error.append(error[scored].float())
+        self.weight.append(weight[scored].float())
+        joints = weight.shape[-1]
+        self.depth.append(error.new_zeros(0, joints, 2).float() if depth is None else depth[scored].float())
+
+    def pad(self, joints: int) -> None:
+        """Add no frames, so that a process that was given none has the same states as the others."""
+        nothing = torch.zeros(1, 0, joints, 3, device=self.device)
+        none = torch.zeros(1, device=self.device, dtype=torch.long)
+        self.update(nothing, nothing[..., 0], action=none, video=none, frame=none.new_zeros(1, 0))
+
+    def compute(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Velocity error of each action `[A]`, in the unit of the errors per frame: the mean over the steps of each
+        video, weighted by its number of frames, as published; that of all steps pooled; and the share of pairs of
+        frames whose order in depth is right, in pieces of :data:`PIECE` frames. Float64, NaN where there is nothing.
+        """
+        place, error, weight, depth = (
+            torch.cat(value) if isinstance(value, list) else value
+            for value in (self.place, self.error, self.weight, self.depth)
+        )
+        order = torch.argsort(place[:, 2], stable=True)
+        order = order[torch.argsort(place[order, 1], stable=True)]
+        place, error, weight = place[order], error[order], weight[order]
+        action, video, frame = place.unbind(-1)
+        together = (video[1:] == video[:-1]) & (frame[1:] == frame[:-1] + 1)
+        w = torch.where(together[:, None], weight[1:] * weight[:-1], 0.0).double()
+        step = torch.linalg.vector_norm(error[1:].double() - error[:-1].double(), dim=-1)
+        step = torch.where(w > 0, w * step, 0.0)
+        _, which, frames = torch.unique_consecutive(video, return_inverse=True, return_counts=True)
+        total = step.new_zeros(len(frames)).index_add(0, which[1:], step.sum(-1))
+        count = step.new_zeros(len(frames)).index_add(0, which[1:], w.sum(-1))
+        moving = count > 0
+        of_action = action.new_zeros(len(frames)).index_copy(0, which, action)[moving]
+        length = frames[moving].double()
+        mean = length * total[moving] / count[moving]
+        by_action = [step.new_zeros(self.actions).index_add(0, of_action, part) for part in (mean, length)]
+        pooled = total.sum() / count.sum()
+        right = pooled.new_full((), torch.nan)
+        if len(order) and len(depth) == len(order):
+            right = _order(depth[order], weight, video, frame)
+        return by_action[0] / by_action[1], pooled, right
+
+
+def _order(depth: Tensor, weight: Tensor, video: Tensor, frame: Tensor) -> Tensor:
+    """Share of the pairs of a joint's frames in order, within pieces of a video."""
+    score = DepthOrderAccuracy(over="frames").to(depth.device)
+    _, lengths = torch.unique_consecutive(torch.stack([video, frame // PIECE], -1), dim=0, return_counts=True)
+    for z, w in zip(depth.split(lengths.tolist()), weight.split(lengths.tolist()), strict=True):
+        pred, true = (torch.nn.functional.pad(part[..., None], (2, 0)) for part in z.unbind(-1))
+        score.update(pred, true, w)
+    return score.compute()
