@@ -221,6 +221,7 @@ def test_yolo_labels(tmp_path, behind, width):
         if t != 4:  # no file where nobody was found
             (folder / f"clip_{t + 1}.txt").write_text(label(one, *behind, width=width) + "\n")
     (folder / "classes.txt").write_text("person\n")
+    (folder / "._clip_1.txt").write_bytes(b"\x00\x05\x16\x07")
     (track,) = read_keypoints(folder, image_size=SIZE, person=3 if 3 in behind else "longest")
     assert (track.name, track.start, track.gaps) == ("labels", 1, ((4, 5),))
     seen = [0, 1, 2, 3, 5, 6]
@@ -285,6 +286,9 @@ def test_openpose_models(tmp_path):
         folder.mkdir()
         for t, one in enumerate(x):
             write(folder / f"clip_{t:012d}_keypoints.json", {"version": 1.1, "people": [body(one, key)]})
+        (folder / "._clip_000000000000_keypoints.json").write_bytes(
+            b"\x00\x05\x16\x07"
+        )  # as macOS leaves on other disks
         is_read(folder, x, layout)
         assert f"has {size} keypoints per person, expected 17 for the layout 'coco'" in complains(
             DataError, read_keypoints, folder, layout="coco"
@@ -294,6 +298,11 @@ def test_openpose_models(tmp_path):
         write(folder / f"clip_{t:012d}_keypoints.json", {"people": [body(one)]})
     assert "set layout to openpose15" in complains(DataError, read_keypoints, folder)
     is_read(folder, x, "openpose15", layout="openpose15")
+
+
+def test_a_folder_of_hidden_files(tmp_path):
+    (tmp_path / "._clip_000000000000_keypoints.json").write_bytes(b"\x00\x05\x16\x07")
+    assert "has no people in any frame" in complains(DataError, read_keypoints, tmp_path)
 
 
 def test_openpose18_is_its_public_list():

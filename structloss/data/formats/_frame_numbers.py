@@ -58,6 +58,8 @@ def frame_numbers(path: Path, names: Sequence[Any]) -> FrameNumbers:
         DataError: a frame that is neither text nor a number, a name without a number, names of several videos, or
             numbers that are no consecutive frames.
     """
+    if not names:
+        return FrameNumbers([])
     for name in names:
         if isinstance(name, bool) or not isinstance(name, (str, int, float)) or not _sensible(name):
             raise DataError(f"{path} has the frame {shown(name)}, expected a number or a name with a number in it.")

@@ -19,7 +19,7 @@ _ENDING = "_keypoints.json"
 
 def _read(folder: KeypointFile, layout: str | None, person: str | int) -> list[Keypoints]:
     path = folder.path
-    files = sorted(path.glob(f"*{_ENDING}"))
+    files = sorted(path.glob(f"[!.]*{_ENDING}"))  # not the hidden ones that some systems put beside
     frames = frame_numbers(path, [file.name.removesuffix(_ENDING) for file in files])
     detections = []
     for file, frame in zip(files, frames.numbers, strict=True):

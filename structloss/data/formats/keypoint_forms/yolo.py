@@ -51,7 +51,7 @@ def _sniff(file: KeypointFile) -> int:
 
 def _labels(folder: Path) -> list[Path]:
     """Label files, which have numbers in their names: the first with any text begins with enough numbers in a row."""
-    files = [file for file in sorted(folder.glob("*.txt")) if re.search(r"\d", file.stem)]
+    files = [file for file in sorted(folder.glob("[!.]*.txt")) if re.search(r"\d", file.stem)]
     for file in files[:100]:
         row = read_text(file, "labels").split("\n", 1)[0].split() if file.is_file() else []
         if row:
@@ -61,7 +61,7 @@ def _labels(folder: Path) -> list[Path]:
 
 def _results(folder: Path) -> list[Path]:
     """Files of results, of which the first with anybody in it has YOLO's keypoints. OpenPose's are not looked into."""
-    files = sorted(file for file in folder.glob("*.json") if not file.name.endswith("_keypoints.json"))
+    files = sorted(file for file in folder.glob("[!.]*.json") if not file.name.endswith("_keypoints.json"))
     for file in files[:100]:
         if file.is_file() and (content := load_json(file)):
             return files if _is_frame(content) else []
