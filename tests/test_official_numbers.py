@@ -5,6 +5,7 @@ where the clips of ../shared are there. The networks are not trained: they only 
 they predict of whole videos is made here, from the files, without the package's data and scores.
 """
 
+import json
 from pathlib import Path
 
 import fake_data
@@ -15,6 +16,7 @@ from reference import official_evaluation as official
 
 pytest.importorskip("lightning")
 
+from structloss.cli import main
 from structloss.data import MotionDataModule, h36m_cameras
 from structloss.harness.evaluation import evaluate
 from structloss.harness.lifting import LiftingModule
@@ -163,4 +165,66 @@ def test_the_official_numbers_by_action(stand_in, name):
         found = evaluate(module, data.val_dataloader(), data.actions, subjects=data.subjects, protocol=data.rules)
         assert found.root == chosen
         values[chosen] = assert_met(found.by_action, found.protocol, videos, chosen)
+        assert found.metrics["mpjve"] > 0 and 0 < found.metrics["depth_order_frames"] < 1, "of single frames too"
     assert len({round(of["p1"], 1) for of in values.values()}) == 3, "the conventions make a difference here"
+
+
+def test_test_writes_and_prints_them_and_root_overrules(stand_in, tmp_path, monkeypatch, capsys):
+    """By the command line, for a network of chunks."""
+    folder, videos = stand_in
+    module = network("mixste-27", backbone_args=NETWORKS["mixste"][1])
+    torch.save({"model_pos": module.model.state_dict()}, tmp_path / "net.bin")
+    videos = of_videos(module, "chunk", 27, videos)
+    monkeypatch.chdir(tmp_path)
+    command = ["test", "--config", "mixste-27", "--data.data", str(folder), "--data.progress", "false"]
+    command += ["--model.backbone_args", "{embed_dim: 32, depth: 1}", "--init-from", "net.bin"]
+    for extra, root in (([], "kept"), (["--root", "zeroed"], "zeroed")):
+        assert main([*command, *extra]) == 0
+        shown = " ".join(capsys.readouterr().out.split())
+        newest = max(Path("runs").glob("*/*/test.json"), key=lambda path: path.stat().st_mtime_ns)
+        found = json.loads(newest.read_text())
+        assert found["root"] == root
+        means = assert_met(found["per_action"], found["protocol"], videos, root)
+        assert f"(root: {root})" in shown and "of all frames pooled" in shown
+        assert f"mean over actions {found['protocol']['p1']:.2f}" in shown
+        assert f"protocol: p1 {found['protocol']['p1']:.2f}" in shown
+        assert found["metrics"]["mpjve"] > 0 and found["per_action_mpjpe"].keys() == found["per_action"].keys()
+        assert means["mpjve"] > 0
+    assert main([*command, "--root", "gone"]) == 1
+    error = capsys.readouterr().err
+    assert "--model.root is 'gone'" in error and "kept" in error and "zeroed" in error and "Traceback" not in error
+
+
+def test_steps_and_order_of_videos_whose_frames_come_mixed_up():
+    """Two videos, their frames in any order, a frame missing from one; a single action."""
+    from structloss.harness.videos import WholeVideos
+
+    metric, joints = WholeVideos(1), 2
+    rng = np.random.default_rng(0)
+    errors, depths = rng.normal(size=(2, 6, joints, 3)), rng.normal(size=(2, 6, joints, 2))
+    frames = [[0, 1, 2, 3, 4, 5], [0, 1, 3, 4]]  # of the second, 2 and 5 are not scored
+    for video, t in ((1, 3), (0, 5), (0, 0), (1, 0), (0, 2), (1, 4), (0, 1), (1, 1), (0, 3), (0, 4)):
+        numbers = torch.tensor([video]), torch.tensor([[t]])
+        parts = (torch.tensor(values[video, t])[None, None] for values in (errors, depths))
+        error, depth = parts
+        weight = torch.ones(1, 1, joints)
+        metric.update(error, weight, depth, action=torch.tensor([0]), video=numbers[0], frame=numbers[1])
+    metric.pad(joints)
+    by_action, pooled, right = metric.compute()
+
+    steps = [
+        [np.linalg.norm(errors[v, t + 1] - errors[v, t], axis=-1).mean() for t in of if t + 1 in of]
+        for v, of in enumerate(frames)
+    ]
+    want = sum(len(of) * np.mean(mean) for of, mean in zip(frames, steps, strict=True)) / 10
+    assert by_action.item() == pytest.approx(want, rel=1e-6)
+    assert pooled.item() == pytest.approx(np.mean(steps[0] + steps[1]), rel=1e-6)
+    pairs = [
+        (depths[v, a, j, 0] < depths[v, b, j, 0]) == (depths[v, a, j, 1] < depths[v, b, j, 1])
+        for v, of in enumerate(frames)
+        for j in range(joints)
+        for a in of
+        for b in of
+        if a < b
+    ]
+    assert right.item() == pytest.approx(np.mean(pairs))

@@ -177,7 +177,7 @@ class Scores:
         parts = {name: metric.per_action() for name, metric in self.published.items()}
         speeds = [math.nan] * len(self.actions)
         if self.temporal:
-            speeds = _computed(self.videos_as_published, self.body.num_joints)[0].tolist()
+            speeds = _computed(self.videos_as_published, self.body.num_joints)[0].reshape(-1).tolist()  # of one too
         parts["mpjve"] = dict(zip(self.actions, speeds, strict=True))
         by_action = {action: {name: of[action] for name, of in parts.items()} for action in parts["p1"]}
         means = {name: _mean([found[name] for found in by_action.values()]) for name in parts}
