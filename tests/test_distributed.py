@@ -97,6 +97,9 @@ def test_two_processes_score_like_one(one, tmp_path, commands):
         (file,) = (tmp_path / name).glob("runs/*/*/test.json")
         found[name] = json.loads(file.read_text())
     assert found["one"].keys() == found["two"].keys() and len(found["one"]["per_joint"]) == 17
-    for key in ("metrics", "per_action", "per_action_pa", "structure", "truth"):
+    for key in ("metrics", "per_action_mpjpe", "per_action_pa", "protocol", "structure", "truth"):
         assert found["two"][key] == pytest.approx(found["one"][key], rel=1e-5), key
+    assert found["two"]["per_action"].keys() == found["one"]["per_action"].keys()
+    for action, numbers in found["one"]["per_action"].items():
+        assert found["two"]["per_action"][action] == pytest.approx(numbers, rel=1e-5), action
     assert found["two"]["per_joint"] == pytest.approx(found["one"]["per_joint"], rel=1e-5)
