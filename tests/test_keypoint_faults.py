@@ -68,12 +68,12 @@ def test_areas_are_those_of_what_was_seen(tmp_path):
         "{i}.jpg", "clip_{i:04d}_1080p.jpg", "{i:06d}_v2.jpg", "frame_{i} (1).jpg", "frame_{i:06d}_cam1.jpg",
         "shot01.{i:04d}.png", "S1_C2_{i}_1920x1080_60fps", "video/walk3/{i:05d}.jpg", "take_01_02_03_{i:03d}.jpg",
         "{i}_of_30", "v1.2_{i:03d}.png", "2018-07-04T12_08_21_{i:06d}.jpg", "f{i:03d}_t{s:.3f}.png",
-        "20240131_{i:06d}.jpg", "img{i}.jpg.predictions.json",
+        "20240131_{i:06d}.jpg", "img{i}.jpg.predictions.json", "t{s:.3f}_{i:06d}.png", "{h}_{i}.jpg", "{i}_{h}.jpg",
     ],
 )  # fmt: skip
 def test_the_number_is_the_group_of_digits_that_differs(tmp_path, name):
     x = moving(30)
-    rows = [result(name.format(i=t, s=t / 30), one) for t, one in enumerate(x)]
+    rows = [result(name.format(i=t, s=t / 30, h=7919 * t % 1000), one) for t, one in enumerate(x)]
     (track,) = read_keypoints(write(tmp_path / "a.json", rows[::-1]))
     assert (len(track), track.start, track.gaps, track.fps) == (30, 0, (), None)
     np.testing.assert_allclose(track.keypoints, x[..., :2], rtol=1e-6)
@@ -90,6 +90,9 @@ def test_the_number_is_the_group_of_digits_that_differs(tmp_path, name):
         lambda t: f"20180704_{('125958', '125959', '130000')[t // 25]}_{40 * (t % 25):03d}.jpg",
         lambda t: f"00:00:{t // 25:02d},{40 * (t % 25):03d}", lambda t: 1530706101072 + 40 * t,
         lambda t: f"cam_{1530706101072956 + 40000 * t}.png", lambda t: str(1530706101072956123 + 40_000_000 * t),
+        lambda t: f"{1530706101 + t // 25}.{40000 * (t % 25):06d}.jpg",
+        lambda t: f"rgb_{7 + t // 25}_{40 * (t % 25):03d}",
+        lambda t: f"x{(999_990_000_000 + 40_003 * t) / 1e6:.6f}.png",
         lambda t: f"2018-07-04T12:08:{t // 25:02d}" + (f".{40000 * (t % 25):06d}" if t % 25 else "") + ".png",
     ],
 )  # fmt: skip

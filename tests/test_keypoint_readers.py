@@ -422,6 +422,9 @@ def test_maps_that_leave_a_joint_out(tmp_path):
     hips, shoulders = x[:, 11:13, :2].mean(1), x[:, 5:7, :2].mean(1)
     np.testing.assert_allclose(pose.keypoints[:, 0], hips, rtol=1e-5)
     np.testing.assert_allclose(pose.keypoints[:, 10], shoulders + 0.43 * (shoulders - hips), rtol=1e-5, atol=1e-3)
+    no_toes = named(tmp_path / "e.json", BODY25[:19], points(2, 19))
+    (track,) = read_keypoints(no_toes)
+    assert (track.skeleton, track.notes) == ("body25", ())  # nothing is made of toes
     crowd = named(tmp_path / "d.json", [*COCO[5:], "top_head", "neck"], points(3, 14))
     assert read_keypoints(crowd)[0].skeleton == "crowdpose"
 

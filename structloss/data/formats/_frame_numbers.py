@@ -140,23 +140,54 @@ def _named(path: Path, names: list[str]) -> FrameNumbers:
     if not varying:
         return FrameNumbers([int(groups[stems[name]][-1]) for name in names])
 
-    def after_a_point(c: int) -> bool:
-        return c > 0 and texts[c] == "."
+    def fraction(c: int, marks: str) -> bool:
+        return c > 0 and texts[c] in tuple(marks)
 
-    # Digits after a point that differ in number are no number of their own: 0.4 and 0.44.
-    alone = [c for c in varying if len({int(digits) for digits in columns[c]}) == len(groups)
-             and not (after_a_point(c) and len({len(digits) for digits in columns[c]}) > 1)]  # fmt: skip
-    if alone:
-        best = min(alone, key=lambda c: max(map(int, columns[c])) - min(map(int, columns[c])))
+    def own_number(c: int) -> bool:
+        # Digits behind a point that differ in number, or before which digits differ, too, are none: 0.4 and 0.44, 1.98
+        # and 2.02.
+        widths = {len(digits) for digits in columns[c]}
+        part = fraction(c, ".") and (c - 1 in varying or len(widths) > 1)
+        return not part and len(set(map(int, columns[c]))) == len(groups)
+
+    alone = [c for c in varying if own_number(c)]
+    best = min(alone, key=lambda c: (not _regular(columns[c]), _spread(columns[c])), default=None)
+    if best is not None and (_regular(columns[best]) or _grows([columns[c] for c in varying], columns[best])):
         found = _counted([int(groups[stems[name]][best]) for name in names])
-        if not (after_a_point(best) and found.notes):
+        if not (fraction(best, ".") and found.notes):
             return found
-    point = next((c for c in reversed(varying) if after_a_point(c)), None)
-    if point is not None and set(varying) <= {point - 1, point}:
+    point = next((c for c in reversed(varying) if fraction(c, ".,_-")), 0)
+    if point and set(varying) <= {point - 1, point} and (fraction(point, ".") or _subsecond(columns[point])):
         seconds = {stem: float(f"{digits[point - 1]}.{digits[point]}") for stem, digits in groups.items()}
-        return timed([seconds[stems[name]] for name in names])
+        found = timed([seconds[stems[name]] for name in names])
+        if fraction(point, ".") or found.fps is not None:
+            return found
     frame = max(varying, key=lambda c: len(set(columns[c])))
     raise _several(path, [_with_star(parts, 2 * frame + 1) for parts in split.values()])
+
+
+def _spread(digits: Sequence[str]) -> int:
+    numbers = [int(one) for one in digits]
+    return max(numbers) - min(numbers)
+
+
+def _subsecond(digits: Sequence[str]) -> bool:
+    """Whether they may be milli-, micro- or nanoseconds."""
+    return {len(one) for one in digits} in ({3}, {6}, {9})
+
+
+def _regular(digits: Sequence[str]) -> bool:
+    """Whether they count: in steps of about one size, but where some are left out."""
+    numbers = sorted(int(one) for one in digits)
+    steps = sorted(b - a for a, b in pairwise(numbers))
+    return steps[0] >= 0.6 * steps[len(steps) // 2]
+
+
+def _grows(groups: Sequence[Sequence[str]], own: Sequence[str]) -> bool:
+    """Whether a group of digits is in the order that all groups that differ tell, the first before the others."""
+    rows = sorted(zip(*([int(one) for one in digits] for digits in (*groups, own)), strict=True))
+    numbers = [row[-1] for row in rows]
+    return numbers == sorted(numbers)
 
 
 def _with_star(parts: list[str], where: int) -> str:

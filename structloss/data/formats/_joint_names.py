@@ -145,7 +145,7 @@ class NamedLayout:
         layout: one of :data:`~structloss.data.formats.keypoint_maps.LAYOUTS`.
         order: of each keypoint of the layout, where it is in the file; None where the file has none.
         near: (keypoint that the file has not, those in whose middle it stands).
-        missing: names of those that the file has not.
+        missing: names of those that the file has not, where anything is made of them.
     """
 
     layout: str
@@ -186,7 +186,8 @@ def layout_of_names(path: Path, names: Sequence[object], count: int | None = Non
             f"{path} names {what}, which are of no known layout; set layout, one of {', '.join(LAYOUTS)}, if they are "
             "in its order."
         )
-    return NamedLayout(layout, tuple(found[layout]), _neighbours(layout, found[layout]), tuple(lacking[layout]))
+    missing = tuple(name for name in lacking[layout] if _NEAR[_part(name)])  # toes and the like make none of our joints
+    return NamedLayout(layout, tuple(found[layout]), _neighbours(layout, found[layout]), missing)
 
 
 def _by_beginning(plain: Sequence[str], count: int) -> NamedLayout | None:
