@@ -1,11 +1,10 @@
 """Session-wide settings and helpers of the tests."""
 
-import ctypes
-import gc
 import os
 import sys
 from pathlib import Path
 
+import memory
 import pytest
 import torch
 from filelock import FileLock
@@ -81,23 +80,15 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(skip)
 
 
-def _resident_bytes():
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
 _kept = 2**30
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown():
-    """Memory of a large test goes back to the system; malloc would keep gigabytes of it in every process."""
     global _kept
-    if sys.platform == "linux" and _resident_bytes() > _kept:
-        gc.collect()
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc
-        if trim is not None:
-            trim(0)
-        _kept = _resident_bytes() + 2**29
+    if memory.resident_bytes() > _kept:
+        memory.give_back()
+        _kept = memory.resident_bytes() + 2**29
 
 
 @pytest.fixture(autouse=True)

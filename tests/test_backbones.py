@@ -30,6 +30,7 @@ from backbone_cases import (
     small,
 )
 from golden.fill import fill_input
+from memory import give_back
 from torch.utils.flop_counter import FlopCounterMode
 
 from structloss import backbones
@@ -114,6 +115,8 @@ def test_golden_output_and_gradients(name):
         outputs.append(out.detach())
         input_gradients.append(x.grad)
         scalar += float(share.detach())
+        del own, out, share, x
+        give_back()
 
     out = torch.cat(outputs)
     want = torch.from_numpy(file["output_float64" if "output_float64" in file else "output"])
