@@ -21,9 +21,7 @@ from structloss.errors import ArgumentError, DtypeError
 SMALL = {"frames": 9, "strides": (1, 3, 3), "depth": 2, "dim": 16, "hidden": 24, "encoder_width": 20, "num_heads": 2}
 
 
-@pytest.mark.parametrize(
-    "name", ["pstmo-s-3dhp-81", *(pytest.param(f"pstmo-{v}", marks=pytest.mark.slow) for v in ("243", "s-243"))]
-)
+@pytest.mark.parametrize("name", ["pstmo-s-3dhp-81", "pstmo-243", "pstmo-s-243"])
 def test_golden_poses_of_all_frames(name):
     file, model = golden(name), filled(name)
     x, _ = golden_inputs(name, file)

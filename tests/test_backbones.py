@@ -277,7 +277,7 @@ def test_state_dict_round_trip(name):
 # One variant of each family
 
 
-@pytest.mark.slow(seconds=40)
+@pytest.mark.slow(seconds=4)
 @pytest.mark.parametrize(
     "name", [name for name in QUICK if EVERY[name].family in ("simplebaseline", "videopose3d", "stcformer")]
 )

@@ -312,6 +312,7 @@ def test_turns_interleave_and_slow_ones_sit_out():
     assert measure.percentiles({0: 1.0, 1: 2.0, 2: 3.0}) == pytest.approx((1.4, 2.0, 2.6))
 
 
+@pytest.mark.slow(seconds=4)
 def test_peak_memory_of_a_fresh_process_sees_the_quadratic_tensors():
     shape = inputs.Shape(2, 243, 17)
     request = {"provider": "algorithm12", "mode": "forward", "shape": shape, "dtype": "float32", "threads": 1}
@@ -387,6 +388,7 @@ def test_loss_net_in_a_training_step(tmp_path, capsys):
     assert "unknown loss network 'grahp'" in capsys.readouterr().err
 
 
+@pytest.mark.slow(seconds=4)
 def test_memory_of_a_training_step_is_measured_in_a_fresh_process(capsys):
     arguments = ["--backbone", "simplebaseline-16j", "--batch", "1", "--frames", "9", "--rounds", "1"]
     assert step.main([*arguments, "--losses", "repose-eager"]) == 0
@@ -430,6 +432,7 @@ def test_backbones_against_their_plain_form(tmp_path, capsys):
     assert [float(r["ratio"]) == 1 for r in rows[::2]] == [True] * 4
 
 
+@pytest.mark.slow(seconds=5)
 def test_memory_of_a_backbone(tmp_path):
     path = tmp_path / "backbones.csv"
     assert backbones.main(["--backbones", "poseformer-81", "--rounds", "3", "--csv", str(path)]) == 0

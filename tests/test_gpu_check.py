@@ -70,6 +70,7 @@ def test_dry_run(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["logs", "rows.csv"]  # nothing half-written
 
 
+@pytest.mark.slow(seconds=6)
 @needs_cpp
 def test_a_backend_whose_tests_fail_is_not_timed(tmp_path, monkeypatch, capsys):
     def processes(python, backends, logs, args):
@@ -92,6 +93,7 @@ def test_a_backend_whose_tests_fail_is_not_timed(tmp_path, monkeypatch, capsys):
             assert row["p50"] == "" and row["note"] == "not timed: its tests failed"
 
 
+@pytest.mark.slow(seconds=4)
 def test_the_rest_goes_on_without_the_benchmark(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(gpu_check, "test_processes", lambda *a: {})
     assert gpu_check.main(["--dry-run", "--no-sanitizer", "--no-benchmark", "--logs", str(tmp_path)]) == (

@@ -774,6 +774,7 @@ def _worker(rank, store, results):
         dist.destroy_process_group()
 
 
+@pytest.mark.slow(seconds=8)
 def test_two_processes_equal_one(tmp_path):
     """Each with half of the batch: the same loss networks, the same λ and, averaged as DDP does, the same gradients."""
     mp.spawn(_worker, args=(tmp_path / "store", tmp_path / "values"), nprocs=2)

@@ -553,6 +553,7 @@ def _worker(rank, store, results):
         dist.destroy_process_group()
 
 
+@pytest.mark.slow(seconds=6)
 def test_two_processes_equal_one(tmp_path):
     """Counts and sums of whole numbers to the last bit, other sums to the rounding of their order."""
     mp.spawn(_worker, args=(tmp_path / "store", tmp_path / "values"), nprocs=2)

@@ -226,6 +226,7 @@ def recipe():
     return dict(re.findall(r"^\*\*\d\. `([^`]+)`\*\*.*?^```python\n(.*?)^```", section, flags=re.M | re.S)), section
 
 
+@pytest.mark.slow(seconds=6)
 def test_the_recipe_of_the_documentation_adds_a_metric_in_three_files(tmp_path):
     """In a copy of the tree, with nothing changed but the three files of the recipe."""
     files, section = recipe()

@@ -95,6 +95,7 @@ def private_names(path):
     return found
 
 
+@pytest.mark.slow(seconds=8)
 def test_every_private_name_is_watched():
     for extra in ("lightning", "jsonargparse", "matplotlib", "h5py"):
         pytest.importorskip(extra)

@@ -110,7 +110,7 @@ def steps_saved(folder: Path) -> int:
     return int(max(names)[-14:-5]) if names else 0
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=60)
 def test_twenty_kills_at_random_points_change_nothing(fits, whole, tmp_path):
     """Every fifth comes while a run is starting, the others where one has made some steps since the last."""
     chance, folder = random.Random(20), tmp_path / "killed"
@@ -186,6 +186,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(fits, whole, tmp_path,
     assert_same_run(folder, whole)
 
 
+@pytest.mark.slow(seconds=20)
 def test_a_new_run_begins_when_the_last_is_over_another_or_not_wanted(fits, whole, tmp_path):
     folder = tmp_path / "several"
     interrupted(fits, folder)
@@ -212,6 +213,7 @@ def test_the_same_command_beside_a_running_one_is_another_run(fits, tmp_path):
     fits.wait(process)
 
 
+@pytest.mark.slow(seconds=12)
 def test_a_full_disk_is_an_error_and_the_last_checkpoint_stays(fits, whole, tmp_path):
     folder = tmp_path / "full"
     interrupted(fits, folder)
@@ -236,6 +238,7 @@ def test_weights_that_are_not_finite_are_not_saved(fits, tmp_path):
         assert all(value.isfinite().all() for value in weights.values())
 
 
+@pytest.mark.slow(seconds=8)
 def test_a_run_begun_before_the_files_moved_goes_on(fits, tmp_path):
     """A folder that commit fdebd44 wrote, killed at step 26, and what that commit itself made of it.
 
