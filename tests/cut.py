@@ -37,9 +37,7 @@ def cut(items: list[pytest.Item]) -> list[pytest.Item]:
     classes = _classes()
     functions = defaultdict(list)
     for item in items:
-        if "check" in item.keywords:
-            functions[item.nodeid].append(item)
-        elif not {"slow", "emulated", "interpreted", "gpu"} & set(item.keywords):
+        if "check" in item.keywords or not {"slow", "emulated", "interpreted", "gpu"} & set(item.keywords):
             functions[item.nodeid.partition("[")[0]].append(item)
     kept = set()
     for cases in functions.values():

@@ -72,6 +72,7 @@ def test_every_size_of_shared_memory(weights, dtype, kilobytes, _emulated):
     assert_close_gradients(found[-1], gradient, relative=relative)
 
 
+@pytest.mark.check
 @pytest.mark.parametrize("joints", [1, 2, 16, 18, 68, 133, 256])
 @pytest.mark.parametrize("weights", ["none", "real"])
 def test_any_number_of_joints(weights, joints):

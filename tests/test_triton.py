@@ -98,6 +98,7 @@ def values_and_grad(pred, target, weight):
 
 
 class TestInterpreted:
+    @pytest.mark.check
     def test_it_serves_cpu_tensors(self):
         assert structloss.backends()["triton"]
         pred, target = poses(1, 2, 17)
