@@ -253,7 +253,11 @@ def test_names_with_spaces_and_end_sites(tmp_path):
         ("Frames: 2", "Frames: 0", "'0' as its number of frames"),
         ("Frames: 2", "Frames: 4", "has 18 values, expected 36: 4 frames of 9 channels; is it truncated"),
         ("0 0 0 0\n", "", "has 14 values, expected 18: 2 frames of 9 channels; is it truncated"),
-        ("0 0 0 0\n", "0 0 0 0 0\n", "has 19 values, expected 18: 2 frames of 9 channels; it has more frames or channels"),
+        (
+            "0 0 0 0\n",
+            "0 0 0 0 0\n",
+            "has 19 values, expected 18: 2 frames of 9 channels; it has more frames or channels",
+        ),
         ("Frames: 2", "Frames: 9" + 5000 * "9", "as its number of frames, expected a positive integer"),
         ("0.01", "1e-320", "frame time '1e-320', expected 1e-05 to 10000 seconds"),
         ("0.01", "0", "frame time '0'"),
