@@ -239,7 +239,7 @@ def test_the_tables_of_metrics(title):
 def test_the_table_of_measures():
     from structloss.metrics.measures import MEASURES
 
-    for name, title, unit, text in rows("docs/metrics.md", "In a run"):
+    for name, title, unit, text in rows("docs/metrics.md", "Measures"):
         row = MEASURES[name.removesuffix("/PART")]
         assert (title, unit, text.partition(":")[0]) == (row.title, row.unit, row.group), name
         assert bool(row.parts) == name.endswith("/PART")
