@@ -85,7 +85,7 @@ def _check_meta(path: Path, meta: Mapping[str, Any]) -> tuple[float, float]:
     if missing:
         raise DataError(f"'meta' of {path} lacks {', '.join(missing)}, expected fps, units, joint_names and parents.")
     fps = meta["fps"]
-    if isinstance(fps, bool) or not isinstance(fps, (int, float)) or not 0 < fps < float("inf"):
+    if isinstance(fps, bool) or not isinstance(fps, (int, float)) or not 0 < fps < 1e9:
         raise DataError(f"fps in 'meta' of {path} is {shown(fps)}, expected a positive number.")
     if not isinstance(meta["units"], str) or meta["units"] not in _UNITS:
         raise DataError(f"units in 'meta' of {path} is {shown(meta['units'])}, expected 'metre' or 'millimetre'.")

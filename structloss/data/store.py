@@ -184,7 +184,7 @@ def open_store(path: str | os.PathLike[str]) -> PoseStore:
         options: dict[str, Any] = {
             "skeleton": str(meta["skeleton"]),
             "temporal": bool(meta["temporal"]),
-            "source": {**meta["source"]},
+            "source": _source(meta["source"]),
         }
     except (ValueError, KeyError, TypeError, OverflowError) as error:
         if isinstance(error, DataError):
@@ -266,10 +266,26 @@ def _view(
 ) -> View:  # fmt: skip
     """A view as meta.json has it, where what is not known is null."""
     (width, height), (fx, fy, cx, cy), (rate,) = (_floats(values) for values in (size, intrinsics, [fps]))
+    if rate <= 0 or width <= 0 or height <= 0:
+        raise ValueError(f"a view of {width:g} x {height:g} pixels and {rate:g} frames per second")
+    number, first, count = (int(np.int64(value)) for value in (index, start, frames))  # at most what an array has
     return View(
-        str(subject), str(action), str(name), str(camera), int(index), int(start), int(frames), rate, (width, height),
-        (fx, fy, cx, cy),
+        str(subject), str(action), str(name), str(camera), number, first, count, rate, (width, height), (fx, fy, cx, cy)
     )  # fmt: skip
+
+
+def _source(content: Any) -> dict[str, Any]:
+    """What a store was read from, the entries that others rely on checked."""
+    source = {**content}
+    kinds: dict[str, type] = {"format": str, "protocol": str, "notes": list, "missing": dict}
+    for key, kind in kinds.items():
+        if not isinstance(source.get(key, kind()), kind):
+            raise TypeError(f"{key} in source is {shown(source[key])}, expected a {kind.__name__}")
+    if "notes" in source:
+        source["notes"] = [str(note) for note in source["notes"]]
+    if missing := source.get("missing"):
+        source["missing"] = {key: int(missing[key]) for key in ("keypoints", "joints")}
+    return source
 
 
 def _floats(values: Sequence[float | None]) -> tuple[float, ...]:

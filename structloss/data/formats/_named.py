@@ -117,15 +117,19 @@ def _checked(content: Mapping[Any, Any], source: str) -> JointMap:
 
 def _words(name: str) -> list[str]:
     """What a name is made of, without the prefix in front of a colon and without separators."""
-    return [word for word in re.split(r"[\s_.:-]+", name.rpartition(":")[2].lower()) if word]
+    return [word for word in re.split(r"[\s_.:|/-]+", name.rpartition(":")[2].lower()) if word]
 
 
 def _common(names: Sequence[list[str]]) -> list[str]:
-    """The words that most names begin with: "bip01" of "Bip01 Head", "Bip01 Neck" and so on."""
-    first = Counter(words[0] for words in names if len(words) > 1).most_common(1)
-    if not first or 2 * first[0][1] <= len(names):
-        return []
-    return [first[0][0], *_common([words[1:] for words in names if words[0] == first[0][0] and len(words) > 1])]
+    """The words, at most three, that most names begin with: "bip01" of "Bip01 Head", "Bip01 Neck" and so on."""
+    prefix: list[str] = []
+    for _ in range(3):
+        longer = [words for words in names if len(words) > len(prefix) + 1 and words[: len(prefix)] == prefix]
+        first = Counter(words[len(prefix)] for words in longer).most_common(1)
+        if not first or 2 * first[0][1] <= len(longer) or 3 * first[0][1] <= len(names):
+            break
+        prefix.append(first[0][0])
+    return prefix
 
 
 def _loose(names: Sequence[str]) -> dict[str, int]:

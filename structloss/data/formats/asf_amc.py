@@ -25,6 +25,7 @@ __all__ = ["AcclaimSkeleton", "read_amc", "read_asf"]
 _METRES_PER_INCH = 0.0254
 _TURNS = ("rx", "ry", "rz")
 _LONGEST_WORD = 100  # characters
+_IDLE = 16  # bones per value of a frame
 
 
 @dataclass(frozen=True)
@@ -161,6 +162,8 @@ def read_amc(
     names = ("root", *skeleton.bones)
     _, rows = choose_map(path, names, joints, ("cmu-asf",), "bone")
     values = _read_motion(path, text, skeleton)
+    if len(names) * len(values["root"]) > _IDLE * sum(value.size for value in values.values()) + 10**7:
+        raise DataError(f"{skeleton.path} has {len(names)} bones, expected motion of most of them in {path}.")
     points = _forward_kinematics(skeleton, values)
     return points_to_clip(
         path, points, rows, fps, scale=scale, default_scale=_METRES_PER_INCH / skeleton.length, up=up,

@@ -28,7 +28,8 @@ from .registry import FORMATS
 __all__ = ["BvhMotion", "parse_bvh", "read_bvh", "write_bvh"]
 
 _BUILTIN = (
-    "cmu-bvh", "h36m", "mixamo", "biovision", "daz", "humanoid", "unity", "rokoko", "unreal", "biped", "smpl"
+    "cmu-bvh", "h36m", "mixamo", "biovision", "daz", "humanoid", "unity", "rokoko", "unreal", "rigify", "biped",
+    "smpl",
 )  # fmt: skip
 _H36M = get("h36m")
 _J = {name: joint for joint, name in enumerate(_H36M.joint_names)}
@@ -44,6 +45,7 @@ _LOST = {
     "RightFingerBase": "rwrist",
 }
 _SHORTEST, _LONGEST = 1e-5, 1e4  # seconds of a frame
+_IDLE = 16  # joints and End Sites per channel
 
 
 @dataclass(frozen=True)
@@ -121,8 +123,8 @@ def read_bvh(
     Args:
         path: the BVH file.
         joints: "auto", "cmu-bvh", "h36m" (of :func:`write_bvh`), "mixamo", "biovision", "daz", "humanoid", "unity",
-            "rokoko", "unreal", "biped", "smpl", a mapping of joint name to BVH joint(s), or a YAML or JSON file of one;
-            see :mod:`~structloss.data.formats.joint_maps`.
+            "rokoko", "unreal", "rigify", "biped", "smpl", a mapping of joint name to BVH joint(s), or a YAML or JSON
+            file of one; see :mod:`~structloss.data.formats.joint_maps`.
         asf: the Acclaim skeleton of the same subject, for "cmu-bvh" only.
         scale: metres per unit of the file, which it does not say; None is that of the built-in map: 0.0564444 for
             "cmu-bvh", 0.01 (centimetres) for the others, and 1 for your own.
@@ -253,6 +255,8 @@ def parse_bvh(path: str | os.PathLike[str]) -> BvhMotion:
     if not width:
         raise DataError(f"the joints of {path} have no channels, expected those of their motion.")
     values = _table(path, _numbers(path, text[found.end() :], width), frames, width)
+    if len(names) * len(values) > _IDLE * values.size + 10**7:  # End Sites without end take memory for every frame
+        raise DataError(f"{path} has {len(names)} joints and {width} channels, expected motion of most of them.")
     if not np.isfinite(values).all():
         frame, column = np.argwhere(~np.isfinite(values))[0]
         raise DataError(f"{path} has a NaN or infinite value in frame {frame}, {_channel(names, channels, column)}.")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...errors import ArgumentError, DataError, MissingFileError
+from ...errors import ArgumentError, DataError, MissingFileError, shown
 from ...reading import existing
 from ...skeletons import convert
 from ..cameras import H36M_SUBJECTS, Camera, h36m_cameras, normalize_screen
@@ -70,13 +70,13 @@ def read_h36m_npz(
     for subject in _subjects(path, poses):
         actions = member(poses, subject, f"positions_3d of {path}")
         if subject not in points:
-            raise DataError(f"positions_2d of {second} has no subject {subject!r}, which {path.name} has.")
+            raise DataError(f"positions_2d of {second} has no subject {shown(subject)}, which {path.name} has.")
         for action in actions:
             if (subject, action) == _CORRUPT:
                 continue
-            world = _world(actions[action], f"positions_3d[{subject!r}][{action!r}] of {path}")
-            what = f"positions_2d[{subject!r}][{action!r}] of {second}"
-            seen = member(points[subject], action, f"positions_2d[{subject!r}] of {second}")
+            world = _world(actions[action], f"positions_3d[{shown(subject)}][{shown(action)}] of {path}")
+            what = f"positions_2d[{shown(subject)}][{shown(action)}] of {second}"
+            seen = member(points[subject], action, f"positions_2d[{shown(subject)}] of {second}")
             cameras = h36m_cameras(subject)
             if not isinstance(seen, (list, tuple, np.ndarray)) or len(seen) != len(cameras):
                 count = f"{len(seen)} cameras" if hasattr(seen, "__len__") else f"a {type(seen).__name__}"
@@ -129,11 +129,11 @@ def _keypoints_file(path: Path, keypoints: str | os.PathLike[str] | None) -> Pat
 def _layout(path: Path, metadata: object, points: object) -> str:
     """Skeleton of the keypoints; ground truth does not say, and is in Human3.6M's order."""
     name = metadata.get("layout_name", "h36m") if isinstance(metadata, Mapping) else "h36m"
-    if name not in _LAYOUTS:
-        raise DataError(f"metadata of {path} has layout {name!r}, expected one of {', '.join(_LAYOUTS)}.")
+    if not isinstance(name, str) or name not in _LAYOUTS:
+        raise DataError(f"metadata of {path} has layout {shown(name)}, expected one of {', '.join(_LAYOUTS)}.")
     if not isinstance(points, Mapping) or not all(isinstance(entry, Mapping) for entry in points.values()):
         raise DataError(f"positions_2d of {path} is no dictionary of dictionaries, expected subject, then action.")
-    return str(name)
+    return name
 
 
 def _subjects(path: Path, poses: object) -> list[str]:
@@ -143,7 +143,7 @@ def _subjects(path: Path, poses: object) -> list[str]:
     unknown = [subject for subject in poses if subject not in H36M_SUBJECTS]
     if unknown:
         raise DataError(
-            f"positions_3d of {path} has subject {unknown[0]!r}, expected those with published cameras: "
+            f"positions_3d of {path} has subject {shown(unknown[0])}, expected those with published cameras: "
             f"{', '.join(H36M_SUBJECTS)}."
         )
     return [subject for subject in H36M_SUBJECTS if subject in poses]

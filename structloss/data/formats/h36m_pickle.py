@@ -155,11 +155,11 @@ def _views(what: str, source: np.ndarray, camera_name: np.ndarray, action: np.nd
             raise DataError(f"source of frame {start} in {what} is {shown(name)}, expected s_.._act_.._subact_.._ca_..")
         for key, values in (("camera_name", camera_name), ("action", action)):
             if (values[start:end] != values[start]).any():
-                raise DataError(f"{key} in {what} changes within video {name!r}, expected one for all its frames.")
+                raise DataError(f"{key} in {what} changes within video {shown(name)}, expected one for all its frames.")
         identity = str(camera_name[start])
         if identity not in _CAMERAS:
             raise DataError(
-                f"camera_name of {name!r} in {what} is {shown(identity)}, expected one of {', '.join(_CAMERAS)}."
+                f"camera_name of {shown(name)} in {what} is {shown(identity)}, expected one of {', '.join(_CAMERAS)}."
             )
         index, camera = _CAMERAS[identity]
         what_done = _action(action[start], int(parts[2]))

@@ -102,9 +102,9 @@ def _npz(file: Path) -> Iterator[_Piece]:
         raise DataError(f"{key!r} of {file} is {shown(data)}, expected a dictionary of subjects.")
     for subject, actions in data.items():
         if not isinstance(actions, Mapping):
-            raise DataError(f"{key}[{subject!r}] of {file} is {shown(actions)}, expected a dictionary of actions.")
+            raise DataError(f"{key}[{shown(subject)}] of {file} is {shown(actions)}, expected a dictionary of actions.")
         for action, entry in actions.items():
-            what = f"{key}[{subject!r}][{action!r}] of {file}"
+            what = f"{key}[{shown(subject)}][{shown(action)}] of {file}"
             cameras = [identity for identity in _CAMERAS if identity in entry] if isinstance(entry, Mapping) else []
             if not cameras:
                 raise DataError(f"{what} has none of the cameras {', '.join(_CAMERAS)}.")

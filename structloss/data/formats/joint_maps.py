@@ -131,6 +131,9 @@ _MAPS = (
     _rig("rokoko", "Left", "Right", "*Thigh *Shin *Foot *Arm *ForeArm *Hand", "Spine2|Spine1|Spine"),
     # Unreal Engine's mannequin.
     _rig("unreal", "l", "r", "thigh_* calf_* foot_* upperarm_* lowerarm_* hand_*", "spine_02|spine_01", "neck_01"),
+    # Blender's Rigify.
+    _rig("rigify", "L", "R", "thigh.* shin.* foot.* upper_arm.* forearm.* hand.*", "spine.002|chest|spine.001",
+         "spine.004|neck", "spine.006|head"),
     # 3ds Max's Biped: "Bip01 L Thigh".
     _rig("biped", "L", "R", "*~Thigh *~Calf *~Foot *~UpperArm *~Forearm *~Hand", "Spine1|Spine"),
     _rig("smpl", "L", "R", "*_Hip *_Knee *_Ankle *_Shoulder *_Elbow *_Wrist", "Spine2|Spine1"),

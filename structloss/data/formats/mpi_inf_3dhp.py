@@ -79,7 +79,7 @@ def read_mpi_inf_3dhp(path: str | os.PathLike[str], *, progress: bool = False) -
         if not isinstance(data, Mapping) or not data:
             raise DataError(f"'data' of {file} is {shown(data)}, expected a dictionary of sequences.")
         for name, sequence in data.items():
-            what = f"data[{name!r}] of {file}"
+            what = f"data[{shown(name)}] of {file}"
             if str(name).startswith("TS"):
                 pieces.append(_test(str(name), sequence, what, true_size))
             else:
@@ -105,7 +105,7 @@ def _train(name: str, sequence: object, what: str) -> list[tuple[View, Callable[
     """The views of "S1 Seq2": `[{camera: {"data_2d", "data_3d"}}, fps]`."""
     subject, _, motion = name.partition(" ")
     if not motion:
-        raise DataError(f"{what} is called {name!r}, expected a name such as 'S1 Seq1' or 'TS1'.")
+        raise DataError(f"{what} is called {shown(name)}, expected a name such as 'S1 Seq1' or 'TS1'.")
     if isinstance(sequence, np.ndarray):
         sequence = sequence.tolist()
     if not isinstance(sequence, (list, tuple)) or len(sequence) != 2 or not isinstance(sequence[0], Mapping):
@@ -113,7 +113,7 @@ def _train(name: str, sequence: object, what: str) -> list[tuple[View, Callable[
     cameras, rate = sequence
     pieces: list[tuple[View, Callable[[], Frames]]] = []
     for index, (camera, arrays) in enumerate(cameras.items()):
-        keypoints, pose = _arrays(arrays, f"{what}, camera {camera!r},")
+        keypoints, pose = _arrays(arrays, f"{what}, camera {shown(camera)},")
         size = float(_SQUARE[0]), float(_SQUARE[1])
         view = View(subject, motion, motion, str(camera), index, 0, len(pose), _rate(rate, what), size)
         pieces.append((view, partial(_frames, view, keypoints, pose, None)))

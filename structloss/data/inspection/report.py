@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ...errors import DataError
 from ...progress import track
 from ...text import visible
 from .._words import count, some
@@ -236,6 +237,8 @@ def _inspect_clips(clips: Sequence[Clip], report: Report, progress: bool) -> Rep
 
 def _inspect_store(store: PoseStore, report: Report, progress: bool) -> Report:
     views = store.views
+    if not views:
+        raise DataError(f"{report.path or 'the pose store'} has no views, expected at least one.")
     report.skeleton, report.joints = store.skeleton, store.input.shape[1]
     report.subjects, report.actions = sorted(store.subjects, key=_natural), list(store.actions)
     report.cameras = sorted({view.camera for view in views})
