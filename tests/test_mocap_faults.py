@@ -42,6 +42,10 @@ FAMILIES = {
     "rokoko": "Hips Spine1 Spine2 Neck Head | *Thigh *Shin *Foot *Shoulder *Arm *ForeArm *Hand | Left Right",
     "unreal": "pelvis spine_01 spine_02 neck_01 head | thigh_* calf_* foot_* clavicle_* upperarm_* lowerarm_* hand_* "
     "| l r",
+    "rigify": "spine spine.001 spine.002 spine.004 spine.006 | thigh.* shin.* foot.* shoulder.* upper_arm.* forearm.* "
+    "hand.* | L R",
+    "rigify (DEF)": "DEF-spine DEF-spine.001 DEF-spine.002 DEF-spine.004 DEF-spine.006 | DEF-thigh.* DEF-shin.* "
+    "DEF-foot.* DEF-shoulder.* DEF-upper_arm.* DEF-forearm.* DEF-hand.* | L R",
     "biped": "Bip01 Bip01~Spine Bip01~Spine1 Bip01~Neck Bip01~Head | Bip01~*~Thigh Bip01~*~Calf Bip01~*~Foot "
     "Bip01~*~Clavicle Bip01~*~UpperArm Bip01~*~Forearm Bip01~*~Hand | L R",
     "smpl": "Pelvis Spine1 Spine2 Neck Head | *_Hip *_Knee *_Ankle *_Collar *_Shoulder *_Elbow *_Wrist | L R",
@@ -316,6 +320,13 @@ def test_frame_counts(said, expected, tmp_path):
 def _put(folder, text):
     (folder / "a.bvh").write_bytes(text.encode())
     return folder / "a.bvh"
+
+
+def test_end_sites_by_the_million(tmp_path):
+    """A body of which nothing moves would take memory for every frame of every one of its joints."""
+    head = "HIERARCHY ROOT A { OFFSET 0 0 0 CHANNELS 1 Xposition " + "End Site { OFFSET 0 1 0 } " * 20_000
+    path = _put(tmp_path, head + "} MOTION Frames: 100000 Frame Time: 0.01\n" + "0 " * 100_000)
+    assert "has 20001 joints and 1 channels" in complains(DataError, parse_bvh, path)
 
 
 def test_a_body_without_channels(tmp_path):
