@@ -27,12 +27,13 @@ enum Term : int32_t {
   kTermCount
 };
 
-// What a term's mean divides by: a count of these, or with weights a sum of products of weights. `Counts` says how many.
+// What a term's mean divides by: a count of these, or with weights a sum of products of weights. denominators.hpp says
+// how much that is.
 enum class Denominator : int32_t {
   joint_weights = 0,  // of joints
   joints,             // whatever their weights
   steps,              // of joints, from one frame to the next
-  step_coordinates,   // three a step
+  step_coordinates,   // three per step
   joint_pairs,        // ordered pairs of joints of a frame
   frame_pairs,        // ordered pairs of frames of a joint
   frames,             // with a joint that has weight
@@ -54,11 +55,11 @@ inline const char* denominator_name(Denominator denominator) {
 // How a term is put together.
 enum class Form : int32_t {
   frame,    // a sum over frames, each by itself: `frame_share` in terms.hpp, and nothing else
-  steps,    // looks at the frames before and after
+  steps,    // needs the frames before and after
   ranking,  // of depths
 };
 
-// The GPU kernel that computes a term: a joint or a row a thread, or a whole frame a thread.
+// The GPU kernel that computes a term: one thread per joint or row, or one per frame.
 enum class GpuKernel : int32_t { clips, frames };
 
 struct TermTraits {
@@ -72,7 +73,7 @@ struct TermTraits {
   Denominator denominator;
 };
 
-// THE table of the terms: what is read, the kernels of a call and its denominators follow from it. A row's place is its
+// The table of the terms: what is read, the kernels of a call and its denominators follow from it. A row's place is its
 // term's number. tests/test_backends.py compares it with the table in Python.
 constexpr TermTraits kTraits[kTermCount] = {
     // term, name, target, xy, form, wide, GPU kernel, denominator

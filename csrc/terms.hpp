@@ -2,7 +2,7 @@
 //
 // One source for every processor. `A` gives access to a frame, or to several side by side:
 //
-//   A::V                    a number, or a vector of numbers, one a frame; constant<V>(), root(), exponential() and
+//   A::V                    a number, or a vector of numbers, one per frame; constant<V>(), root(), exponential() and
 //                           arc_cosine() of it are declared before this file is included
 //   a.pred(j), a.target(j)  joint j; what has no weight is 0
 //   a.weight(j)             its weight
@@ -32,7 +32,7 @@
 
 namespace structloss {
 
-// Beyond this, u exp(u) goes on as its tangent: poses in millimetres would overflow it.
+// Beyond this, u exp(u) continues as its tangent: poses in millimetres would overflow it.
 constexpr double kLinearFrom = 20.0;
 // As published: shorter bones count as this long in a cosine, and cosines stay this far from 1.
 constexpr double kShortest = 1e-8;
@@ -371,7 +371,7 @@ SL_FUNCTION typename A::V bone_angle(A& a, const Structure& s, double scale, boo
 
 // ---- all of them by number ----------------------------------------------------------------------------------------
 
-// What the formulas look at besides a frame's joints.
+// What the formulas are told besides a frame's joints.
 struct FrameFacts {
   int64_t J;
   const Structure& s;

@@ -1,4 +1,4 @@
-"""THE skeleton registry: joints, bones, left/right pairs, hinges and groups, and conversion between skeletons.
+"""The skeleton registry: joints, bones, left/right pairs, hinges and groups, and conversion between skeletons.
 
 A bone is a pair of joint indices `(child, parent)`. Skeletons without a pelvis joint (COCO, H3WB) keep the customary
 tree that hangs everything on the nose, for code that needs *a* tree, but their `bones` are anatomical links only:

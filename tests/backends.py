@@ -80,20 +80,20 @@ class Emulation:
         self.native.structloss_emulation_shared_bytes(ctypes.c_int64(kilobytes * 1024))
 
     def __enter__(self) -> "Emulation":
-        self._before = self.module._library, backend._cannot_serve
-        rule = backend._cannot_serve
+        self._before = self.module._library, backend.unavailable_reason
+        rule = backend.unavailable_reason
 
         def serves(name, device, terms, joints):
             if name == "cuda" and device.type == "cpu":
                 return "" if joints <= 256 else "too many joints."
             return rule(name, device, terms, joints)
 
-        self.module._library, backend._cannot_serve = lambda: self.library, serves
+        self.module._library, backend.unavailable_reason = lambda: self.library, serves
         library._serving.cache_clear()
         self.order(0)
         self.shared_memory(227)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.module._library, backend._cannot_serve = self._before
+        self.module._library, backend.unavailable_reason = self._before
         library._serving.cache_clear()

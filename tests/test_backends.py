@@ -107,9 +107,9 @@ def gpu_backends(monkeypatch):
     monkeypatch.setattr(
         cuda_impl, "problem_of", lambda device: "its driver is too old." if generation[0] == (9, 9) else ""
     )
-    backend._cannot_serve.cache_clear()
+    backend.unavailable_reason.cache_clear()
     yield generation
-    backend._cannot_serve.cache_clear()
+    backend.unavailable_reason.cache_clear()
 
 
 def test_the_choice_on_a_gpu(gpu_backends, monkeypatch):
@@ -125,12 +125,12 @@ def test_the_choice_on_a_gpu(gpu_backends, monkeypatch):
     with pytest.raises(BackendError, match="CPU tensors, and these are on cuda"):
         resolve("cpp", gpu, ("mpjpe",), 17)
     gpu_backends[0] = (7, 5)
-    backend._cannot_serve.cache_clear()
+    backend.unavailable_reason.cache_clear()
     with pytest.raises(BackendError, match=r"compute capability 8.0, and cuda:0 has 7.5"):
         resolve("cuda", gpu, ("mpjpe",), 17)
     assert resolve("auto", gpu, ("mpjpe",), 17) == "triton"
     gpu_backends[0] = (9, 9)
-    backend._cannot_serve.cache_clear()
+    backend.unavailable_reason.cache_clear()
     assert resolve("auto", gpu, ("mpjpe",), 17) == "triton"
     with pytest.raises(BackendError, match="its driver is too old"):
         resolve("cuda", gpu, ("mpjpe",), 17)

@@ -308,14 +308,14 @@ def test_a_row_or_a_formula_that_is_missing_is_told(tmp_path):
 
 @needs_compiler
 def test_more_terms_than_fit_are_told(tmp_path):
-    """Sums have a thread per term: in a warp for blocks, in as many places for all blocks."""
+    """Sums have one thread per term: in a warp for blocks, in as many places for all blocks."""
     folder = copied(tmp_path, "csrc")
     for k in range(40):
         apply(before("csrc/params.h", "  kTermCount\n", f"  kMore{k},\n"), folder)
         row = f'    {{kMore{k}, "more{k}", true, true, Form::steps, false, GpuKernel::frames, Denominator::steps}},\n'
         apply(before("csrc/params.h", "};\n\nconstexpr bool traits_in_order", row), folder)
     errors = compile_errors(folder)
-    assert "a thread a term, in blocks of one warp too" in errors
+    assert "one thread per term, in blocks of one warp too" in errors
     assert "sum_rows adds up as many terms as it has places" in errors
 
 

@@ -12,12 +12,12 @@
 
 namespace structloss {
 
-// Six elements a bucket on average, most of a vector; measured against 3 to 12.
+// Six elements per bucket on average, most of a vector; measured against 3 to 12.
 constexpr int64_t bucket_count(int64_t n) { return n / 6 + 1; }
 // Elements of longer buckets are sorted, not counted.
 constexpr int64_t kBucketCountUpTo = 32;
 
-// Memory for rows of up to n elements; nine bytes an element.
+// Memory for rows of up to n elements; nine bytes per element.
 struct LongRow {
   std::vector<uint32_t> order;         // elements, bucket after bucket
   std::vector<uint32_t> bucket;        // where each bucket ends

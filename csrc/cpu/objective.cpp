@@ -1,5 +1,5 @@
-// The fused objective on the CPU: blocks of frames for the local terms and the spatial ranking, then one row a joint for
-// the temporal ranking. Partial sums have one slot a chunk of blocks and a row and are added in index order, so the
+// The fused objective on the CPU: blocks of frames for the local terms and the spatial ranking, then one row per joint
+// for the temporal ranking. Partial sums have one slot per chunk of blocks and per row and are added in index order, so the
 // result does not depend on the number of threads, bit for bit.
 #include <algorithm>
 #include <stdexcept>
@@ -57,7 +57,7 @@ struct LimbStatistics {
 
 // The depths of a clip on their way to the temporal ranking and back, a block after the other: [2J][frames] of depths
 // (pred and target of each joint), then the first row of each pair is the gradient of L_T. With a gradient this memory is
-// the clip's part of its buffer, which has three rows a joint; a block is read before it is overwritten.
+// the clip's part of its buffer, which has three rows per joint; a block is read before it is overwritten.
 template <typename T>
 struct Stage {
   T* memory;         // of one clip

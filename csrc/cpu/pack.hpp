@@ -1,4 +1,4 @@
-// Vectors of numbers, one a frame, and their mathematics: what terms.hpp computes with on the CPU. Include it before.
+// Vectors of numbers, one per frame, and their mathematics: what terms.hpp computes with on the CPU. Include it before.
 #pragma once
 
 #include <cmath>

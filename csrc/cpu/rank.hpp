@@ -47,7 +47,7 @@ struct CodeScratch {
   int16_t codes[kCountUpTo + 4 * kCodeLanes], latest[kCountUpTo], previous[kCountUpTo];
 };
 
-// Working memory for one row of at most n elements; one per thread. Long rows take 12 bytes an element in float32 (and
+// Working memory for one row of at most n elements; one per thread. Long rows take 12 bytes per element in float32 (and
 // 24 more with weights).
 template <typename T>
 struct RankScratch {

@@ -1,7 +1,7 @@
-// One clip a block: both depth rankings and the terms of single joints, fused.
+// One block per clip: both depth rankings and the terms of single joints, fused.
 //
-// Depths are read into shared memory, one row a joint; each thread ranks the joints of a frame, then each warp rows over
-// time. At last positions and steps are read again (from the second-level cache), their terms are added, and the
+// Depths are read into shared memory, one row per joint; each thread ranks the joints of a frame, then each warp rows
+// over time. At last positions and steps are read again (from the second-level cache), their terms are added, and the
 // gradient is written, once. Clips that do not fit are cut into tiles of frames, without the ranking over time.
 #pragma once
 

@@ -1,4 +1,4 @@
-// The terms that look at a whole frame: a thread each, on tiles of frames in shared memory. Their formulas are those of
+// The terms of a whole frame: one thread per frame, on tiles of frames in shared memory. Their formulas are those of
 // terms.hpp, which the CPU computes too.
 #pragma once
 
@@ -166,7 +166,7 @@ struct LimbsParams {
 
 constexpr int kLimbThreads = 256;
 
-// A clip a block, a bone a warp.
+// One block per clip, one warp per bone.
 template <typename T>
 SL_KERNEL(kLimbThreads) limbs_kernel(LimbsParams q) {
   const int64_t clip = block_index();

@@ -1,4 +1,4 @@
-// Numbers on the device, as terms.hpp asks for them: one frame a thread.
+// Numbers on the device, as terms.hpp asks for them: one frame per thread.
 #pragma once
 
 #include <cmath>
@@ -16,7 +16,7 @@ SL_DEVICE float multiply_add(float a, float b, float c) { return fmaf(a, b, c); 
 SL_DEVICE double multiply_add(double a, double b, double c) { return fma(a, b, c); }
 SL_DEVICE float root(float x) { return sqrtf(x); }
 SL_DEVICE double root(double x) { return sqrt(x); }
-// 1 / sqrt(x) within 2 units in the last place; what 0 gives is not looked at.
+// 1 / sqrt(x) within 2 units in the last place; what 0 gives is not used.
 SL_DEVICE float inverse_root(float x) {
 #if defined(__CUDACC__)
   return rsqrtf(x);  // one instruction, where a root and a division take thirty

@@ -194,7 +194,7 @@ void run_any_rows(const RowsParams<T>& q, const RowPlan& plan, Arena& arena, Que
 
 // ---- clips --------------------------------------------------------------------------------------------------------
 
-// Warps of a block that ranks J rows: two rows a warp, if there are enough, so that few wait for the last one.
+// Warps of a block that ranks J rows: two rows per warp, if there are enough, so that few wait for the last one.
 int clip_warps(int64_t J) {
   return int(std::min<int64_t>(kMostClipThreads / kWarp, std::max<int64_t>(4, pieces(J, 2))));
 }
@@ -285,7 +285,7 @@ Scales factors(const ObjectiveRequest& r, const Wanted& wanted, const Input& wei
 struct Plan {
   RowPlan rows{0, 0, 0};     // of the ranking over time, where it is not fused
   bool separate_rows, clips, frames, frames_target, frames_neighbours;
-  int fused = 0, warps = 8;  // 32 * fused elements a row in a fused clip, 0: none is; warps of a clip's block
+  int fused = 0, warps = 8;  // 32 * fused elements per row in a fused clip, 0: none is; warps of a clip's block
   int clip_tile = 1, frames_tile = 1;  // frames of a block; 0 if not even one fits
   int64_t clip_tiles, clip_blocks, frames_tiles, frames_blocks;
 };

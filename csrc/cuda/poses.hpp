@@ -49,7 +49,7 @@ SL_DEVICE T read_weight(const Input& x, int64_t clip, int64_t t, int64_t j) {
 SL_DEVICE double read_weight_wide(const Input& x, int64_t clip, int64_t t, int64_t j) {
   return x.type == InputType::f64 ? read_weight<double>(x, clip, t, j) : double(read_weight<float>(x, clip, t, j));
 }
-// As in every backend, what a joint without weight holds, NaN included, is not looked at: it counts as 0.
+// As in every backend, what a joint without weight holds, NaN included, is ignored: it counts as 0.
 template <typename T>
 SL_DEVICE Vec3<T> where_seen(T weight, const Vec3<T>& x) {
   return weight == T(0) ? Vec3<T>{T(0), T(0), T(0)} : x;

@@ -1,5 +1,5 @@
-// The ranking hinge of rows, apart from the rest of the objective: a warp a row up to 512 elements, and by merge sort
-// in device memory beyond. Worst case and usual case cost the same, and no sum depends on the order of execution.
+// The ranking hinge of rows, apart from the rest of the objective: one warp per row up to 512 elements, and by merge
+// sort in device memory beyond. Worst case and usual case cost the same, and no sum depends on the order of execution.
 #pragma once
 
 #include "scales.hpp"
@@ -176,7 +176,7 @@ SL_KERNEL(kEachThreads) merge_kernel(LongParams<T> x) {
   x.out[row * n + both + (k - mine * x.run) + among] = e;
 }
 
-// Weight of the elements before each sorted position; a row a block.
+// Weight of the elements before each sorted position; one block per row.
 template <typename T>
 SL_KERNEL(kScanThreads) scan_kernel(LongParams<T> x) {
   const RowsParams<T>& q = x.q;

@@ -50,8 +50,8 @@ constexpr int place_in_kernel(Term term) {
   return place;
 }
 
-// Adds up what the threads of a block have of some terms (or of some denominators), in a fixed order, and writes one row
-// [kTermCount]. Shared memory is free to be overwritten; every thread calls this.
+// Adds up what the threads of a block have of some terms (or of some denominators), in a fixed order, and writes one
+// row [kTermCount]. Shared memory is free to be overwritten; every thread calls this.
 template <int N, typename Slot>
 SL_DEVICE void write_block_sums(const double (&mine)[N], const Slot (&slots)[N], double* row) {
   double* of_warp = reinterpret_cast<double*>(shared_memory());  // [warps][N]
@@ -62,7 +62,7 @@ SL_DEVICE void write_block_sums(const double (&mine)[N], const Slot (&slots)[N],
     if (lane_index() == 0) of_warp[warp_index() * N + i] = sum;
   }
   sync_block();
-  static_assert(kTermCount <= kWarp, "a thread a term, in blocks of one warp too");
+  static_assert(kTermCount <= kWarp, "one thread per term, in blocks of one warp too");
   static_assert(kDenominatorCount <= kTermCount, "a row of counts is as wide as one of terms");
   const int term = thread_index();
   if (term >= kTermCount) return;

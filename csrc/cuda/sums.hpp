@@ -20,7 +20,7 @@ struct CountsParams {
   int32_t joints, tiles;  // a clip is `tiles` blocks of kCountThreads frames
 };
 
-// A frame a thread: sums of products of weights, as in denominators.hpp.
+// One thread per frame: sums of products of weights, as in denominators.hpp.
 SL_KERNEL(kCountThreads) counts_kernel(CountsParams q) {
   const int64_t clip = block_index() / q.tiles, t = block_index() % q.tiles * kCountThreads + thread_index();
   const Structure& s = q.structure;
@@ -49,7 +49,7 @@ SL_KERNEL(kCountThreads) counts_kernel(CountsParams q) {
   write_block_sums(sums, kinds, q.sums + block_index() * kTermCount);
 }
 
-// A clip a block: what is summed over time first.
+// One block per clip: what is summed over time first.
 SL_KERNEL(kCountThreads) clip_counts_kernel(CountsParams q) {
   const int64_t clip = block_index();
   double columns = 0, bones = 0;
@@ -69,7 +69,7 @@ SL_KERNEL(kCountThreads) clip_counts_kernel(CountsParams q) {
 
 // ---- sums over blocks ---------------------------------------------------------------------------------------------
 
-// Threads of a block: one a term, or a place that stays empty, in each of the lanes.
+// Threads of a block: one per term, or a place that stays empty, in each of the lanes.
 constexpr int kSumThreads = 256, kSumRows = 256, kSumPlaces = kTermCount <= 16 ? 16 : 32;
 constexpr int kSumLanes = kSumThreads / kSumPlaces;
 static_assert(kTermCount <= kSumPlaces, "sum_rows adds up as many terms as it has places");
@@ -80,7 +80,8 @@ struct SumParams {
   int64_t count;
 };
 
-// Sum of the rows from `begin` on, up to kSumRows of them, of each term: in thread `term`, all in shared memory [kSumPlaces].
+// Sum of the rows from `begin` on, up to kSumRows of them, of each term: in thread `term`, all in shared memory
+// [kSumPlaces].
 SL_DEVICE double* sum_rows(const double* rows, int64_t begin, int64_t count) {
   double* lanes = reinterpret_cast<double*>(shared_memory());  // [kSumLanes][kSumPlaces]
   const int term = thread_index() % kSumPlaces, lane = thread_index() / kSumPlaces;

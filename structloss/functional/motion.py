@@ -25,7 +25,7 @@ def velocity(
     Args:
         pred, target: poses [..., T, J, 3].
         weight: [..., T, J], >= 0; a step weighs w_t * w_(t-1).
-        reduction: "mean" divides by the number of steps, (T - 1)*J a clip (with weights by the sum of theirs); "sum"
+        reduction: "mean" divides by the number of steps, (T - 1)*J per clip (with weights by the sum of theirs); "sum"
             doesn't divide.
         check_finite, backend: as everywhere in :mod:`structloss.functional`.
 
@@ -52,8 +52,8 @@ def temporal_consistency(
         pred: poses [..., T, J, 3].
         weight: [..., T, J], >= 0; a step weighs w_t * w_(t-1).
         joint_weight: J numbers >= 0, a further factor of each joint that is not divided out, such as MixSTE's.
-        reduction: "mean" divides by the number of coordinates, (T - 1)*J*3 a clip (with weights by three times the sum
-            of theirs); "sum" doesn't divide.
+        reduction: "mean" divides by the number of coordinates, (T - 1)*J*3 per clip (with weights by three times the
+            sum of theirs); "sum" doesn't divide.
         check_finite, backend: as everywhere in :mod:`structloss.functional`.
 
     Returns:

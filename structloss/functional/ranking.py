@@ -28,7 +28,7 @@ def ranking_hinge(
     Args:
         pred, target: rows [..., N].
         weight: [..., N], >= 0; a pair weighs w_i * w_j.
-        reduction: "mean" divides by the number of ordered pairs of all rows, N*N a row as in RePOSE's Algorithms 1
+        reduction: "mean" divides by the number of ordered pairs of all rows, N*N per row as in RePOSE's Algorithms 1
             and 2 (with weights the sum of w_i * w_j over all i, j); "sum" is Equation 2.
         check_finite: raise for NaN or infinite input instead of returning NaN; synchronises a GPU.
         backend: see :func:`structloss.use_backend`.
@@ -68,8 +68,8 @@ def depth_ranking(
         pred, target: poses [..., T, J, 3].
         over: "joints" compares the joints of each frame (L_S), "frames" the frames of each joint (L_T).
         weight: [..., T, J], >= 0; a pair weighs w_i * w_j.
-        reduction: "mean" divides by the number of ordered pairs of all rows, J*J a frame or T*T a joint (with weights
-            the sum of w_i * w_j), as Algorithms 1 and 2 do; "sum" is Equations 2 and 3, added over clips.
+        reduction: "mean" divides by the number of ordered pairs of all rows, J*J per frame or T*T per joint (with
+            weights the sum of w_i * w_j), as Algorithms 1 and 2 do; "sum" is Equations 2 and 3, added over clips.
         check_finite, backend: as everywhere in :mod:`structloss.functional`.
 
     Returns:

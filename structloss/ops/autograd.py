@@ -21,7 +21,7 @@ def _scaled(grad: Tensor, by: Tensor, dtype: torch.dtype) -> Tensor:
     if torch.compiler.is_compiling():
         return (grad * by).to(dtype)
     # A scalar loss has the incoming gradient 1, and then the buffer is handed on without a copy. Asking a GPU for its
-    # value would synchronise, so there a kernel looks at it, and multiplies in place: the buffer is not needed again
+    # value would synchronise, so there a kernel reads it, and multiplies in place: the buffer is not needed again
     # unless the graph is kept.
     if by.device.type == "cpu" and by.item() == 1:
         return grad.to(dtype)

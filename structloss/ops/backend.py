@@ -134,7 +134,7 @@ class use_backend:
         _current = self._previous
 
 
-# Joints a frame that the GPU kernels take.
+# Joints per frame that the GPU kernels take.
 _MOST_JOINTS = 256
 # The oldest GPU generation (compute capability) that the CUDA library is compiled for.
 _LEAST_CAPABILITY = (8, 0)
@@ -143,8 +143,8 @@ _AUTO = {"cpu": ("cpp",), "cuda": ("cuda", "triton")}
 
 
 @functools.cache
-def _cannot_serve(name: str, device: torch.device, terms: tuple[str, ...], joints: int) -> str:
-    """THE eligibility rule: empty if backend `name` can serve the call, otherwise one sentence that says why not."""
+def unavailable_reason(name: str, device: torch.device, terms: tuple[str, ...], joints: int) -> str:
+    """The eligibility rule: empty if backend `name` can serve the call, otherwise one sentence that says why not."""
     problem = _PROBLEMS[name]()
     if problem or name in ("torch", "auto"):
         return problem
@@ -184,11 +184,11 @@ def resolve(name: str | None, device: torch.device, terms: tuple[str, ...] = (),
     """
     name = check_name("backend", _current if name is None else name, BACKENDS)
     if name != "auto":
-        if problem := _cannot_serve(name, device, terms, joints):
+        if problem := unavailable_reason(name, device, terms, joints):
             raise BackendError(f"backend {name!r} can't serve this call: {problem}")
         return name
     for candidate in _AUTO.get(device.type, ()):
-        problem = _cannot_serve(candidate, device, terms, joints)
+        problem = unavailable_reason(candidate, device, terms, joints)
         if not problem:
             return candidate
         if _log.isEnabledFor(logging.DEBUG):  # this is on the path of every call

@@ -38,14 +38,14 @@ TAKES_HALF_TYPES = True
 
 # Rows over time that a program sorts in registers; longer ones, and float64, go through torch.sort.
 LONGEST_SORTED_ROW = 1024
-# Memory that torch.sort's path may take, and what it takes an element: indices, ranks and weights in 64 bits.
+# Memory that torch.sort's path may take, and what it takes per element: indices, ranks and weights in 64 bits.
 _SORT_BYTES = 256 * 2**20
 _SORT_BYTES_AN_ELEMENT = 200
-# Elements a program of row_kernel sorts at once, and the programs that share the work: their scratch memory (a row's
-# length in 4 bytes, with weights 12) should stay in the second-level cache.
+# Elements that a program of row_kernel sorts at once, and the programs that share the work: their scratch memory (4
+# bytes per element of a row, with weights 12) should stay in the second-level cache.
 _ROW_ELEMENTS = 512
 _ROW_PROGRAMS = 2048
-# Lanes a program, for 4 warps but in joint_kernel, whose lanes need many registers.
+# Lanes per program, for 4 warps but in joint_kernel, whose lanes need many registers.
 _JOINT_BLOCK = 512
 _JOINT_WARPS = 8
 _FRAME_ELEMENTS = 1024
