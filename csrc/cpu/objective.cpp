@@ -1,6 +1,6 @@
 // The fused objective on the CPU: blocks of frames for the local terms and the spatial ranking, then one row per joint
-// for the temporal ranking. Partial sums have one slot per chunk of blocks and per row and are added in index order, so the
-// result does not depend on the number of threads, bit for bit.
+// for the temporal ranking. Partial sums have one slot per chunk of blocks and per row and are added in index order, so
+// that the result does not depend on the number of threads, bit for bit.
 #include <algorithm>
 #include <stdexcept>
 
