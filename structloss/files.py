@@ -20,7 +20,17 @@ from typing import Any, BinaryIO
 
 from .errors import ArgumentError
 
-__all__ = ["new_file", "new_folder", "plain", "replacing", "sweep", "write_bytes", "write_json", "write_text"]
+__all__ = [
+    "new_file",
+    "new_folder",
+    "plain",
+    "replacing",
+    "scratch_folder",
+    "sweep",
+    "write_bytes",
+    "write_json",
+    "write_text",
+]
 
 #: ".NAME.PROCESS.RANDOM.tmp", what is being written; ".old", the folder that it is about to replace
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.\d+\.[0-9a-f]{8}\.(?P<kind>tmp|old)")
@@ -87,6 +97,21 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise
     finally:
         _release(lock, before)
+
+
+@contextmanager
+def scratch_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """An empty folder beside `path`, that goes with all that it holds when the block ends: for files that become those
+    of `path` together."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep_once(path.parent)
+    temporary, lock = _made(path, lambda name: name.mkdir())
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        _release(lock)
 
 
 def _name(path: Path, kind: str) -> Path:

@@ -262,3 +262,14 @@ def test_yaml_of_the_harness_is_bounded(load, tmp_path):
     os.mkfifo(path)
     with pytest.raises(StructlossError, match="is not a regular file" if load != "read_run" else "has no config"):
         function(asked)
+
+
+def test_a_scratch_folder_goes_with_all_that_it_holds(tmp_path):
+    with files.scratch_folder(tmp_path / "new" / "demo") as scratch:
+        (scratch / "half").touch()
+        os.replace(scratch / "half", tmp_path / "whole")
+        (scratch / "other").touch()
+    assert sorted(os.listdir(tmp_path)) == ["new", "whole"] and os.listdir(tmp_path / "new") == []
+    with pytest.raises(RuntimeError), files.scratch_folder(tmp_path / "demo"):
+        raise RuntimeError
+    assert sorted(os.listdir(tmp_path)) == ["new", "whole"]

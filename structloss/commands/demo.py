@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import shutil
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ArgumentError, MissingFileError, needs_extra
+from ..files import scratch_folder
 from ._parser import command, nonnegative, options, positive
 
 if TYPE_CHECKING:
@@ -122,16 +121,13 @@ def run_demo(settings: DemoSettings) -> RunSummary:
     clips = samples_of(predict_clips(modules), summary.skeleton)
     shown = stills(clips)
     assert shown is not None  # there are clips: the data was checked
-    scratch = _scratch(out)
-    try:
+    with scratch_folder(out) as scratch:
         write_json(summary, scratch / "metrics.json")
         plot_curves(summary, scratch / "curves.png")
         plot_poses(shown, scratch / "poses.png")
         figures = {"Training": scratch / "curves.png", "Poses of unseen subjects": scratch / "poses.png"}
         run_report(summary, scratch / "report.html", clips, figures=figures)
         _replace(scratch, out)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     _print_table(summary)
     print(f"\nWrote {out}/: {', '.join(FILES)}", flush=True)
     return summary
@@ -269,11 +265,6 @@ def _summary(
         data=data,
         machine=machine(),
     )
-
-
-def _scratch(out: Path) -> Path:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    return Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
 
 
 def _replace(scratch: Path, out: Path) -> None:

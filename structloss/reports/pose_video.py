@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 from collections.abc import Generator
 from fractions import Fraction
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 
 from .. import skeletons
 from ..errors import ArgumentError, MissingDependencyError, how_to_install, needs_extra
+from ..files import replacing
 from ..progress import track
 from . import _style
 
@@ -80,13 +80,8 @@ def write_pose_video(
     frames = pose_frames(
         keypoints, confidence, positions, fps=fps, skeleton=skeleton, title=title, step=step, progress=progress
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.{secrets.token_hex(4)}{path.suffix}")
-    try:
+    with replacing(path) as temporary:
         (_encode_gif if gif else _encode_mp4)(temporary, frames, fps / step)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 
@@ -259,7 +254,10 @@ def check_encoder() -> Any:
 
 def _encode_mp4(path: Path, frames: Generator[NDArray[np.uint8], None, None], fps: float) -> None:
     av = check_encoder()
-    with contextlib.closing(frames), av.open(str(path), "w", options={"movflags": "faststart"}) as container:
+    with (
+        contextlib.closing(frames),
+        av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as container,
+    ):
         stream: Any = None
         for image in frames:
             image = image[: len(image) // 2 * 2, : image.shape[1] // 2 * 2]  # H.264 wants even sizes
