@@ -25,7 +25,7 @@ from structloss.data.opening import open_data
 from structloss.data.protocols import split
 from structloss.errors import ArgumentError, DataError, StructlossError, UnknownNameError
 
-FAULTS = Path(__file__).resolve().parents[2] / "shared" / "faults"
+FAULTS = Path(__file__).parent / "golden" / "faults"
 MIXAMO = rigs.names("Hips Spine Spine1 Neck Head | *UpLeg *Leg *Foot *Shoulder *Arm *ForeArm *Hand | Left Right")
 
 
@@ -323,12 +323,11 @@ def test_escape_sequences_of_files_are_not_printed(folder, tmp_path, capsys):
         assert "\x1b" not in out + err
 
 
-@pytest.mark.skipif(not FAULTS.is_dir(), reason="the faulty files are not at ../shared/faults")
 @pytest.mark.parametrize(
     "name", ["laughs.pkl", "memo.pkl", "c3d_char_dims.c3d", "hugeint.bvh", "frametime.bvh", "meta_deep.npz"]
 )
 def test_the_hostile_files_are_refused_in_one_sentence(name, capsys):
-    error = refused(capsys, "inspect", FAULTS / "hostile" / name)
+    error = refused(capsys, "inspect", FAULTS / name)
     assert name in error and len(error) < 300
 
 
