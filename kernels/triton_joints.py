@@ -91,15 +91,20 @@ def _motion_share(
     pred_stride_c, target_stride_c, weight_stride_j, joint_factors, scales, partials, blocks, block,
     gx, gy, gz, w, mask, present, j, t, T, TERMS: tl.constexpr, DTYPE: tl.constexpr, WEIGHTED: tl.constexpr,
 ):  # fmt: skip
-    """Velocity and temporal consistency: the step to this frame, and the step to the next."""
+    """Velocity and temporal consistency: the step to this frame, and the step to the next.
+
+    The two are a loop at run time: side by side they would take more registers than four programs on a multiprocessor
+    have. A step's value counts for the frame it leads to.
+    """
     px, py, pz = load_point(pred, p_at + here, pred_stride_c, present, DTYPE)
-    for side in tl.static_range(2):
-        if side == 0:
-            inside = mask & (t > 0)
-            to_p, to_d, to_w = p_at - pred_stride_t, d_at - target_stride_t, w_at - weight_stride_t
-        else:
-            inside = mask & (t < T - 1)
-            to_p, to_d, to_w = p_at + pred_stride_t, d_at + target_stride_t, w_at + weight_stride_t
+    steps = tl.zeros_like(gx)
+    squares = tl.zeros_like(gx)
+    for side in range(2):
+        back = side == 0
+        inside = mask & tl.where(back, t > 0, t < T - 1)
+        to_p = tl.where(back, p_at - pred_stride_t, p_at + pred_stride_t)
+        to_d = tl.where(back, d_at - target_stride_t, d_at + target_stride_t)
+        to_w = tl.where(back, w_at - weight_stride_t, w_at + weight_stride_t)
         other_w = load_weight(weight, to_w + j * weight_stride_j, inside, DTYPE, WEIGHTED)
         both = w * other_w
         near = inside & (other_w > 0)
@@ -107,8 +112,7 @@ def _motion_share(
         sx, sy, sz = px - qx, py - qy, pz - qz
         if ((BIT << TEMPORAL_CONSISTENCY) & TERMS) != 0:
             factor = tl.load(joint_factors).to(DTYPE) * both
-            if side == 0:
-                _put(partials, TEMPORAL_CONSISTENCY, blocks, block, factor * dot(sx, sy, sz, sx, sy, sz), inside)
+            squares += tl.where(back & inside, factor * dot(sx, sy, sz, sx, sy, sz), 0.0)
             slope = 2 * tl.load(scales + TEMPORAL_CONSISTENCY).to(DTYPE) * factor
             gx += slope * sx
             gy += slope * sy
@@ -118,12 +122,15 @@ def _motion_share(
             qx, qy, qz = load_point(target, to_d + there, target_stride_c, near, DTYPE)
             sx, sy, sz = sx - (dx - qx), sy - (dy - qy), sz - (dz - qz)
             error = length(sx, sy, sz)
-            if side == 0:
-                _put(partials, VELOCITY, blocks, block, both * error, inside)
+            steps += tl.where(back & inside, both * error, 0.0)
             slope = tl.load(scales + VELOCITY).to(DTYPE) * both * inverse(error)
             gx += slope * sx
             gy += slope * sy
             gz += slope * sz
+    if ((BIT << TEMPORAL_CONSISTENCY) & TERMS) != 0:
+        _put(partials, TEMPORAL_CONSISTENCY, blocks, block, squares, mask)
+    if ((BIT << VELOCITY) & TERMS) != 0:
+        _put(partials, VELOCITY, blocks, block, steps, mask)
     return gx, gy, gz
 
 
@@ -281,6 +288,7 @@ def joint_kernel(
             gx, gy, gz, w, mask, present, j, t, T, TERMS, DTYPE, WEIGHTED,
         )  # fmt: skip
     if ((BIT << DEPTH_RANKING_FRAMES) & TERMS) != 0:
+        # Before the loop over the joints, which then needs to keep no clip; added in its turn.
         ranked = _frame_ranking_share(
             pred, weight, ranks, clip * pred_stride_b + here + 2 * pred_stride_c, pred_stride_t,
             clip * weight_stride_b + j * weight_stride_j, clip, j, t, T, scales, partials, blocks, block, mask,

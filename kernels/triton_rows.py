@@ -117,7 +117,7 @@ def row_kernel(
     LOG: tl.constexpr,
 ):
     """Rows (clip, joint) of depths, ROWS at a time, padded to N = 2**LOG; half types and float32."""
-    tl.static_assert(N <= 32768, "two places of a row are packed in 32 bits")
+    tl.static_assert(N <= 16384, "two places of a row, the last one included, are packed in 31 bits")
     if WIDE:
         pred_stride_j, pred_stride_c = widened(pred_stride_j), widened(pred_stride_c)
         target_stride_j, target_stride_c = widened(target_stride_j), widened(target_stride_c)
@@ -151,16 +151,17 @@ def row_kernel(
 
         image_p = tl.where(inside, _image(p), _LAST)
         image_d = tl.where(inside, _image(d), _LAST)
-        # Where the run of equals of each element begins and ends in sorted order, and whether a run is longer than 1.
+        # Where the run of equals of each element begins in sorted order, and above 16 bits where it ends; whether a run
+        # is longer than 1.
         zeros = tl.zeros((ROWS, N), tl.int32)
-        first_p, after_p, first_d, after_d, place_p, place_d = zeros, zeros, zeros, zeros, zeros, zeros
+        run_p, run_d, place_p, place_d = zeros, zeros, zeros, zeros
         tied_p, tied_d = tl.full((), 0, tl.int32), tl.full((), 0, tl.int32)
         # All sorts are one piece of code: it is long, and a second copy would not fit in the instruction cache.
         for step in range(5 if WEIGHTED else 3):
             # By prediction, by target, and by the tied targets' predictions; for the order of weights, runs by index.
             if (step < 2) | ((step == 3) & (tied_p > 0)) | (((step == 2) | (step == 4)) & (tied_d > 0)):
-                low = tl.where(step == 2, first_p, column)
-                high = tl.where(step == 3, first_p, first_d)
+                low = tl.where(step == 2, run_p & 0xFFFF, column)
+                high = tl.where(step == 3, run_p, run_d) & 0xFFFF
                 x = tl.where(step == 0, image_p, tl.where(step == 1, image_d, (high << 16) | low))
                 _share(row, column, _sorted(x, ROWS, N, LOG))
                 first = _count_below(row, x, N, LOG)
@@ -173,17 +174,18 @@ def row_kernel(
                 if WEIGHTED:
                     place_p = tl.where((step == 0) | (step == 3), first, place_p)
                     place_d = tl.where((step == 0) | (step == 3), place_d, first)
-                first_p, after_p = tl.where(step == 0, first, first_p), tl.where(step == 0, after, after_p)
+                run = (after << 16) | first
                 by_target = (step == 1) | (step == 2)
-                first_d, after_d = tl.where(by_target, first, first_d), tl.where(by_target, after, after_d)
+                run_p, run_d = tl.where(step == 0, run, run_p), tl.where(by_target, run, run_d)
                 tied_p, tied_d = tl.where(step == 0, tied, tied_p), tl.where(by_target, tied, tied_d)
         if WEIGHTED:
             _weights_before(place_p, w, weight_row, column, inside)
-            g = _twice_midrank(first_p, after_p, w, weight_row)
+            g = _twice_midrank(run_p & 0xFFFF, run_p >> 16, w, weight_row)
             _weights_before(place_d, w, weight_row, column, inside)
-            g = 0.5 * w * (g - _twice_midrank(first_d, after_d, w, weight_row))
+            g = 0.5 * w * (g - _twice_midrank(run_d & 0xFFFF, run_d >> 16, w, weight_row))
         else:
-            g = ((first_p + after_p) - (first_d + after_d)).to(tl.float32) * 0.5
+            twice_p, twice_d = (run_p & 0xFFFF) + (run_p >> 16), (run_d & 0xFFFF) + (run_d >> 16)
+            g = (twice_p - twice_d).to(tl.float32) * 0.5
         g = tl.where(invalid & present, float("nan"), g)
         tl.store(ranks + index * T + frame, g.to(ranks.dtype.element_ty), mask=inside)
         block += tl.num_programs(0)
