@@ -149,11 +149,11 @@ NETWORKS = {
 }
 
 
-#: seconds, by the size of the network
-TAKES = {"mhformer": 60}
+#: by the size of the network
+SECONDS = {"mhformer": 60}
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow(seconds=TAKES.get(n, 13))) for n in NETWORKS])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow(seconds=SECONDS.get(n, 13))) for n in NETWORKS])
 def test_the_official_numbers_by_action(stand_in, name):
     """By the convention of each network's own evaluation, and by the two others."""
     folder, videos = stand_in
