@@ -150,10 +150,10 @@ NETWORKS = {
 
 
 #: by the size of the network
-SECONDS = {"mhformer": 60}
+SECONDS = dict.fromkeys(NETWORKS, 13) | {"mhformer": 60}
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow(seconds=SECONDS.get(n, 13))) for n in NETWORKS])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow(seconds=SECONDS[n])) for n in NETWORKS])
 def test_the_official_numbers_by_action(stand_in, name):
     """By the convention of each network's own evaluation, and by the two others."""
     folder, videos = stand_in
