@@ -51,6 +51,15 @@ class Denominator(Enum):
     ANGLE_STEPS = "angles of T - 1 steps (sum of w_t*w_(t-1) of their weights)"
 
 
+_OVER_TIME = {
+    Denominator.STEPS,
+    Denominator.STEP_COORDINATES,
+    Denominator.FRAME_PAIRS,
+    Denominator.VARYING_BONES,
+    Denominator.ANGLE_STEPS,
+}
+
+
 @dataclass(frozen=True)
 class Term:
     """One term of the objective.
@@ -85,6 +94,11 @@ class Term:
     def needs_skeleton(self) -> bool:
         """Whether it measures bones, hinges or angles of a skeleton."""
         return bool(self.measures)
+
+    @property
+    def needs_frames(self) -> bool:
+        """Whether it compares frames in a row: it is 0 on one frame, whatever the poses."""
+        return self.denominator in _OVER_TIME
 
 
 def _one_of(*choices: str) -> Callable[[str, object], object]:

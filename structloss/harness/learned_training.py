@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from ..backbones import Backbone, Supervision
+from ..data import MotionDataModule
 from ..errors import ArgumentError, CheckpointError, check_choice
 from ..learned import LearnedLoss, LossNet
 from ..learned.learned_loss import PREDICTION
 from ..progress import track
 from ..skeletons import Skeleton
+from .frames import check_learned_frames
 from .loss_nets import endless, metres_per_unit, training_data
 
 __all__ = ["LearnedSettings", "LearnedTraining", "Trainee"]
@@ -85,7 +87,7 @@ class Trainee(Protocol):
 
     @property
     def hparams(self) -> Mapping[str, Any]:
-        """With "seed", "target" and "squared_objective"."""
+        """With "backbone", "seed", "target" and "squared_objective"."""
         ...
 
     @property
@@ -146,6 +148,9 @@ class LearnedTraining:
             torch.manual_seed(int(module.hparams["seed"]))
             steps = int(module.trainer.estimated_stepping_batches)
             self.loss = self._make(int(self.settings.warmup * steps)).to(module.device)
+            if isinstance(data := training_data(module.trainer), MotionDataModule):
+                drawn = self.settings.loss.get("frames")
+                check_learned_frames(self.loss, drawn, module.model, module.hparams["backbone"], data)
             if self._restored is not None:
                 self.loss.load_state_dict(self._restored)
                 self._restored = None

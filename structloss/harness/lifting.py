@@ -16,12 +16,13 @@ from torchmetrics import MetricCollection
 
 from .. import backbones, skeletons
 from ..backbones.base import SecondStage, StartsFromFirstStage, TakesStatistics
-from ..data import flip, flip_batch, to_millimetres
+from ..data import MotionDataModule, flip, flip_batch, to_millimetres
 from ..data.augment import chance
 from ..data.image_space import TARGETS
 from ..errors import ArgumentError, CheckpointError, DataError, check_choice
 from ..terms import check_term
 from .callbacks import best_checkpoint
+from .frames import check_term_frames
 from .learned_training import LearnedSettings, LearnedTraining
 from .loss_nets import training_data
 from .objective import SQUARED_ERROR, TrainingLoss
@@ -252,6 +253,9 @@ class LiftingModule(L.LightningModule):
         return found
 
     def on_fit_start(self) -> None:
+        if isinstance(data := training_data(self.trainer), MotionDataModule):
+            objective = self.hparams["objective"] or REPOSE_OBJECTIVE
+            check_term_frames(objective, self.model, self.hparams["backbone"], data)
         if self.hparams["standardise"]:
             assert isinstance(self.model, TakesStatistics)  # as the constructor has checked
             self.model.set_statistics(**training_data(self.trainer).train_dataset.statistics())

@@ -1,0 +1,117 @@
+"""What compares frames in a row: refused where training or the data has one, put together per video where it is
+measured."""
+
+import math
+
+import pytest
+import torch
+
+pytest.importorskip("lightning")
+
+import structloss
+from structloss.cli import main
+from structloss.data import MotionDataModule
+from structloss.errors import ArgumentError
+from structloss.harness.lifting import LiftingModule
+from structloss.harness.training import train
+
+DATA = {"num_subjects": 3, "clips_per_subject": 1, "frames": 30, "views": 1, "batch_size": 8, "progress": False}
+SEMGCN = {"backbone": "semgcn-base", "backbone_args": {"dim_feat": 8, "depth": 1}}
+VIDEO = {"backbone": "videopose3d-27", "backbone_args": {"channels": 16}}
+OVER_TIME = {"velocity", "temporal_consistency", "depth_ranking_frames", "limb_variance", "bone_angle_velocity"}
+
+
+def data(**arguments):
+    return MotionDataModule(**{**DATA, "target": "camera", **arguments})
+
+
+def fitted(network, motion, steps=1, validations=0, **arguments):
+    torch.manual_seed(0)
+    module = LiftingModule(**{**network, "target": motion.target, "objective": {"mpjpe": 1.0}, **arguments})
+    return train(module, motion, steps=steps, validations=validations, evaluation=False, quiet=True)
+
+
+@pytest.mark.parametrize("name", structloss.TERMS)
+def test_the_table_tells_which_terms_are_zero_on_one_frame(name):
+    pred, target = torch.randn(2, 4, 1, 17, 3, dtype=torch.float64)
+    value = structloss.objective(pred, target, {name: 1.0}).total
+    assert structloss.TERMS[name].needs_frames == (name in OVER_TIME) == (value == 0)
+
+
+@pytest.mark.parametrize("term", sorted(OVER_TIME))
+def test_a_term_over_time_is_refused_on_one_frame(term):
+    """Of networks of single frames, and of the centre of a window."""
+    for network, cut in ((SEMGCN, {"window": 1}), (VIDEO, {"window": 27, "sampling": "centred"})):
+        with pytest.raises(ArgumentError, match=rf"^objective has \['{term}'\], 0 on one frame, expected terms of"):
+            fitted(network, data(**cut), objective={"mpjpe": 1.0, term: 0.5})
+
+
+def test_a_term_of_weight_zero_is_not_refused():
+    trained = fitted(SEMGCN, data(window=1), objective={"mpjpe": 1.0, "velocity": 0.0})
+    assert math.isfinite(trained.curves["train_loss"][0])
+
+
+@pytest.mark.parametrize(
+    ("network", "cut", "remedy"),
+    [
+        (SEMGCN, {"window": 1}, "; set window to 27 and set sampling to 'windows' for more."),
+        (VIDEO, {"window": 27}, "; set window to 53, set context to 13 and set sampling to 'windows' for 27."),
+        ({"backbone": "poseformerv2-27-1-3"}, {"window": 27}, "predicts 1 of a window of 27 frames."),
+    ],
+)
+def test_the_message_says_what_would_give_more(network, cut, remedy):
+    with pytest.raises(ArgumentError) as caught:
+        fitted(network, data(**cut), objective=None)
+    assert str(caught.value).endswith(remedy) and str(caught.value).startswith("objective has ['depth_ranking_frames']")
+
+
+def test_the_message_of_fit_names_its_flags(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    command = ["fit", "--config", "videopose3d-27", "--model.backbone_args", "{channels: 16}", "--data.progress=false"]
+    command += ["--data.frames=30", "--data.num_subjects=2", "--data.clips_per_subject=1"]
+    assert main([*command, "--model.objective", "{mpjpe: 1.0, velocity: 1.0}"]) == 1
+    error = capsys.readouterr().err
+    assert "structloss: error: --model.objective has ['velocity'], 0 on one frame, expected terms of single" in error
+    assert "set --data.window to 53, set --data.context to 13 and set --data.sampling to 'windows' for 27." in error
+
+
+@pytest.mark.parametrize("sampling", ["windows", "chunks"])
+def test_a_network_of_the_centre_trains_on_frames_in_a_row_with_context(sampling):
+    """As VideoPose3D's chunks: what the loss sees is the whole of the inner window, and the terms see its steps."""
+    motion = data(window=31, context=13, sampling=sampling, batch_size=4)
+    terms = {"mpjpe": 1.0} | dict.fromkeys(OVER_TIME, 0.1)
+    trained = fitted(VIDEO, motion, objective=terms)
+    assert all(trained.curves[f"train_{term}"][0] > 0 for term in terms)
+    batch = next(iter(motion.train_dataloader()))
+    seen = trained.module.model.supervise(batch["input"], batch["target"], batch["weight"])[0]
+    assert seen.prediction.shape[1] == 5 and torch.equal(seen.target, batch["target"][:, 13:18]) and seen.weight.all()
+
+
+def test_networks_of_the_centre_that_train_on_all_frames_may_have_terms_over_time():
+    small = {"frames": 9, "strides": (3, 3), "depth": 1, "dim": 16, "hidden": 16, "encoder_width": 16, "num_heads": 2}
+    network = {"backbone": "pstmo-s-243", "backbone_args": small}
+    trained = fitted(network, data(window=9, sampling="centred"), objective={"mpjpe": 1.0, "velocity": 1.0})
+    assert trained.curves["train_velocity"][0] > 0
+
+
+@pytest.mark.parametrize(
+    ("learned", "window", "message"),
+    [
+        ({"pair_weight": 0.1}, 3, r"^learned.pair_weight is 0.1, expected 0 with less than 4 frames in a row"),
+        (
+            {"net_options": {"temporal_depth": 1}, "negatives": ["shuffled_frames"]},
+            1,
+            r"^learned.negatives has \['shuffled_frames'\], which need frames in a row",
+        ),
+        (
+            {"net_options": {"temporal_depth": 1}, "negatives": ["shuffled_frames"], "frames": 1},
+            9,
+            r"^learned.frames is 1, expected more with 'shuffled_frames'",
+        ),
+    ],
+)
+def test_the_learned_loss_too_needs_its_frames(learned, window, message):
+    settings = {"net": "graph-small", **learned}
+    with pytest.raises(ArgumentError, match=message):
+        fitted(SEMGCN, data(window=window), learned=settings)
+    fitted(SEMGCN, data(window=9), learned={**settings, "frames": None})
