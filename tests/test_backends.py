@@ -1,10 +1,13 @@
 """Choice of the backend, the environment variable, and what importing costs."""
 
+import asyncio
+import contextvars
 import importlib.util
 import os
 import subprocess
 import sys
 import textwrap
+import threading
 
 import pytest
 import torch
@@ -50,6 +53,78 @@ def test_use_backend_nests_and_is_a_plain_call():
         assert current_backend() == "torch"
     finally:
         structloss.use_backend(before)
+
+
+def test_threads_choose_for_themselves():
+    """Two threads in `with` blocks that overlap (the barriers): each has its own backend, then the one before."""
+    seen, entered, left = {}, threading.Barrier(2), threading.Barrier(2)
+
+    def work(name):
+        with structloss.use_backend(name):
+            entered.wait(10)
+            seen[name] = current_backend()
+            left.wait(10)
+        seen[f"after {name}"] = current_backend()
+
+    before = current_backend()
+    threads = [threading.Thread(target=work, args=(name,)) for name in ("torch", "auto")]
+    with structloss.use_backend("torch"):
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(10)
+        assert current_backend() == "torch"
+    assert seen == {"torch": "torch", "auto": "auto", "after torch": before, "after auto": before}
+    assert current_backend() == before
+
+
+def test_tasks_choose_for_themselves():
+    async def work(name):
+        with structloss.use_backend(name):
+            await asyncio.sleep(0)
+            return current_backend()
+
+    async def both():
+        return [*await asyncio.gather(work("torch"), work("auto")), current_backend()]
+
+    assert asyncio.run(both()) == ["torch", "auto", current_backend()]
+
+
+def test_a_plain_call_of_the_main_thread_is_for_threads_without_a_choice(monkeypatch):
+    """A `with` block is not, nor is a plain call in another thread; a notebook's cells may each have a context."""
+    monkeypatch.setattr(backend, "_of_process", current_backend())
+    seen = []
+
+    def look():
+        seen.append(current_backend())
+
+    def choose():
+        structloss.use_backend("auto")
+        look()
+
+    contextvars.copy_context().run(structloss.use_backend, "torch")
+    for target in (look, choose, look):
+        thread = threading.Thread(target=target)
+        thread.start()
+        thread.join()
+    assert seen == ["torch", "auto", "torch"] and contextvars.Context().run(current_backend) == "torch"
+
+
+def test_use_backend_twice_and_in_another_order():
+    before = current_backend()
+    chosen = structloss.use_backend("torch")
+    for _ in range(2):
+        with chosen, chosen:
+            assert current_backend() == "torch"
+        assert current_backend() == before
+
+
+def test_use_backend_fails_at_once_where_it_cannot_serve(monkeypatch):
+    before = current_backend()
+    monkeypatch.setattr(backend, "_PROBLEMS", {**backend._PROBLEMS, "cuda": lambda: "there is no GPU."})
+    with pytest.raises(BackendError, match="backend 'cuda' can't be used here: there is no GPU"):
+        structloss.use_backend("cuda")
+    assert current_backend() == before
 
 
 def test_use_backend_restores_after_an_exception():

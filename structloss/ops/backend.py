@@ -6,7 +6,9 @@ import functools
 import importlib.util
 import logging
 import os
+import threading
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import torch
@@ -95,16 +97,21 @@ def _initial() -> str:
     return os.environ.get("STRUCTLOSS_BACKEND", "auto")
 
 
-_current: str = _initial()
+# What a thread or async task chose for itself; where it chose nothing, the process's choice holds.
+_chosen: ContextVar[str | None] = ContextVar("structloss_backend", default=None)
+_of_process: str = _initial()
 
 
 def current_backend() -> str:
     """The backend of calls that name none: set by :class:`use_backend`, else by STRUCTLOSS_BACKEND, else "auto"."""
-    return _current
+    return _chosen.get() or _of_process
 
 
 class use_backend:
-    """Choose the default backend: a plain call sets it for the process, a `with` block restores the one before.
+    """Choose the default backend: a plain call sets it, a `with` block restores the one before.
+
+    Each thread and each async task has a choice of its own and sees that of no other. A plain call in the main thread
+    is also the choice of the threads and tasks that make none.
 
     Args:
         name: "auto", "torch", "cpp", "triton" or "cuda". "auto" takes the first that can serve a call: on the CPU
@@ -113,6 +120,7 @@ class use_backend:
 
     Raises:
         UnknownNameError: there is no such backend.
+        BackendError: the backend can't be used on this machine. Nothing has changed then.
 
     Example:
         >>> import structloss
@@ -121,17 +129,31 @@ class use_backend:
     """
 
     def __init__(self, name: str) -> None:
-        global _current
-        check_name("backend", name, BACKENDS)
-        self._previous = _current
-        _current = name
+        global _of_process
+        self._name = check_name("backend", name, BACKENDS)
+        if problem := _PROBLEMS[name]():
+            raise BackendError(f"backend {name!r} can't be used here: {problem}")
+        # Until a `with` says otherwise this is a plain call.
+        self._before_call: tuple[str | None, str] | None = (_chosen.get(), _of_process)
+        self._before: list[str | None] = []  # of the blocks that are open
+        _chosen.set(name)
+        if threading.current_thread() is threading.main_thread():
+            _of_process = name
 
     def __enter__(self) -> use_backend:
+        global _of_process
+        before = _chosen.get()
+        if self._before_call is not None:
+            before, of_process = self._before_call
+            self._before_call = None
+            if threading.current_thread() is threading.main_thread():
+                _of_process = of_process
+        self._before.append(before)
+        _chosen.set(self._name)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        global _current
-        _current = self._previous
+        _chosen.set(self._before.pop())
 
 
 # Joints per frame that the GPU kernels take.
@@ -182,7 +204,7 @@ def resolve(name: str | None, device: torch.device, terms: tuple[str, ...] = (),
         UnknownNameError: there is no such backend.
         BackendError: a backend asked for by name can't serve the call.
     """
-    name = check_name("backend", _current if name is None else name, BACKENDS)
+    name = check_name("backend", current_backend() if name is None else name, BACKENDS)
     if name != "auto":
         if problem := unavailable_reason(name, device, terms, joints):
             raise BackendError(f"backend {name!r} can't serve this call: {problem}")
