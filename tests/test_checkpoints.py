@@ -85,6 +85,17 @@ def test_official_file_with_optimizer_and_random_state(source, target, tmp_path,
     assert same(source, target) and str(path) in str(report) and "module." in str(report)
 
 
+@pytest.mark.parametrize("bits", ["MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64"])
+def test_states_of_numpy_generators_are_skipped(source, target, tmp_path, bits):
+    """RandomState's successors, whose pickles also name the seed sequence they grew from."""
+    generator = np.random.Generator(getattr(np.random, bits)(3))
+    state = {"rng": generator, "seeds": np.random.SeedSequence(5), "children": generator.spawn(1)}
+    path = tmp_path / "w.bin"
+    torch.save({"state_dict": source.state_dict(), **state}, path)
+    report = backbones.load_published(target, path)
+    assert report.complete and same(source, target)
+
+
 def test_names_of_older_numpy_are_known(source, target, tmp_path):
     """Published files name NumPy 1's modules; today's NumPy can't write them, so the names are put in place."""
     path = tmp_path / "old.pth"
@@ -224,6 +235,11 @@ def test_nothing_to_load(target, content):
     refused(target, content, "state_dict holds no tensors, expected a dictionary of weights")
 
 
+def test_an_unknown_container_is_named(source, target):
+    text = refused(target, {"epoch": 3, "net": source.state_dict()}, "holds its tensors in 'net', expected")
+    assert "model_pos or state_dict" in text
+
+
 def test_not_a_dictionary(target, tmp_path):
     torch.save(torch.zeros(3), tmp_path / "w.pth")
     refused(target, tmp_path / "w.pth", "w.pth holds a Tensor, expected a dictionary of weights")
@@ -231,7 +247,10 @@ def test_not_a_dictionary(target, tmp_path):
 
 def test_integers_do_not_become_weights(source, target):
     weights = source.state_dict() | {"head.bias": torch.zeros(3, dtype=torch.int64)}
-    refused(target, weights, "keys match, for example head.bias")
+    refused(target, weights, "head.bias has dtype torch.int64, expected torch.float32")
+    report = backbones.load_published(target, weights, strict=False)
+    assert report.miscast == (("head.bias", torch.int64, torch.float32),) and not report.mismatched
+    assert not report.complete and "1 of another dtype: head.bias torch.int64, expected torch.float32" in str(report)
 
 
 # Writing

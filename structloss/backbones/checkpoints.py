@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ..errors import ArgumentError, CheckpointError, MissingFileError
+from ..errors import ArgumentError, CheckpointError, MissingFileError, shown
 from ..files import replacing
 from ..reading import not_regular
 from .official import from_official, official_keys, to_official
@@ -48,8 +48,12 @@ _NUMPY_GLOBALS = (
     "numpy.random._pickle.__randomstate_ctor",
     "numpy.random._pickle.__bit_generator_ctor",
     "numpy.random._pickle.__generator_ctor",
+    *(f"numpy.random.bit_generator.{name}" for name in ("SeedSequence", "__pyx_unpickle_SeedSequence")),
     "numpy.random._mt19937.MT19937",
     "numpy.random._pcg64.PCG64",
+    "numpy.random._pcg64.PCG64DXSM",
+    "numpy.random._philox.Philox",
+    "numpy.random._sfc64.SFC64",
 )
 
 # VideoPose3D, MotionBERT and their relatives; Lightning, SimpleBaseline, SemGCN; MotionAGFormer; loss-nets of SEAL-pose
@@ -67,6 +71,8 @@ class LoadReport:
         missing: keys of the model that the checkpoint lacks.
         unexpected: keys of the checkpoint that the model lacks.
         mismatched: (key, shape found, shape expected) of tensors that don't fit.
+        miscast: (key, dtype found, dtype expected) of tensors of the right shape that are whole numbers where the model
+            has floating-point ones, or the other way.
         prefix: what was stripped from the checkpoint's keys, such as `"module."`.
         ignored: number of entries without that prefix, which belong to something else (a Lightning module's losses).
     """
@@ -78,11 +84,12 @@ class LoadReport:
     mismatched: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...] = ()
     prefix: str = ""
     ignored: int = 0
+    miscast: tuple[tuple[str, torch.dtype, torch.dtype], ...] = ()
 
     @property
     def complete(self) -> bool:
         """Whether every key matched."""
-        return not (self.missing or self.unexpected or self.mismatched)
+        return not (self.missing or self.unexpected or self.mismatched or self.miscast)
 
     def __str__(self) -> str:
         lines = [f"loaded {self.loaded} tensors from {self.source}"]
@@ -95,6 +102,7 @@ class LoadReport:
                 "of another shape",
                 [f"{key} {list(found)}, expected {list(want)}" for key, found, want in self.mismatched],
             ),
+            ("of another dtype", [f"{key} {found}, expected {want}" for key, found, want in self.miscast]),
         ):
             if entries:
                 more = f", and {len(entries) - 5} more" if len(entries) > 5 else ""
@@ -139,20 +147,29 @@ def load_published(
     if published:
         found = official_keys(model, found)
 
-    fitting, mismatched = {}, []
+    fitting, mismatched, miscast = {}, [], []
     for key, value in found.items():
         want = expected.get(key)
         if want is None:
             continue
-        if value.shape == want.shape and value.is_floating_point() == want.is_floating_point():
-            fitting[key] = value
-        else:
+        if value.shape != want.shape:
             mismatched.append((key, tuple(value.shape), tuple(want.shape)))
+        elif value.is_floating_point() != want.is_floating_point():
+            miscast.append((key, value.dtype, want.dtype))
+        else:
+            fitting[key] = value
     # Files older than PyTorch 0.4.1 have no such counter, and nothing at inference reads it.
     missing = [key for key in expected if key not in found and not key.endswith("num_batches_tracked")]
     unexpected = [key for key in found if key not in expected]
     report = LoadReport(
-        source, len(fitting), tuple(missing), tuple(unexpected), tuple(mismatched), prefix=prefix, ignored=ignored
+        source,
+        len(fitting),
+        tuple(missing),
+        tuple(unexpected),
+        tuple(mismatched),
+        prefix=prefix,
+        ignored=ignored,
+        miscast=tuple(miscast),
     )
     if not fitting or (strict and not report.complete):
         raise CheckpointError(_misfit(report, type(model).__name__, len(expected)))
@@ -164,6 +181,9 @@ def _misfit(report: LoadReport, model: str, total: int) -> str:
     if report.mismatched:
         key, found, want = report.mismatched[0]
         example = f"{key} has shape {list(found)}, expected {list(want)}"
+    elif report.miscast:
+        key, dtype, wanted = report.miscast[0]
+        example = f"{key} has dtype {dtype}, expected {wanted}"
     else:
         parts = [f"{report.missing[0]} is missing"] if report.missing else []
         parts += [f"{report.unexpected[0]} is not in the model"] if report.unexpected else []
@@ -199,12 +219,21 @@ def _matches(expected: Mapping[str, Tensor], view: _View) -> tuple[int, int]:
     return shaped, sum(key in expected for key in view[1])
 
 
+def _has_tensors(value: object) -> bool:
+    return isinstance(value, Mapping) and any(isinstance(entry, Tensor) for entry in value.values())
+
+
 def _best_view(content: object, expected: Mapping[str, Tensor], source: str) -> _View:
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{source} holds a {type(content).__name__}, expected a dictionary of weights.")
     best = max(_views(content), key=lambda view: _matches(expected, view))
     if not best[1]:
-        raise CheckpointError(f"{source} holds no tensors, expected a dictionary of weights.")
+        found = f"{source} holds no tensors"
+        if unknown := [key for key, value in content.items() if _has_tensors(value)]:
+            found = f"{source} holds its tensors in {shown(unknown[0])}"
+        raise CheckpointError(
+            f"{found}, expected a dictionary of weights, or one that holds it as {' or '.join(_CONTAINERS)}."
+        )
     return best
 
 
