@@ -6,7 +6,8 @@ any length, `predict_stream` piece by piece.
 """
 
 from .base import KINDS, Backbone, Supervision
-from .checkpoints import LoadReport, convert, load_published, save_checkpoint
+from .checkpoints import LoadReport, load_published, save_checkpoint
+from .conversion import convert, save_published
 from .official import to_official
 from .registry import BackboneInfo, create, info, names
 from .video import predict_stream, predict_video
@@ -25,5 +26,6 @@ __all__ = [
     "predict_stream",
     "predict_video",
     "save_checkpoint",
+    "save_published",
     "to_official",
 ]

@@ -157,6 +157,10 @@ class Backbone(nn.Module):
         """
         return [Supervision(self(x), self.match(target), None if weight is None else self.match(weight))]
 
+    def constants(self) -> dict[str, Tensor]:
+        """What published files hold under the keys of `official_constants`, beside the weights."""
+        return {}
+
     def official(self, key: str) -> str | Source:
         """The published name of the state-dict entry `key`, or how the published entries make it up."""
         return key

@@ -22,9 +22,8 @@ from ..errors import ArgumentError, CheckpointError, MissingFileError, shown
 from ..files import replacing
 from ..reading import not_regular
 from .official import from_official, official_keys, to_official
-from .registry import create
 
-__all__ = ["LoadReport", "convert", "load_published", "save_checkpoint"]
+__all__ = ["LoadReport", "load_published", "read_checkpoint", "save_checkpoint"]
 
 
 class _Inert:
@@ -56,8 +55,9 @@ _NUMPY_GLOBALS = (
     "numpy.random._sfc64.SFC64",
 )
 
-# VideoPose3D, MotionBERT and their relatives; Lightning, SimpleBaseline, SemGCN; MotionAGFormer; loss-nets of SEAL-pose
-_CONTAINERS = ("model_pos", "state_dict", "model", "model_loss", "loss_net")
+# VideoPose3D, MotionBERT and their relatives; Lightning, SimpleBaseline, SemGCN; MotionAGFormer; VideoPose3D's
+# trajectory network; Jointformer's first stage, beside the second; loss-nets of SEAL-pose
+_CONTAINERS = ("model_pos", "state_dict", "model", "model_traj", "jt_state_dict", "model_loss", "loss_net")
 _PREFIXES = ("module.", "model.", "backbone.", "_orig_mod.")  # DataParallel, Lightning, Lightning, torch.compile
 
 
@@ -139,7 +139,7 @@ def load_published(
     source, content = "state_dict", cast(object, state_dict_or_path)
     if not isinstance(state_dict_or_path, Mapping):
         path = Path(state_dict_or_path)
-        source, content = str(path), _read(path)
+        source, content = str(path), read_checkpoint(path)
     # A file holds the published names, or ours if this library has written it.
     readings = [(names, _best_view(content, names, source)) for names in (to_official(model), model.state_dict())]
     expected, (prefix, found, ignored) = max(readings, key=lambda reading: _matches(*reading))
@@ -237,7 +237,13 @@ def _best_view(content: object, expected: Mapping[str, Tensor], source: str) -> 
     return best
 
 
-def _read(path: Path) -> object:
+def read_checkpoint(path: Path) -> object:
+    """What a checkpoint holds, in memory, without executing code: tensors and plain containers.
+
+    Raises:
+        MissingFileError: there is no such file.
+        CheckpointError: it is unreadable, or wants to run code.
+    """
     if not path.exists():
         raise MissingFileError(f"{path} does not exist, expected a checkpoint file.")
     if path.is_dir():
@@ -294,16 +300,3 @@ def save_checkpoint(
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata={str(key): str(value) for key, value in (metadata or {}).items()})
     return path
-
-
-def convert(official_path: str | os.PathLike[str], out_path: str | os.PathLike[str], name: str) -> LoadReport:
-    """Turn an official checkpoint of the backbone `name` into safetensors with our metadata.
-
-    Raises:
-        UnknownNameError: no such backbone.
-        MissingFileError, CheckpointError, ArgumentError: as `load_published` and `save_checkpoint`.
-    """
-    model = create(name)
-    report = load_published(model, official_path)
-    save_checkpoint(model, out_path, {"backbone": name, "source": Path(official_path).name, "format": "pt"})
-    return report

@@ -288,6 +288,9 @@ class D3DP(MixSTE):
                 print(f"D3DP: iteration {k + 1} of {iterations}", file=sys.stderr)
         return self._rooted(poses) if zero_root else poses
 
+    def constants(self) -> dict[str, Tensor]:
+        return self.diffusion.constants()
+
     def official(self, key: str) -> str:
         """The published denoiser is a member of the procedure."""
         return f"pose_estimator.{key}"

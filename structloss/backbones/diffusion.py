@@ -83,6 +83,26 @@ class Diffusion:
         """A, float64 `[steps]`: the running product of 1 − β."""
         return _alphas_cumprod(self.steps)
 
+    def constants(self) -> dict[str, Tensor]:
+        """The schedule as published files hold it: 12 float64 tensors `[steps]`, most of which no sampler reads."""
+        betas, kept = torch.tensor(self.betas), torch.tensor(self.alphas_cumprod)
+        before = torch.cat([torch.ones(1, dtype=torch.float64), kept[:-1]])
+        variance = betas * (1 - before) / (1 - kept)  # of the level below, given this one and the clean pose
+        return {
+            "betas": betas,
+            "alphas_cumprod": kept,
+            "alphas_cumprod_prev": before,
+            "sqrt_alphas_cumprod": kept.sqrt(),
+            "sqrt_one_minus_alphas_cumprod": (1 - kept).sqrt(),
+            "log_one_minus_alphas_cumprod": (1 - kept).log(),
+            "sqrt_recip_alphas_cumprod": (1 / kept).sqrt(),
+            "sqrt_recipm1_alphas_cumprod": (1 / kept - 1).sqrt(),
+            "posterior_variance": variance,
+            "posterior_log_variance_clipped": variance.clamp(min=1e-20).log(),
+            "posterior_mean_coef1": betas * before.sqrt() / (1 - kept),
+            "posterior_mean_coef2": (1 - before) * (1 - betas).sqrt() / (1 - kept),
+        }
+
     def times(self, iterations: int) -> list[int]:
         """The `iterations + 1` levels that the sampler visits, from the noisiest to -1, which is the clean pose."""
         check_size("iterations", iterations)

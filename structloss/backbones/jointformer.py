@@ -171,6 +171,7 @@ _H3WB = {
     "joints_in": (133,),
     "joints_out": 133,
     "skeleton": "h3wb",
+    "file_entry": "",
 }
 
 
@@ -193,6 +194,8 @@ _H3WB = {
     paper=_PAPER,
     kind="frame",
     frames=1,
+    file_entry="state_dict",
+    file_prefix="",
 )
 class Jointformer(_JointEncoder):
     """The pose network: single frames, tokens are joints. Every level predicts the pose and the absolute error of that
@@ -313,6 +316,8 @@ class Jointformer(_JointEncoder):
     kind="refine",
     channels=("x", "y", *(f"{what}_{axis}" for what in ("pose", "error") for axis in "xyz")),
     frames=1,
+    file_entry="state_dict",
+    file_prefix="",
 )
 class JointformerRefinement(_JointEncoder):
     """The second stage: the same encoder on the 2D joints and the pose and error that the first stage predicts.

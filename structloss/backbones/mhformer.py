@@ -191,6 +191,8 @@ class _CrossInteraction(_Mixing):
     paper="Li et al., MHFormer: Multi-Hypothesis Transformer for 3D Human Pose Estimation, CVPR 2022",
     kind="sequence",
     keeps="centre",
+    file_entry="",
+    file_prefix="",
 )
 class MHFormer(Backbone):
     """Generates three hypotheses in a residual chain (MHG), refines each (SHR), lets them interact (CHI).

@@ -220,6 +220,7 @@ class _Layer(nn.Module):
     paper="Mehraban et al., MotionAGFormer: Enhancing 3D HPE with a Transformer-GCNFormer Network, WACV 2024",
     kind="sequence",
     channels=("x", "y", "confidence"),
+    file_entry="model",
 )
 class MotionAGFormer(Backbone):
     """Layers of two streams, attention and graph convolution, both over joints and then over frames, which are mixed by

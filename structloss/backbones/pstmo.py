@@ -74,6 +74,7 @@ _LONG = {"frames": 243, "strides": (3, 3, 3, 3, 3)}
     flagship="243",
     paper=PAPER,
     kind="centre",
+    file_entry="",
 )
 class PSTMO(Stage):
     """A perceptron on every frame (SEM), a transformer over the frames (TEM), and one whose strides leave a single

@@ -51,6 +51,7 @@ __all__ = ["PSTMOPretrain"]
     flagship="243",
     paper=PAPER,
     kind="pretrain",
+    file_entry="",
 )
 class PSTMOPretrain(Stage):
     """Reconstructs 2D poses of which whole frames and single joints were masked.

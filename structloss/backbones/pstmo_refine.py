@@ -35,6 +35,7 @@ __all__ = ["RefinementHead", "back_project"]
     frames=1,
     channels=("x", "y", "z"),
     recipe="",
+    file_entry="",
 )
 class RefinementHead(Backbone):
     """Mixes x and y of a predicted pose with those that follow from the keypoints at the predicted depth.

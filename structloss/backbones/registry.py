@@ -46,6 +46,8 @@ class BackboneInfo:
         recipe: name of the training recipe in `structloss.harness`; empty if there is none.
         keeps: `"all"` or `"centre"`: which poses of a clip the published test keeps.
         frame_step: the published clips take every n-th frame of a 50 Hz video.
+        file_entry: entry of a published file that holds the weights; empty if the file is the state dict itself.
+        file_prefix: what stands before every key there, such as DataParallel's `"module."`.
         arguments: constructor arguments of this variant; `create` takes others as overrides.
         note: what else one should know, in a sentence; empty for most.
     """
@@ -65,6 +67,8 @@ class BackboneInfo:
     recipe: str = ""
     keeps: str = "all"
     frame_step: int = 1
+    file_entry: str = "model_pos"
+    file_prefix: str = "module."
     note: str = ""
     arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
 

@@ -148,6 +148,8 @@ class _Level(nn.Module):
     frames=1,
     joints_in=(17, 16),
     joints_out=16,
+    file_entry="state_dict",
+    file_prefix="",
     note="Predicts h36m without neck/nose (9), and the hip too: the published test subtracts it.",
 )
 class SemGCN(Backbone):

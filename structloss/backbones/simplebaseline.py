@@ -55,6 +55,8 @@ _Numbers = Tensor | Sequence[Sequence[float]]
     kind="frame",
     frames=1,
     joints_in=(17, 16),
+    file_entry="state_dict",
+    file_prefix="",
 )
 class SimpleBaseline(Backbone):
     """Residual fully connected network on single frames; batch normalisation runs over all B * T frames.
@@ -255,6 +257,8 @@ class _LeakyUnit(nn.Module):
     joints_in=(133,),
     joints_out=133,
     skeleton="h3wb",
+    file_entry="",
+    file_prefix="",
 )
 class WholeBodyBaseline(Backbone):
     """The fully connected networks of the H3WB benchmark, on single frames: the simple baseline's residual stages

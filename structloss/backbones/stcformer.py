@@ -258,6 +258,8 @@ _LARGE = {"params": 18_933_184, "note": "The paper has the large network at 243 
     paper="Tang et al., 3D Human Pose Estimation with Spatio-Temporal Criss-cross Attention, CVPR 2023",
     kind="sequence",
     keeps="centre",
+    file_entry="",
+    file_prefix="",
 )
 class STCFormer(Backbone):
     """Levels of criss-cross attention: joints of a frame and frames of a joint, in parallel, on half the channels each.

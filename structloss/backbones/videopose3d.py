@@ -163,6 +163,7 @@ def _variant(widths: Sequence[int], params: int, macs: int, **fields: object) ->
     paper="Pavllo et al., 3D human pose estimation in video with temporal convolutions and semi-supervised training, "
     "CVPR 2019",
     kind="centre",
+    file_prefix="",
 )
 class VideoPose3D(Backbone):
     """Fully convolutional network over time: R frames in, the pose of the middle one out; more frames in, more poses

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
+from ..errors import MissingFileError
 from ._parser import command
 
 __all__ = ["add"]
@@ -15,10 +17,12 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser = command(
         commands,
         "backbones",
-        "list the backbones, describe one, or convert a published checkpoint",
+        "list the backbones, describe one, or convert weights from and to the published form",
         "  structloss backbones                         the table of all\n"
         "  structloss backbones info repose-h36m\n"
-        "  structloss backbones convert best_epoch.bin repose.safetensors --model repose-h36m\n",
+        "  structloss backbones convert best_epoch.bin repose.safetensors --model repose-h36m\n"
+        "  structloss backbones convert runs/mixste-27 mixste.bin --to published     for the authors' code\n"
+        "  structloss backbones convert small.pth small.safetensors --model mixste-27 --backbone-args '{depth: 2}'\n",
     )
     parser.set_defaults(run=_list_backbones)
     actions = parser.add_subparsers(dest="action", metavar="ACTION")
@@ -26,10 +30,16 @@ def add(commands: argparse._SubParsersAction) -> None:
     info = actions.add_parser("info", help="everything known about one")
     info.add_argument("name")
     info.set_defaults(run=_backbone_info)
-    convert = actions.add_parser("convert", help="read a published checkpoint safely, write safetensors")
-    convert.add_argument("official", help="published checkpoint (.pth, .bin, .pt, .ckpt or .safetensors)")
-    convert.add_argument("out", help="file to write (.safetensors)")
-    convert.add_argument("--model", required=True, help="name of the backbone")
+    convert = actions.add_parser("convert", help="read weights of any form safely, write safetensors or published ones")
+    convert.add_argument(
+        "source", help="published checkpoint (.pth, .bin, .pt, .ckpt), .safetensors, or checkpoint or folder of a run"
+    )
+    convert.add_argument("out", help="file to write: .safetensors, or any other name with --to published")
+    convert.add_argument("--model", dest="name", metavar="NAME", help="backbone, where the source doesn't say which")
+    convert.add_argument(
+        "--backbone-args", metavar="ARGS", help="arguments of a network of another size, as in '{depth: 2}'"
+    )
+    convert.add_argument("--to", choices=("safetensors", "published"), help="form of the file (default: safetensors)")
     convert.set_defaults(run=_convert)
 
 
@@ -69,5 +79,17 @@ def _backbone_info(arguments: argparse.Namespace) -> None:
 
 def _convert(arguments: argparse.Namespace) -> None:
     from .. import backbones
+    from ..reading import parse_yaml
 
-    print(backbones.convert(arguments.official, arguments.out, arguments.model))
+    source, given = Path(arguments.source), arguments.backbone_args
+    if source.is_dir():
+        from ..harness.run_folder import read_run
+
+        run = read_run(source)
+        if run.checkpoint is None:
+            raise MissingFileError(f"{run.folder} has no checkpoint yet, expected one to convert.")
+        source = run.checkpoint
+    settings = None if given is None else parse_yaml(given, "the mapping of --backbone-args")
+    report = backbones.convert(source, arguments.out, arguments.name, backbone_args=settings, to=arguments.to)
+    print(report)
+    print(f"written to {arguments.out}")
