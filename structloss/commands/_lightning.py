@@ -32,6 +32,7 @@ from ..harness.run_logger import RunLogger
 from ..harness.training import quiet_lightning
 from ..metrics.evaluation import Evaluation
 from ..reports.breakdown import breakdown
+from ._checkpoint import Stored, checkpoint_of
 from ._parser import flags_of, naming_flags
 
 __all__ = ["SUBCOMMANDS", "run"]
@@ -50,9 +51,17 @@ class _CLI(LightningCLI):
         parser.link_arguments("data.skeleton", "model.skeleton")
         parser.link_arguments("seed_everything", "data.seed")
         parser.link_arguments("seed_everything", "model.seed")
+        if self.stored is not None:
+            parser.set_defaults(self.stored.defaults())
 
     fresh = False
     tensorboard = False
+    #: the arguments of the checkpoint that is given
+    stored: ClassVar[Stored | None] = None
+
+    def before_instantiate_classes(self) -> None:
+        if self.stored is not None:
+            self.stored.settle(self.config[self.subcommand])
 
     def instantiate_classes(self) -> None:
         with naming_flags(flags_of(self._parser(self.subcommand))):
@@ -294,6 +303,8 @@ def run(subcommand: str, arguments: Sequence[str]) -> None:
         arguments, _CLI.sampling = _sampling(_with_root(arguments))
     name = _run_name(arguments)
     arguments = _with_last_checkpoint(arguments, Path(RUNS) / name)
+    checkpoint = checkpoint_of(arguments)
+    _CLI.stored = None if checkpoint is None else Stored(checkpoint, subcommand, arguments)
     defaults = {
         "logger": _configured(RunLogger, save_dir=RUNS, name=name),
         "callbacks": [

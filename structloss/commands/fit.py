@@ -32,10 +32,10 @@ _EXAMPLES = {
 A run that was killed or stopped resumes from its last checkpoint when the same command is given again.
 """,
     "validate": f"""\
-  structloss validate --config repose-tiny --ckpt_path {_CHECKPOINT}
+  structloss validate --ckpt_path {_CHECKPOINT}
 """,
     "test": f"""\
-  structloss test --config repose-tiny --ckpt_path {_CHECKPOINT}
+  structloss test --ckpt_path {_CHECKPOINT}     network and data as they were
   structloss test --config repose-h36m --data.data motion.npz --model.init_from repose_h36m.pth
   structloss test --config d3dp-243 --data.data h36m.poses --init-from d3dp.bin --hypotheses 20 --iterations 10
   structloss test --config mixste-243 --data.data h36m.poses --init-from mixste.bin --root zeroed

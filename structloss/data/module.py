@@ -111,6 +111,8 @@ class MotionDataModule(LightningDataModule):
         check_choice("target", target, TARGETS)
         if protocol is not None:
             check_choice("protocol", protocol, tuple(PROTOCOLS))
+        self.save_hyperparameters(logger=False)  # checkpoints tell what data they were trained on
+        self.hparams.update({name: value and str(value) for name, value in (("data", data), ("reference", reference))})
         self._cut = Cut("train", window, stride, sampling, context, frame_step, short_clips)
         self.data = data
         self.keypoints, self.reference, self.protocol = keypoints, reference, protocol

@@ -5,12 +5,16 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
-from ..errors import CheckpointError
+from ..data import MotionDataModule
+from ..errors import CheckpointError, DataError
+from ..reading import read_yaml
 from .checkpoint_io import SafeCheckpointIO
 from .lifting import REPOSE_OBJECTIVE, LiftingModule
 
-__all__ = ["load_trained", "objective_of"]
+__all__ = ["load_trained", "objective_of", "trained_arguments"]
 
 
 def load_trained(path: str | os.PathLike[str]) -> tuple[LiftingModule, dict[str, int]]:
@@ -23,13 +27,8 @@ def load_trained(path: str | os.PathLike[str]) -> tuple[LiftingModule, dict[str,
             it says.
     """
     checkpoint = SafeCheckpointIO().load_checkpoint(path)
-    stored = checkpoint.get("hyper_parameters")
-    if not isinstance(stored, Mapping) or "backbone" not in stored or "state_dict" not in checkpoint:
-        raise CheckpointError(f"{path} doesn't say which network it is of, expected one written by structloss fit.")
-    known = inspect.signature(LiftingModule.__init__).parameters
     # Neither the weights to start from nor the loss network is needed any more.
-    without = {"init_from": None, "learned": None}
-    module = LiftingModule(**{**{key: value for key, value in stored.items() if key in known}, **without})
+    module = LiftingModule(**{**_module_arguments(path, checkpoint), "init_from": None, "learned": None})
     module.on_load_checkpoint(checkpoint)
     try:
         module.load_state_dict(checkpoint["state_dict"])
@@ -37,6 +36,46 @@ def load_trained(path: str | os.PathLike[str]) -> tuple[LiftingModule, dict[str,
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{path} doesn't fit its own description of the network: {reason}.") from error
     return module.eval(), {"epoch": int(checkpoint.get("epoch", 0)), "step": int(checkpoint.get("global_step", 0))}
+
+
+def trained_arguments(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The arguments of the lifting module and of the data module that a training checkpoint is of.
+
+    Those of the data module are empty for a checkpoint of an older version that was moved away from its run's folder.
+
+    Raises:
+        MissingFileError, CheckpointError: as :func:`load_trained`.
+    """
+    checkpoint = SafeCheckpointIO().load_checkpoint(path)
+    data = checkpoint.get(MotionDataModule.CHECKPOINT_HYPER_PARAMS_KEY)
+    if not isinstance(data, Mapping):
+        data = _configured_data(Path(path).parent.parent / "config.yaml")
+    return _module_arguments(path, checkpoint), _known(MotionDataModule, data)
+
+
+def _module_arguments(path: str | os.PathLike[str], checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    stored = checkpoint.get("hyper_parameters")
+    if not isinstance(stored, Mapping) or "backbone" not in stored or "state_dict" not in checkpoint:
+        raise CheckpointError(f"{path} doesn't say which network it is of, expected one written by structloss fit.")
+    return _known(LiftingModule, stored)
+
+
+def _known(cls: type, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that the constructor of this version has."""
+    known = inspect.signature(cls.__init__).parameters  # type: ignore[misc]  # of the class itself, not of an object
+    return {key: value for key, value in arguments.items() if key in known}
+
+
+def _configured_data(path: Path) -> Mapping[str, Any]:
+    """The data section of a run's configuration; empty where there is none."""
+    if not path.is_file():
+        return {}
+    try:
+        config = read_yaml(path, "the configuration of a run")
+    except DataError:  # the checkpoint does without
+        return {}
+    data = config.get("data") if isinstance(config, Mapping) else None
+    return data if isinstance(data, Mapping) else {}
 
 
 def objective_of(module: LiftingModule) -> dict[str, float]:

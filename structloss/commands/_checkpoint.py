@@ -1,0 +1,135 @@
+"""What a checkpoint says of its run: `--ckpt_path` needs neither the recipe nor the network's arguments again."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .. import backbones
+from ..errors import ArgumentError
+from ..harness.load import trained_arguments
+
+__all__ = ["Stored", "checkpoint_of"]
+
+#: arguments that decide which weights there are and what they mean, and the section of the command line they stand in
+_NETWORK = {
+    "backbone": "model",
+    "backbone_args": "model",
+    "refine": "model",
+    "standardise": "model",
+    "learn_weights": "model",
+    "target": "data",
+    "skeleton": "data",
+}
+#: arguments of the data module that say how any motion is cut and batched; the others say which motion
+_CUT = (
+    "window",
+    "stride",
+    "sampling",
+    "context",
+    "frame_step",
+    "mirrored",
+    "short_clips",
+    "batch_size",
+    "eval_batch_size",
+    "target",
+    "skeleton",
+)
+_LINKED = ("target", "skeleton", "seed")  # of the lifting module; set elsewhere
+
+
+class Stored:
+    """The arguments of a training checkpoint, which stand between the defaults and what is given.
+
+    A recipe and flags win over them, but for those that decide which network it is: these are the checkpoint's, and a
+    flag that says otherwise is an error.
+
+    Args:
+        path: file of `--ckpt_path`.
+        subcommand: "fit", "validate" or "test".
+        arguments: the command line, which tells what was given.
+
+    Raises:
+        MissingFileError, CheckpointError: no such file, or no training checkpoint.
+    """
+
+    def __init__(self, path: str, subcommand: str, arguments: Sequence[str]) -> None:
+        self.path, self._arguments = path, arguments
+        model, self._data = trained_arguments(path)
+        #: the weights to start from have been started from; a loss network is of use in training only
+        without = ("init_from",) if subcommand == "fit" else ("init_from", "learned")
+        self._model = {name: value for name, value in model.items() if name not in without}
+
+    def defaults(self) -> dict[str, Any]:
+        """Name on the command line -> value, for what is not given there."""
+        found = {f"model.{name}": value for name, value in self._model.items() if name not in _LINKED}
+        data = self._data if self._same_motion() else {k: v for k, v in self._data.items() if k in _CUT}
+        found |= {f"data.{name}": value for name, value in data.items() if name != "seed"}
+        found |= {f"data.{name}": self._model[name] for name in ("target", "skeleton") if name in self._model}
+        if "seed" in self._model:
+            found["seed_everything"] = self._model["seed"]
+        return found
+
+    def settle(self, config: Any) -> None:
+        """Give a parsed configuration the checkpoint's network.
+
+        Args:
+            config: jsonargparse's namespace of the subcommand, changed in place.
+
+        Raises:
+            ArgumentError: a flag, or the backbone of a recipe, says otherwise.
+        """
+        for name, section in _NETWORK.items():
+            if name not in self._model:
+                continue
+            ours, theirs = self._model[name], config.get(f"{section}.{name}")
+            if _same(name, ours, theirs):
+                continue
+            flagged = any(re.match(rf"--{section}(\.{name}([.=+]|$)|=|$)", given) for given in self._arguments)
+            if flagged or name == "backbone":
+                where = f"--{section}.{name}" if flagged else "--config"
+                raise ArgumentError(
+                    f"checkpoint {self.path} is of a model with {name} {ours!r}, expected {_plain(theirs)!r}, as "
+                    f"{where} says; without {where} it is taken from the checkpoint."
+                )
+            for key in {f"{section}.{name}", f"model.{name}"}:
+                config[key] = ours
+
+    def _same_motion(self) -> bool:
+        """Whether the motion is that of the run: nothing else is given."""
+        for given, value in zip(self._arguments, [*self._arguments[1:], ""], strict=True):
+            if given.startswith(("--config", "-c")) or re.match("--data(=|$)", given):
+                return False
+            if re.match(r"--data\.data(=|$)", given):
+                path = given.partition("=")[2] if "=" in given else value
+                known = self._data.get("data")
+                if not isinstance(known, str) or os.path.realpath(path) != os.path.realpath(known):
+                    return False
+        return True
+
+
+def checkpoint_of(arguments: Sequence[str]) -> str | None:
+    """The file that `--ckpt_path` names; None where it is not given."""
+    for given, value in zip(arguments, [*arguments[1:], ""], strict=True):
+        if given == "--ckpt_path":
+            return value or None
+        if given.startswith("--ckpt_path="):
+            return given.partition("=")[2] or None
+    return None
+
+
+def _same(name: str, ours: Any, theirs: Any) -> bool:
+    if name == "backbone":
+        return backbones.info(ours).name == backbones.info(theirs).name
+    return (_plain(ours) or None) == (_plain(theirs) or None)
+
+
+def _plain(value: Any) -> Any:
+    """As YAML has it, to compare."""
+    if hasattr(value, "as_dict"):
+        value = value.as_dict()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    return [_plain(entry) for entry in value] if isinstance(value, list | tuple) else value
