@@ -2,7 +2,9 @@
 measured."""
 
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,10 +12,12 @@ pytest.importorskip("lightning")
 
 import structloss
 from structloss.cli import main
-from structloss.data import MotionDataModule
+from structloss.data import MotionDataModule, PoseStore, View, flip, save_store
 from structloss.errors import ArgumentError
+from structloss.harness.evaluation import evaluate
 from structloss.harness.lifting import LiftingModule
 from structloss.harness.training import train
+from structloss.reports.breakdown import breakdown
 
 DATA = {"num_subjects": 3, "clips_per_subject": 1, "frames": 30, "views": 1, "batch_size": 8, "progress": False}
 SEMGCN = {"backbone": "semgcn-base", "backbone_args": {"dim_feat": 8, "depth": 1}}
@@ -115,3 +119,54 @@ def test_the_learned_loss_too_needs_its_frames(learned, window, message):
     with pytest.raises(ArgumentError, match=message):
         fitted(SEMGCN, data(window=window), learned=settings)
     fitted(SEMGCN, data(window=9), learned={**settings, "frames": None})
+
+
+@pytest.mark.parametrize(
+    ("network", "cut"),
+    [
+        (SEMGCN, {"window": 1}),
+        (VIDEO, {"window": 27, "sampling": "centred"}),
+        (VIDEO, {"window": 31, "context": 13}),
+        (SEMGCN, {"window": 7}),
+    ],
+    ids=["frames", "centred", "context", "windows"],
+)
+def test_validation_puts_predictions_together_by_video_as_test_does(network, cut):
+    motion = data(**cut, stride=1, clips_per_subject=2)
+    trained = fitted(network, motion, steps=2, validations=2)
+    found = evaluate(trained.module, motion.val_dataloader(), motion.actions).metrics
+    for name in ("mpjpe", "mpjve", "depth_order_joints", "depth_order_frames"):
+        curve = trained.curves[f"val_{name}"]
+        assert len(curve) == 2 and np.isfinite(curve).all() and curve[0] != curve[1]
+        assert curve[-1] == pytest.approx(found[name], rel=1e-5), name
+
+
+def test_what_lies_between_frames_of_single_poses_is_not_logged(tmp_path):
+    """There is nothing to log, and no NaN; a test says so."""
+    rng = np.random.default_rng(0)
+    views = [View(f"S{i}", "Walking", "a", "c", 0, 10 * i, 10) for i in range(3)]
+    store = PoseStore(tuple(views), *rng.normal(size=(2, 30, 17, 3)).astype(np.float32), temporal=False)
+    for number, poses in enumerate(
+        (store, replace(store, temporal=True, views=tuple(replace(v, frames=1) for v in views)))
+    ):
+        path = save_store(poses, tmp_path / f"{number}.poses")
+        motion = data(data=str(path), window=1)
+        trained = fitted(SEMGCN, motion, validations=1)
+        assert {name for name in trained.curves if name.startswith("val_")} == {
+            "val_step", "val_mpjpe", "val_pa_mpjpe", "val_n_mpjpe", "val_depth_order_joints"
+        }  # fmt: skip
+        found = evaluate(trained.module, motion.val_dataloader(), motion.actions)
+        assert math.isnan(found.metrics["mpjve"]) and math.isnan(found.protocol["mpjve"])
+        assert "No frame follows another: MPJVE and the order over frames are left out." in breakdown(found)
+
+
+def test_a_network_of_some_of_the_joints_is_mirrored_in_tests_too():
+    module = LiftingModule(**SEMGCN, target="camera", objective={"mpjpe": 1.0}).eval()
+    x = torch.randn(2, 3, 17, 3)
+    body = module.skeleton
+    there, back = module.predict_image_space(x), module.predict_image_space(flip(x, body))
+    every = torch.zeros(2, 3, 17, 3)
+    kept = [joint for joint in range(17) if joint != 9]
+    every[..., kept, :] = back
+    assert there.shape == (2, 3, 16, 3)
+    torch.testing.assert_close(flip(every, body)[..., kept, :], there)

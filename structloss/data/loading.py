@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from .windows import PoseWindows
 
-__all__ = ["EpochSampler", "EverySample", "window_loader"]
+__all__ = ["EpochSampler", "EverySample", "window_loader", "windows_of"]
 
 
 class EpochSampler(DistributedSampler):
@@ -130,3 +130,9 @@ def window_loader(
         pin_memory=torch.cuda.is_available(),
         **options,
     )
+
+
+def windows_of(batches: object) -> PoseWindows | None:
+    """The windows that a loader of :func:`window_loader` gives; None of any other."""
+    dataset = getattr(batches, "dataset", None)
+    return dataset.windows if isinstance(dataset, _Batches) else None

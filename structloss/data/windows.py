@@ -155,6 +155,16 @@ class PoseWindows(Dataset[dict[str, Tensor]]):
                         f"not known."
                     )
 
+    @property
+    def moves(self) -> bool:
+        """Whether there are frames that follow each other in time."""
+        return self.store.temporal and any(view.frames > 1 for view in self.store.views)
+
+    @property
+    def single(self) -> bool:
+        """Whether one frame of a window counts at most when it is scored."""
+        return self.sampling == "centred" or self.window - 2 * self.context == 1
+
     def __len__(self) -> int:
         return len(self._windows) * (2 if self.mirrored else 1)
 

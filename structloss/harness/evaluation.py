@@ -7,17 +7,12 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
+from ..data.loading import windows_of
 from ..progress import track
 from .lifting import LiftingModule
 from .scores import Evaluation, Scores
 
 __all__ = ["Evaluation", "evaluate", "poses_of"]
-
-
-def is_temporal(batches: object) -> bool:
-    """Whether frames that follow each other in a loader's views do so in time; True where it can't be told."""
-    windows = getattr(getattr(batches, "dataset", None), "windows", None)
-    return bool(windows.store.temporal) if windows is not None else True
 
 
 def poses_of(module: LiftingModule, batch: dict[str, Tensor]) -> Tensor:
@@ -53,7 +48,8 @@ def evaluate(
     means = module.test_metrics, module.test_order
     for metrics in means:
         metrics.reset()
-    temporal = is_temporal(batches)
+    windows = windows_of(batches)
+    temporal = windows is None or windows.store.temporal
     scores = Scores(module.skeleton, actions, subjects, protocol, module.device, module.root, temporal)
     for batch in on_device:
         scores.update(module, module.score(batch, *means), batch)

@@ -19,6 +19,7 @@ from ..backbones.base import SecondStage, StartsFromFirstStage, TakesStatistics
 from ..data import MotionDataModule, flip, flip_batch, to_millimetres
 from ..data.augment import chance
 from ..data.image_space import TARGETS
+from ..data.loading import windows_of
 from ..errors import ArgumentError, CheckpointError, DataError, check_choice
 from ..terms import check_term
 from .callbacks import best_checkpoint
@@ -28,7 +29,8 @@ from .loss_nets import training_data
 from .objective import SQUARED_ERROR, TrainingLoss
 from .optimizers import OptimizerSettings
 from .roots import check_published_root, measured_poses
-from .scores import Evaluation, Scores, validation_metrics
+from .scores import Evaluation, Scores, depths_of, frames_of_videos, validation_metrics, with_all_joints
+from .videos import VideoOrder, VideoSteps
 
 __all__ = ["REPOSE_OBJECTIVE", "LiftingModule", "describe"]
 
@@ -150,6 +152,8 @@ class LiftingModule(L.LightningModule):
         self.learned = None if settings is None else LearnedTraining(settings, self.skeleton, joints)
         self.val_metrics, self.val_order = validation_metrics(skeleton, "val/")
         self.test_metrics, self.test_order = validation_metrics(skeleton, "test/")
+        #: of a validation, put together by video
+        self.steps, self.order = VideoSteps(1), VideoOrder(1)
         #: what the last `test` came to
         self.evaluation: Evaluation | None = None
         self._scores: Scores | None = None
@@ -188,7 +192,7 @@ class LiftingModule(L.LightningModule):
         return total
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        self._score(batch, self.val_metrics, self.val_order)
+        self._score(batch, self.val_metrics, self.val_order, self.trainer.val_dataloaders)
 
     def on_test_start(self) -> None:
         data = getattr(self.trainer, "datamodule", None)
@@ -203,7 +207,7 @@ class LiftingModule(L.LightningModule):
 
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         if self._scores is None:
-            self._score(batch, self.test_metrics, self.test_order)
+            self._score(batch, self.test_metrics, self.test_order, self.trainer.test_dataloaders)
         else:
             self._scores.update(self, self.score(batch, self.test_metrics, self.test_order), batch)
 
@@ -237,8 +241,18 @@ class LiftingModule(L.LightningModule):
         prediction = self.model(keypoints)
         if self.hparams["flip_test"]:
             mirrored = self.model(flip(keypoints, self.skeleton))
-            prediction = (prediction + flip(mirrored, self.skeleton)) / 2
+            prediction = (prediction + self._flipped(mirrored)) / 2
         return prediction
+
+    def _flipped(self, prediction: Tensor) -> Tensor:
+        """Mirrored back, also where the network doesn't predict all joints."""
+        joints = self._predicted_joints()
+        assert joints is not None  # pre-training predicts no poses
+        if len(joints) == self.skeleton.num_joints:
+            return flip(prediction, self.skeleton)
+        every = prediction.new_zeros(*prediction.shape[:-2], self.skeleton.num_joints, prediction.shape[-1])
+        every[..., joints, :] = prediction
+        return flip(every, self.skeleton)[..., joints, :]
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         steps = int(self.trainer.estimated_stepping_batches)
@@ -376,14 +390,31 @@ class LiftingModule(L.LightningModule):
         order.update(prediction, batch["target"], batch["weight"])
         return prediction
 
-    def _score(self, batch: dict[str, Tensor], positions: MetricCollection, order: MetricCollection) -> None:
+    def _score(
+        self, batch: dict[str, Tensor], positions: MetricCollection, order: MetricCollection, batches: object
+    ) -> None:
+        """Score and log a batch of a loader."""
+        size = len(batch["input"])
         if self.model.kind == "pretrain":  # it predicts no poses
             total, _ = self.loss(self.model.supervise(batch["input"], batch["target"], batch["weight"]))
-            self.log("val/loss", total, on_epoch=True, batch_size=len(batch["input"]))
+            self.log("val/loss", total, on_epoch=True, batch_size=size)
             return
-        self.score(batch, positions, order)
-        for metrics in (positions, order):
-            self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=len(batch["input"]))
+        prediction = self.score(batch, positions, order)
+        prefix = positions.prefix
+        found = dict(positions.items()) | dict(order.items())
+        windows = windows_of(batches)
+        if windows is not None and not windows.moves:
+            del found[f"{prefix}depth_order_frames"]  # nothing follows anything
+        else:
+            poses = self.to_millimetres(prediction, self.matched(batch))
+            poses, target, weight = with_all_joints(self, poses, batch)
+            place = {"action": torch.zeros_like(batch["action"]), **frames_of_videos(self, batch)}
+            self.steps.update(poses - target, weight, **place)
+            found[f"{prefix}mpjve"] = self.steps
+            if windows is not None and windows.single:
+                self.order.update((poses - target)[..., :0], weight, depths_of(self, prediction, batch), **place)
+                found[f"{prefix}depth_order_frames"] = self.order
+        self.log_dict(found, on_step=False, on_epoch=True, batch_size=size)
 
     def synchronise(self) -> None:
         """Wait for a GPU, to tell the loss's share of the step; its queue is not drained unless `time_loss` is set."""

@@ -19,7 +19,16 @@ from ..metrics.measures import MEASURES, Measure, measure
 from ..skeletons import Skeleton
 from .videos import WholeVideos
 
-__all__ = ["Evaluation", "Scored", "Scores", "kept", "validation_metrics", "with_all_joints"]
+__all__ = [
+    "Evaluation",
+    "Scored",
+    "Scores",
+    "depths_of",
+    "frames_of_videos",
+    "kept",
+    "validation_metrics",
+    "with_all_joints",
+]
 
 
 class Scored(Protocol):
@@ -45,8 +54,12 @@ class _Measuring(Scored, Protocol):
     def measured(self, prediction: Tensor, batch: dict[str, Tensor]) -> Tensor: ...
 
 
+_OF_VIDEOS = {"mpjve"}  # measured along whole videos, by WholeVideos
+
+
 def validation_metrics(skeleton: str, prefix: str) -> tuple[MetricCollection, MetricCollection]:
-    """The measures that are computed at every validation: of root-relative poses in mm, and in the space of the target.
+    """The measures that are computed of batches at every validation: of root-relative poses in mm, and in the space of
+    the target.
 
     Args:
         skeleton: of the poses.
@@ -54,7 +67,7 @@ def validation_metrics(skeleton: str, prefix: str) -> tuple[MetricCollection, Me
     """
 
     def collection(space: str) -> MetricCollection:
-        chosen = [row for row in MEASURES.values() if row.validation == space]
+        chosen = [row for row in MEASURES.values() if row.validation == space and row.key not in _OF_VIDEOS]
         return MetricCollection({row.key: row.make(skeleton) for row in chosen}, prefix=prefix, compute_groups=False)
 
     return collection("millimetres"), collection("target")
@@ -126,13 +139,9 @@ class Scores:
             if metric is not self.by_action[name]:
                 metric.update(as_published, target, weight, action=batch["action"])
         if self.temporal:
-            frames, _ = kept(module, batch["weight"])
-            place = {"action": batch["action"], "video": views, "frame": batch["start"][:, None] + frames}
+            place = {"action": batch["action"], **frames_of_videos(module, batch)}
             self.single = self.single and bool((weight > 0).any(-1).sum(-1).le(1).all())
-            depth = None
-            if self.single:
-                both = torch.stack([prediction[..., 2], matched["target"][..., 2]], -1)
-                depth = _of_all_joints(module, both, batch)
+            depth = depths_of(module, prediction, batch) if self.single else None
             self.videos.update(poses - target, weight, depth, **place)
             if self.videos_as_published is not self.videos:
                 self.videos_as_published.update(as_published - target, weight, **place)
@@ -157,7 +166,7 @@ class Scores:
             if not order.isnan():
                 metrics["depth_order_frames"] = float(order)
         else:
-            metrics = metrics | dict.fromkeys({"mpjve", "depth_order_frames"} & metrics.keys(), math.nan)
+            metrics = metrics | dict.fromkeys(("mpjve", "depth_order_frames"), math.nan)
         found = self.predicted.compute()
         of_skeletons = {key: value for key, value in found.items() if measure(key).group in _OF_SKELETONS}
         return Evaluation(
@@ -245,6 +254,19 @@ def with_all_joints(module: Scored, poses: Tensor, batch: dict[str, Tensor]) -> 
         weight = torch.zeros_like(weight).index_copy(2, joints, weight[..., joints])
     known = (weight[..., pelvis] > 0).all(-1, keepdim=True)
     return relative(poses, pelvis), relative(target, pelvis), torch.where(known, weight, 0.0)
+
+
+def frames_of_videos(module: Scored, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """`video` `[B]` and `frame` `[B, T]`, as :class:`~structloss.harness.videos.WholeVideos` takes them, of the frames
+    that the network predicts."""
+    frames, _ = kept(module, batch["weight"])
+    return {"video": batch["clip"] * 1000 + batch["view"], "frame": batch["start"][:, None] + frames}
+
+
+def depths_of(module: _Measuring, prediction: Tensor, batch: dict[str, Tensor]) -> Tensor:
+    """Predicted and true depth in the space of the target, `[B, T, J, 2]`, for all joints of the skeleton."""
+    both = torch.stack([prediction[..., 2], module.matched(batch)["target"][..., 2]], -1)
+    return _of_all_joints(module, both, batch)
 
 
 def _of_all_joints(module: Scored, values: Tensor, batch: dict[str, Tensor]) -> Tensor:

@@ -10,7 +10,7 @@ from torchmetrics import Metric
 
 from ..metrics import DepthOrderAccuracy
 
-__all__ = ["WholeVideos"]
+__all__ = ["VideoOrder", "VideoSteps", "WholeVideos"]
 
 #: Frames of a video whose order is compared, for networks that predict one frame of a window; the usual window of
 #: networks that predict several.
@@ -110,6 +110,22 @@ class WholeVideos(Metric):
         if len(order) and len(depth) == len(order):
             right = _order(depth[order], weight, video, frame)
         return by_action[0] / by_action[1], pooled, right
+
+
+class VideoSteps(WholeVideos):
+    """The velocity error of all steps pooled, alone."""
+
+    def compute(self) -> Tensor:  # type: ignore[override]  # one of the three
+        return super().compute()[1]
+
+
+class VideoOrder(WholeVideos):
+    """The share of pairs of frames whose order in depth is right, alone."""
+
+    higher_is_better = True
+
+    def compute(self) -> Tensor:  # type: ignore[override]  # one of the three
+        return super().compute()[2]
 
 
 def _order(depth: Tensor, weight: Tensor, video: Tensor, frame: Tensor) -> Tensor:

@@ -50,8 +50,10 @@ def _as_published(found: Evaluation) -> list[str]:
             for value, head in ((numbers.get(key, math.nan), head) for key, head in keys.items())
         ]
         lines.append(f"{name:{width}}  " + "  ".join(cells))
+    still = math.isnan(rows["mean over actions"]["mpjve"])
     return [
         *lines,
+        *(["No frame follows another: MPJVE and the order over frames are left out."] if still else []),
         f"In this table {ROOTS[found.root]} (root: {found.root}).",
         "Every action counts alike in their mean. MPJPE, PA-MPJPE, N-MPJPE and MPJVE elsewhere are of all frames "
         "pooled, with the predicted root subtracted.",
