@@ -48,10 +48,10 @@ def stand_in(tmp_path_factory):
     folder = tmp_path_factory.mktemp("h36m")
     poses, points, videos = {}, {}, []
     for s, subject in enumerate(("S1", *SCORED)):
-        takes = TAKES if subject in SCORED else TAKES[:1]
+        takes = {"S9": TAKES, "S11": TAKES[::2]}.get(subject, TAKES[:1])
         poses[subject], points[subject] = {}, {}
         for n, take in enumerate(takes):
-            world = motion(31 * s + n, 28 + (7 * n + 11 * s) % 35)
+            world = motion(31 * s + n, 28 + (7 * n + 11 * s) % 20)
             full = np.zeros((len(world), 32, 3), np.float32)
             full[:, fake_data.KEPT] = world
             poses[subject][take], points[subject][take] = full, []
@@ -124,6 +124,19 @@ def network(backbone: str, **settings) -> LiftingModule:
     return LiftingModule(backbone, target="camera", **settings)
 
 
+def remembering(network: torch.nn.Module) -> None:
+    """From now on the network answers an input that it has seen with what it gave then."""
+    forward, given = network.forward, {}
+
+    def answer(x: torch.Tensor) -> torch.Tensor:
+        key = x.numpy().tobytes()
+        if key not in given:
+            given[key] = forward(x)
+        return given[key]
+
+    network.forward = answer
+
+
 def assert_met(found_actions, found_means, videos, root):
     actions = official.by_action(videos, root)
     means = official.mean_over_actions(actions)
@@ -150,7 +163,7 @@ NETWORKS = {
 
 
 #: by the size of the network
-SECONDS = dict.fromkeys(NETWORKS, 13) | {"mhformer": 60}
+SECONDS = dict.fromkeys(NETWORKS, 13) | {"mhformer": 30}
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow(seconds=SECONDS[n])) for n in NETWORKS])
@@ -164,6 +177,7 @@ def test_the_official_numbers_by_action(stand_in, name):
     module = network(backbone, backbone_args=size, flip_test=flip)
     assert module.root == root
     values, videos = {}, of_videos(module, kind, cut["window"], videos)
+    remembering(module.model)
     for chosen in (root, *(other for other in official.ROOTS if other != root)):
         module.root = chosen
         found = evaluate(module, data.val_dataloader(), data.actions, subjects=data.subjects, protocol=data.rules)
