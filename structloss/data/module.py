@@ -16,8 +16,9 @@ from .clips import Clip
 from .cutting import Cut
 from .image_space import TARGETS
 from .loading import EpochSampler, EverySample, window_loader
-from .observation import check_observing
+from .observation import check_observing, observe
 from .protocols import PROTOCOLS, rules_of, scored_subjects, split
+from .selection import Selection
 from .store import PoseStore
 from .synthetic import check_people, generate_clips
 from .windows import PoseWindows
@@ -26,6 +27,8 @@ with needs_extra("harness"):
     from lightning import LightningDataModule
 
 __all__ = ["MotionDataModule"]
+
+_TESTED = ("test", "train")
 
 
 class MotionDataModule(LightningDataModule):
@@ -63,6 +66,10 @@ class MotionDataModule(LightningDataModule):
         detections: "simulated" or "exact" (ground-truth 2D, confidence 1).
         val_subjects: held-out subjects, or motions (`subject/name`). None: the last quarter of the subjects by name;
             for an archive that has all of cmu03, cmu35 and cmu127, those three.
+        actions: train and score on these actions alone, by their exact names; None is all.
+        subset: train on this share of the frames of every view, a run of them (VideoPose3D's `--subset`).
+        downsample: keep every n-th frame of all views, in training and when scoring (VideoPose3D's `--downsample`).
+        test_set: what `test` scores: the "test" subjects, or those of "train", every frame of theirs once.
         short_clips: clips shorter than the window: "pad" (weight 0), "skip" or "error".
         num_subjects: people of the synthetic motion.
         clips_per_subject: clips of each synthetic person.
@@ -96,6 +103,10 @@ class MotionDataModule(LightningDataModule):
         target: str = "global",
         detections: str = "simulated",
         val_subjects: list[str] | None = None,
+        actions: list[str] | None = None,
+        subset: float = 1.0,
+        downsample: int = 1,
+        test_set: str = "test",
         short_clips: str = "pad",
         num_subjects: int = 24,
         clips_per_subject: int = 6,
@@ -113,6 +124,8 @@ class MotionDataModule(LightningDataModule):
             check_choice("protocol", protocol, tuple(PROTOCOLS))
         self.save_hyperparameters(logger=False)  # checkpoints tell what data they were trained on
         self.hparams.update({name: value and str(value) for name, value in (("data", data), ("reference", reference))})
+        check_choice("test_set", test_set, _TESTED)
+        self._selection = Selection(None if actions is None else tuple(actions), subset, downsample)
         self._cut = Cut("train", window, stride, sampling, context, frame_step, short_clips)
         self.data = data
         self.keypoints, self.reference, self.protocol = keypoints, reference, protocol
@@ -129,6 +142,7 @@ class MotionDataModule(LightningDataModule):
         self.target = target
         self.detections = detections
         self.val_subjects = None if val_subjects is None else tuple(val_subjects)
+        self.test_set = test_set
         self.short_clips = short_clips
         self.num_subjects = num_subjects
         self.clips_per_subject = clips_per_subject
@@ -137,6 +151,9 @@ class MotionDataModule(LightningDataModule):
         self.progress = progress
         self.skeleton: Skeleton = get(skeleton)
         self._built: tuple[PoseWindows, PoseWindows] | None = None
+        self._tested: PoseWindows | None = None
+        self._labels: dict[str, Any] = {}
+        self._tails = "cover"
         self._resumed: tuple[int, int] | None = None  # epoch, batches of it that were trained on
 
     @property
@@ -148,6 +165,15 @@ class MotionDataModule(LightningDataModule):
     def val_dataset(self) -> PoseWindows:
         """Windows of the held-out subjects, each frame scored once."""
         return self._datasets()[1]
+
+    @property
+    def test_dataset(self) -> PoseWindows:
+        """Windows of those subjects that `test_set` says, each frame scored once."""
+        if self.test_set == "test":
+            return self.val_dataset
+        if self._tested is None:
+            self._tested = self._scored_windows(self.train_dataset.store)
+        return self._tested
 
     @property
     def subjects(self) -> tuple[str, ...]:
@@ -175,7 +201,7 @@ class MotionDataModule(LightningDataModule):
 
     def _build(self) -> tuple[PoseWindows, PoseWindows]:
         source = "the synthetic motion" if self.data is None else str(self.data)
-        found = self._open()
+        found = self._selection.of_actions(self._open(), source)
         if isinstance(found, PoseStore):
             if found.skeleton != self.skeleton.name:
                 raise ArgumentError(
@@ -183,8 +209,7 @@ class MotionDataModule(LightningDataModule):
                 )
             stores = split(found, self.protocol, self.val_subjects)
             parts: tuple[PoseStore | list[Clip], ...] = stores
-            observing: dict[str, Any] = {}
-            tails = rules_of(found, self.protocol).tails
+            self._tails = rules_of(found, self.protocol).tails
             all_subjects, actions, motions = found.subjects, found.actions, found.motions
             lengths = [[view.frames for view in part.views] for part in stores]
         else:
@@ -196,10 +221,7 @@ class MotionDataModule(LightningDataModule):
             clips = [[clip for clip, is_test in zip(found, tested, strict=True) if is_test == t] for t in (False, True)]
             parts = tuple(clips)
             lengths = [[len(clip) for clip in part] for part in clips]
-            observing = {"detections": self.detections, "seed": self.seed, "views": self.views}
-            observing |= {"skeleton": self.skeleton.name, "progress": self._shows_progress, "too_near": "move"}
-            tails = "cover"
-        for name, part in zip(("training", "validation"), lengths, strict=True):
+        for name, of, part in zip(("training", "validation"), ("train", "test"), lengths, strict=True):
             if not part:
                 alone = len(all_subjects) == 1 and len(motions) > 1
                 remedy = f"; set val_subjects to the clips to hold out, such as {motions[-1]}" if alone else ""
@@ -208,25 +230,35 @@ class MotionDataModule(LightningDataModule):
                     f"{len(all_subjects)} ({some(all_subjects, 12)}){remedy}."
                 )
             remedy = f", or frames of at least {self.window}" if self.data is None else ""
-            self._cut.check_longest(max(part), clips=f"{name} clip of {source}", remedy=remedy)
-        common: dict[str, Any] = {
-            "window": self.window,
-            "sampling": self.sampling,
-            "context": self.context,
-            "frame_step": self.frame_step,
-            "target": self.target,
-            "short_clips": self.short_clips,
-            "subjects": all_subjects,
-            "actions": actions,
-            **observing,
-        }
+            longest = max(len(self._selection.frames(frames, of)) for frames in part)
+            self._cut.check_longest(longest, clips=f"{name} clip of {source}", remedy=remedy)
+        self._labels = {"subjects": all_subjects, "actions": actions}
+        train, test = (self._seen(part, of) for part, of in zip(parts, ("train", "test"), strict=True))
         built = (
-            PoseWindows(parts[0], "train", stride=self.stride, mirrored=self.mirrored, **common),
-            PoseWindows(parts[1], "test", tails=tails, **common),
+            PoseWindows(train, "train", stride=self.stride, mirrored=self.mirrored, **self._common),
+            self._scored_windows(test),
         )
-        for note in dict.fromkeys(note for part in built for note in part.store.source.get("notes", ()) if observing):
-            warnings.warn(note, UserWarning, stacklevel=3)  # of cameras that were moved
+        if isinstance(found, list):
+            for note in dict.fromkeys(note for part in built for note in part.store.source.get("notes", ())):
+                warnings.warn(note, UserWarning, stacklevel=3)  # of cameras that were moved
         return built
+
+    def _seen(self, part: PoseStore | list[Clip], split: str) -> PoseStore:
+        """A part of the data as cameras see it, its frames chosen."""
+        if not isinstance(part, PoseStore):
+            options: dict[str, Any] = {"detections": self.detections, "seed": self.seed, "views": self.views}
+            options |= {"skeleton": self.skeleton.name, "progress": self._shows_progress, "too_near": "move"}
+            part = observe(part, split, **options)
+        return self._selection.thinned(part, split)
+
+    @property
+    def _common(self) -> dict[str, Any]:
+        """What windows to train on and windows to score share."""
+        names = ("window", "sampling", "context", "frame_step", "target", "short_clips")
+        return {name: getattr(self, name) for name in names} | self._labels
+
+    def _scored_windows(self, store: PoseStore) -> PoseWindows:
+        return PoseWindows(store, "test", tails=self._tails, **self._common)
 
     @property
     def _shows_progress(self) -> bool:
@@ -251,12 +283,15 @@ class MotionDataModule(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """Windows of the held-out subjects in order."""
-        sampler = EverySample(self.val_dataset, *self._place)
-        return window_loader(self.val_dataset, self.eval_batch_size, sampler, workers=self.num_workers)
+        return self._in_order(self.val_dataset)
 
     def test_dataloader(self) -> DataLoader[dict[str, Tensor]]:
-        """The same data as in validation."""
-        return self.val_dataloader()
+        """Windows of the subjects that `test_set` says, in order."""
+        return self._in_order(self.test_dataset)
+
+    def _in_order(self, windows: PoseWindows) -> DataLoader[dict[str, Tensor]]:
+        sampler = EverySample(windows, *self._place)
+        return window_loader(windows, self.eval_batch_size, sampler, workers=self.num_workers)
 
     def predict_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """The same data as in validation."""

@@ -141,7 +141,7 @@ class HypothesisTest(Callback):
             raise ArgumentError(f"hypotheses is {self.hypotheses}, expected 0 for target {target!r}, or {_TARGET!r}.")
         by_action = PROTOCOLS[data.rules].score.startswith("h36m")
         self.score = HypothesisScore(len(data.actions), by_action).to(module.device)
-        self.cameras = cameras_of(data.val_dataset)
+        self.cameras = cameras_of(data.test_dataset)
         if trainer.is_global_zero:
             print(f"drawing {self.hypotheses} hypotheses of each clip in {self.iterations} iterations", flush=True)
 
