@@ -1,8 +1,9 @@
 """Runs of the `structloss` command in processes of their own, but without the seconds that its imports take.
 
 Run as a program it imports them once, then does what lines of JSON on standard input ask for. {"cwd": ..., "arguments":
-[...], "out": ..., "err": ..., "file_limit": bytes or 0} forks a child, whose process number is written back; "out" and
-"err" are files that are appended to. {"wait": number} writes the child's exit status back when it has ended.
+[...], "out": ..., "err": ..., "file_limit": bytes or 0, "environment": {...}} forks a child, whose process number is
+written back; "out" and "err" are files that are appended to. {"wait": number} writes the child's exit status back when it
+has ended.
 """
 
 import json
@@ -30,10 +31,18 @@ class Commands:
         self._server.wait()
         self._scratch.cleanup()
 
-    def start(self, folder: Path, *arguments: object, out: Path, err: Path, file_limit: int = 0) -> int:
+    def start(
+        self,
+        folder: Path,
+        *arguments: object,
+        out: Path,
+        err: Path,
+        file_limit: int = 0,
+        environment: dict[str, str] | None = None,
+    ) -> int:
         """Begin a run in a folder; its process number."""
         request = {"cwd": str(folder), "arguments": [*map(str, arguments)], "out": str(out), "err": str(err)}
-        return self._ask(request | {"file_limit": file_limit})
+        return self._ask(request | {"file_limit": file_limit, "environment": environment or {}})
 
     def wait(self, process: int) -> int:
         """The exit code of a run; negative for a signal."""
@@ -57,6 +66,7 @@ def _child(request: dict) -> None:
     for descriptor, key in ((1, "out"), (2, "err")):
         os.dup2(os.open(request[key], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), descriptor)
     os.chdir(request["cwd"])
+    os.environ.update(request["environment"])
     if request["file_limit"]:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # writing beyond the limit then fails as on a full disk
         resource.setrlimit(resource.RLIMIT_FSIZE, (request["file_limit"],) * 2)

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -34,13 +35,28 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 METRICS = Path("runs/repose-tiny/version_0/metrics.csv")
 
 
-def start(folder: Path, launcher: list[str], *extra: str, command: list[str] = COMMAND) -> subprocess.Popen:
+def start(folder: Path, launcher: list[str], *extra: str) -> subprocess.Popen:
     folder.mkdir(exist_ok=True)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     with open(folder / "log", "a") as log:
         return subprocess.Popen(
-            [*launcher, *command, *extra], cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
+            [*launcher, *COMMAND, *extra], cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
         )
+
+
+def start_both(commands, folder: Path, *arguments: str) -> list[int]:
+    """Two processes with the environment that torchrun gives, but already imported; their numbers."""
+    folder.mkdir(exist_ok=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    shared |= {"GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "test"}
+    log = folder / "log"
+    return [
+        commands.start(folder, *arguments, out=log, err=log, environment={**shared, "RANK": n, "LOCAL_RANK": n})
+        for n in ("0", "1")
+    ]
 
 
 def curves(folder: Path) -> dict[str, list[float]]:
@@ -70,14 +86,15 @@ def test_two_processes_make_the_curve_of_one(one, tmp_path, launcher):
     assert_same(curves(tmp_path), curves(one))
 
 
-def test_two_processes_go_on_after_a_kill(one, tmp_path):
+def test_two_processes_go_on_after_a_kill(one, tmp_path, commands):
     extra = [*TWO, "--restart.every_steps", "4"]
-    process = start(tmp_path, LIGHTNING, *extra)
+    both = start_both(commands, tmp_path, *COMMAND, *extra)
     until = time.monotonic() + 120
     while not list(tmp_path.glob("runs/*/*/checkpoints/resume-00001-*.ckpt")) and time.monotonic() < until:
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    for process in both:
+        os.kill(process, signal.SIGKILL)
+    assert [commands.wait(process) for process in both] == [-signal.SIGKILL] * 2
     assert start(tmp_path, LIGHTNING, *extra).wait() == 0, (tmp_path / "log").read_text()
     assert "resuming" in (tmp_path / "log").read_text()
     assert_same(curves(tmp_path), curves(one))
@@ -87,11 +104,11 @@ def test_two_processes_score_like_one(one, tmp_path, commands):
     """No frame twice, and every breakdown the same."""
     command = ["test", *COMMAND[1 : COMMAND.index("--trainer.max_epochs")], *COMMAND[-4:]]
     command += ["--ckpt_path", str(one / METRICS.parent / "checkpoints/last.ckpt")]
-    two = start(tmp_path / "two", LIGHTNING, *TWO, command=command)
+    two = start_both(commands, tmp_path / "two", *command, *TWO)
     (tmp_path / "one").mkdir()
     done = commands.run(tmp_path / "one", *command, *ONE)
     assert done.returncode == 0, done.stderr
-    assert two.wait() == 0, (tmp_path / "two" / "log").read_text()
+    assert [commands.wait(process) for process in two] == [0, 0], (tmp_path / "two" / "log").read_text()
     found = {}
     for name in ("one", "two"):
         (file,) = (tmp_path / name).glob("runs/*/*/test.json")
