@@ -2,8 +2,8 @@
 
 Run as a program it imports them once, then does what lines of JSON on standard input ask for. {"cwd": ..., "arguments":
 [...], "out": ..., "err": ..., "file_limit": bytes or 0, "environment": {...}} forks a child, whose process number is
-written back; "out" and "err" are files that are appended to. {"wait": number} writes the child's exit status back when it
-has ended.
+written back; "out" and "err" are files that are appended to. {"wait": number} writes the child's exit status back when
+it has ended.
 """
 
 import json
