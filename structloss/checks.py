@@ -4,18 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .errors import ArgumentError, DtypeError
 
-__all__ = ["check_finite_tensors", "check_floating", "check_same_device", "check_same_shape", "check_weight"]
+__all__ = [
+    "check_finite_tensors",
+    "check_floating",
+    "check_same_device",
+    "check_same_shape",
+    "check_tensor",
+    "check_weight",
+]
+
+
+def check_tensor(argument: str, value: object, expected: str = "a tensor") -> None:
+    """Raise unless `value` is a tensor. What `argument` is called is what it is called in the hint too."""
+    if isinstance(value, Tensor):
+        return
+    if isinstance(value, np.ndarray | np.generic):
+        raise DtypeError(f"{argument} is a numpy array, expected {expected}: torch.from_numpy({argument}) makes one.")
+    raise DtypeError(f"{argument} is a {type(value).__name__}, expected {expected}.")
 
 
 def check_floating(argument: str, tensor: object) -> None:
     """Raise unless `tensor` is a floating-point tensor."""
-    if not isinstance(tensor, Tensor):
-        raise DtypeError(f"{argument} is a {type(tensor).__name__}, expected a floating-point tensor.")
+    check_tensor(argument, tensor, "a floating-point tensor")
+    assert isinstance(tensor, Tensor)
     if not tensor.is_floating_point():
         raise DtypeError(f"{argument} has dtype {tensor.dtype}, expected a floating-point dtype.")
 
@@ -42,9 +59,9 @@ def check_weight(weight: Tensor | None, pred: Tensor, shape: Sequence[int]) -> T
     """
     if weight is None:
         return None
-    if not isinstance(weight, Tensor) or weight.is_complex():
-        found = weight.dtype if isinstance(weight, Tensor) else type(weight).__name__
-        raise DtypeError(f"weight is a {found}, expected a real tensor.")
+    check_tensor("weight", weight, "a real tensor")
+    if weight.is_complex():
+        raise DtypeError(f"weight has dtype {weight.dtype}, expected a real one.")
     check_same_device("weight", weight, "pred", pred)
     if weight.requires_grad:
         raise ArgumentError("weight requires grad, expected one that doesn't, since no gradient flows to it.")

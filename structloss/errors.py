@@ -19,7 +19,14 @@ from typing import TYPE_CHECKING, Any
 from .text import visible
 
 if TYPE_CHECKING:
-    from .checks import check_finite_tensors, check_floating, check_same_device, check_same_shape, check_weight
+    from .checks import (
+        check_finite_tensors,
+        check_floating,
+        check_same_device,
+        check_same_shape,
+        check_tensor,
+        check_weight,
+    )
 
 __all__ = [
     "ArgumentError",
@@ -37,13 +44,21 @@ __all__ = [
     "check_name",
     "check_same_device",
     "check_same_shape",
+    "check_tensor",
     "check_weight",
     "how_to_install",
     "needs_extra",
     "shown",
 ]
 
-_OF_TENSORS = ("check_finite_tensors", "check_floating", "check_same_device", "check_same_shape", "check_weight")
+_OF_TENSORS = (
+    "check_finite_tensors",
+    "check_floating",
+    "check_same_device",
+    "check_same_shape",
+    "check_tensor",
+    "check_weight",
+)
 
 
 def __getattr__(name: str) -> Any:
@@ -133,7 +148,7 @@ def check_name(kind: str, name: object, known: Collection[str]) -> str:
     hint = f"expected one of {more}{', '.join(names[:3] if more else names)}."
     if near:
         hint = f"did you mean {' or '.join(map(repr, near))}?"
-    raise UnknownNameError(f"unknown {kind} {name!r}: {hint}")
+    raise UnknownNameError(f"unknown {kind} {repr(name) if isinstance(name, str) else shown(name)}: {hint}")
 
 
 def shown(value: object) -> str:

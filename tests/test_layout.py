@@ -17,7 +17,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 #: folder -> the package that it is installed as
 SOURCES = {"structloss": "structloss", "kernels": "structloss.kernels"}
 
-_BASE = {"checks", "errors", "files", "progress", "reading", "skeletons", "terms", "text", "_lazy"}
+_BASE = {"checks", "errors", "files", "progress", "reading", "skeletons", "terms", "text", "units", "_lazy"}
 #: Room -> the rooms that it may import. docs/README.md draws it.
 MAY_IMPORT = {
     "text": set(),
@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "_lazy": set(),
     "skeletons": {"errors", "text"},
     "terms": {"errors", "text"},
+    "units": {"errors", "text"},
     "files": {"errors", "text"},
     "progress": {"errors", "text"},
     "reading": {"errors", "text"},

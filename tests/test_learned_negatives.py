@@ -400,7 +400,7 @@ P = torch.zeros(2, 9, 17, 3)
         (lambda: corrupt("other_pose", P[:1, :1], H36M), ArgumentError, "expected at least two poses to exchange"),
         (lambda: corrupt("other_pose", P[:1], H36M, shared_frames=True), ArgumentError, "expected at least two clips"),
         (lambda: corrupt("noise", P.long(), H36M), DtypeError, "pose has dtype torch.int64"),
-        (lambda: corrupt("noise", P.numpy(), H36M), DtypeError, "pose is a ndarray"),
+        (lambda: corrupt("noise", P.numpy(), H36M), DtypeError, "pose is a numpy array"),
         (lambda: corrupt("noise", P, "h36m"), ArgumentError, "skeleton is 'h36m', expected what"),
         (lambda: corrupt("noise", P, H36M, size=-1), ArgumentError, "size is -1, expected a finite number >= 0"),
         (lambda: corrupt("noise", P, H36M, size=float("nan")), ArgumentError, "size is nan"),

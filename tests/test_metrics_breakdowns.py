@@ -122,7 +122,7 @@ def test_actions_of_frames_and_weights():
     pred[0, 0, 0] = math.nan  # a wrong prediction is not left out
     metric.update(pred, target, action=action)
     assert metric.compute().isnan() and math.isnan(metric.per_action()["Walking"])
-    with pytest.raises(ArgumentError, match=r"action has shape \(2, 4\), expected \(2,\), one per clip\."):
+    with pytest.raises(ArgumentError, match=r"action has shape \[2, 4\], expected \[2\], one per clip\."):
         metrics.PerAction(metrics.MPJVE(), ACTIONS).update(pred, target, action=action)
 
 
@@ -181,9 +181,9 @@ def test_bad_breakdowns(make, message):
     [
         (torch.tensor([0, 3]), "action has values from 0 to 3, expected 0 to 2"),
         (torch.tensor([-1, 0]), "action has values from -1 to 0"),
-        (torch.tensor([0.0, 1.0]), "action is of dtype torch.float32, expected an integer tensor"),
+        (torch.tensor([0.0, 1.0]), "action has dtype torch.float32, expected an integer tensor"),
         (["Walking", "Sitting"], "action is a list"),
-        (torch.tensor([0]), r"action has shape \(1,\), expected \(2,\), one per clip, or \(2, 5\), one per frame"),
+        (torch.tensor([0]), r"action has shape \[1\], expected \[2\], one per clip, or \[2, 5\], one per frame"),
     ],
 )
 def test_bad_actions(action, message):
@@ -229,7 +229,7 @@ def test_frames_weights_and_mistakes():
     score.update(pred, target, w, frame=torch.arange(4)[None])
     assert score.compute().item() == pytest.approx(metrics.pa_mpjpe(pred[:, :3], target[:, :3]).item(), rel=1e-12)
     for frame, message in {
-        "rows": (torch.arange(1), r"frame has shape \(1,\), expected \(1, 4\)"),
+        "rows": (torch.arange(1), r"frame has shape \[1\], expected \[1, 4\]"),
         "range": (torch.arange(1, 5)[None], "frame has values from 1 to 4, expected 0 to 3"),
         "type": ([0, 1, 2, 3], "frame is a list"),
     }.values():
@@ -326,8 +326,8 @@ def test_3dhp_scores_valid_frames_alone():
         ({"sequence": torch.tensor([0, 6])}, ArgumentError, "sequence has values from 0 to 6, expected 0 to 5"),
         ({"activity": torch.tensor([0, 1])}, ArgumentError, "activity has the value 0, expected 1 to 7"),
         ({"activity": torch.tensor([8, 1])}, ArgumentError, "activity has values from 1 to 8"),
-        ({"valid": torch.ones(2)}, ArgumentError, r"valid is \(2,\), expected a tensor of shape \(2, 5\)"),
-        ({"valid": [1]}, ArgumentError, "valid is list"),
+        ({"valid": torch.ones(2)}, ArgumentError, r"valid has shape \[2\], expected \[2, 5\]"),
+        ({"valid": [1]}, ArgumentError, "valid is a list"),
     ],
 )
 def test_3dhp_bad_arguments(change, error, message):

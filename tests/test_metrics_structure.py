@@ -384,13 +384,13 @@ def test_units_scale_the_result(name):
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"pred": torch.zeros(2, 5, 16, 3)}, ArgumentError, r"expected (17 joints|that of pred)"),
+        ({"pred": torch.zeros(2, 5, 16, 3)}, ArgumentError, r"expected (17 joints|.*the shape of pred)"),
         ({"pred": torch.zeros(2, 5, 17, 2)}, ArgumentError, r"expected \[\.\.\., T, J, 3\]"),
-        ({"pred": torch.zeros(17, 3)}, ArgumentError, r"pred has shape \(17, 3\)"),
+        ({"pred": torch.zeros(17, 3)}, ArgumentError, r"pred has shape \[17, 3\]"),
         ({"pred": torch.zeros(2, 5, 17, 3, dtype=torch.int32)}, DtypeError, "pred has dtype torch.int32"),
-        ({"pred": np.zeros((2, 5, 17, 3))}, ArgumentError, "pred is a ndarray"),
-        ({"weight": torch.full((17,), -1.0)}, ArgumentError, "weight has a negative"),
-        ({"weight": torch.ones(5)}, ArgumentError, r"expected \[\.\.\., T, J\] = \(2, 5, 17\)"),
+        ({"pred": np.zeros((2, 5, 17, 3))}, DtypeError, r"pred is a numpy array.*torch\.from_numpy\(pred\)"),
+        ({"weight": torch.full((17,), -1.0)}, ArgumentError, "weight has the value -"),
+        ({"weight": torch.ones(5)}, ArgumentError, r"expected \[2, 5, 17\]"),
         ({"skeleton": "h36n"}, UnknownNameError, "unknown skeleton 'h36n': did you mean 'h36m'"),
     ],
 )
@@ -478,7 +478,7 @@ def test_a_sequence_in_windows_is_one_sequence():
     close(single.compute(), expected)
     with pytest.raises(ArgumentError, match="sequence is None, expected the sequence of each clip"):
         metric.update(windows)
-    with pytest.raises(ArgumentError, match=r"sequence has shape \(2, 10\), expected \(2,\), one per clip\."):
+    with pytest.raises(ArgumentError, match=r"sequence has shape \[2, 10\], expected \[2\], one per clip\."):
         metric.update(windows[:2], sequence=torch.zeros(2, 10, dtype=torch.long))
     metric.reset()
     metric.update(windows[:0], sequence=ids[:0])

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import ArgumentError, DtypeError, check_same_device
+from ..errors import ArgumentError, DtypeError, check_same_device, check_tensor
 from .base import Supervision
 from .blocks import StdNorm, check_rate, check_size, check_sizes
 from .pstmo_parts import PAPER, FrameHead, Stage, TemporalStack
@@ -208,9 +208,10 @@ class PSTMOPretrain(Stage):
         return self.frames - masked_frames
 
     def _check_mask(self, argument: str, mask: object, shape: tuple[int, ...]) -> None:
-        if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-            found = f"has dtype {mask.dtype}" if isinstance(mask, Tensor) else f"is a {type(mask).__name__}"
-            raise DtypeError(f"{argument} {found}, expected a boolean tensor.")
+        check_tensor(argument, mask, "a boolean tensor")
+        assert isinstance(mask, Tensor)
+        if mask.dtype != torch.bool:
+            raise DtypeError(f"{argument} has dtype {mask.dtype}, expected a boolean tensor.")
         if mask.shape != shape:
             raise ArgumentError(f"{argument} has shape {list(mask.shape)}, expected {list(shape)}.")
         check_same_device(argument, mask, "the model", self._any_weight())

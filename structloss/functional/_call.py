@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from numbers import Real
 from typing import Any
 
@@ -23,6 +23,7 @@ from ..ops import autograd
 from ..ops.dtypes import compute_dtype
 from ..ops.structure import encode_options
 from ..terms import TERMS, check_options, check_term
+from ..units import glance, warn_of_size
 
 __all__ = [
     "REDUCTIONS",
@@ -30,9 +31,11 @@ __all__ = [
     "check_joint_weight",
     "check_pair",
     "check_poses",
+    "check_scale",
     "check_weights",
     "encode",
     "lambdas_of",
+    "relative_to",
     "run",
     "single",
 ]
@@ -58,6 +61,24 @@ def check_pair(pred: Tensor, target: Tensor | None, minimum_dim: int = 3, expect
         raise ArgumentError(
             "target requires grad, expected one that doesn't (target.detach()), since no gradient flows to it."
         )
+
+
+def relative_to(
+    root: int | None, pred: Tensor, target: Tensor, weight: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Poses relative to a joint; a frame whose root has weight 0 loses all its weight, as in the metrics."""
+    if root is None:
+        return pred, target, weight
+    check_pair(pred, target)
+    if isinstance(root, bool) or not isinstance(root, int) or root < 0:
+        raise ArgumentError(f"root is {root!r}, expected None or the index of a joint (0 or more).")
+    if root >= pred.shape[-2]:
+        raise ArgumentError(f"root is {root}, expected a joint below {pred.shape[-2]}.")
+    weight = check_weight(weight, pred, pred.shape[:-1])
+    at = slice(root, root + 1)
+    if weight is not None:
+        weight = torch.where(weight[..., at] > 0, weight, 0)
+    return pred - pred[..., at, :], target - target[..., at, :], weight
 
 
 def check_weights(weights: object) -> None:
@@ -135,6 +156,33 @@ def check_joint_weight(argument: str, given: Mapping[str, Any], joints: int) -> 
         raise ArgumentError(f"{argument} has {len(factors)} numbers, expected {joints}, one per joint.")
 
 
+def check_scale(name: str, given: Mapping[str, Any], pred: Tensor) -> None:
+    """Warn where a term that assumes a unit is given poses that plainly have another."""
+    if name not in _UNITS or torch.compiler.is_compiling():
+        return
+    metres, remedy = _UNITS[name](given)
+    if metres:
+        warn_of_size("pred", glance(pred), metres, remedy, small=name == "bone_ratio", depth=5)
+
+
+def _of_hinges(given: Mapping[str, Any]) -> tuple[float, str]:
+    """Metres per unit that the options say, 0 for any, and what to do about it."""
+    if given.get("normalize_bones", False):
+        return 0.0, ""
+    return float(given.get("scale", 1.0)), "pass scale=1e-3 for millimetres, or normalize_bones=True for any unit"
+
+
+def _of_ratios(given: Mapping[str, Any]) -> tuple[float, str]:
+    return 1e-3 * (given.get("form") == "paper"), "pass millimetres, or form='code' for any unit"
+
+
+# Terms that are not the same in every unit but for a factor.
+_UNITS: Mapping[str, Callable[[Mapping[str, Any]], tuple[float, str]]] = {
+    "illegal_angle": _of_hinges,
+    "bone_ratio": _of_ratios,
+}
+
+
 def single(
     name: str,
     pred: Tensor,
@@ -155,6 +203,7 @@ def single(
         check_poses(pred)
     check_joint_weight("joint_weight", given, pred.shape[-2])
     text = _encode_single(name, tuple(given), tuple(given.values())) if given else ""
+    check_scale(name, given, pred)
     return run((name,), None, [1.0], pred, target, weight, skeleton, text, reduction, check_finite, backend)[0]
 
 

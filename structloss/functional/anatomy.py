@@ -82,7 +82,8 @@ def illegal_angle(
         tolerance: >= 0, in the unit of E: cubic metres (|E| is about 0.01 for a bent limb), or none for unit bones.
         normalize_bones: take unit vectors, so that E lies in [-1, 1] whatever the unit and the size of the person.
         scale: factor of the poses to metres: 1e-3 for millimetres, where exp would overflow otherwise. Above u = 20
-            the loss continues linearly with the slope that it has there.
+            the loss continues linearly with the slope that it has there. On the CPU, poses larger than any body in
+            metres are warned of.
         handedness: "right" or "left", of the coordinate frame.
         weight: [..., T, J], >= 0; a hinge weighs the product of its four joints' weights.
         reduction: "mean" divides by the number of frames that have a joint with weight; "sum" doesn't divide.
@@ -121,7 +122,8 @@ def bone_ratio(
         pred: poses [..., T, J, 3].
         skeleton: name of the skeleton, J joints.
         form: "code" scales each bone's length by that of the group's first bone over its own canonical length, so the
-            loss has the squared unit of the poses; "paper" divides by the canonical length in millimetres.
+            loss has the squared unit of the poses; "paper" divides by the canonical length in millimetres, and on the
+            CPU warns of poses that look like metres.
         weight: [..., T, J], >= 0; a bone weighs the product of its joints' weights, within its group.
         reduction: "mean" divides by the number of frames that have a joint with weight; "sum" doesn't divide.
         check_finite, backend: as everywhere in :mod:`structloss.functional`.

@@ -11,7 +11,17 @@ from torch import Tensor
 from .. import skeletons
 from ..errors import ArgumentError
 from ..terms import TERMS
-from ._call import as_constant, check_joint_weight, check_pair, check_poses, check_weights, encode, lambdas_of, run
+from ._call import (
+    as_constant,
+    check_joint_weight,
+    check_pair,
+    check_poses,
+    check_scale,
+    check_weights,
+    encode,
+    lambdas_of,
+    run,
+)
 
 __all__ = ["Objective", "ObjectiveResult", "objective"]
 
@@ -84,6 +94,8 @@ def objective(
         text = encode(names, options)
         for name, given in options.items():
             check_joint_weight(f"options[{name!r}]['joint_weight']", given, pred.shape[-2])
+    for name in names:
+        check_scale(name, (options or {}).get(name, {}), pred)
     total, values = run(
         names, *lambdas_of(weights, pred), pred, target, weight, skeleton, text, reduction, check_finite, backend
     )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from ._call import single
+from ._call import relative_to, single
 
 __all__ = ["mpjpe", "n_mpjpe", "weighted_mpjpe"]
 
@@ -16,6 +16,7 @@ def mpjpe(
     target: Tensor,
     *,
     weight: Tensor | None = None,
+    root: int | None = None,
     reduction: str = "mean",
     check_finite: bool = False,
     backend: str | None = None,
@@ -25,14 +26,18 @@ def mpjpe(
     Args:
         pred, target: poses [..., T, J, 3].
         weight: [..., T, J], >= 0.
+        root: subtract this joint from both poses first; None takes them as given.
         reduction: "mean" divides by the number of joints (with weights by their sum); "sum" doesn't divide.
         check_finite, backend: as everywhere in :mod:`structloss.functional`.
 
     Returns:
         0-d loss, in the unit of the poses. The gradient of a joint without error is 0.
+        :func:`structloss.metrics.mpjpe` takes the same and means the same; it has no gradient, is computed in float64
+        and knows more reductions.
 
     Source: Human3.6M protocol 1 (Ionescu et al., TPAMI 2014).
     """
+    pred, target, weight = relative_to(root, pred, target, weight)
     return single("mpjpe", pred, target, weight, reduction, check_finite, backend)
 
 
@@ -70,6 +75,7 @@ def n_mpjpe(
     target: Tensor,
     *,
     weight: Tensor | None = None,
+    root: int | None = None,
     reduction: str = "mean",
     check_finite: bool = False,
     backend: str | None = None,
@@ -81,6 +87,7 @@ def n_mpjpe(
     Args:
         pred, target: poses [..., T, J, 3].
         weight: [..., T, J], >= 0; also in the sums of the scale.
+        root: subtract this joint from both poses first; None takes them as given.
         reduction: "mean" divides by the number of joints (with weights by their sum); "sum" doesn't divide.
         check_finite, backend: as everywhere in :mod:`structloss.functional`.
 
@@ -90,4 +97,5 @@ def n_mpjpe(
 
     Source: Rhodin et al., CVPR 2018, in the form of VideoPose3D and MotionBERT.
     """
+    pred, target, weight = relative_to(root, pred, target, weight)
     return single("n_mpjpe", pred, target, weight, reduction, check_finite, backend)

@@ -9,7 +9,7 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from ..errors import ArgumentError, DtypeError, check_floating, check_same_device, check_same_shape, shown
+from ..errors import ArgumentError, DtypeError, check_floating, check_same_device, check_same_shape, check_tensor, shown
 
 
 def check_number(argument: str, value: object, expected: str, fits: Callable[[float], bool]) -> float:
@@ -34,9 +34,9 @@ def check_frame_weight(weight: Tensor | None, like: Tensor, other: str) -> Tenso
     """The weight in the dtype of `like`. Its sign is checked on the CPU only: on a GPU the check would wait."""
     if weight is None:
         return None
-    if not isinstance(weight, Tensor) or weight.is_complex():
-        found = weight.dtype if isinstance(weight, Tensor) else type(weight).__name__
-        raise DtypeError(f"weight is a {found}, expected a real tensor.")
+    check_tensor("weight", weight, "a real tensor")
+    if weight.is_complex():
+        raise DtypeError(f"weight has dtype {weight.dtype}, expected a real one.")
     check_same_device("weight", weight, other, like)
     check_same_shape("weight", weight, other, like)
     if not torch.compiler.is_compiling() and weight.device.type == "cpu" and weight.numel():

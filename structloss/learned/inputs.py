@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..errors import ArgumentError, check_floating, check_same_shape
+from ..errors import ArgumentError, check_floating, check_same_shape, check_tensor
 from ..skeletons import Skeleton, relative
 from .graph import adjacency
 from .loss_net import check_unit
@@ -61,19 +61,21 @@ class LossNetInputs(nn.Module):
         Raises:
             ArgumentError, DtypeError: wrong shapes or dtypes.
         """
-        if target.dim() < 3:
-            raise ArgumentError(f"target has shape {list(target.shape)}, expected [..., T, J, 3].")
         check_floating("target", target)
         check_floating("x", x)
+        if target.dim() < 3:
+            raise ArgumentError(f"target has shape {list(target.shape)}, expected [..., T, J, 3].")
         joints = {target.shape[-2], self.skeleton.num_joints}
         if x.shape[:-2] != target.shape[:-2] or x.shape[-2] not in joints or x.shape[-1] not in (2, 3):
             expected = f"{list(target.shape[:-1])} and 2 or 3 channels"
             raise ArgumentError(f"x has shape {list(x.shape)}, expected {expected}.")
         check_unit(unit, target)
         if prediction is not None:
+            check_floating("prediction", prediction)
             check_same_shape("prediction", prediction, "target", target)
         counted = None
         if weight is not None:
+            check_tensor("weight", weight)
             if weight.shape != target.shape[:-1]:
                 raise ArgumentError(f"weight has shape {list(weight.shape)}, expected {list(target.shape[:-1])}.")
             counted = (weight > 0).all(-1)

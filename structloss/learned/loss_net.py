@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from .. import skeletons
 from ..backbones.checkpoints import LoadReport, load_published, save_checkpoint
 from ..errors import ArgumentError, CheckpointError, MissingFileError, check_floating, check_name
+from ..units import glance, warn_of_size
 from .networks import GraphEnergy, LinearEnergy
 
 __all__ = ["VARIANTS", "LossNet"]
@@ -218,6 +219,9 @@ class LossNet(nn.Module):
 
 
 def check_unit(unit: float | Tensor, pose: Tensor) -> None:
-    """Raise unless a tensor of units has one for each pose of `[..., J, 3]`."""
+    """Raise unless a tensor of units has one for each pose of `[..., J, 3]`; warn, on the CPU, of poses that are too
+    large for the unit."""
     if isinstance(unit, Tensor) and unit.shape != pose.shape[:-2]:
         raise ArgumentError(f"unit has shape {list(unit.shape)}, expected {list(pose.shape[:-2])} or a number.")
+    if not isinstance(unit, Tensor):
+        warn_of_size("a pose", glance(pose), unit, "say unit=, 1e-3 for millimetres", small=False, depth=4)

@@ -17,6 +17,7 @@ from torch import Tensor
 from ..errors import ArgumentError, check_floating, check_name, shown
 from ..ops.dtypes import compute_dtype
 from ..skeletons import Skeleton, relative
+from ..units import glance, warn_of_size
 from . import corruptions as faults
 
 __all__ = ["CORRUPTIONS", "Corruption", "corrupt"]
@@ -188,3 +189,4 @@ def _check_pose(pose: Tensor, skeleton: Skeleton, clips: bool) -> None:
     if pose.dim() < 2 + clips or pose.shape[-2:] != (skeleton.num_joints, 3):
         expected = f"[...,{' T,' * clips} {skeleton.num_joints}, 3]"
         raise ArgumentError(f"pose has shape {list(pose.shape)}, expected {expected} for {skeleton.name!r}.")
+    warn_of_size("pose", glance(pose), 1.0, "pass metres", small=False, depth=4)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import ArgumentError, check_floating, check_same_device, shown
+from ..errors import ArgumentError, check_floating, check_same_device, check_tensor, shown
 from ._frames import check_number
 
 __all__ = ["pair_starts", "pairwise_temporal"]
@@ -99,8 +99,9 @@ def pairwise_temporal(
 
 
 def _check_starts(argument: str, starts: Tensor, energy: Tensor, last: int) -> None:
-    if not isinstance(starts, Tensor) or starts.dtype != torch.long or starts.shape != energy.shape[:1]:
-        found = f"{starts.dtype} {list(starts.shape)}" if isinstance(starts, Tensor) else f"a {type(starts).__name__}"
+    check_tensor("starts", starts)
+    if starts.dtype != torch.long or starts.shape != energy.shape[:1]:
+        found = f"{starts.dtype} {list(starts.shape)}"
         raise ArgumentError(f"{argument} is {found}, expected torch.int64 [{energy.shape[0]}], one start per clip.")
     check_same_device(argument, starts, "energy", energy)
     # On a GPU the look would wait for the device; there an index out of range stops the kernel.

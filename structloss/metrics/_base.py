@@ -8,15 +8,15 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from ..errors import check_choice
 from ._checks import check_root
+from ._precision import Sums, sums
 
 __all__ = ["PartsMean", "RootRelative", "WeightedMean"]
 
 
-class WeightedMean(Metric):
+class WeightedMean(Sums):
     """Sum of weighted values over the sum of weights: one number, or one per part (joint, bone, pair, ...).
 
     Attributes:
@@ -42,8 +42,8 @@ class WeightedMean(Metric):
 
     def __init__(self, shape: tuple[int, ...] = (), **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.add_state("total", default=torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", default=torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("total", default=sums(*shape), dist_reduce_fx="sum")
+        self.add_state("count", default=sums(*shape), dist_reduce_fx="sum")
 
     @abstractmethod
     def values(self, pred: Tensor, target: Tensor | None, weight: Tensor | None) -> tuple[Tensor, Tensor]:

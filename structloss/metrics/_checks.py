@@ -1,4 +1,4 @@
-"""Shape, dtype and weight checks that the metrics share. All metrics are evaluated in float64."""
+"""Shape, dtype and weight checks that the metrics share. All metrics are evaluated in float64 where there is one."""
 
 from __future__ import annotations
 
@@ -7,8 +7,17 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from ..errors import ArgumentError, DtypeError, check_choice
+from ..errors import (
+    ArgumentError,
+    DtypeError,
+    check_choice,
+    check_floating,
+    check_same_device,
+    check_same_shape,
+    check_tensor,
+)
 from ..skeletons import Skeleton, get
+from ._precision import wide
 
 
 def check_reduction(reduction: str, *parts: str) -> None:
@@ -41,16 +50,16 @@ def check_labels(
     Raises:
         ArgumentError: another type, shape or device, or a number out of range.
     """
-    if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.is_complex():
-        found = f"of dtype {labels.dtype}" if isinstance(labels, Tensor) else f"a {type(labels).__name__}"
-        raise ArgumentError(f"{name} is {found}, expected an integer tensor.")
+    check_tensor(name, labels, "an integer tensor")
+    if labels.is_floating_point() or labels.is_complex():
+        raise DtypeError(f"{name} has dtype {labels.dtype}, expected an integer tensor.")
     if labels.shape == shape[:-1]:
         wide = labels.long()[..., None].expand(shape)
     elif labels.shape == shape and rows == "frames":
         wide = labels.long()
     else:
-        expected = f"{tuple(shape[:-1])}, one per clip" + (f", or {tuple(shape)}, one per frame" * (rows == "frames"))
-        raise ArgumentError(f"{name} has shape {tuple(labels.shape)}, expected {expected}.")
+        expected = f"{list(shape[:-1])}, one per clip" + (f", or {list(shape)}, one per frame" * (rows == "frames"))
+        raise ArgumentError(f"{name} has shape {list(labels.shape)}, expected {expected}.")
     low, high = (int(x) for x in wide.aminmax()) if wide.numel() else (0, 0)
     if count is not None and (low < 0 or high >= count):
         raise ArgumentError(f"{name} has values from {low} to {high}, expected 0 to {count - 1}.")
@@ -58,13 +67,11 @@ def check_labels(
 
 
 def _check_pose(name: str, pose: object, channels: tuple[int, ...] = (3,)) -> Tensor:
-    if not isinstance(pose, Tensor):
-        raise ArgumentError(f"{name} is a {type(pose).__name__}, expected a torch tensor.")
-    if not pose.is_floating_point():
-        raise DtypeError(f"{name} has dtype {pose.dtype}, expected a floating-point tensor.")
+    check_floating(name, pose)
+    assert isinstance(pose, Tensor)
     if pose.ndim < 3 or pose.shape[-1] not in channels:
         expected = " or ".join(f"[..., T, J, {c}]" for c in channels)
-        raise ArgumentError(f"{name} has shape {tuple(pose.shape)}, expected {expected}.")
+        raise ArgumentError(f"{name} has shape {list(pose.shape)}, expected {expected}.")
     return pose
 
 
@@ -80,15 +87,13 @@ def prepare(
     from.
     """
     pred, target = _check_pose("pred", pred), _check_pose("target", target)
-    if pred.shape != target.shape:
-        raise ArgumentError(f"target has shape {tuple(target.shape)}, expected that of pred, {tuple(pred.shape)}.")
-    if pred.device != target.device:
-        raise ArgumentError(f"target is on {target.device}, expected the device of pred, {pred.device}.")
+    check_same_shape("target", target, "pred", pred)
+    check_same_device("target", target, "pred", pred)
     check_root(root)
     if root is not None and root >= pred.shape[-2]:
         raise ArgumentError(f"root is {root}, expected a joint below {pred.shape[-2]}.")
 
-    pred, target = pred.detach().double(), target.detach().double()
+    pred, target = wide(pred.detach()), wide(target.detach())
     weight = _weight(weight, pred)
     if root is not None:
         weight = torch.where(weight[..., root : root + 1] > 0, weight, 0.0)
@@ -108,8 +113,8 @@ def prepare_any(pred: Tensor, weight: Tensor | None, last: int) -> tuple[Tensor,
     """Like :func:`prepare_pose`, for joints up to `last` in 2D or 3D of no registered skeleton."""
     _check_pose("pred", pred, channels=(2, 3))
     if pred.shape[-2] <= last:
-        raise ArgumentError(f"pred has shape {tuple(pred.shape)}, expected at least {last + 1} joints.")
-    pred = pred.detach().double()
+        raise ArgumentError(f"pred has shape {list(pred.shape)}, expected at least {last + 1} joints.")
+    pred = wide(pred.detach())
     weight = _weight(weight, pred)
     return torch.where((weight > 0)[..., None], pred, 0.0), weight
 
@@ -120,7 +125,7 @@ def check_body(pred: Tensor, skeleton: str) -> Skeleton:
     body = get(skeleton)
     if pred.shape[-2] != body.num_joints:
         raise ArgumentError(
-            f"pred has shape {tuple(pred.shape)}, expected {body.num_joints} joints, those of skeleton {skeleton!r}."
+            f"pred has shape {list(pred.shape)}, expected {body.num_joints} joints, those of skeleton {skeleton!r}."
         )
     return body
 
@@ -129,21 +134,22 @@ def _weight(weight: Tensor | None, pred: Tensor) -> Tensor:
     shape = pred.shape[:-1]
     if weight is None:
         return pred.new_ones(()).expand(shape)
-    if not isinstance(weight, Tensor):
-        raise ArgumentError(f"weight is a {type(weight).__name__}, expected a torch tensor.")
+    check_tensor("weight", weight, "a real tensor")
     if weight.is_complex():
-        raise DtypeError(f"weight has dtype {weight.dtype}, expected a real or boolean tensor.")
-    if weight.device != pred.device:
-        raise ArgumentError(f"weight is on {weight.device}, expected the device of pred, {pred.device}.")
+        raise DtypeError(f"weight has dtype {weight.dtype}, expected a real one.")
+    check_same_device("weight", weight, "pred", pred)
+    found = wide(weight.detach())
     try:
-        wide = weight.detach().double().expand(shape)
+        found = found.expand(shape)
     except RuntimeError:
         raise ArgumentError(
-            f"weight has shape {tuple(weight.shape)}, expected [..., T, J] = {tuple(shape)} or one that expands to it."
+            f"weight has shape {list(weight.shape)}, expected {list(shape)}, the shape of pred without xyz, or one "
+            "that expands to it."
         ) from None
     if not bool(((weight >= 0) & (weight < float("inf"))).all()):
-        raise ArgumentError("weight has a negative, infinite or NaN entry, expected finite values of 0 or more.")
-    return wide
+        bad = found[~((found >= 0) & (found < float("inf")))][0]
+        raise ArgumentError(f"weight has the value {float(bad):g}, expected finite values >= 0.")
+    return found
 
 
 def weighted(value: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -154,11 +160,13 @@ def weighted(value: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
 def reduce(total: Tensor, count: Tensor, reduction: str) -> Tensor:
     """Weighted mean from weighted values and weights, both `[..., parts]`.
 
-    "mean" is over everything, "none" over each row's parts, any other reduction over each part's rows. 0/0 is NaN:
-    nothing was scored.
+    "mean" is over everything, "none" over each row's parts, any other reduction over each part's rows; "sum" is that of
+    the weighted values. 0/0 is NaN: nothing was scored.
     """
     if reduction == "mean":
         return total.sum() / count.sum()
+    if reduction == "sum":
+        return total.sum()
     if reduction == "none":
         return total.sum(-1) / count.sum(-1)
     rows = tuple(range(total.dim() - 1))

@@ -13,6 +13,7 @@ from ..ops.structure import Structure, encode_options, structure_of
 from ..ops.torch_terms.common import bone_vectors, direction
 from ..skeletons import get
 from ..terms import TERMS, check_options
+from ..units import extent, warn_of_size
 from ._base import PartsMean
 from ._checks import check_reduction, prepare_pose, reduce, weighted
 
@@ -95,6 +96,7 @@ class _Test:
         }
         checked = check_options(TERMS["illegal_angle"], options)
         self.skeleton, self.straight = skeleton, math.cos(math.radians(flexion)) if flexion else math.inf
+        self.metres = 0.0 if checked["normalize_bones"] else float(checked["scale"])  # type: ignore[arg-type]
         self.structure: Structure = structure_of(
             ("illegal_angle",), get(skeleton).name, encode_options({"illegal_angle": checked})
         )
@@ -102,6 +104,9 @@ class _Test:
     def __call__(self, pred: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
         """Weighted 0 or 1, and weights, `[..., T, hinges]`."""
         pred, weight, _ = prepare_pose(pred, weight, self.skeleton)
+        if self.metres and self.structure.hinge_tolerance:
+            remedy = "pass scale=1e-3 for millimetres, or normalize_bones=True for any unit"
+            warn_of_size("pred", extent(pred, weight > 0), self.metres, remedy, small=False, depth=4)
         found = [self._hinge(pred, weight, joints, sign) for joints, sign in self.structure.hinges]
         illegal, weights = (torch.stack(part, -1) for part in zip(*found, strict=True))
         return weighted(illegal, weights)
@@ -115,7 +120,7 @@ class _Test:
         v1, v2, v3 = (units if self.structure.hinge_unit_bones else vectors).unbind(-2)
         product = (torch.linalg.cross(v1, v2) * v3).sum(-1) * (sign * self.structure.hinge_scale)
         bent = (units[..., 1, :] * units[..., 2, :]).sum(-1) < self.straight
-        illegal = ((product > self.structure.hinge_tolerance) & bent).double()
+        illegal = ((product > self.structure.hinge_tolerance) & bent).to(product.dtype)
         return illegal.masked_fill(product.isnan(), math.nan), weight[..., joints].prod(-1)
 
 

@@ -8,8 +8,11 @@ differentiable; the losses in :mod:`structloss` of the same names are.
 exactly, whatever they hold, and so does a frame whose weights are all 0. `reduction="mean"` is the mean over all joints
 of all frames, weighted: sum(w e) / sum(w), the root included like any joint (the published 17-joint convention: with an
 exact root it is 16/17 of the mean over the others). `reduction="none"` gives the weighted mean over each frame's
-joints, `[..., T]`; `reduction="joints"` that of each joint over all frames, `[J]`. Where nothing is scored, the result
-is NaN.
+joints, `[..., T]`; `reduction="joints"` that of each joint over all frames, `[J]`; `reduction="sum"` is sum(w e), as of
+the losses. Where nothing is scored, the result is NaN (a loss is 0 there).
+
+:func:`mpjpe` and :func:`n_mpjpe` take what the losses :func:`structloss.mpjpe` and :func:`structloss.n_mpjpe` take, but
+for `backend` and `check_finite`, give the same value and raise the same errors. A loss has the dtype that it trains in.
 
 All raise :class:`~structloss.errors.ArgumentError` for shapes that differ or are not `[..., T, J, 3]`, for negative or
 non-finite weights, a root that is no joint or an unknown reduction, and :class:`~structloss.errors.DtypeError` for
@@ -54,7 +57,7 @@ def mpjpe(
     >>> mpjpe(pred, target).item(), mpjpe(pred, target, reduction="joints").tolist()
     (3.0, [5.0, 1.0])
     """
-    check_reduction(reduction, "joints")
+    check_reduction(reduction, "joints", "sum")
     return reduce(*mpjpe_values(pred, target, weight, root=root), reduction)
 
 
@@ -78,7 +81,7 @@ def pa_mpjpe(pred: Tensor, target: Tensor, *, weight: Tensor | None = None, redu
     >>> round(mpjpe(pred, target).item(), 2), round(pa_mpjpe(pred, target).item(), 6)
     (8.27, 0.0)
     """
-    check_reduction(reduction, "joints")
+    check_reduction(reduction, "joints", "sum")
     return reduce(*pa_mpjpe_values(pred, target, weight), reduction)
 
 
@@ -108,7 +111,7 @@ def n_mpjpe(
     >>> n_mpjpe(3 * target, target).item()
     0.0
     """
-    check_reduction(reduction, "joints")
+    check_reduction(reduction, "joints", "sum")
     return reduce(*n_mpjpe_values(pred, target, weight, root=root), reduction)
 
 
@@ -140,7 +143,7 @@ def mpjve(
     >>> mpjve(pred, target).item()
     2.0
     """
-    check_reduction(reduction, "joints")
+    check_reduction(reduction, "joints", "sum")
     return reduce(*mpjve_values(pred, target, weight, root=root), reduction)
 
 
@@ -171,7 +174,7 @@ def acceleration_error(
     >>> acceleration_error(pred, target).item()
     2.0
     """
-    check_reduction(reduction, "joints")
+    check_reduction(reduction, "joints", "sum")
     return reduce(*acceleration_values(pred, target, weight, root=root), reduction)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..errors import ArgumentError
 from ._base import WeightedMean
 from ._checks import check_labels
+from ._precision import sums
 
 __all__ = ["MotionBERTScore", "PerAction", "PerJoint"]
 
@@ -118,8 +119,8 @@ class PerAction(_Breakdown):
         with torch.no_grad():
             total, count = (x.sum(-1) for x in self.values(pred, target, weight))
             group = check_labels("action", action, total.shape, len(self.actions), total.device, self.rows).flatten()
-            self.total = self.total.index_add(0, group, total.flatten())
-            self.count = self.count.index_add(0, group, count.flatten())
+            self.total = self.total.index_add(0, group, total.flatten().to(self.total.dtype))
+            self.count = self.count.index_add(0, group, count.flatten().to(self.count.dtype))
 
     def compute(self) -> Tensor:
         """Mean over the actions, a float64 scalar; NaN where nothing was scored."""
@@ -171,7 +172,7 @@ class MotionBERTScore(PerAction):
             )
         self.register_buffer("frame_actions", labels.long(), persistent=False)
         for name in ("total", "count"):  # of each frame
-            self.add_state(name, default=torch.zeros(len(labels), dtype=torch.float64), dist_reduce_fx="sum")
+            self.add_state(name, default=sums(len(labels)), dist_reduce_fx="sum")
 
     def update(  # type: ignore[override]
         self, pred: Tensor, target: Tensor | None = None, weight: Tensor | None = None, *, frame: Tensor
@@ -181,12 +182,12 @@ class MotionBERTScore(PerAction):
         with torch.no_grad():
             total, count = (x.sum(-1) for x in self.values(pred, target, weight))
             if isinstance(frame, Tensor) and frame.shape != total.shape:
-                raise ArgumentError(f"frame has shape {tuple(frame.shape)}, expected {tuple(total.shape)}.")
+                raise ArgumentError(f"frame has shape {list(frame.shape)}, expected {list(total.shape)}.")
             index = check_labels("frame", frame, total.shape, len(self.total), total.device).flatten()
             scored = count > 0
             value = torch.where(scored, total / count, 0.0)
-            self.total = self.total.index_add(0, index, value.flatten())
-            self.count = self.count.index_add(0, index, scored.double().flatten())
+            self.total = self.total.index_add(0, index, value.flatten().to(self.total.dtype))
+            self.count = self.count.index_add(0, index, scored.to(self.count.dtype).flatten())
 
     def compute(self) -> Tensor:
         """Mean over the actions, a float64 scalar; NaN where nothing was scored."""

@@ -7,14 +7,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, check_tensor
 from ..skeletons import get
 from ._checks import check_body, check_labels, prepare
+from ._precision import Sums, sums
 from .functional import mpjpe_values
 from .grouped import _check_names
-from .thresholds import AUC_THRESHOLDS, PCK_THRESHOLD, hits
+from .thresholds import AUC_THRESHOLDS, SCALES, hits
 
 __all__ = ["H3WBScore", "MPIINF3DHPScore"]
 
@@ -41,7 +41,7 @@ _GROUPS = {
 }
 
 
-class MPIINF3DHPScore(Metric):
+class MPIINF3DHPScore(Sums):
     """PCK, AUC and MPJPE on MPI-INF-3DHP's test set, as its evaluation code defines them.
 
     Poses are relative to the pelvis, without alignment or scaling. PCK: share of errors below 150 mm; AUC: its mean
@@ -83,7 +83,7 @@ class MPIINF3DHPScore(Metric):
             "error": (*cells, joints),
             "frames": cells,
         }.items():
-            self.add_state(name, default=torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
+            self.add_state(name, default=sums(*shape), dist_reduce_fx="sum")
 
     def update(
         self,
@@ -109,14 +109,14 @@ class MPIINF3DHPScore(Metric):
         check_body(pred, self._body.name)
         weight = None
         if valid is not None:
-            if not isinstance(valid, Tensor) or valid.shape != pred.shape[:-2]:
-                found = tuple(valid.shape) if isinstance(valid, Tensor) else type(valid).__name__
-                raise ArgumentError(f"valid is {found}, expected a tensor of shape {tuple(pred.shape[:-2])}.")
+            check_tensor("valid", valid)
+            if valid.shape != pred.shape[:-2]:
+                raise ArgumentError(f"valid has shape {list(valid.shape)}, expected {list(pred.shape[:-2])}.")
             weight = (valid != 0)[..., None]
         with torch.no_grad():
             root = self._body.root
             passed, _ = zip(
-                *(hits(pred, target, weight, t, True, None, root) for t in ((PCK_THRESHOLD,), AUC_THRESHOLDS)),
+                *(hits(pred, target, weight, scale, True, None, root) for scale in SCALES),
                 strict=True,
             )
             error, counted = mpjpe_values(pred, target, weight, root=root)
@@ -135,7 +135,7 @@ class MPIINF3DHPScore(Metric):
             ):
                 old = getattr(self, state)
                 new = new.flatten(0, len(frames) - 1)
-                setattr(self, state, old.flatten(0, 1).index_add(0, cell, new).reshape(old.shape))
+                setattr(self, state, old.flatten(0, 1).index_add(0, cell, new.to(old.dtype)).reshape(old.shape))
 
     def compute(self) -> dict[str, Tensor]:
         """Scores over all frames, float64 scalars: `pck`, `auc`, `mpjpe`, and PCK and AUC of each group of joints:
@@ -167,7 +167,7 @@ class MPIINF3DHPScore(Metric):
         return {**scores, "mpjpe": error.mean() / frames}
 
 
-class H3WBScore(Metric):
+class H3WBScore(Sums):
     """The six numbers of H3WB's benchmark, mm, without scaling or rotation; lower is better.
 
     `whole_body`, `body` (feet included), `face` and `hands` are relative to the pelvis, the middle of the hips;
@@ -209,8 +209,7 @@ class H3WBScore(Metric):
             "right": ((right,), range(right, body.num_joints)),
         }
         for name in ("total", "count"):
-            empty = torch.zeros(len(self._rows), dtype=torch.float64)
-            self.add_state(name, default=empty, dist_reduce_fx="sum")
+            self.add_state(name, default=sums(len(self._rows)), dist_reduce_fx="sum")
 
     def update(self, pred: Tensor, target: Tensor, weight: Tensor | None = None) -> None:
         """Add a batch: poses `[..., T, 133, 3]` (single frames: `[N, 133, 3]`), mm, and weight `[..., T, 133]`, >= 0,

@@ -8,18 +8,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from ..errors import ArgumentError, check_choice
 from ..ops.denominators import LEAST_FREEDOM, bone_weight
 from ..ops.torch_terms.common import bone_vectors
 from ..skeletons import Skeleton, get
 from ._checks import check_labels, check_reduction, prepare_any, prepare_pose, reduce, weighted
+from ._precision import Sums, sums
 
 __all__ = ["BPLPC", "BoneLengthSpread", "bone_length_spread", "bplp_c"]
 
-_ROUNDING = 1e-12  # a deviation below this share of the mean is float64's rounding
-_TINY = torch.finfo(torch.float64).tiny
+_ROUNDING = {torch.float64: 1e-12, torch.float32: 1e-6}  # a deviation below this share of the mean is rounding
 
 
 @torch.no_grad()
@@ -109,10 +108,14 @@ def bplp_c(
 # Pooled as in Welford's parallel update they stay exact where a sum of squares would cancel.
 
 
+def _tiny(x: Tensor) -> float:
+    return torch.finfo(x.dtype).tiny
+
+
 def moments_of(values: Tensor, weight: Tensor) -> Tensor:
     """`[..., N, K]` values and weights to moments over N, `[..., 4, K]`."""
     total = weight.sum(-2)
-    mean = weighted(values, weight)[0].sum(-2) / total.clamp_min(_TINY)
+    mean = weighted(values, weight)[0].sum(-2) / total.clamp_min(_tiny(total))
     squares, _ = weighted((values - mean[..., None, :]).square(), weight)
     return torch.stack([total, weight.square().sum(-2), mean, squares.sum(-2)], -2)
 
@@ -120,13 +123,13 @@ def moments_of(values: Tensor, weight: Tensor) -> Tensor:
 def pool(moments: Tensor, group: Tensor, groups: int) -> Tensor:
     """Moments `[N, 4, K]` with their groups' numbers `[N]` to those of the groups, `[groups, 4, K]`."""
 
-    def sums(x: Tensor) -> Tensor:
+    def added(x: Tensor) -> Tensor:
         return x.new_zeros(groups, x.shape[-1]).index_add_(0, group, x)
 
     weight, squares, mean, spread = moments.unbind(1)
-    total = sums(weight)
-    pooled = sums(weight * mean) / total.clamp_min(_TINY)
-    return torch.stack([total, sums(squares), pooled, sums(spread + weight * (mean - pooled[group]).square())], 1)
+    total = added(weight)
+    pooled = added(weight * mean) / total.clamp_min(_tiny(total))
+    return torch.stack([total, added(squares), pooled, added(spread + weight * (mean - pooled[group]).square())], 1)
 
 
 def _pool_processes(moments: Tensor) -> Tensor:
@@ -138,10 +141,10 @@ def deviations(moments: Tensor) -> tuple[Tensor, Tensor]:
     """Unbiased standard deviations times their weight, and the weight, `[..., K]`; 0 where fewer than two values
     weigh anything."""
     weight, squares, mean, spread = moments.unbind(-2)
-    freedom = weight - squares / weight.clamp_min(_TINY)
+    freedom = weight - squares / weight.clamp_min(_tiny(weight))
     known = freedom > LEAST_FREEDOM * weight  # as in the limb-variance loss
     deviation = (spread / torch.where(known, freedom, 1.0)).sqrt()
-    deviation = torch.where(deviation <= _ROUNDING * mean.abs(), 0.0, deviation)
+    deviation = torch.where(deviation <= _ROUNDING[mean.dtype] * mean.abs(), 0.0, deviation)
     return weighted(deviation, torch.where(known, weight, 0.0))
 
 
@@ -192,7 +195,7 @@ def proportion_moments(
     length, weight = bone_vectors(pred, parts)[1], bone_weight(weight, parts)
     torso = length[..., :1]
     # A NaN torso stays in and makes the result NaN.
-    usable = (weight[..., :1] > 0) & ~(torso < max(min_torso, _TINY))
+    usable = (weight[..., :1] > 0) & ~(torso < max(min_torso, _tiny(torso)))
     weight = torch.where(usable, weight * weight[..., :1], 0.0)
     proportion = torch.where(usable, length / torso, 0.0)
     return moments_of(proportion.flatten(0, -2), weight.flatten(0, -2))
@@ -206,7 +209,7 @@ def consistency(moments: Tensor) -> Tensor:
     return known.sum() / deviation.sum()
 
 
-class BoneLengthSpread(Metric):
+class BoneLengthSpread(Sums):
     """:func:`bone_length_spread` over a data set. `update` takes a target too, for collections, and ignores it.
 
     Args:
@@ -234,7 +237,7 @@ class BoneLengthSpread(Metric):
         self.skeleton, self.sequences = skeleton, sequences
         bones = len(get(skeleton).bones)
         for name in ("total", "count"):
-            self.add_state(name, default=torch.zeros(bones, dtype=torch.float64), dist_reduce_fx="sum")
+            self.add_state(name, default=sums(bones), dist_reduce_fx="sum")
         for name in ("keys", "moments"):  # of the sequences seen, a tensor each; several after a sync
             self.add_state(name, default=[], dist_reduce_fx="cat")
         self._fill_lists()
@@ -246,7 +249,7 @@ class BoneLengthSpread(Metric):
     def _fill_lists(self) -> None:
         # A process without data must have tensors of the right shape to send.
         self.keys = [torch.zeros(0, dtype=torch.long, device=self.device)]
-        self.moments = [torch.zeros(0, 4, len(self.total), dtype=torch.float64, device=self.device)]
+        self.moments = [sums(0, 4, len(self.total), device=self.device)]
 
     def update(
         self,
@@ -290,7 +293,7 @@ def _tensors(state: Tensor | list[Tensor]) -> list[Tensor]:
     return [state] if isinstance(state, Tensor) else state
 
 
-class BPLPC(Metric):
+class BPLPC(Sums):
     """:func:`bplp_c` over a data set. `update` takes a target too, for collections, and ignores it.
 
     Args:
@@ -316,8 +319,7 @@ class BPLPC(Metric):
         super().__init__(**kwargs)
         self.parts, self.min_torso = _parts(skeleton, parts), _check_torso(min_torso)
         self.skeleton = skeleton if parts is None else None
-        empty = torch.zeros(4, len(self.parts), dtype=torch.float64)
-        self.add_state("moments", default=empty, dist_reduce_fx=_pool_processes)
+        self.add_state("moments", default=sums(4, len(self.parts)), dist_reduce_fx=_pool_processes)
 
     def update(self, pred: Tensor, target: Tensor | None = None, weight: Tensor | None = None) -> None:
         """Add a batch: poses `[..., T, J, 3]` (with parts, 2 or 3 coordinates), weight `[..., T, J]` or None."""

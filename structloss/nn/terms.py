@@ -70,6 +70,9 @@ class MPJPE(_TargetLoss):
 
     function = functional.mpjpe
 
+    def __init__(self, reduction: str = "mean", backend: str | None = None, root: int | None = None) -> None:
+        super().__init__(reduction, backend, root=root)
+
 
 class WeightedMPJPE(_TargetLoss):
     """Module form of :func:`structloss.weighted_mpjpe`: pred, target [..., T, J, 3], weight [..., T, J]."""
@@ -89,6 +92,9 @@ class NMPJPE(_TargetLoss):
     """Module form of :func:`structloss.n_mpjpe`: pred, target [..., T, J, 3], weight [..., T, J]."""
 
     function = functional.n_mpjpe
+
+    def __init__(self, reduction: str = "mean", backend: str | None = None, root: int | None = None) -> None:
+        super().__init__(reduction, backend, root=root)
 
 
 class Velocity(_TargetLoss):
