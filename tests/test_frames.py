@@ -160,6 +160,22 @@ def test_what_lies_between_frames_of_single_poses_is_not_logged(tmp_path):
         assert "No frame follows another: MPJVE and the order over frames are left out." in breakdown(found)
 
 
+def test_the_training_set_is_scored_where_that_is_asked_for():
+    """With the subjects that it is of, in words and in the evaluation."""
+    motion = data(window=1, test_set="train")
+    module = LiftingModule(**SEMGCN, target="camera", objective={"mpjpe": 1.0})
+    told = {"subjects": motion.subjects, "protocol": motion.rules, "tested": motion.test_set}
+    found = evaluate(module, motion.test_dataloader(), motion.actions, **told)
+    assert found.tested == "train" and found.by_subject.keys() == {"syn01", "syn02"}
+    text = " ".join(breakdown(found).split())
+    assert "Scored: the training subjects." in text
+    for subject, numbers in found.by_subject.items():
+        assert numbers.keys() == {"mpjpe", "pa_mpjpe", "p1", "p2", "p3", "mpjve"}
+        assert f"{subject} {numbers['mpjpe']:.2f} {numbers['pa_mpjpe']:.2f} {numbers['p1']:.2f}" in text
+    held_out = evaluate(module, motion.val_dataloader(), motion.actions, subjects=motion.subjects)
+    assert held_out.tested == "test" and held_out.by_subject.keys() == {"syn03"}
+
+
 def test_a_network_of_some_of_the_joints_is_mirrored_in_tests_too():
     module = LiftingModule(**SEMGCN, target="camera", objective={"mpjpe": 1.0}).eval()
     x = torch.randn(2, 3, 17, 3)

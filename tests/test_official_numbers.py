@@ -44,7 +44,8 @@ def motion(number: int, frames: int) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def stand_in(tmp_path_factory):
-    """The folder of the files, and of every video of S9 and S11: take, pixels, camera and camera-space poses in m."""
+    """The folder of the files, and of every video of S9 and S11: subject, take, pixels, camera and camera-space poses
+    in metres."""
     folder = tmp_path_factory.mktemp("h36m")
     poses, points, videos = {}, {}, []
     for s, subject in enumerate(("S1", *SCORED)):
@@ -61,7 +62,7 @@ def stand_in(tmp_path_factory):
                 # Some videos run on for a frame after the poses end.
                 points[subject][take].append(np.concatenate([pixels, pixels[-1:]]) if i % 2 else pixels)
                 if subject in SCORED and (subject, take) != ("S11", "Directions"):  # known to be broken
-                    videos.append((take, pixels, camera, np.asarray(seen, dtype=np.float64)))
+                    videos.append((subject, take, pixels, camera, np.asarray(seen, dtype=np.float64)))
     metadata = {"num_joints": 17, "keypoints_symmetry": [fake_data.LEFT, fake_data.RIGHT]}
     np.savez(folder / "data_3d_h36m.npz", positions_3d=poses)
     np.savez(folder / "data_2d_h36m_gt.npz", positions_2d=points, metadata=metadata)
@@ -78,8 +79,9 @@ def mirrored(x: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def predicted(network, kind: str, window: int, pixels: np.ndarray, height: int, flip: bool) -> np.ndarray:
-    """Poses in metres of every frame of a video, `[T, J, 3]`."""
+def predicted(network, kind: str, window: int, pixels: np.ndarray, height: int, flip: bool):
+    """Poses in metres `[N, J, 3]` of a video's frames, and the numbers of those frames: each once, but of chunks as
+    many as the windows have, laid end to end."""
     seen = np.concatenate([pixels / 1000 * 2 - (1, height / 1000), np.ones_like(pixels[..., :1])], -1)
     x = torch.from_numpy(seen.astype(np.float32))
     frames = len(x)
@@ -98,24 +100,21 @@ def predicted(network, kind: str, window: int, pixels: np.ndarray, height: int, 
     if flip:
         out = (out + mirrored(network(mirrored(clips)))) / 2
     if kind != "chunk":
-        return out[:, out.shape[1] // 2].double().numpy()
-    video = np.full((frames, *out.shape[2:]), np.nan)
-    for start, clip in reversed(list(zip(starts, out, strict=True))):  # of two windows, the first has a frame
-        video[start : start + window] = clip
-    return video
+        return out[:, out.shape[1] // 2].double().numpy(), np.arange(frames)
+    return out.flatten(0, 1).double().numpy(), np.concatenate([np.arange(start, start + window) for start in starts])
 
 
 def of_videos(module, kind, window, videos):
-    """Take, predicted and true poses in mm, of every video."""
+    """Subject, take, predicted and true poses in mm, of every video."""
     found = []
     module.eval()
-    for take, pixels, camera, pose in videos:
+    for subject, take, pixels, camera, pose in videos:
         flip = module.hparams["flip_test"]
-        pred = 1000 * predicted(module.model, kind, window, pixels, HEIGHT[camera.id], flip)
-        true = 1000 * (pose - pose[:, :1])
+        pred, frames = predicted(module.model, kind, window, pixels, HEIGHT[camera.id], flip)
+        pred, true = 1000 * pred, 1000 * (pose - pose[:, :1])[frames]
         if pred.shape[1] == 16:
             true = np.delete(true, 9, axis=1)
-        found.append((take, pred, true))
+        found.append((subject, take, pred, true))
     return found
 
 
@@ -137,8 +136,12 @@ def remembering(network: torch.nn.Module) -> None:
     network.forward = answer
 
 
+def by_action(videos, root, subjects=SCORED):
+    return official.by_action([video for subject, *video in videos if subject in subjects], root)
+
+
 def assert_met(found_actions, found_means, videos, root):
-    actions = official.by_action(videos, root)
+    actions = by_action(videos, root)
     means = official.mean_over_actions(actions)
     assert found_actions.keys() == actions.keys() and len(actions) == 15
     for action, numbers in actions.items():
@@ -181,8 +184,12 @@ def test_the_official_numbers_by_action(stand_in, name):
     for chosen in (root, *(other for other in official.ROOTS if other != root)):
         module.root = chosen
         found = evaluate(module, data.val_dataloader(), data.actions, subjects=data.subjects, protocol=data.rules)
-        assert found.root == chosen
+        assert found.root == chosen and found.repeats == (kind == "chunk") and found.tested == "test"
         values[chosen] = assert_met(found.by_action, found.protocol, videos, chosen)
+        assert found.by_subject.keys() == set(SCORED)
+        for subject, numbers in found.by_subject.items():
+            means = official.mean_over_actions(by_action(videos, chosen, (subject,)))
+            assert {key: numbers[key] for key in means} == pytest.approx(means, abs=0.01), subject
         assert found.metrics["mpjve"] > 0 and 0 < found.metrics["depth_order_frames"] < 1, "of single frames too"
     assert len({round(of["p1"], 1) for of in values.values()}) == 3, "the conventions make a difference here"
 
@@ -199,13 +206,17 @@ def test_test_writes_and_prints_them_and_root_overrules(stand_in, tmp_path, monk
     for extra, root in (([], "kept"), (["--root", "zeroed"], "zeroed")):
         assert main([*command, *extra]) == 0
         shown = " ".join(capsys.readouterr().out.split())
-        newest = max(Path("runs").glob("*/*/test.json"), key=lambda path: path.stat().st_mtime_ns)
+        newest = max(Path("runs").glob("**/test.json"), key=lambda path: path.stat().st_mtime_ns)
         found = json.loads(newest.read_text())
         assert found["root"] == root
         means = assert_met(found["per_action"], found["protocol"], videos, root)
         assert f"(root: {root})" in shown and "of all frames pooled" in shown
         assert f"mean over actions {found['protocol']['p1']:.2f}" in shown
         assert f"protocol: p1 {found['protocol']['p1']:.2f}" in shown
+        assert found["tested"] == "test" and found["repeats"] is True and "frames count twice" in shown
+        assert "Scored: the held-out subjects." in shown
+        for subject, numbers in found["per_subject"].items():
+            assert f"{subject} {numbers['mpjpe']:.2f} {numbers['pa_mpjpe']:.2f} {numbers['p1']:.2f}" in shown
         assert found["metrics"]["mpjve"] > 0 and found["per_action_mpjpe"].keys() == found["per_action"].keys()
         assert means["mpjve"] > 0
     assert main([*command, "--root", "gone"]) == 1
@@ -228,14 +239,14 @@ def test_steps_and_order_of_videos_whose_frames_come_mixed_up():
         weight = torch.ones(1, 1, joints)
         metric.update(error, weight, depth, action=torch.tensor([0]), video=numbers[0], frame=numbers[1])
     metric.pad(joints)
-    by_action, pooled, right = metric.compute()
+    by_action, pooled, right, frames_of = metric.compute()
 
     steps = [
         [np.linalg.norm(errors[v, t + 1] - errors[v, t], axis=-1).mean() for t in of if t + 1 in of]
         for v, of in enumerate(frames)
     ]
     want = sum(len(of) * np.mean(mean) for of, mean in zip(frames, steps, strict=True)) / 10
-    assert by_action.item() == pytest.approx(want, rel=1e-6)
+    assert by_action.item() == pytest.approx(want, rel=1e-6) and frames_of.item() == 10
     assert pooled.item() == pytest.approx(np.mean(steps[0] + steps[1]), rel=1e-6)
     pairs = [
         (depths[v, a, j, 0] < depths[v, b, j, 0]) == (depths[v, a, j, 1] < depths[v, b, j, 1])
@@ -246,3 +257,19 @@ def test_steps_and_order_of_videos_whose_frames_come_mixed_up():
         if a < b
     ]
     assert right.item() == pytest.approx(np.mean(pairs))
+
+
+def test_windows_laid_end_to_end():
+    """Of a video of 7 frames, windows of 3: 0 1 2, 3 4 5, 4 5 6; steps from window to window count like others."""
+    from structloss.harness.videos import WholeVideos
+
+    metric, joints = WholeVideos(1, end_to_end=True), 2
+    windows = [[4, 5, 6], [0, 1, 2], [3, 4, 5]]  # in any order
+    errors = np.random.default_rng(1).normal(size=(3, 3, joints, 3))
+    for numbers, error in zip(windows, errors, strict=True):
+        place = {"frame": torch.tensor([numbers]), "video": torch.tensor([5]), "window": torch.tensor([numbers[0]])}
+        metric.update(torch.tensor(error)[None], torch.ones(1, 3, joints), action=torch.tensor([0]), **place)
+    value, _, _, frames = metric.compute()
+    video = errors[[1, 2, 0]].reshape(9, joints, 3)
+    assert value.item() == pytest.approx(np.linalg.norm(np.diff(video, axis=0), axis=-1).mean(), rel=1e-6)
+    assert frames.item() == 9

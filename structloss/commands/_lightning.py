@@ -156,6 +156,7 @@ def _test_json(found: Evaluation) -> dict[str, Any]:
     """What `test.json` holds: by action, the published measures; the plain MPJPE has a name of its own."""
     content = asdict(found)
     by_action = content.pop("by_action")
+    content["per_subject"] = content.pop("by_subject")
     content["per_action_mpjpe"] = content["per_action"]
     return content | {"per_action": by_action or content["per_action"]}
 

@@ -47,6 +47,8 @@ class PoseWindows(Dataset[dict[str, Tensor]]):
     - `intrinsics` `[4]`: pinhole f_x, f_y, c_x, c_y in normalised-screen units.
     - `factor` `[T]`: millimetres per normalised unit of depth.
     - `camera_pose` `[T, J, 3]`: ground truth, camera space, absolute (as published, with published targets), mm.
+    - `weight_again` `[T, J]`: of test windows that are not "centred", 1 where an earlier window has scored the frame
+      already, for evaluations that count it twice.
 
     and int64 scalars `subject`, `action` (index into `subjects`, `actions`), `clip` (index into `motions`), `view`
     (index of the camera), `start` (first frame) and `index` (of the sample). Windows are cut out on access, from memory
@@ -192,7 +194,7 @@ class PoseWindows(Dataset[dict[str, Tensor]]):
             sample["target"] = to_image_space(pose, k, self.target, root=self.skeleton.pelvis)
             depth = pose[..., list(self.skeleton.pelvis), 2].mean(-1)
             sample |= {"root_depth": depth, "factor": depth * (1000 / k[:, :1])}
-        sample["weight"] = self._weight(wanted, where, frames, fresh)
+        sample |= self._weights(wanted, where, frames, fresh)
         sample |= {"intrinsics": k, "camera_pose": pose * 1000}
         numbers = {"subject": subject, "action": action, "clip": motion, "view": camera, "start": start}
         sample |= {key: torch.tensor(values) for key, values in (numbers | {"index": chosen}).items()}
@@ -201,20 +203,27 @@ class PoseWindows(Dataset[dict[str, Tensor]]):
             sample |= flip_batch({key: sample[key] for key in keys}, torch.from_numpy(mirror > 0), self.skeleton)
         return sample
 
-    def _weight(self, wanted: np.ndarray, where: np.ndarray, frames: np.ndarray, fresh: np.ndarray) -> Tensor:
+    def _weights(
+        self, wanted: np.ndarray, where: np.ndarray, frames: np.ndarray, fresh: np.ndarray
+    ) -> dict[str, Tensor]:
         """`[B, T, J]` weights of windows whose frames are `wanted` `[B, T]`, in views of `frames` `[B]` frames."""
         if self.store.weight is None:
             weight = torch.ones(*wanted.shape, self.skeleton.num_joints)
         else:
             weight = _take(self.store.weight, where).float()
         if self.split == "train" and self.sampling != "windows":
-            return weight  # repeated frames count like others in the published losses
+            return {"weight": weight}  # repeated frames count like others in the published losses
         position = np.arange(self.window)
-        unused = (position < fresh[:, None]) | (wanted >= frames[:, None]) | (position >= self.window - self.context)
+        scored = position < fresh[:, None]
+        unused = (wanted >= frames[:, None]) | (position >= self.window - self.context) | (position < self.context)
         if self.sampling == "centred":
             unused |= position > fresh[:, None]
-        weight[torch.from_numpy(unused)] = 0
-        return weight
+        whole = weight.clone()
+        weight[torch.from_numpy(unused | scored)] = 0
+        if self.split == "train" or self.sampling == "centred":
+            return {"weight": weight}
+        whole[torch.from_numpy(unused | ~scored)] = 0
+        return {"weight": weight, "weight_again": whole}
 
     def statistics(self) -> dict[str, Tensor]:
         """Mean and standard deviation of every coordinate over all frames of all views: "input_mean" and "input_std"

@@ -28,6 +28,7 @@ def evaluate(
     *,
     subjects: Sequence[str] = (),
     protocol: str = "subjects",
+    tested: str = "test",
     progress: str = "",
 ) -> Evaluation:
     """Run the module over batches of :class:`structloss.data.PoseWindows` and score them.
@@ -37,6 +38,7 @@ def evaluate(
         batches: a validation or test loader.
         actions, subjects: names of the batches' action and subject numbers.
         protocol: name in :data:`~structloss.data.protocols.PROTOCOLS`, whose own numbers are wanted too.
+        tested: what is scored, the "test" subjects or those of "train".
         progress: label of a progress bar on a terminal; empty for none.
     """
     module.eval()
@@ -50,7 +52,9 @@ def evaluate(
         metrics.reset()
     windows = windows_of(batches)
     temporal = windows is None or windows.store.temporal
-    scores = Scores(module.skeleton, actions, subjects, protocol, module.device, module.root, temporal)
+    scores = Scores(
+        module.skeleton, actions, subjects, protocol, module.device, module.root, temporal, module.repeats, tested
+    )
     for batch in on_device:
         scores.update(module, module.score(batch, *means), batch)
     return scores.compute({k.removeprefix("test/"): float(v) for m in means for k, v in m.compute().items()})

@@ -30,7 +30,7 @@ from .objective import SQUARED_ERROR, TrainingLoss
 from .optimizers import OptimizerSettings
 from .roots import check_published_root, measured_poses
 from .scores import Evaluation, Scores, depths_of, frames_of_videos, validation_metrics, with_all_joints
-from .videos import VideoOrder, VideoSteps
+from .videos import VideoOrder, VideoSteps, repeats_frames
 
 __all__ = ["REPOSE_OBJECTIVE", "LiftingModule", "describe"]
 
@@ -134,6 +134,8 @@ class LiftingModule(L.LightningModule):
         self._check_fit(backbone, target, standardise)
         #: what published measures make of the predicted root
         self.root = check_published_root(root, backbone, target, self.skeleton)
+        #: whether they lay windows end to end
+        self.repeats = repeats_frames(backbone)
         if init_from is not None:
             self._start_from(init_from)
         if refine is not None:
@@ -198,10 +200,9 @@ class LiftingModule(L.LightningModule):
         data = getattr(self.trainer, "datamodule", None)
         self._scores = None
         if data is not None and self.model.kind != "pretrain":
-            temporal = data.val_dataset.store.temporal
-            self._scores = Scores(
-                self.skeleton, data.actions, data.subjects, data.rules, self.device, self.root, temporal
-            )
+            temporal = data.test_dataset.store.temporal
+            told = self.root, temporal, self.repeats, data.test_set
+            self._scores = Scores(self.skeleton, data.actions, data.subjects, data.rules, self.device, *told)
             for metrics in (self.test_metrics, self.test_order):
                 metrics.reset()
 

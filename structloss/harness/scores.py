@@ -84,6 +84,8 @@ class Scores:
         device: where batches are.
         root: what the published measures make of the predicted root, one of :data:`structloss.harness.roots.ROOTS`.
         temporal: whether frames that follow each other in a view do so in time.
+        repeats: whether the published measures lay windows end to end, see :class:`WholeVideos`.
+        tested: what is scored, see :class:`Evaluation`.
     """
 
     def __init__(
@@ -95,24 +97,29 @@ class Scores:
         device: torch.device | str = "cpu",
         root: str = "subtracted",
         temporal: bool = True,
+        repeats: bool = False,
+        tested: str = "test",
     ) -> None:
         self.body, self.rules, self.root, self.temporal = body, PROTOCOLS[protocol].score, root, temporal
-        self.actions = tuple(actions)
+        self.repeats, self.tested = repeats, tested
+        self.actions, self.subjects = tuple(actions), tuple(subjects)
+        groups = [f"{subject}\n{action}" for subject in self.subjects or ("",) for action in self.actions]
         self.by_joint = PerJoint(MPJPE(), joints=body.num_joints).to(device)
         names = ("p1", "p2", "p3")
         self.by_action = {
-            name: PerAction(metric, actions).to(device)
+            name: PerAction(metric, groups).to(device)
             for name, metric in zip(names, (MPJPE(), PAMPJPE(), NMPJPE()), strict=True)
         }
         # P2 moves poses where they fit best, so that only a root set to 0 makes a difference.
-        again = {"kept": (MPJPE, NMPJPE), "zeroed": (MPJPE, PAMPJPE, NMPJPE)}.get(root, ())
+        every = (MPJPE, PAMPJPE, NMPJPE)
+        again = every if repeats else {"kept": (MPJPE, NMPJPE), "zeroed": every}.get(root, ())
         self.published = self.by_action | {
-            name: PerAction(kind(), actions).to(device)
+            name: PerAction(kind(), groups).to(device)
             for name, kind in zip(names, (MPJPE, PAMPJPE, NMPJPE), strict=True)
             if kind in again
         }
-        self.videos = WholeVideos(len(self.actions)).to(device)
-        self.videos_as_published = WholeVideos(len(self.actions)).to(device) if again else self.videos
+        self.videos = WholeVideos(len(groups)).to(device)
+        self.videos_as_published = WholeVideos(len(groups), repeats).to(device) if again else self.videos
         self.single = True  # whether no window has had more than one frame to score
         chosen = [row for row in MEASURES.values() if row.metric and not row.validation]
         self.predicted = _Measured(chosen, body, torch.device(device))
@@ -129,22 +136,29 @@ class Scores:
         matched = module.matched(batch)
         poses, target, weight = with_all_joints(module, module.to_millimetres(prediction, matched), batch)
         self.by_joint.update(poses, target, weight)
+        group = batch["action"]
+        if self.subjects:
+            group = group + len(self.actions) * batch["subject"]
         for metric in self.by_action.values():
-            metric.update(poses, target, weight, action=batch["action"])
+            metric.update(poses, target, weight, action=group)
         views = batch["clip"] * 1000 + batch["view"]
         as_published = poses
         if self.root != "subtracted":
             as_published = _of_all_joints(module, module.measured(prediction, matched), batch)
+        counted = weight
+        if self.repeats and "weight_again" in batch:
+            again = {**batch, "weight": batch["weight"] + batch["weight_again"]}
+            counted = with_all_joints(module, module.to_millimetres(prediction, matched), again)[2]
         for name, metric in self.published.items():
             if metric is not self.by_action[name]:
-                metric.update(as_published, target, weight, action=batch["action"])
+                metric.update(as_published, target, counted, action=group)
         if self.temporal:
-            place = {"action": batch["action"], **frames_of_videos(module, batch)}
+            place = {"action": group, **frames_of_videos(module, batch)}
             self.single = self.single and bool((weight > 0).any(-1).sum(-1).le(1).all())
             depth = depths_of(module, prediction, batch) if self.single else None
             self.videos.update(poses - target, weight, depth, **place)
             if self.videos_as_published is not self.videos:
-                self.videos_as_published.update(as_published - target, weight, **place)
+                self.videos_as_published.update(as_published - target, counted, **place, window=batch["start"])
         self.predicted.update(poses, target, weight, views)
         self.true.update(target, None, weight, views)
         if self.rules == "mpi_inf_3dhp":
@@ -155,12 +169,16 @@ class Scores:
 
     def compute(self, metrics: dict[str, float]) -> Evaluation:
         """All of it, and the module's own metrics."""
-        by_action, means = self._as_published()
+        by_action, means, by_subject = self._as_published()
         protocol = means
         if self.own is not None:
             protocol = {name: float(value) for name, value in self.own.compute().items()}
+        plain = {
+            "mpjpe": _sums(self.by_action["p1"], self.places),
+            "pa_mpjpe": _sums(self.by_action["p2"], self.places),
+        }
         if self.temporal:
-            _, steps, order = _computed(self.videos, self.body.num_joints)
+            _, steps, order, _ = _computed(self.videos, self.body.num_joints)
             # Neighbours in time are those of the video, also across the borders of windows.
             metrics = metrics | {"mpjve": float(steps)}
             if not order.isnan():
@@ -172,28 +190,80 @@ class Scores:
         return Evaluation(
             metrics=metrics | {key: value for key, value in found.items() if key not in of_skeletons},
             per_joint=self.by_joint.compute().tolist(),
-            per_action=self.by_action["p1"].per_action(),
-            per_action_pa=self.by_action["p2"].per_action(),
+            per_action=self._named(plain["mpjpe"]),
+            per_action_pa=self._named(plain["pa_mpjpe"]),
             protocol=protocol,
             structure=of_skeletons,
             truth=self.true.compute(),
             by_action=by_action,
+            by_subject=self._by_subject(plain, by_subject),
+            tested=self.tested,
+            repeats=self.repeats,
             root=self.root,
         )
 
-    def _as_published(self) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
-        """P1, P2, P3 and MPJVE of each action, and their means over the actions."""
-        parts = {name: metric.per_action() for name, metric in self.published.items()}
-        speeds = [math.nan] * len(self.actions)
-        if self.temporal:
-            speeds = _computed(self.videos_as_published, self.body.num_joints)[0].reshape(-1).tolist()  # of one too
-        parts["mpjve"] = dict(zip(self.actions, speeds, strict=True))
-        by_action = {action: {name: of[action] for name, of in parts.items()} for action in parts["p1"]}
+    def _as_published(self) -> tuple[dict[str, dict[str, float]], dict[str, float], dict[str, dict[str, float]]]:
+        """P1, P2, P3 and MPJVE of each action, their means over the actions, and over the actions of each subject."""
+        parts = {name: _sums(metric, self.places) for name, metric in self.published.items()}
+        nothing = torch.zeros(2, *self.places)
+        parts["mpjve"] = (
+            _speeds(self.videos_as_published, self.body.num_joints, self.places) if self.temporal else nothing
+        )
+        of_actions = {name: self._named(sums, every=True) for name, sums in parts.items()}
+        scored = self._named(parts["p1"])
+        by_action = {action: {name: of[action] for name, of in of_actions.items()} for action in scored}
         means = {name: _mean([found[name] for found in by_action.values()]) for name in parts}
-        return by_action, means
+        by_subject = {}
+        for number, subject in enumerate(self.subjects):
+            if parts["p1"][1, number].any():
+                values = {name: (sums[0, number] / sums[1, number]).tolist() for name, sums in parts.items()}
+                by_subject[subject] = {name: _mean(of) for name, of in values.items()}
+        return by_action, means, by_subject
+
+    @property
+    def places(self) -> tuple[int, int]:
+        """How many subjects there are, and actions."""
+        return max(1, len(self.subjects)), len(self.actions)
+
+    def _named(self, sums: Tensor, every: bool = False) -> dict[str, float]:
+        """Value of each action from sums `[2, S, A]`; without those that have no frame unless `every` is set."""
+        total, count = sums.sum(1)
+        values = (total / count).tolist()
+        return {name: x for name, x, n in zip(self.actions, values, count.tolist(), strict=True) if every or n > 0}
+
+    def _by_subject(
+        self, plain: dict[str, Tensor], published: dict[str, dict[str, float]]
+    ) -> dict[str, dict[str, float]]:
+        """Of each scored subject: what its frames come to, and the protocol's numbers."""
+        if self.rules == "mpi_inf_3dhp":
+            sequences = self.own.breakdown()["sequences"]
+            own = {name: {key: of[key] for key in ("pck", "auc")} for name, of in sequences.items()}
+        else:
+            own = {} if self.own is not None else published
+        found = {}
+        for number, subject in enumerate(self.subjects):
+            sums = {name: of[:, number].sum(-1) for name, of in plain.items()}
+            if sums["mpjpe"][1] > 0:
+                pooled = {name: float(total / count) for name, (total, count) in sums.items()}
+                found[subject] = pooled | own.get(subject, {})
+        return found
 
 
-def _computed(videos: WholeVideos, joints: int) -> tuple[Tensor, Tensor, Tensor]:
+def _sums(metric: PerAction, places: tuple[int, int]) -> Tensor:
+    """What a metric adds up, and by what that is divided, of every subject and action: `[2, S, A]`, float64, of all
+    processes."""
+    with metric.sync_context(dist_sync_fn=metric.dist_sync_fn):
+        return torch.stack([metric.factor * metric.total, metric.count]).reshape(2, *places).cpu()
+
+
+def _speeds(videos: WholeVideos, joints: int, places: tuple[int, int]) -> Tensor:
+    """The same of the velocity error, by frames of videos."""
+    value, _, _, frames = _computed(videos, joints)
+    value, frames = value.reshape(places).cpu(), frames.reshape(places).cpu()
+    return torch.stack([torch.where(frames > 0, value * frames, 0.0), frames])
+
+
+def _computed(videos: WholeVideos, joints: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     videos.pad(joints)
     return videos.compute()
 

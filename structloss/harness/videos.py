@@ -8,9 +8,21 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from .. import backbones
 from ..metrics import DepthOrderAccuracy
 
-__all__ = ["VideoOrder", "VideoSteps", "WholeVideos"]
+__all__ = ["VideoOrder", "VideoSteps", "WholeVideos", "repeats_frames"]
+
+#: Families whose published evaluation counts frames of a video's last window, where it overlaps the one before, twice.
+_REPEATING = ("mixste", "ktpformer", "d3dp")
+
+
+def repeats_frames(backbone: str) -> bool:
+    """Whether the published evaluation of a variant, or of a family's, lays windows end to end: frames of the last
+    window of a video that the one before has, too, count twice, and the step from window to window is one like others.
+    """
+    return backbones.info(backbone).family in _REPEATING
+
 
 #: Frames of a video whose order is compared, for networks that predict one frame of a window; the usual window of
 #: networks that predict several.
@@ -24,7 +36,9 @@ class WholeVideos(Metric):
     has no weight in a batch is none of it. A step is from a frame to the next of the same video.
 
     Args:
-        actions: how many there are.
+        actions: how many there are, or how many groups of another kind the steps are averaged by.
+        end_to_end: a step is from a frame to the next one of its window, or to the first of the next window, whatever
+            lies between them (MixSTE's evaluation). The same frame may come in two windows.
         kwargs: those of `torchmetrics.Metric`.
 
     Source: VideoPose3D's evaluation, which predicts videos whole.
@@ -39,9 +53,9 @@ class WholeVideos(Metric):
     weight: Any
     depth: Any
 
-    def __init__(self, actions: int, **kwargs: Any) -> None:
+    def __init__(self, actions: int, end_to_end: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.actions = actions
+        self.actions, self.end_to_end = actions, end_to_end
         for name in ("place", "error", "weight", "depth"):
             self.add_state(name, [], dist_reduce_fx="cat")
 
@@ -55,6 +69,7 @@ class WholeVideos(Metric):
         action: Tensor,
         video: Tensor,
         frame: Tensor,
+        window: Tensor | None = None,
     ) -> None:
         """Add a batch.
 
@@ -65,9 +80,13 @@ class WholeVideos(Metric):
             action: `[B]`, number of each clip's action.
             video: `[B]`, a number that each video has alone.
             frame: `[B, T]`, number of each frame in its video.
+            window: `[B]`, a number by which the windows of a video are in order; needed to lay them end to end.
         """
         scored = (weight > 0).any(-1)
-        labels = torch.stack([action[:, None].expand_as(frame), video[:, None].expand_as(frame), frame], -1)
+        if window is None:
+            window = torch.zeros_like(video)
+        numbers = (action, video, window)
+        labels = torch.stack([*(number[:, None].expand_as(frame) for number in numbers), frame], -1)
         self.place.append(labels[scored].long())
         self.error.append(error[scored].float())
         self.weight.append(weight[scored].float())
@@ -80,20 +99,24 @@ class WholeVideos(Metric):
         none = torch.zeros(1, device=self.device, dtype=torch.long)
         self.update(nothing, nothing[..., 0], action=none, video=none, frame=none.new_zeros(1, 0))
 
-    def compute(self) -> tuple[Tensor, Tensor, Tensor]:
+    def compute(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Velocity error of each action `[A]`, in the unit of the errors per frame: the mean over the steps of each
-        video, weighted by its number of frames, as published; that of all steps pooled; and the share of pairs of
-        frames whose order in depth is right, in pieces of :data:`PIECE` frames. Float64, NaN where there is nothing.
+        video, weighted by its number of frames, as published; that of all steps pooled; the share of pairs of frames
+        whose order in depth is right, in pieces of :data:`PIECE` frames; and the frames that each action's is of,
+        `[A]`. Float64, NaN where there is nothing.
         """
         place, error, weight, depth = (
             torch.cat(value) if isinstance(value, list) else value
             for value in (self.place, self.error, self.weight, self.depth)
         )
-        order = torch.argsort(place[:, 2], stable=True)
-        order = order[torch.argsort(place[order, 1], stable=True)]
+        order = torch.argsort(place[:, 3], stable=True)
+        for column in (2, 1) if self.end_to_end else (1,):
+            order = order[torch.argsort(place[order, column], stable=True)]
         place, error, weight = place[order], error[order], weight[order]
-        action, video, frame = place.unbind(-1)
-        together = (video[1:] == video[:-1]) & (frame[1:] == frame[:-1] + 1)
+        action, video, _, frame = place.unbind(-1)
+        together = video[1:] == video[:-1]
+        if not self.end_to_end:
+            together &= frame[1:] == frame[:-1] + 1
         w = torch.where(together[:, None], weight[1:] * weight[:-1], 0.0).double()
         step = torch.linalg.vector_norm(error[1:].double() - error[:-1].double(), dim=-1)
         step = torch.where(w > 0, w * step, 0.0)
@@ -109,13 +132,13 @@ class WholeVideos(Metric):
         right = pooled.new_full((), torch.nan)
         if len(order) and len(depth) == len(order):
             right = _order(depth[order], weight, video, frame)
-        return by_action[0] / by_action[1], pooled, right
+        return by_action[0] / by_action[1], pooled, right, by_action[1]
 
 
 class VideoSteps(WholeVideos):
     """The velocity error of all steps pooled, alone."""
 
-    def compute(self) -> Tensor:  # type: ignore[override]  # one of the three
+    def compute(self) -> Tensor:  # type: ignore[override]  # one of the four
         return super().compute()[1]
 
 
@@ -124,7 +147,7 @@ class VideoOrder(WholeVideos):
 
     higher_is_better = True
 
-    def compute(self) -> Tensor:  # type: ignore[override]  # one of the three
+    def compute(self) -> Tensor:  # type: ignore[override]  # one of the four
         return super().compute()[2]
 
 

@@ -35,6 +35,12 @@ class Evaluation:
         by_action: "p1", "p2", "p3" (mm) and "mpjve" (mm per frame) of each action, as published evaluations measure and
             average them: positions by frame, velocities by video and its length, with the predicted root as `root`
             says. `test.json` calls it "per_action", and what is `per_action` here "per_action_mpjpe".
+        by_subject: of each scored subject, "mpjpe" and "pa_mpjpe" (mm, pooled over its frames, relative to the pelvis)
+            and the protocol's numbers: "p1", "p2", "p3", "mpjve", means over the subject's actions, or "pck" and "auc"
+            (%). `test.json` calls it "per_subject".
+        tested: what was scored: "test", the held-out subjects, or "train", those that are trained on.
+        repeats: whether the protocol's measures lay windows end to end, so that frames of a video's last window count
+            twice where it overlaps the one before, as MixSTE's evaluation has it.
         root: what these and the protocol's measures make of the predicted root, one of
             :data:`structloss.harness.roots.ROOTS`.
     """
@@ -47,4 +53,7 @@ class Evaluation:
     structure: dict[str, float] = field(default_factory=dict)
     truth: dict[str, float] = field(default_factory=dict)
     by_action: dict[str, dict[str, float]] = field(default_factory=dict)
+    by_subject: dict[str, dict[str, float]] = field(default_factory=dict)
+    tested: str = "test"
+    repeats: bool = False
     root: str = "subtracted"

@@ -11,11 +11,17 @@ from .tables import MISSING
 
 __all__ = ["breakdown"]
 
+_PUBLISHED = {"p1": "P1, mm", "p2": "P2, mm", "p3": "P3, mm", "mpjve": "MPJVE, mm/frame"}
+_REPEATED = (
+    "Windows are laid end to end, as the network's own evaluation does: where the last one of a video overlaps the one "
+    "before, frames count twice, and the step between the two counts."
+)
+
 
 def breakdown(found: Evaluation) -> str:
-    """Errors by action, structure of the predicted and the true skeletons, aggregates of several hypotheses and the
-    protocol's own numbers, as lines of text; what was not found is left out."""
-    blocks = (_actions(found), _structure(found), _hypotheses(found), _protocol(found))
+    """Errors by action and by subject, structure of the predicted and the true skeletons, aggregates of several
+    hypotheses and the protocol's own numbers, as lines of text; what was not found is left out."""
+    blocks = (_actions(found), _subjects(found), _structure(found), _hypotheses(found), _protocol(found))
     return "\n\n".join("\n".join(map(visible, block)) for block in blocks if block)  # actions are named by files
 
 
@@ -39,25 +45,47 @@ def _actions(found: Evaluation) -> list[str]:
 
 def _as_published(found: Evaluation) -> list[str]:
     """P1, P2, P3 and MPJVE by action, their means over actions, and below them what all frames pooled come to."""
-    keys = {"p1": "P1, mm", "p2": "P2, mm", "p3": "P3, mm", "mpjve": "MPJVE, mm/frame"}
     rows = dict(found.by_action)
-    rows["mean over actions"] = {key: _mean([of[key] for of in found.by_action.values() if key in of]) for key in keys}
-    width = max(len(name) for name in ("action", *rows))
-    lines = [f"{'action':{width}}  " + "  ".join(keys.values())]
-    for name, numbers in rows.items():
-        cells = [
-            (f"{value:.2f}" if math.isfinite(value) else MISSING).rjust(len(head))
-            for value, head in ((numbers.get(key, math.nan), head) for key, head in keys.items())
-        ]
-        lines.append(f"{name:{width}}  " + "  ".join(cells))
+    rows["mean over actions"] = {
+        key: _mean([of[key] for of in found.by_action.values() if key in of]) for key in _PUBLISHED
+    }
+    lines = _table("action", _PUBLISHED, rows)
     still = math.isnan(rows["mean over actions"]["mpjve"])
     return [
         *lines,
         *(["No frame follows another: MPJVE and the order over frames are left out."] if still else []),
         f"In this table {ROOTS[found.root]} (root: {found.root}).",
+        *([_REPEATED] if found.repeats else []),
         "Every action counts alike in their mean. MPJPE, PA-MPJPE, N-MPJPE and MPJVE elsewhere are of all frames "
         "pooled, with the predicted root subtracted.",
     ]
+
+
+def _subjects(found: Evaluation) -> list[str]:
+    """Errors by subject: of its frames pooled, and the protocol's."""
+    heads = {"mpjpe": "MPJPE, mm", "pa_mpjpe": "PA-MPJPE, mm", **_PUBLISHED, "pck": "PCK, %", "auc": "AUC, %"}
+    heads = {key: head for key, head in heads.items() if any(key in of for of in found.by_subject.values())}
+    if not heads:
+        return []
+    lines = _table("subject", heads, found.by_subject)
+    tested = "the training subjects" if found.tested == "train" else "the held-out subjects"
+    notes = [f"Scored: {tested}."]
+    if "p1" in heads:
+        notes += ["MPJPE and PA-MPJPE are of all frames pooled, the others means over a subject's actions, as above."]
+    return [*lines, *notes]
+
+
+def _table(first: str, heads: dict[str, str], rows: dict[str, dict[str, float]]) -> list[str]:
+    """Lines of a table of numbers with two digits."""
+    width = max(len(name) for name in (first, *rows))
+    lines = [f"{first:{width}}  " + "  ".join(heads.values())]
+    for name, numbers in rows.items():
+        cells = [
+            (f"{value:.2f}" if math.isfinite(value) else MISSING).rjust(len(head))
+            for value, head in ((numbers.get(key, math.nan), head) for key, head in heads.items())
+        ]
+        lines.append(f"{name:{width}}  " + "  ".join(cells))
+    return lines
 
 
 def _mean(values: list[float]) -> float:
