@@ -58,7 +58,8 @@ _NUMPY_GLOBALS = (
 # VideoPose3D, MotionBERT and their relatives; Lightning, SimpleBaseline, SemGCN; MotionAGFormer; VideoPose3D's
 # trajectory network; Jointformer's first stage, beside the second; loss-nets of SEAL-pose
 _CONTAINERS = ("model_pos", "state_dict", "model", "model_traj", "jt_state_dict", "model_loss", "loss_net")
-_PREFIXES = ("module.", "model.", "backbone.", "_orig_mod.")  # DataParallel, Lightning, Lightning, torch.compile
+# DataParallel; Lightning, twice; torch.compile; the trajectory network of our semi-supervised runs
+_PREFIXES = ("module.", "model.", "backbone.", "_orig_mod.", "trajectory.")
 
 
 @dataclass(frozen=True)

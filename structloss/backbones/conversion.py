@@ -28,6 +28,8 @@ FORMS = ("safetensors", "published")
 
 #: the pose network in a file of Jointformer's second stage
 _FIRST_STAGE = "jt_state_dict"
+#: the trajectory network in a file of VideoPose3D's semi-supervised training
+_TRAJECTORY = "model_traj"
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class _Origin:
         refine: name of the second stage behind it, or None.
         epochs: that it was trained for, as far as the file says.
         standardised: whether the network's output is in standard deviations.
+        trajectory: whether it has VideoPose3D's trajectory network beside it.
     """
 
     name: str | None = None
@@ -47,6 +50,7 @@ class _Origin:
     refine: str | None = None
     epochs: int = 0
     standardised: bool = False
+    trajectory: bool = False
 
 
 def convert(
@@ -96,8 +100,14 @@ def convert(
                 "place: the authors' code computes them from its training data.",
                 stacklevel=2,
             )
-        _write_published(model, out, info(name), found)
+        beside = None
+        if found.trajectory:
+            beside = create(name, **{**arguments, "joints_out": 1})
+            load_published(beside, source)
+        _write_published(model, out, info(name), found, beside)
         return report
+    if found.trajectory:
+        warnings.warn(f"{out.name} gets the network of the poses alone, not that of the trajectory.", stacklevel=2)
     metadata = {"backbone": name, "backbone_args": json.dumps(dict(arguments)), "epochs": found.epochs}
     if found.refine is not None:
         metadata["refine"] = found.refine
@@ -132,7 +142,9 @@ def save_published(model: Backbone, path: str | os.PathLike[str], name: str, *, 
     return path
 
 
-def _write_published(model: Backbone, path: Path, facts: BackboneInfo, origin: _Origin) -> None:
+def _write_published(
+    model: Backbone, path: Path, facts: BackboneInfo, origin: _Origin, trajectory: Backbone | None = None
+) -> None:
     content: dict[str, Any] = {}
     if isinstance(model, JointformerCascade):
         if not facts.file_entry:
@@ -142,6 +154,8 @@ def _write_published(model: Backbone, path: Path, facts: BackboneInfo, origin: _
             )
         content[_FIRST_STAGE] = _entries(model.pose, facts)
         model = model.refinement
+    if trajectory is not None:
+        content[_TRAJECTORY] = _entries(trajectory, facts)
     weights = _entries(model, facts)
     content |= {"epoch": origin.epochs, facts.file_entry: weights} if facts.file_entry else weights
     with new_file(path) as file:
@@ -192,13 +206,14 @@ def _origin(source: Path) -> _Origin:
     epochs = epochs if isinstance(epochs, int) else 0
     said = content.get("hyper_parameters")
     if not isinstance(said, Mapping) or not isinstance(said.get("backbone"), str):
-        return _Origin(epochs=epochs)
+        return _Origin(epochs=epochs, trajectory=isinstance(content.get(_TRAJECTORY), Mapping))
     return _Origin(
         said["backbone"],
         said.get("backbone_args") or {},
         said.get("refine"),
         epochs + 1,  # a checkpoint names the epoch that it was saved in
         "statistics" in content,
+        said.get("semi_supervised") is not None,
     )
 
 

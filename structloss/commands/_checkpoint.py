@@ -20,6 +20,7 @@ _NETWORK = {
     "refine": "model",
     "standardise": "model",
     "learn_weights": "model",
+    "semi_supervised": "model",
     "target": "data",
     "skeleton": "data",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -21,6 +22,7 @@ from .protocols import PROTOCOLS, rules_of, scored_subjects, split
 from .selection import Selection
 from .store import PoseStore
 from .synthetic import check_people, generate_clips
+from .unlabelled import set_apart
 from .windows import PoseWindows
 
 with needs_extra("harness"):
@@ -70,6 +72,8 @@ class MotionDataModule(LightningDataModule):
         subset: train on this share of the frames of every view, a run of them (VideoPose3D's `--subset`).
         downsample: keep every n-th frame of all views, in training and when scoring (VideoPose3D's `--downsample`).
         test_set: what `test` scores: the "test" subjects, or those of "train", every frame of theirs once.
+        unlabelled_subjects: training subjects whose 3D poses training does without (semi-supervised training): their
+            windows are :attr:`unlabelled_dataset`, not part of the others.
         short_clips: clips shorter than the window: "pad" (weight 0), "skip" or "error".
         num_subjects: people of the synthetic motion.
         clips_per_subject: clips of each synthetic person.
@@ -107,6 +111,7 @@ class MotionDataModule(LightningDataModule):
         subset: float = 1.0,
         downsample: int = 1,
         test_set: str = "test",
+        unlabelled_subjects: list[str] | None = None,
         short_clips: str = "pad",
         num_subjects: int = 24,
         clips_per_subject: int = 6,
@@ -143,6 +148,7 @@ class MotionDataModule(LightningDataModule):
         self.detections = detections
         self.val_subjects = None if val_subjects is None else tuple(val_subjects)
         self.test_set = test_set
+        self.unlabelled_subjects = tuple(unlabelled_subjects or ())
         self.short_clips = short_clips
         self.num_subjects = num_subjects
         self.clips_per_subject = clips_per_subject
@@ -150,7 +156,7 @@ class MotionDataModule(LightningDataModule):
         self.views = views
         self.progress = progress
         self.skeleton: Skeleton = get(skeleton)
-        self._built: tuple[PoseWindows, PoseWindows] | None = None
+        self._built: tuple[PoseWindows, PoseWindows, PoseWindows | None] | None = None
         self._tested: PoseWindows | None = None
         self._labels: dict[str, Any] = {}
         self._tails = "cover"
@@ -176,6 +182,11 @@ class MotionDataModule(LightningDataModule):
         return self._tested
 
     @property
+    def unlabelled_dataset(self) -> PoseWindows | None:
+        """Training windows of the unlabelled subjects, cut as the others are; None without such subjects."""
+        return self._datasets()[2]
+
+    @property
     def subjects(self) -> tuple[str, ...]:
         """Names of all subjects, training and held out, that a sample's `subject` indexes."""
         return self.train_dataset.subjects
@@ -194,12 +205,12 @@ class MotionDataModule(LightningDataModule):
         """Read or generate the clips and simulate the detections, once; `stage` makes no difference."""
         self._datasets()
 
-    def _datasets(self) -> tuple[PoseWindows, PoseWindows]:
+    def _datasets(self) -> tuple[PoseWindows, PoseWindows, PoseWindows | None]:
         if self._built is None:
             self._built = self._build()
         return self._built
 
-    def _build(self) -> tuple[PoseWindows, PoseWindows]:
+    def _build(self) -> tuple[PoseWindows, PoseWindows, PoseWindows | None]:
         source = "the synthetic motion" if self.data is None else str(self.data)
         found = self._selection.of_actions(self._open(), source)
         if isinstance(found, PoseStore):
@@ -233,23 +244,27 @@ class MotionDataModule(LightningDataModule):
             longest = max(len(self._selection.frames(frames, of)) for frames in part)
             self._cut.check_longest(longest, clips=f"{name} clip of {source}", remedy=remedy)
         self._labels = {"subjects": all_subjects, "actions": actions}
-        train, test = (self._seen(part, of) for part, of in zip(parts, ("train", "test"), strict=True))
+        labelled, apart = set_apart(parts[0], self.unlabelled_subjects, source)
+        train, test = self._seen(labelled, "train"), self._seen(parts[1], "test")
+        cut: dict[str, Any] = {"stride": self.stride, "mirrored": self.mirrored, **self._common}
         built = (
-            PoseWindows(train, "train", stride=self.stride, mirrored=self.mirrored, **self._common),
+            PoseWindows(train, "train", **cut),
             self._scored_windows(test),
+            None if apart is None else PoseWindows(self._seen(apart, "train", labelled=False), "train", **cut),
         )
         if isinstance(found, list):
-            for note in dict.fromkeys(note for part in built for note in part.store.source.get("notes", ())):
+            for note in dict.fromkeys(note for of in built if of for note in of.store.source.get("notes", ())):
                 warnings.warn(note, UserWarning, stacklevel=3)  # of cameras that were moved
         return built
 
-    def _seen(self, part: PoseStore | list[Clip], split: str) -> PoseStore:
-        """A part of the data as cameras see it, its frames chosen."""
+    def _seen(self, part: PoseStore | list[Clip], split: str, labelled: bool = True) -> PoseStore:
+        """A part of the data as cameras see it, its frames chosen; a subset only where there are labels."""
         if not isinstance(part, PoseStore):
             options: dict[str, Any] = {"detections": self.detections, "seed": self.seed, "views": self.views}
             options |= {"skeleton": self.skeleton.name, "progress": self._shows_progress, "too_near": "move"}
             part = observe(part, split, **options)
-        return self._selection.thinned(part, split)
+        selection = self._selection if labelled else replace(self._selection, subset=1.0)
+        return selection.thinned(part, split)
 
     @property
     def _common(self) -> dict[str, Any]:

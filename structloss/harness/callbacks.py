@@ -26,7 +26,11 @@ class History(Callback):
         self.curves: dict[str, list[float]] = {"step": [], "val_step": []}
 
     def _append(self, key: str, value: float) -> None:
-        self.curves.setdefault(key, []).append(float(value))
+        curve = self.curves.setdefault(key, [])
+        if key not in ("step", "val_step"):  # a term may begin late
+            steps = self.curves["step" if key.startswith("train_") else "val_step"]
+            curve += [math.nan] * (len(steps) - 1 - len(curve))
+        curve.append(float(value))
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -16,6 +16,7 @@ from torchmetrics import MetricCollection
 
 from .. import backbones, skeletons
 from ..backbones.base import SecondStage, StartsFromFirstStage, TakesStatistics
+from ..backbones.videopose3d import VideoPose3D
 from ..data import MotionDataModule, flip, flip_batch, to_millimetres
 from ..data.augment import chance
 from ..data.image_space import TARGETS
@@ -30,6 +31,13 @@ from .objective import SQUARED_ERROR, TrainingLoss
 from .optimizers import OptimizerSettings
 from .roots import check_published_root, measured_poses
 from .scores import Evaluation, Scores, depths_of, frames_of_videos, validation_metrics, with_all_joints
+from .semi_supervised import (
+    SemiSupervised,
+    SemiSupervisedSettings,
+    TrajectoryTest,
+    start_trajectory,
+    trajectory_network,
+)
 from .videos import VideoOrder, VideoSteps, repeats_frames
 
 __all__ = ["REPOSE_OBJECTIVE", "LiftingModule", "describe"]
@@ -60,6 +68,9 @@ class LiftingModule(L.LightningModule):
         learned: train a loss network beside the backbone and add its energy to the objective (SCoTL-pose / SEAL-pose):
             settings of :class:`~structloss.harness.learned_training.LearnedSettings` and, beside them, arguments of
             :class:`structloss.learned.LearnedLoss`; {} for the defaults, None for none.
+        semi_supervised: train on clips without 3D poses too, and a second network for the trajectory of the root
+            (VideoPose3D): settings of :class:`~structloss.harness.semi_supervised.SemiSupervisedSettings`; {} for the
+            defaults, None for none.
         target: "global", "root_relative" or "camera", as in the data module (the command line links the two).
         skeleton: name of the skeleton of input and output.
         optimizer: "adamw", "adam" or "amsgrad".
@@ -102,6 +113,7 @@ class LiftingModule(L.LightningModule):
         squared_objective: bool = False,
         learn_weights: bool = False,
         learned: dict[str, Any] | None = None,
+        semi_supervised: dict[str, Any] | None = None,
         target: str = "global",
         skeleton: str = "h36m",
         optimizer: str = "adamw",
@@ -136,6 +148,13 @@ class LiftingModule(L.LightningModule):
         self.root = check_published_root(root, backbone, target, self.skeleton)
         #: whether they lay windows end to end
         self.repeats = repeats_frames(backbone)
+        #: the network for the root's place in front of the camera, in semi-supervised training
+        self.trajectory: VideoPose3D | None = None
+        self.semi_supervised: SemiSupervised | None = None
+        if (semi := SemiSupervisedSettings.of(semi_supervised)) is not None:
+            self._check_semi_supervised()
+            self.trajectory = trajectory_network(self.model, backbone, backbone_args)
+            self.semi_supervised = SemiSupervised(semi)
         if init_from is not None:
             self._start_from(init_from)
         if refine is not None:
@@ -176,12 +195,19 @@ class LiftingModule(L.LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         batch = self._augment(batch)
-        predictions = self.model.supervise(batch["input"], batch["target"], batch["weight"])
+        further: Tensor | None = None
+        if self.semi_supervised is None:
+            predictions = self.model.supervise(batch["input"], batch["target"], batch["weight"])
+        else:
+            predictions, further, parts = self.semi_supervised.step(self, batch, batch_idx)
         self.synchronise()
         started = time.perf_counter()
         total, terms = self.loss(predictions)
         self.synchronise()
         self.loss_seconds += time.perf_counter() - started
+        if further is not None:
+            total = total + further
+            terms |= {name: value.detach() for name, value in parts.items()}
         if self.learned is not None:
             energy, seen = self.learned.step(self, batch, predictions, total)
             terms |= {f"learned_{name}": value for name, value in seen.items()}
@@ -257,7 +283,8 @@ class LiftingModule(L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         steps = int(self.trainer.estimated_stepping_batches)
-        return self.optimization.build(self.model.parameters(), steps, undecayed=self.loss.parameters())
+        trained = [*self.model.parameters(), *(() if self.trajectory is None else self.trajectory.parameters())]
+        return self.optimization.build(trained, steps, undecayed=self.loss.parameters())
 
     def configure_callbacks(self) -> list[Callback]:
         found: list[Callback] = []
@@ -265,12 +292,16 @@ class LiftingModule(L.LightningModule):
             found.append(EMAWeightAveraging(decay=self.hparams["ema"]))
         if self.model.kind == "pretrain":
             found.append(best_checkpoint("val/loss"))
+        if self.trajectory is not None:
+            found.append(TrajectoryTest())
         return found
 
     def on_fit_start(self) -> None:
         if isinstance(data := training_data(self.trainer), MotionDataModule):
             objective = self.hparams["objective"] or REPOSE_OBJECTIVE
             check_term_frames(objective, self.model, self.hparams["backbone"], data)
+        if self.semi_supervised is not None:
+            self.semi_supervised.begin(self)
         if self.hparams["standardise"]:
             assert isinstance(self.model, TakesStatistics)  # as the constructor has checked
             self.model.set_statistics(**training_data(self.trainer).train_dataset.statistics())
@@ -318,6 +349,8 @@ class LiftingModule(L.LightningModule):
                 )
 
     def _start_from(self, path: str) -> None:
+        if self.trajectory is not None:
+            start_trajectory(self.trajectory, path)
         try:
             backbones.load_published(self.model, path)
         except CheckpointError:
@@ -350,6 +383,12 @@ class LiftingModule(L.LightningModule):
                 f"standardise is True, expected False with {structural[0]!r} in the objective: standardised poses "
                 "have no depth order and no bones."
             )
+
+    def _check_semi_supervised(self) -> None:
+        for name, needed in (("target", "camera"), ("flip_probability", 0), ("learned", None), ("refine", None)):
+            if self.hparams[name] != needed:
+                why = ": data.mirrored mirrors poses, trajectories and cameras" if name == "flip_probability" else ""
+                raise ArgumentError(f"{name} is {self.hparams[name]!r}, expected {needed!r} with semi_supervised{why}.")
 
     def _check_learned(self, backbone: str, settings: LearnedSettings | None, standardise: bool) -> None:
         if settings is None:

@@ -26,6 +26,7 @@ GROUPS = MappingProxyType(
         "structure": "what the predicted skeletons are like: a table with the true poses beside them",
         "limb": "structure part by part, one value per limb or hinge: the keys are KEY/PART",
         "hypotheses": "of networks that predict several poses of one clip",
+        "trajectory": "of networks that predict where the root is, too",
         "training": "of the training itself; attributes of the result with the key's name",
     }
 )
@@ -297,6 +298,15 @@ _ROWS = (
         "mm",
         group="hypotheses",
         meaning="MPJPE of each joint's hypothesis that projects nearest to the 2D input",
+        ablation=False,
+    ),
+    # ----------------------------------------------------------------------------------------------------- trajectory
+    Measure(
+        "trajectory",
+        "Trajectory",
+        "mm",
+        group="trajectory",
+        meaning="distance of the root that the trajectory network predicts to the true one, in the camera's frame",
         ablation=False,
     ),
     # ------------------------------------------------------------------------------------------------------- training

@@ -21,7 +21,14 @@ _REPEATED = (
 def breakdown(found: Evaluation) -> str:
     """Errors by action and by subject, structure of the predicted and the true skeletons, aggregates of several
     hypotheses and the protocol's own numbers, as lines of text; what was not found is left out."""
-    blocks = (_actions(found), _subjects(found), _structure(found), _hypotheses(found), _protocol(found))
+    blocks = (
+        _actions(found),
+        _subjects(found),
+        _structure(found),
+        _hypotheses(found),
+        _trajectory(found),
+        _protocol(found),
+    )
     return "\n\n".join("\n".join(map(visible, block)) for block in blocks if block)  # actions are named by files
 
 
@@ -116,6 +123,11 @@ def _hypotheses(found: Evaluation) -> list[str]:
     if math.isnan(found.metrics.get("j_agg", 0.0)) and math.isfinite(found.metrics.get("p_agg", math.nan)):
         lines.append("J-Agg is left out: the data doesn't tell the intrinsics of every camera.")
     return ["hypotheses", *lines]
+
+
+def _trajectory(found: Evaluation) -> list[str]:
+    rows = [row for row in group("trajectory") if row.key in found.metrics]
+    return [f"{row.title} {_text(row, row.value(found))} {row.unit}: {row.meaning}" for row in rows]
 
 
 def _protocol(found: Evaluation) -> list[str]:
