@@ -61,6 +61,7 @@ def test_a_recipe_need_not_be_completed(trained, tmp_path, monkeypatch):
     folder, last = trained
     monkeypatch.chdir(tmp_path)
     given = ["--config", "videopose3d-27", "--data.data", str(folder), f"--ckpt_path={last}", *FEW]
+    assert main(["validate", *given]) == 0
     given += ["--model.backbone_args.channels", "8", "--data.window", "9"]
     assert main(["validate", *given]) == 0
 

@@ -5,9 +5,11 @@ import math
 import types
 
 import fake_data
+import lightning as L
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from structloss import backbones, skeletons
 from structloss.backbones.official import to_official
@@ -15,6 +17,7 @@ from structloss.cli import main
 from structloss.data import MotionDataModule
 from structloss.data.cameras import h36m_cameras, normalize_screen
 from structloss.errors import ArgumentError
+from structloss.harness.checkpoint_io import SafeCheckpointIO
 from structloss.harness.lifting import LiftingModule
 from structloss.harness.load import load_trained
 from structloss.harness.semi_supervised import (
@@ -199,6 +202,25 @@ def test_losses_fall_and_warmup_has_labelled_clips_alone(folder):
     assert np.mean(later[-4:]) < 0.7 * np.mean(later[:4])
     bones = np.array(curves["train_bone_length"])[known]
     assert np.isfinite(bones).all()
+
+
+def test_resumed_training_is_the_uninterrupted_one(folder, tmp_path):
+    """To the bit, from the middle of an epoch: the unlabelled windows of a step depend on its place alone."""
+
+    def fit(steps, resume=None):
+        L.seed_everything(0, verbose=False)
+        module = module_of(semi_supervised={"warmup": 1})
+        trainer = L.Trainer(
+            max_epochs=-1, max_steps=steps, accelerator="cpu", logger=False,
+            callbacks=[ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=8, save_top_k=-1)],
+            enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0, plugins=[SafeCheckpointIO()],
+        )  # fmt: skip
+        trainer.fit(module, datamodule=data_of(folder), ckpt_path=resume)
+        return module.state_dict()
+
+    whole = fit(11)
+    resumed = fit(11, str(tmp_path / "step=8.ckpt"))
+    assert all(torch.equal(resumed[key], value) for key, value in whole.items())
 
 
 def test_run_is_tested_resumed_and_published(folder, tmp_path, monkeypatch, capsys):

@@ -25,12 +25,9 @@ _NETWORK = {
     "skeleton": "data",
 }
 #: arguments of the data module that say how any motion is cut and batched; the others say which motion
+_WINDOWS = ("window", "stride", "sampling", "context", "frame_step")
 _CUT = (
-    "window",
-    "stride",
-    "sampling",
-    "context",
-    "frame_step",
+    *_WINDOWS,
     "mirrored",
     "short_clips",
     "batch_size",
@@ -88,7 +85,7 @@ class Stored:
             ours, theirs = self._model[name], config.get(f"{section}.{name}")
             if _same(name, ours, theirs):
                 continue
-            flagged = any(re.match(rf"--{section}(\.{name}([.=+]|$)|=|$)", given) for given in self._arguments)
+            flagged = self._flagged(section, name)
             if flagged or name == "backbone":
                 where = f"--{section}.{name}" if flagged else "--config"
                 raise ArgumentError(
@@ -97,6 +94,13 @@ class Stored:
                 )
             for key in {f"{section}.{name}", f"model.{name}"}:
                 config[key] = ours
+            if name == "backbone_args":  # of another size than the recipe's, for which windows were cut in another way
+                for cut in _WINDOWS:
+                    if cut in self._data and not self._flagged("data", cut):
+                        config[f"data.{cut}"] = self._data[cut]
+
+    def _flagged(self, section: str, name: str) -> bool:
+        return any(re.match(rf"--{section}(\.{name}([.=+]|$)|=|$)", given) for given in self._arguments)
 
     def _same_motion(self) -> bool:
         """Whether the motion is that of the run: nothing else is given."""
