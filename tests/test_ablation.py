@@ -4,6 +4,7 @@ import csv
 import json
 import math
 
+import fake_data
 import numpy as np
 import pytest
 from scipy import stats
@@ -209,6 +210,26 @@ def test_command(tmp_path, capsys):
     assert "--init-from is 'repose-tiny', expected BACKBONE=FILE" in capsys.readouterr().err
     assert main([*arguments, "--objectives", "L_Q"]) == 1
     assert "'L_Q'" in capsys.readouterr().err
+
+
+def test_command_chooses_the_keypoints_of_a_folder(tmp_path, capsys):
+    fake_data.write_h36m_npz(
+        tmp_path, subjects=("S1", "S9"), actions=("Walking",), frames=20, keypoints=("gt", "cpn_x")
+    )
+    grid = tmp_path / "grid.json.yaml"
+    content = {key: value for key, value in vars(TINY).items() if key != "init_from"}
+    grid.write_text(json.dumps(content | {"seeds": [0], "steps": 1}))
+    arguments = ["ablate", str(grid), "--data", str(tmp_path), "--out", str(tmp_path / "out"), "--objectives", "MPJPE"]
+    found = set()
+    for name in ("cpn_x", "gt"):
+        assert main([*arguments, "--keypoints", name]) == 0
+        (cell,) = (tmp_path / "out" / "cells").iterdir()
+        found.add(json.loads(cell.read_text())["fingerprint"])
+    assert len(found) == 2, "another cell, trained again"
+    capsys.readouterr()
+    assert main([*arguments, "--keypoints", "mask"]) == 1
+    error = capsys.readouterr().err
+    assert "mask" in error and "gt" in error and "cpn_x" in error and error.count("\n") == 1
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ from ..errors import ArgumentError, MissingDependencyError, MissingFileError, ho
 from ..files import write_json
 from ..harness.callbacks import FiniteLoss, progress_callback
 from ..harness.checkpoint_io import SafeCheckpointIO
+from ..harness.finetuning import following_network
 from ..harness.hypotheses import hypothesis_tests
 from ..harness.lifting import LiftingModule
 from ..harness.recipe_files import recipe_path
@@ -296,7 +297,7 @@ def run(subcommand: str, arguments: Sequence[str]) -> None:
     Raises:
         StructlossError: bad input; the parser itself exits with code 2 for arguments that it can't read.
     """
-    arguments = _with_loss(_with_init_from(_with_recipe_paths(arguments)))
+    arguments = following_network(_with_loss(_with_init_from(_with_recipe_paths(arguments))))
     _CLI.fresh, _CLI.tensorboard = "--fresh" in arguments, "--tensorboard" in arguments
     arguments = [argument for argument in arguments if argument not in ("--fresh", "--tensorboard")]
     _CLI.sampling = {}

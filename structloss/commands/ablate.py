@@ -28,6 +28,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         "train every backbone with every objective and seed of a grid, and write one table and plot",
         "  structloss ablate                                        the losses on synthetic motion\n"
         "  structloss ablate --data motion.npz --jobs 2             on your motion capture (RePOSE, Table 4)\n"
+        "  structloss ablate --data h36m/ --keypoints gt            on Human3.6M with ground-truth 2D\n"
         "  structloss ablate finetune --data motion.npz             fine-tuning trained networks (RePOSE, Table 5)\n"
         "  structloss ablate finetune --backbones motionbert-full --init-from motionbert-full=best.bin --steps 2000\n"
         "  structloss ablate my_grid.yaml --seeds 0 1 2 3 4 --out runs/my_grid\n"
@@ -35,6 +36,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("grid", nargs="?", default="losses", help="losses, finetune, or a YAML file (default: losses)")
     parser.add_argument("--data", metavar="PATH", help="data set of any format (default: synthetic motion)")
+    parser.add_argument("--keypoints", metavar="NAME", help="2D file of a Human3.6M npz: gt, cpn_ft_h36m_dbb, ...")
     parser.add_argument("--out", metavar="DIR", help="folder to write (default: runs/ablate-GRID)")
     parser.add_argument("--backbones", nargs="+", metavar="NAME", help="instead of the grid's")
     parser.add_argument(
@@ -59,7 +61,7 @@ def _run(arguments: argparse.Namespace) -> None:
 
 def _changed(grid: Grid, arguments: argparse.Namespace) -> Grid:
     """The grid with what the command line changes of it."""
-    data = {"data": arguments.data, "views": arguments.views}
+    data = {"data": arguments.data, "keypoints": arguments.keypoints, "views": arguments.views}
     changes: dict[str, Any] = {"data": grid.data | {k: v for k, v in data.items() if v is not None}}
     if arguments.backbones:
         changes["backbones"] = {name: grid.backbones.get(name, {}) for name in arguments.backbones}

@@ -1,0 +1,70 @@
+"""Fine-tuning by `repose-finetune`: what the recipe leaves to the network, so that any can be given."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from .recipe_files import recipe_path, recipe_settings
+
+__all__ = ["RECIPE", "following_network", "settings_of_network"]
+
+RECIPE = "repose-finetune"
+_FLAG = "--model.backbone"
+_OWN = ("flip_probability", "flip_test")  # of a recipe's model; its optimizer and objective are the fine-tuning's
+_ROW = 27  # frames in a row that networks of the centre are trained on
+
+
+def settings_of_network(backbone: str) -> dict[str, Any]:
+    """Option, such as "data.window", -> what a network is fine-tuned with in place of the recipe's.
+
+    Target, joints, mirroring and cut are those of the network's own recipe. L_T needs several frames in a row:
+    networks of single frames keep the windows of the fine-tuning, VideoPose3D's get longer ones with context.
+
+    Args:
+        backbone: name of a variant, or of a family.
+
+    Returns:
+        Nothing for a network that has no recipe.
+
+    Raises:
+        UnknownNameError: an unknown backbone.
+    """
+    from .. import backbones  # arguments of other commands are read without torch
+
+    info = backbones.info(backbone)
+    model, data = recipe_settings(backbone)
+    if not data:
+        return {}
+    if info.kind == "frame":
+        data = {key: value for key, value in data.items() if key in ("target", "skeleton", "detections")}
+    else:
+        data = {"stride": None, **data}  # the recipe's is for windows of its own
+    if info.family == "videopose3d":
+        half = info.frames // 2
+        data |= {"window": 2 * half + _ROW, "context": half, "sampling": "windows", "stride": _ROW // 3}
+        data |= {"batch_size": 32, "eval_batch_size": 32}
+    own = {name: model[name] for name in _OWN if name in model}
+    return {f"data.{key}": value for key, value in data.items()} | {f"model.{key}": value for key, value in own.items()}
+
+
+def following_network(arguments: Sequence[str]) -> list[str]:
+    """Arguments of `fit`, `validate` or `test`: where they are of the recipe and name a network, flags for what it
+    takes follow the recipe. Flags of the user come after them and win.
+
+    Raises:
+        UnknownNameError: an unknown backbone.
+    """
+    recipe, backbone = str(recipe_path(RECIPE)), None
+    places = [i for i, argument in enumerate(arguments, 1) if argument in (recipe, f"--config={recipe}")]
+    for argument, following in zip(arguments, [*arguments, ""][1:], strict=True):
+        if argument == _FLAG:
+            backbone = following
+        elif argument.startswith(f"{_FLAG}="):
+            backbone = argument.partition("=")[2]
+    if backbone is None or not places:
+        return list(arguments)
+    own = settings_of_network(backbone)
+    flags = [f"--{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in own.items()]
+    return [*arguments[: places[-1]], *flags, *arguments[places[-1] :]]
