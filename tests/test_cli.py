@@ -17,8 +17,9 @@ from structloss import cli
 from structloss.cli import main
 from structloss.commands import _parser as parser_module
 from structloss.commands import bench as bench_command
+from structloss.commands._typed import as_typed
 from structloss.commands.demo import FILES, DemoSettings
-from structloss.errors import MissingDependencyError, how_to_install, needs_extra
+from structloss.errors import ArgumentError, MissingDependencyError, how_to_install, needs_extra
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = [*next(action for action in cli._parser()._actions if action.dest == "command").choices]
@@ -315,6 +316,19 @@ def test_names_become_flags_where_they_are_meant(message, expected):
     flags = parser_module.flags_of(parser)
     assert "seed" not in flags, "which of the two is meant, nobody knows"
     assert parser_module.with_flags(message, flags) == expected
+
+
+def test_short_forms_are_named_where_they_were_typed():
+    for given, expected in (
+        (["--root", "x"], "--root is 'x', set --model.init_from"),
+        (["--root=x", "--init-from=y"], "--root is 'x', set --init-from"),
+        (["--model.root", "x"], "--model.root is 'x', set --model.init_from"),
+        (["--root", "x", "--model.root=y"], "--model.root is 'x', set --model.init_from"),
+        ([], "--model.root is 'x', set --model.init_from"),
+    ):
+        with pytest.raises(ArgumentError) as caught, as_typed(given):
+            raise ArgumentError("--model.root is 'x', set --model.init_from")
+        assert str(caught.value) == expected
 
 
 def test_only_a_wrong_argument_begins_with_its_name():

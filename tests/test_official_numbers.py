@@ -221,7 +221,7 @@ def test_test_writes_and_prints_them_and_root_overrules(stand_in, tmp_path, monk
         assert means["mpjve"] > 0
     assert main([*command, "--root", "gone"]) == 1
     error = capsys.readouterr().err
-    assert "--model.root is 'gone'" in error and "kept" in error and "zeroed" in error and "Traceback" not in error
+    assert "error: --root is 'gone'" in error and "kept" in error and "zeroed" in error and "Traceback" not in error
 
 
 def test_steps_and_order_of_videos_whose_frames_come_mixed_up():

@@ -8,6 +8,7 @@ import textwrap
 
 from ..errors import needs_extra
 from ._parser import command
+from ._typed import as_typed
 
 __all__ = ["add"]
 
@@ -110,4 +111,5 @@ def _run(name: str, arguments: argparse.Namespace) -> None:
     with needs_extra("harness"):
         from . import _lightning
 
-    _lightning.run(name, ["--help" if given == "--help-all" else given for given in arguments.arguments])
+    with as_typed(arguments.arguments):
+        _lightning.run(name, ["--help" if given == "--help-all" else given for given in arguments.arguments])
