@@ -11,6 +11,7 @@ from types import ModuleType
 
 from . import __version__, commands
 from .commands._parser import Parser, add_debug, chosen, flags_of, naming_flags
+from .commands._refusals import bounded_memory_and_disk
 from .errors import StructlossError
 
 __all__ = ["main"]
@@ -56,7 +57,7 @@ def _dispatch(arguments: Sequence[str]) -> int:
     if namespace.command is None:
         parser.print_help()
         return 2
-    with naming_flags(flags_of(chosen(parser, namespace))):
+    with naming_flags(flags_of(chosen(parser, namespace))), bounded_memory_and_disk():
         return namespace.run(namespace) or 0
 
 

@@ -11,7 +11,7 @@ import codecs
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 from .errors import DataError, MissingFileError, needs_extra
 
 __all__ = [
+    "check_yaml",
     "decoded",
     "existing",
     "not_regular",
@@ -181,6 +182,20 @@ def parse_yaml(text: str, where: str) -> Any:
         DataError: no YAML, one that refers to itself, or of too many characters or values.
         MissingDependencyError: PyYAML is not installed.
     """
+    return _bounded_yaml(text, where, lambda loader, root: loader.construct_document(root))
+
+
+def check_yaml(text: str, where: str) -> None:
+    """Raise for a YAML text that :func:`parse_yaml` would not take; nothing of it is made. For texts that a parser of
+    somebody else's then reads.
+
+    Raises:
+        DataError, MissingDependencyError: as :func:`parse_yaml`.
+    """
+    _bounded_yaml(text, where, lambda loader, root: None)
+
+
+def _bounded_yaml(text: str, where: str, make: Callable[[Any, Any], Any]) -> Any:
     with needs_extra("harness"):
         import yaml
     if len(text) > _YAML_LENGTH:
@@ -193,7 +208,7 @@ def parse_yaml(text: str, where: str) -> Any:
                 return None
             if (values := _nodes(root, where, {})) > _YAML_NODES:
                 raise DataError(f"{where} has {values:.3g} values with its aliases, expected at most {_YAML_NODES}.")
-            return loader.construct_document(root)
+            return make(loader, root)
         finally:
             loader.dispose()
     except DataError:

@@ -504,11 +504,11 @@ def test_command_prints_and_writes_the_four_numbers(tmp_path, monkeypatch, capsy
     assert main([*command, "--hypotheses", "3", "--iterations=2"]) == 0
     out = capsys.readouterr().out
     assert "drawing 3 hypotheses of each clip in 2 iterations" in out
-    scores = json.loads((tmp_path / "runs" / "d3dp-243" / "version_0" / "test.json").read_text())["metrics"]
+    scores = json.loads((tmp_path / "runs" / "d3dp-243" / "tests" / "0" / "test.json").read_text())["metrics"]
     for title, key in (("J-Best", "j_best"), ("P-Best", "p_best"), ("P-Agg", "p_agg"), ("J-Agg", "j_agg")):
         assert f"\n{title:6}  {scores[key]:6.1f} mm  MPJPE of " in out and f"test/{key}" in out
     # The numbers of the run itself are those of the callback, which another test recomputes.
-    logged = list(csv.DictReader((tmp_path / "runs" / "d3dp-243" / "version_0" / "metrics.csv").open()))[-1]
+    logged = list(csv.DictReader((tmp_path / "runs" / "d3dp-243" / "tests" / "0" / "metrics.csv").open()))[-1]
     assert float(logged["test/j_agg"]) == pytest.approx(scores["j_agg"], rel=1e-4)
     assert main([*command, "--hypotheses", "0"]) == 0
     assert "J-Best" not in capsys.readouterr().out

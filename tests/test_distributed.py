@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -103,7 +104,8 @@ def test_two_processes_go_on_after_a_kill(one, tmp_path, commands):
 def test_two_processes_score_like_one(one, tmp_path, commands):
     """No frame twice, and every breakdown the same."""
     command = ["test", *COMMAND[1 : COMMAND.index("--trainer.max_epochs")], *COMMAND[-4:]]
-    command += ["--ckpt_path", str(one / METRICS.parent / "checkpoints/last.ckpt")]
+    shutil.copy(one / METRICS.parent / "checkpoints/last.ckpt", tmp_path)  # where it is the checkpoint of no run
+    command += ["--ckpt_path", str(tmp_path / "last.ckpt")]
     two = start_both(commands, tmp_path / "two", *command, *TWO)
     (tmp_path / "one").mkdir()
     done = commands.run(tmp_path / "one", *command, *ONE)
@@ -111,7 +113,7 @@ def test_two_processes_score_like_one(one, tmp_path, commands):
     assert [commands.wait(process) for process in two] == [0, 0], (tmp_path / "two" / "log").read_text()
     found = {}
     for name in ("one", "two"):
-        (file,) = (tmp_path / name).glob("runs/*/*/test.json")
+        (file,) = (tmp_path / name).glob("runs/*/tests/*/test.json")
         found[name] = json.loads(file.read_text())
     assert found["one"].keys() == found["two"].keys() and len(found["one"]["per_joint"]) == 17
     for key in ("metrics", "per_action_mpjpe", "per_action_pa", "protocol", "structure", "truth"):

@@ -169,10 +169,10 @@ def test_checkpoint_io_is_atomic_and_refuses_code(tmp_path):
 
 
 def test_init_from_is_short_for_the_models():
-    from structloss.commands._lightning import _with_init_from
+    from structloss.commands._arguments import spelled_out
 
     given = ["fit", "--init-from", "x.pth", "--init_from=y.pth", "--initial", "--model.init_from", "z"]
-    assert _with_init_from(given) == [
+    assert spelled_out(given) == [
         "fit", "--model.init_from", "x.pth", "--model.init_from=y.pth", "--initial", "--model.init_from", "z",
     ]  # fmt: skip
 

@@ -137,7 +137,7 @@ def test_sigterm_saves_and_says_how_to_go_on(fits, whole, tmp_path):
     folder = tmp_path / "stopped"
     process = fits.start(folder, *EVERY_TWO[:1], "1000")
     until = time.monotonic() + 60
-    while "step 9," not in read_log(folder) and time.monotonic() < until:  # the first validation has been
+    while "step 9/54," not in read_log(folder) and time.monotonic() < until:  # the first validation has been
         time.sleep(0.01)
     os.kill(process, signal.SIGTERM)
     assert fits.wait(process) == 143, read_log(folder)

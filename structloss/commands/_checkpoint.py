@@ -104,7 +104,7 @@ class Stored:
 
     def _same_motion(self) -> bool:
         """Whether the motion is that of the run: nothing else is given."""
-        for given, value in zip(self._arguments, [*self._arguments[1:], ""], strict=True):
+        for given, value in zip(self._arguments, [*self._arguments[1:], ""], strict=False):
             if given.startswith(("--config", "-c")) or re.match("--data(=|$)", given):
                 return False
             if re.match(r"--data\.data(=|$)", given):
@@ -117,7 +117,7 @@ class Stored:
 
 def checkpoint_of(arguments: Sequence[str]) -> str | None:
     """The file that `--ckpt_path` names; None where it is not given."""
-    for given, value in zip(arguments, [*arguments[1:], ""], strict=True):
+    for given, value in zip(arguments, [*arguments[1:], ""], strict=False):
         if given == "--ckpt_path":
             return value or None
         if given.startswith("--ckpt_path="):

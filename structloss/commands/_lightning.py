@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
-import os
-import re
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -22,25 +21,54 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from ..data import MotionDataModule
 from ..errors import ArgumentError, MissingDependencyError, MissingFileError, how_to_install
 from ..files import write_json
-from ..harness.callbacks import FiniteLoss, progress_callback
+from ..harness.callbacks import FiniteLoss, figure_table, progress_callback, shown_figures
 from ..harness.checkpoint_io import SafeCheckpointIO
 from ..harness.finetuning import following_network
 from ..harness.hypotheses import hypothesis_tests
 from ..harness.lifting import LiftingModule
-from ..harness.recipe_files import recipe_path
+from ..harness.recipe_files import bounded_parser
 from ..harness.restart import Restart, RunFolder, newest_intact, step_of
+from ..harness.run_folder import Best, best_of, checkpoint_in
 from ..harness.run_logger import RunLogger
+from ..harness.run_start import RunStart, config_text
 from ..harness.training import quiet_lightning
 from ..metrics.evaluation import Evaluation
 from ..reports.breakdown import breakdown
+from ..text import visible
+from ._arguments import checkpoint_flag, root_folder, run_name, run_of, sampling, spelled_out, with_recipe, with_root
 from ._checkpoint import Stored, checkpoint_of
 from ._parser import flags_of, naming_flags
+from ._refusals import parser_sentence, refusals
+from ._settings import differing, same_run
+from ._trainer import check_trainer
 
 __all__ = ["SUBCOMMANDS", "run"]
 
-#: Where runs are logged and checkpoints kept, relative to the working directory.
+#: Where runs are logged and checkpoints kept, relative to the working directory or --trainer.default_root_dir.
 RUNS = "runs"
 SUBCOMMANDS = ("fit", "validate", "test")
+#: setting -> the one that it follows
+_LINKS = {
+    "model.target": "data.target",
+    "model.skeleton": "data.skeleton",
+    "data.seed": "seed_everything",
+    "model.seed": "seed_everything",
+}
+#: flags that are not Lightning's
+_SHORT_FORMS = ("--fresh", "--tensorboard", "--init-from", "--loss", "--root", "--hypotheses", "--iterations")
+
+
+class _Parser(LightningArgumentParser):
+    """Says in one sentence what it can't read."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        parser = getattr(ex, "subcommand_parser", None) or self
+        flags = {flag for action in parser._actions for flag in action.option_strings}
+        for target, source in _LINKS.items():
+            message = message.replace(f'Parser key "{target}"', f'Parser key "{source}"')
+        print(f"structloss: error: {visible(parser_sentence(message, {*flags, *_SHORT_FORMS}))}", file=sys.stderr)
+        self.exit(2)
+        raise AssertionError  # exit has raised
 
 
 class _CLI(LightningCLI):
@@ -48,10 +76,8 @@ class _CLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(Restart, "restart")
-        parser.link_arguments("data.target", "model.target")
-        parser.link_arguments("data.skeleton", "model.skeleton")
-        parser.link_arguments("seed_everything", "data.seed")
-        parser.link_arguments("seed_everything", "model.seed")
+        for target, source in _LINKS.items():
+            parser.link_arguments(source, target)
         if self.stored is not None:
             parser.set_defaults(self.stored.defaults())
 
@@ -60,31 +86,59 @@ class _CLI(LightningCLI):
     #: the arguments of the checkpoint that is given
     stored: ClassVar[Stored | None] = None
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        super().parse_arguments(parser, args)
+        name = self.config.subcommand
+        if not self.config[name].get("config") and self.config[name].get("ckpt_path") is None:
+            raise ArgumentError(
+                "--config is not given, expected a recipe (your own YAML file, or a name such as repose-tiny: "
+                f"structloss {name} --help lists them), or the checkpoint of a run as --ckpt_path."
+            )
+        seed = self.config[name].get("seed_everything")
+        if not 0 <= seed < 2**32:  # true is any, false is none
+            raise ArgumentError(f"--seed_everything is {seed}, expected a whole number from 0 to 4294967295.")
+
     def before_instantiate_classes(self) -> None:
+        config = self.config[self.subcommand]
         if self.stored is not None:
-            self.stored.settle(self.config[self.subcommand])
+            self.stored.settle(config)
+        check_trainer(config.trainer.as_dict(), trains=self.subcommand == "fit")
+        self.save_config_kwargs = {"beside": _tensorboard if self.tensorboard else None}
+        if self.tensorboard:
+            _import_tensorboard()
 
     def instantiate_classes(self) -> None:
-        with naming_flags(flags_of(self._parser(self.subcommand))):
+        parser = self._parser(self.subcommand)
+        network = self.config[self.subcommand].model.as_dict().get("backbone_args") or {}
+        flags = {name: f"--model.backbone_args.{name}" for name in network} | flags_of(parser)
+        with refusals(differing(parser, self.config[self.subcommand])), naming_flags(flags):
             super().instantiate_classes()
 
     def _run_subcommand(self, subcommand: str) -> None:
-        with naming_flags(flags_of(self._parser(subcommand))):
+        parser = self._parser(subcommand)
+        given = differing(parser, self.config[subcommand])
+        given["data.batch_size"] = self.config[subcommand].data.batch_size
+        with refusals(given), naming_flags(flags_of(parser)):
             super()._run_subcommand(subcommand)
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         arguments = super()._prepare_subcommand_kwargs(subcommand)
         logger = self.trainer.logger
-        if subcommand == "fit" and isinstance(logger, RunLogger):
-            if arguments.get("ckpt_path") is None and not self.fresh:
-                arguments["ckpt_path"] = self._resume(logger)
-            if self.held is None and _is_first_process():
-                self._begin(logger)
-            if self.tensorboard:
-                self.trainer.loggers = [*self.trainer.loggers, _tensorboard(logger)]
+        if not isinstance(logger, RunLogger):
+            return arguments
+        if subcommand != "fit":
+            logger.place = partial(_new_test, run_of(arguments.get("ckpt_path")), Path(logger.root_dir))
+            if arguments.get("ckpt_path") is None and self.model.hparams["init_from"] is None and _is_first_process():
+                print("note: an untrained network is scored; --ckpt_path or --init-from gives weights", file=sys.stderr)
+            self.shown = arguments.get("verbose", True)
+            arguments["verbose"] = False  # Lightning's table knows no units
+        elif arguments.get("ckpt_path") is None and not self.fresh:
+            arguments["ckpt_path"] = self._resume(logger)
         return arguments
 
-    #: the folder of the run, locked
+    #: whether to print what a test comes to
+    shown = False
+    #: the folder of a run that is resumed, locked
     held: ExitStack | None = None
 
     def _hold(self, folder: Path) -> bool:
@@ -98,34 +152,31 @@ class _CLI(LightningCLI):
 
     def _resume(self, logger: RunLogger) -> Path | None:
         """Find the unfinished run of the same configuration and enter its folder; its checkpoint, or None to begin."""
-        config = _settings(self._parser("fit").dump(self.config["fit"], skip_none=False))
+        parser = self._parser("fit")
         for folder in sorted(Path(logger.root_dir).glob("version_*"), key=_version, reverse=True):
             run = RunFolder(folder)
             if (
                 run.finished
-                or _settings(run.config() or "") != config
+                or not same_run(parser, run.config(), config_text(parser, self.config["fit"]))
                 or (_is_first_process() and not self._hold(folder))
             ):
                 continue  # over, of another kind, or running in another process
             checkpoint = newest_intact(folder / "checkpoints")
             step = step_of(checkpoint) if checkpoint else 0
             logger.resume(_version(folder), step)
+            for callback in self.trainer.callbacks:  # type: ignore[attr-defined]  # a connector gives it to the trainer
+                if isinstance(callback, RunStart):
+                    callback.resumes = True
             if _is_first_process():
                 print(f"resuming {folder} from step {step}" if step else f"starting again in {folder}", flush=True)
             return checkpoint
         return None
 
-    def _begin(self, logger: RunLogger) -> None:
-        """Take a new folder."""
-        version = logger.version
-        assert isinstance(version, int)  # of a CSV logger that was given none
-        while not self._hold(Path(logger.root_dir) / f"version_{version}"):
-            version += 1
-        logger.resume(version, 0)
-
     def after_fit(self) -> None:
-        if isinstance(self.trainer.logger, RunLogger) and self.trainer.is_global_zero:
-            RunFolder(Path(self.trainer.logger.log_dir)).finish()
+        logger = self.trainer.logger
+        if isinstance(logger, RunLogger) and self.trainer.is_global_zero:
+            RunFolder(Path(logger.log_dir)).finish()
+            print(_outcome(Path(logger.log_dir)), flush=True)
 
     #: how a network that samples is tested, where it was given
     sampling: ClassVar[dict[str, int]] = {}
@@ -135,13 +186,31 @@ class _CLI(LightningCLI):
         self.trainer.callbacks.extend(more)  # type: ignore[attr-defined]  # a connector gives it to the trainer
 
     def after_test(self) -> None:
+        self._write_config()
         found, folder = self.model.evaluation, self.trainer.log_dir  # all processes must ask for the folder
         if found is None or not self.trainer.is_global_zero:
             return
+        self._show_figures()
         print(breakdown(found), flush=True)
         if folder is not None:
             path = write_json(Path(folder) / "test.json", _test_json(found))
             print(f"written to {path}", flush=True)
+
+    def _show_figures(self) -> None:
+        if self.shown and self.trainer.is_global_zero:
+            print("\n".join(figure_table({k: float(v) for k, v in self.trainer.callback_metrics.items()})), flush=True)
+
+    def after_validate(self) -> None:
+        self._show_figures()
+        self._write_config()
+
+    def _write_config(self) -> None:
+        """Write the configuration beside what a test came to."""
+        if isinstance(self.trainer.logger, RunLogger) and self.trainer.is_global_zero:
+            self.trainer.logger.begin()
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]  # a connector gives it to the trainer
+            if isinstance(callback, RunStart) and self.trainer.logger is not None:
+                callback.write(self.trainer)
 
     def _parse_ckpt_path(self) -> None:
         """Lightning would let the checkpoint's arguments win over the command line's without a word; ours are compared
@@ -162,6 +231,30 @@ def _test_json(found: Evaluation) -> dict[str, Any]:
     return content | {"per_action": by_action or content["per_action"]}
 
 
+def _new_test(run: Path | None, other: Path) -> Path:
+    """A folder for a test: in the run that is tested, where it is known and can be written."""
+    try:
+        return RunFolder(run or other).new_test()
+    except OSError:
+        return RunFolder(other).new_test()
+
+
+def _outcome(run: Path) -> str:
+    """What to say of a run that has come to its end: best figures, checkpoint, what to type next."""
+    best, checkpoint = best_of(run), checkpoint_in(run)
+    lines = ["trained; no validation has been" if best is None else f"best validation, {_place(best)}"]
+    if best is not None:
+        lines += [f"  {line}" for line in shown_figures(best.figures)]
+    if checkpoint is not None:
+        lines += [f"checkpoint: {checkpoint}", f"next: structloss test --ckpt_path {shlex.quote(str(checkpoint))}"]
+        lines += [f"      structloss report {shlex.quote(str(run))}"]
+    return "\n".join(lines)
+
+
+def _place(best: Best) -> str:
+    return f"step {best.step}, epoch {best.epoch}:"
+
+
 def _is_first_process() -> bool:
     return rank_zero_only.rank == 0  # type: ignore[attr-defined]  # an attribute that lightning gives its function
 
@@ -173,74 +266,20 @@ def _version(folder: Path) -> int:
 
 def _tensorboard(logger: RunLogger) -> Logger:
     """TensorBoard's logger for the folder of a run."""
-    try:
-        from lightning.pytorch.loggers import TensorBoardLogger
+    from lightning.pytorch.loggers import TensorBoardLogger
 
-        # Of a run that is resumed, what was logged after the checkpoint is to be left out.
-        purge: dict[str, Any] = {"purge_step": logger.first_step} if logger.first_step else {}
-        return TensorBoardLogger(logger.save_dir, logger.name, version=logger.version, **purge)
+    # Of a run that is resumed, what was logged after the checkpoint is to be left out.
+    purge: dict[str, Any] = {"purge_step": logger.first_step} if logger.first_step else {}
+    return TensorBoardLogger(logger.save_dir, logger.name, version=logger.version, **purge)
+
+
+def _import_tensorboard() -> None:
+    try:
+        import tensorboard  # noqa: F401
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
             f"--tensorboard needs tensorboard, which is not installed: {how_to_install('tensorboard')}."
         ) from error
-
-
-def _with_recipe_paths(arguments: Sequence[str]) -> list[str]:
-    """Replace `--config NAME` by the path of the packaged recipe."""
-    out = list(arguments)
-    for i, argument in enumerate(out):
-        if argument in ("--config", "-c") and i + 1 < len(out):
-            out[i + 1] = str(recipe_path(out[i + 1]))
-        elif argument.startswith("--config="):
-            out[i] = f"--config={recipe_path(argument.removeprefix('--config='))}"
-    return out
-
-
-def _with_init_from(arguments: Sequence[str]) -> list[str]:
-    """Spell out `--init-from FILE`, the short form of `--model.init_from FILE`."""
-    return [
-        re.sub(r"^--init[-_]from(?==|$)", "--model.init_from", argument) if argument.startswith("--init") else argument
-        for argument in arguments
-    ]
-
-
-def _with_root(arguments: Sequence[str]) -> list[str]:
-    """Spell out `--root WORD`, the short form of `--model.root WORD`."""
-    return [re.sub(r"^--root(?==|$)", "--model.root", argument) for argument in arguments]
-
-
-def _with_loss(arguments: Sequence[str]) -> list[str]:
-    """Spell out `--loss learned`: a loss network with the recipe's settings, or the defaults."""
-    out = list(arguments)
-    for i, argument in enumerate(out):
-        if argument == "--loss" or argument.startswith("--loss="):
-            apart = argument == "--loss"
-            value = "".join(out[i + 1 : i + 2]) if apart else argument.removeprefix("--loss=")
-            if value != "learned":
-                raise ArgumentError(
-                    f"--loss is {value!r}, expected 'learned'; other losses are set by --model.objective."
-                )
-            out[i : i + 1 + apart] = ["--model.learned.enabled=true"]
-            break
-    return out
-
-
-def _sampling(arguments: Sequence[str]) -> tuple[list[str], dict[str, int]]:
-    """The arguments without `--hypotheses N` and `--iterations N`, and those that were given."""
-    parser = argparse.ArgumentParser(prog="structloss test", add_help=False, allow_abbrev=False)
-    for flag in ("--hypotheses", "--iterations"):
-        parser.add_argument(flag, type=int)
-    given, rest = parser.parse_known_args(arguments)
-    return rest, {name: number for name, number in vars(given).items() if number is not None}
-
-
-def _run_name(arguments: Sequence[str]) -> str:
-    for flag, value in zip(arguments, [*arguments[1:], ""], strict=True):
-        if flag in ("--config", "-c"):
-            return os.path.splitext(os.path.basename(value))[0]
-        if flag.startswith("--config="):
-            return os.path.splitext(os.path.basename(flag.removeprefix("--config=")))[0]
-    return "lifting"
 
 
 def _with_last_checkpoint(arguments: Sequence[str], runs: Path) -> list[str]:
@@ -262,12 +301,17 @@ def _with_last_checkpoint(arguments: Sequence[str], runs: Path) -> list[str]:
 
 
 @contextmanager
-def _exit_code_of_sigterm() -> Iterator[None]:
-    """Lightning leaves with code 0 when it is told to stop; the shell's convention is 128 + 15."""
+def _exit_code_of_signals() -> Iterator[None]:
+    """Lightning leaves with code 0 when it is told to stop, with 1 at Ctrl+C; by the shell's convention it is 128 and
+    the signal's number."""
     try:
         yield
     except SIGTERMException as error:
         raise SystemExit(143) from error
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise SystemExit(130) from error
+        raise
 
 
 def _full_help(command: str) -> dict[str, Any]:
@@ -278,12 +322,6 @@ def _full_help(command: str) -> dict[str, Any]:
         "usage": f"structloss {command} --config RECIPE [options]",
         "description": f"All options. structloss {command} --help shows those that are used most.",
     }
-
-
-def _settings(config: str) -> list[str]:
-    """Lines of a configuration but for Lightning's version above them: a newer one resumes a run all the same. And but
-    for the root: it changes nothing in training, and runs from before there was that setting lack it."""
-    return [line for line in config.splitlines() if not line.startswith(("#", "  root:"))]
 
 
 def _configured(cls: type, **arguments: object) -> dict[str, object]:
@@ -297,18 +335,19 @@ def run(subcommand: str, arguments: Sequence[str]) -> None:
     Raises:
         StructlossError: bad input; the parser itself exits with code 2 for arguments that it can't read.
     """
-    arguments = following_network(_with_loss(_with_init_from(_with_recipe_paths(arguments))))
+    arguments = following_network(with_recipe(spelled_out(arguments)))
     _CLI.fresh, _CLI.tensorboard = "--fresh" in arguments, "--tensorboard" in arguments
     arguments = [argument for argument in arguments if argument not in ("--fresh", "--tensorboard")]
     _CLI.sampling = {}
     if subcommand == "test":
-        arguments, _CLI.sampling = _sampling(_with_root(arguments))
-    name = _run_name(arguments)
-    arguments = _with_last_checkpoint(arguments, Path(RUNS) / name)
+        arguments, _CLI.sampling = sampling(with_root(arguments))
+    name, runs = run_name(arguments), root_folder(arguments) / RUNS
+    arguments = _with_last_checkpoint(arguments, runs / name)
     checkpoint = checkpoint_of(arguments)
-    _CLI.stored = None if checkpoint is None else Stored(checkpoint, subcommand, arguments)
+    with checkpoint_flag():
+        _CLI.stored = None if checkpoint is None else Stored(checkpoint, subcommand, arguments)
     defaults = {
-        "logger": _configured(RunLogger, save_dir=RUNS, name=name),
+        "logger": _configured(RunLogger, save_dir=str(runs), name=name),
         "callbacks": [
             ModelCheckpoint(monitor="val/mpjpe", filename="best-{epoch}", save_last=True, enable_version_counter=False),
             FiniteLoss(),
@@ -316,19 +355,21 @@ def run(subcommand: str, arguments: Sequence[str]) -> None:
         ],
         "plugins": [_configured(SafeCheckpointIO)],
         "num_sanity_val_steps": 0,
-        "enable_progress_bar": sys.stdout.isatty(),  # PlainProgress prints lines instead
+        "enable_progress_bar": False,  # ours is a callback
+        "enable_model_summary": False,
         "log_every_n_steps": 1,
     }
-    with quiet_lightning(), _exit_code_of_sigterm():
+    with quiet_lightning(), _exit_code_of_signals(), bounded_parser():
         _CLI(
             LiftingModule,
             MotionDataModule,
+            save_config_callback=RunStart,
             trainer_class=L.Trainer,
             trainer_defaults=defaults,
             seed_everything_default=0,
-            save_config_kwargs={"overwrite": True},
-            auto_configure_optimizers=False,
+            parser_class=_Parser,
             parser_kwargs={"allow_abbrev": False, **{name: _full_help(name) for name in SUBCOMMANDS}},
+            auto_configure_optimizers=False,
             args=[subcommand, *arguments],
         )
     sys.stdout.flush()

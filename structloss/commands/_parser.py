@@ -167,7 +167,7 @@ def with_flags(message: str, flags: Mapping[str, str], argument: bool = True) ->
 
 
 # No part of a flag, of a path or of what is quoted.
-_BEGIN, _END = r"(?<![\w./'\"=-])", r"(?![\w/'\"=-]|\.\w)"
+_BEGIN, _END = r"(?<![\w./'\"`=-])", r"(?![\w/'\"`=-]|\.\w)"
 
 
 def _any(names: Iterable[str]) -> str:

@@ -147,7 +147,7 @@ def _trained(folder: str) -> Run:
 
     found = read_run(folder)
     if found.checkpoint is None:
-        raise ArgumentError(f"{folder} has no checkpoint yet, expected a run that was trained.")
+        raise ArgumentError(f"{found.folder} has no checkpoint yet, expected a run that was trained.")
     return found
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ArgumentError, needs_extra
+from ..errors import ArgumentError, MissingFileError, needs_extra
 from ._parser import command, options, positive
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         commands,
         "report",
         "score the checkpoints of runs on their validation data and write one HTML page that needs no network",
-        "  structloss report runs/repose-tiny                      its newest version; writes report.html there\n"
+        "  structloss report runs/repose-tiny                      its newest with a checkpoint; report.html there\n"
         "  structloss report runs/repose-tiny/version_0 runs/repose-tiny/version_1 --out compared.html\n"
         "  structloss report runs/a runs/b --name MPJPE 'MPJPE + L_S' --json compared.json\n"
         "  structloss report runs/repose-h36m --data /new/place/h36m.poses --device cuda\n",
@@ -74,7 +74,7 @@ def write_run_report(
     """Score each run's checkpoint on its validation data and write the report; prints progress and the table.
 
     Args:
-        folders: folders of runs, `runs/NAME/version_N`, or `runs/NAME` for the newest version.
+        folders: folders of runs, `runs/NAME/version_N`, or `runs/NAME` for the newest that was trained.
         out: HTML file to write; None is report.html in the folder of a single run, or here for several.
         checkpoint: "best", "last", or a path.
         data: data file or folder to score on instead of that of the configuration, for one that has moved.
@@ -103,6 +103,9 @@ def write_run_report(
         raise ArgumentError(f"checkpoint is {checkpoint!r}, expected 'best' or 'last' for several runs.")
     given = {"checkpoint": checkpoint, "data": data, "name": names, "title": title}
     runs = [read_run(folder, checkpoint) for folder in folders]
+    for run in runs:
+        if run.checkpoint is None and not any(run.curves.values()):
+            raise MissingFileError(f"{run.folder} has no checkpoint and no curves, expected a run that was trained.")
     names = _names(runs, names)
     path = Path(out) if out else runs[0].folder / "report.html" if len(runs) == 1 else Path("report.html")
     where, skeleton = _device(device), _skeleton(runs)
@@ -132,6 +135,7 @@ def _score(
     run: Run, name: str, data: str | None, where: torch.device, scored: _Scored, opened: dict[str, MotionDataModule]
 ) -> ArmResult:
     """What a run came to; its module and windows are added to those `scored`, its data to what was `opened`."""
+    from ..harness.clip_values import clip_values
     from ..harness.evaluation import evaluate
     from ..harness.load import load_trained, objective_of
     from ..harness.run_folder import data_of
@@ -151,6 +155,7 @@ def _score(
     print(f"{name}: scoring {run.checkpoint}", flush=True)
     source = data_of(run, data, opened)
     arm.take(evaluate(module.to(where), source.val_dataloader(), source.actions, progress=name))
+    arm.clips = clip_values(module, source.val_dataset)
     scored[name] = (module, source.val_dataset)
     return arm
 

@@ -1,18 +1,30 @@
-"""Callbacks: what a run remembers, how long its steps take, and what is printed where there is no terminal."""
+"""Callbacks: what a run remembers, how long its steps take, and what is printed of it, on a terminal and elsewhere."""
 
 from __future__ import annotations
 
 import math
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any, Protocol, cast
 
 import lightning as L
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from ..errors import DataError
+from ..metrics.measures import MEASURES
 
-__all__ = ["FiniteLoss", "History", "PlainProgress", "StepTimer", "best_checkpoint", "progress_callback"]
+__all__ = [
+    "FiniteLoss",
+    "History",
+    "PlainProgress",
+    "StepTimer",
+    "TerminalProgress",
+    "best_checkpoint",
+    "figure_table",
+    "progress_callback",
+    "shown_figures",
+]
 
 
 class History(Callback):
@@ -118,8 +130,61 @@ class FiniteLoss(Callback):
             )
 
 
-class PlainProgress(Callback):
-    """One line per validation instead of a bar, for logs and pipes.
+#: validation figures that fit on a line
+_SHOWN = ("mpjpe", "pa_mpjpe", "depth_order_joints", "depth_order_frames")
+#: of figures that are no measures: P1, P2 and P3 of published evaluations
+_UNITS = {"p1": "mm", "p2": "mm", "p3": "mm"}
+#: seconds after which a line is due without a validation
+_QUIET = 30.0
+
+
+def shown_figures(figures: Mapping[str, float], prefix: str = "") -> list[str]:
+    """Figures with their units, as in "MPJPE 45.3 mm", in the order of the table of measures.
+
+    Args:
+        figures: key of a measure -> value as stored.
+        prefix: to name them by their keys, as in "val/mpjpe 45.3 mm", instead of their titles.
+    """
+    lines = []
+    for key, value in figures.items():
+        row = MEASURES.get(key)
+        if row is None:
+            lines.append(f"{prefix}{key} {value:.4g}")
+        else:
+            lines.append(f"{prefix + key if prefix else row.title} {row.factor * value:.1f} {row.unit}")
+    order = {key: place for place, key in enumerate(MEASURES)}
+    places = sorted(range(len(lines)), key=lambda i: order.get(list(figures)[i], len(order)))
+    return [lines[i] for i in places]
+
+
+def figure_table(figures: Mapping[str, float]) -> list[str]:
+    """A line for each figure, "test/mpjpe, mm  45.31", by the keys that files have for them.
+
+    Args:
+        figures: "test/" or "val/" and the key of a measure -> value as stored.
+    """
+    rows = {name: MEASURES.get(name.partition("/")[2]) for name in figures}
+    units = {
+        name: row.unit if row is not None else _UNITS.get(name.partition("/")[2], "") for name, row in rows.items()
+    }
+    heads = {name: f"{name}, {unit}" if unit else name for name, unit in units.items()}
+    width = max(map(len, heads.values()), default=0)
+    order = {key: place for place, key in enumerate(MEASURES)}
+    return [
+        f"{heads[name]:{width}}  {value * (row.factor if row is not None else 1):10.4f}"
+        for name, value in sorted(figures.items(), key=lambda item: order.get(item[0].partition("/")[2], len(order)))
+        for row in (rows[name],)
+    ]
+
+
+def total_steps(trainer: L.Trainer) -> int | None:
+    """Optimizer steps of a training; None where it has no end."""
+    steps = trainer.estimated_stepping_batches
+    return int(steps) if 0 < steps < math.inf else None
+
+
+class _Progress(Callback):
+    """What a line of progress says.
 
     Args:
         label: put in front of every line.
@@ -127,27 +192,148 @@ class PlainProgress(Callback):
 
     def __init__(self, label: str = "") -> None:
         self._label = f"{label}: " if label else ""
-        self._started = time.perf_counter()
+        self._started = self._said_at = time.perf_counter()
+        self._said_step = 0
+        self._total: int | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._started = time.perf_counter()
+        self._started = self._said_at = time.perf_counter()
+        self._total, self._said_step = total_steps(trainer), trainer.global_step
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.sanity_checking:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._say(trainer, pl_module, validated=True)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if time.perf_counter() - self._said_at >= _QUIET:
+            self._say(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.global_step != self._said_step and not trainer.num_val_batches:  # no validation says it
+            self._say(trainer, pl_module)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.global_step != self._said_step:
+            self._say(trainer, pl_module)
+
+    def _say(self, trainer: L.Trainer, pl_module: L.LightningModule, validated: bool = False) -> None:
+        if not trainer.is_global_zero:
             return
-        parts = [f"{self._label}step {trainer.global_step}"]
-        if trainer.max_steps and trainer.max_steps > 0:
-            parts[0] += f"/{trainer.max_steps}"
-        for name in ("train/loss", "val/mpjpe", "val/depth_order_joints", "val/depth_order_frames"):
-            if name in trainer.callback_metrics:
-                parts.append(f"{name} {float(trainer.callback_metrics[name]):.4g}")
-        parts.append(f"{time.perf_counter() - self._started:.0f} s")
-        print(", ".join(parts), flush=True)
+        self._said_at, self._said_step = time.perf_counter(), trainer.global_step
+        parts = [f"{self._label}step {trainer.global_step}" + (f"/{self._total}" if self._total else "")]
+        if (loss := trainer.callback_metrics.get("train/loss")) is not None:
+            parts.append(f"train/loss {float(loss):.4g}{_loss_unit(pl_module)}")
+        if validated:
+            found = {key.removeprefix("val/"): float(v) for key, v in trainer.callback_metrics.items() if "val/" in key}
+            parts += shown_figures({key: found[key] for key in (*_SHOWN, "loss") if key in found}, "val/")
+        parts.append(f"{self._said_at - self._started:.0f} s")
+        self._print(", ".join(parts))
+
+    def _print(self, line: str) -> None:
+        print(line, flush=True)
+
+
+def _loss_unit(module: L.LightningModule) -> str:
+    """What the sum of losses is measured in, which is not millimetres."""
+    target = str(module.hparams.get("target", ""))
+    return {"camera": " (metres)", "global": " (image units)", "root_relative": " (image units)"}.get(target, "")
+
+
+class PlainProgress(_Progress):
+    """One line per validation instead of a bar, for logs and pipes; without validations one per epoch or half minute.
+
+    Args:
+        label: put in front of every line.
+    """
+
+
+class TerminalProgress(_Progress):
+    """A bar that counts the optimizer steps, or the batches of a test, with the same lines above it as they come.
+
+    Args:
+        label: put in front of every line, and of the bar.
+    """
+
+    def __init__(self, label: str = "") -> None:
+        super().__init__(label)
+        self._name = label
+        self._bar: Any = None
+        self._task: Any = None
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if not trainer.is_global_zero or self._bar is not None:
+            return
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.progress import TimeRemainingColumn as Remaining
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            Remaining(),
+        )
+        self._bar = Progress(*columns, transient=True)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        self._begin("training, steps", self._total, trainer.global_step)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self._bar is not None:
+            self._bar.update(self._task, completed=trainer.global_step)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.state.fn == "validate":
+            self._begin("validation, batches", _batches(trainer.num_val_batches), 0)
+
+    def on_validation_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        if trainer.state.fn == "validate":
+            self._advance()
+
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._begin("test, batches", _batches(trainer.num_test_batches), 0)
+
+    def on_test_batch_end(self, *_: Any) -> None:
+        self._advance()
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        self.teardown(trainer, pl_module, "")
+
+    def _begin(self, what: str, total: int | None, done: int) -> None:
+        if self._bar is not None:
+            self._task = self._bar.add_task(f"{self._label}{what}", total=total, completed=done)
+            self._bar.start()
+
+    def _advance(self) -> None:
+        if self._bar is not None:
+            self._bar.advance(self._task)
+
+    def _print(self, line: str) -> None:
+        if self._bar is None:
+            super()._print(line)
+        else:
+            self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _batches(numbers: Any) -> int | None:
+    """Batches of all loaders; None where one has no end."""
+    total = sum(numbers) if isinstance(numbers, list) else numbers
+    return int(total) if total < math.inf else None
 
 
 def progress_callback(label: str = "") -> Callback:
     """A progress bar on a terminal, plain lines elsewhere."""
-    return RichProgressBar(leave=False) if sys.stdout.isatty() else PlainProgress(label=label)
+    return TerminalProgress(label) if sys.stdout.isatty() else PlainProgress(label)
 
 
 def best_checkpoint(monitor: str) -> ModelCheckpoint:

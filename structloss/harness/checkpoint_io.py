@@ -47,7 +47,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
         path = Path(path)
         if not path.exists():
             raise MissingFileError(f"checkpoint {path} does not exist.")
-        if not_regular(path):
+        if path.is_dir() or not_regular(path):
             raise CheckpointError(f"checkpoint {path} is not a regular file, expected one written by structloss fit.")
         try:
             checkpoint = torch.load(path, map_location=map_location or "cpu", weights_only=True)
@@ -80,4 +80,6 @@ def verify_checkpoint(path: Path) -> None:
 
 def _first_line(error: BaseException) -> str:
     text = (str(error) or type(error).__name__).splitlines()[0].split(". ")[0]
+    if isinstance(error, KeyError) or text.isdigit():  # an opcode that the unpickler doesn't know
+        text = "it is no PyTorch file"
     return text if text.endswith(".") else f"{text}."

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ..errors import check_name
-from ..reading import read_yaml
+from ..reading import check_yaml, read_yaml
 
-__all__ = ["recipe_names", "recipe_path", "recipe_settings"]
+__all__ = ["bounded_parser", "recipe_names", "recipe_path", "recipe_settings"]
+
+#: characters of a text that can't stand for much, if it has no alias
+_SHORT = 64
 
 
 def _folder() -> Path:
@@ -23,7 +28,7 @@ def recipe_names() -> tuple[str, ...]:
 def recipe_path(name_or_path: str) -> Path:
     """The file of a recipe: a path as it is, a bare name from the package.
 
-    A file of somebody's is read once to see that it can be: what parses it later has no bounds.
+    A file of somebody's is read once to see that it can be, before anything is imported to use it.
 
     Raises:
         MissingFileError: a path that does not exist.
@@ -36,6 +41,27 @@ def recipe_path(name_or_path: str) -> Path:
         return path
     name = name_or_path.replace("_", "-")  # no recipe has an underscore in its name
     return _folder() / f"{check_name('recipe', name, recipe_names())}.yaml"
+
+
+@contextmanager
+def bounded_parser() -> Iterator[None]:
+    """Within it, jsonargparse too reads no YAML, from a file or an argument, beyond the bounds of
+    :func:`structloss.reading.parse_yaml`."""
+    import yaml
+    from jsonargparse import get_loader, set_loader
+
+    unbounded = get_loader("yaml")
+
+    def load(text: str) -> Any:
+        if isinstance(text, str) and (len(text) > _SHORT or "*" in text):
+            check_yaml(text, "the YAML of an option or a recipe")
+        return unbounded(text)
+
+    set_loader("yaml", load, (yaml.YAMLError,))
+    try:
+        yield
+    finally:
+        set_loader("yaml", unbounded, (yaml.YAMLError,))
 
 
 def recipe_settings(backbone: str) -> tuple[dict[str, Any], dict[str, Any]]:

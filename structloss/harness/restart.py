@@ -65,8 +65,9 @@ class Restart(Checkpoint):
         self._save(trainer)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        if isinstance(exception, SIGTERMException) and trainer.is_global_zero:
-            print(f"stopped by SIGTERM; the same command resumes from step {self._saved_step}", flush=True)
+        how = {SIGTERMException: "stopped by SIGTERM", KeyboardInterrupt: "interrupted"}.get(type(exception))
+        if how and trainer.is_global_zero and trainer.state.fn == "fit" and _folder(trainer):
+            print(f"{how}; the same command resumes from step {self._saved_step}", flush=True)
 
     def _is_due(self, trainer: L.Trainer) -> bool:
         if trainer.received_sigterm and trainer.world_size == 1:
@@ -148,6 +149,17 @@ class RunFolder:
     def finish(self) -> None:
         """Remember that training came to its end."""
         (self.path / "finished").touch()
+
+    def new_test(self) -> Path:
+        """Make a folder for a test of the run, `tests/N`."""
+        numbers = [int(path.name) for path in (self.path / "tests").glob("*") if path.name.isdigit()]
+        number = max(numbers, default=-1) + 1
+        while True:
+            try:
+                (self.path / "tests" / str(number)).mkdir(parents=True)
+                return self.path / "tests" / str(number)
+            except FileExistsError:  # another test, at the same time
+                number += 1
 
     def config(self) -> str | None:
         """The configuration that the run was started with, YAML; None where it was killed before writing it."""

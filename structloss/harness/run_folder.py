@@ -17,7 +17,7 @@ from .run_logger import read_metrics
 if TYPE_CHECKING:
     from ..data import MotionDataModule
 
-__all__ = ["Run", "data_of", "read_run"]
+__all__ = ["Best", "Run", "best_of", "checkpoint_in", "data_of", "read_run"]
 
 _POINTS = 2000  # of a training curve; longer ones are averaged
 
@@ -57,7 +57,7 @@ def read_run(folder: str | Path, checkpoint: str = "best") -> Run:
     """Read the folder of a run.
 
     Args:
-        folder: `runs/NAME/version_N`, or `runs/NAME` for its newest version.
+        folder: `runs/NAME/version_N`, or `runs/NAME` for its newest version with a checkpoint.
         checkpoint: "best", "last", or the path of one.
 
     Raises:
@@ -71,10 +71,7 @@ def read_run(folder: str | Path, checkpoint: str = "best") -> Run:
         raise MissingFileError(f"{given} {found}, expected the folder of a run, such as runs/repose-tiny/version_0.")
     folder = given
     if not (folder / "config.yaml").is_file():
-        versions = sorted(folder.glob("version_*/config.yaml"), key=lambda path: _number(path.parent.name))
-        if not versions:
-            raise MissingFileError(f"{given} has no config.yaml, expected the folder of a run of structloss fit.")
-        folder = versions[-1].parent
+        folder = _newest(given, checkpoint)
     path = folder / "config.yaml"
     text = read_text(path, "the configuration of a run")
     try:
@@ -89,8 +86,23 @@ def read_run(folder: str | Path, checkpoint: str = "best") -> Run:
         text=text,
         config=config,
         curves=_curves(folder / "metrics.csv"),
-        checkpoint=_checkpoint(folder / "checkpoints", checkpoint),
+        checkpoint=checkpoint_in(folder, checkpoint),
     )
+
+
+def _newest(given: Path, checkpoint: str) -> Path:
+    """The newest version below `runs/NAME` that was trained; tests and runs that failed early are passed over."""
+    versions = sorted(given.glob("version_*/config.yaml"), key=lambda path: _number(path.parent.name), reverse=True)
+    if not versions:
+        raise MissingFileError(f"{given} has no config.yaml, expected the folder of a run of structloss fit.")
+    found = [path.parent for path in versions if checkpoint_in(path.parent, checkpoint) is not None]
+    if not found:
+        names = ", ".join(path.parent.name for path in reversed(versions[:5]))
+        raise MissingFileError(
+            f"{given} has no run with a checkpoint ({names} have none), expected one that was trained."
+        )
+    inside = [folder for folder in found if Path(checkpoint).absolute().is_relative_to(folder.absolute())]
+    return (inside or found)[0]
 
 
 def _number(name: str) -> int:
@@ -98,7 +110,14 @@ def _number(name: str) -> int:
     return int(number) if number.isdigit() else -1
 
 
-def _checkpoint(folder: Path, wanted: str) -> Path | None:
+def checkpoint_in(run: Path, wanted: str = "best") -> Path | None:
+    """The checkpoint of a run's folder.
+
+    Args:
+        run: `runs/NAME/version_N`.
+        wanted: "best" (by the validation that was best, else the last), "last", or the path of one.
+    """
+    folder = run / "checkpoints"
     if wanted not in ("best", "last"):
         if not Path(wanted).is_file():
             raise MissingFileError(f"checkpoint {wanted} does not exist, expected 'best', 'last' or the path of one.")
@@ -107,6 +126,34 @@ def _checkpoint(folder: Path, wanted: str) -> Path | None:
     for pattern in patterns:
         if found := sorted(folder.glob(pattern), key=lambda path: path.stat().st_mtime):
             return found[-1]
+    return None
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best validation of a run.
+
+    Attributes:
+        step: optimizer step after which it was.
+        epoch: counted from 0.
+        figures: what it came to: measure -> value, in the units of :data:`structloss.metrics.measures.MEASURES`.
+    """
+
+    step: int
+    epoch: int
+    figures: dict[str, float]
+
+
+def best_of(run: Path, figure: str = "mpjpe") -> Best | None:
+    """The validation of a run at which a figure was least, "loss" where that is all there is; None before the first."""
+    rows = read_metrics(run / "metrics.csv")
+    for name in (f"val/{figure}", "val/loss"):
+        if found := [row for row in rows if row.get(name)]:
+            row = min(found, key=lambda row: float(row[name]))
+            values = {
+                key.removeprefix("val/"): float(value) for key, value in row.items() if key[:4] == "val/" and value
+            }
+            return Best(int(row["step"]) + 1, int(row.get("epoch") or 0), values)
     return None
 
 

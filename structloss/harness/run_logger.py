@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.loggers.logger import rank_zero_experiment
+from lightning.pytorch.utilities import rank_zero_only
 
 __all__ = ["RunLogger", "read_metrics"]
 
@@ -48,16 +50,51 @@ class _Writer(ExperimentWriter):
 
 
 class RunLogger(CSVLogger):
-    """Lightning's CSVLogger, `save_dir/name/version_N/metrics.csv`, for runs that can be resumed."""
+    """Lightning's CSVLogger, `save_dir/name/version_N/metrics.csv`, for runs that can be resumed. It writes nothing
+    before there is a metric to log: a run that never begins to train leaves no folder."""
 
     first_step = 0
     """Step from which this process logs; rows of earlier steps are kept."""
+    place: Callable[[], Path] | None = None
+    """Makes the folder to log into instead of `save_dir/name/version_N`, when there is something to log."""
+    folder: Path | None = None
+    """The folder that it made."""
+    _ready = False  # to make the folder
+    _waiting: Any = None  # arguments of the model, until then
+
+    @property
+    def log_dir(self) -> str:
+        return str(self.folder) if self.folder is not None else super().log_dir
+
+    def log_hyperparams(self, params: Any = None) -> None:
+        """Keep the model's arguments for :meth:`begin`."""
+        self._waiting = params
+
+    def begin(self) -> None:
+        """Make the folder, and write what has waited for it."""
+        if not self._ready and self.place is not None:
+            self.folder = self.place()
+        self._ready = True
+        if self._waiting is not None:
+            super().log_hyperparams(self._waiting)
+            self._waiting = None
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        self.begin()
+        super().log_metrics(metrics, step)
+
+    def save(self) -> None:
+        if self._experiment is not None:
+            super().save()
 
     @property
     @rank_zero_experiment
     def experiment(self) -> ExperimentWriter:
+        if not self._ready:  # Lightning asks for it while it sets up, to have it made
+            return cast(ExperimentWriter, None)
         if self._experiment is None:
-            self._fs.makedirs(self.root_dir, exist_ok=True)
+            self._fs.makedirs(self.log_dir, exist_ok=True)
             self._experiment = _Writer(self.log_dir, self.first_step)
         return cast(_Writer, self._experiment)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -101,7 +100,7 @@ def train(
             enable_checkpointing=False,
             enable_model_summary=False,
             gradient_clip_val=clip or None,
-            enable_progress_bar=sys.stdout.isatty() and not quiet,  # PlainProgress prints lines instead
+            enable_progress_bar=False,  # ours is a callback
             callbacks=[history, timer, FiniteLoss(), *([] if quiet else [progress_callback(label)])],
             default_root_dir=Path(scratch),
         )

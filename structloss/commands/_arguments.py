@@ -1,0 +1,144 @@
+"""Arguments of `structloss fit`, `validate` and `test` before Lightning's parser reads them: names of recipes, short
+forms of our own, and what must be known before the rest is."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..errors import ArgumentError, CheckpointError, MissingFileError, StructlossError
+from ..harness.recipe_files import recipe_names, recipe_path
+from ..reading import read_yaml
+
+__all__ = [
+    "checkpoint_flag",
+    "root_folder",
+    "run_name",
+    "run_of",
+    "sampling",
+    "spelled_out",
+    "with_recipe",
+    "with_root",
+]
+
+
+def spelled_out(arguments: Sequence[str]) -> list[str]:
+    """Short forms as what they stand for: `--init-from FILE`, `--loss learned`."""
+    return _with_loss(_with_init_from(arguments))
+
+
+def _with_init_from(arguments: Sequence[str]) -> list[str]:
+    """Spell out `--init-from FILE`, the short form of `--model.init_from FILE`."""
+    return [
+        re.sub(r"^--init[-_]from(?==|$)", "--model.init_from", argument) if argument.startswith("--init") else argument
+        for argument in arguments
+    ]
+
+
+def with_root(arguments: Sequence[str]) -> list[str]:
+    """Spell out `--root WORD`, the short form of `--model.root WORD`."""
+    return [re.sub(r"^--root(?==|$)", "--model.root", argument) for argument in arguments]
+
+
+def _with_loss(arguments: Sequence[str]) -> list[str]:
+    """Spell out `--loss learned`: a loss network with the recipe's settings, or the defaults."""
+    out = list(arguments)
+    for i, argument in enumerate(out):
+        if argument == "--loss" or argument.startswith("--loss="):
+            apart = argument == "--loss"
+            value = "".join(out[i + 1 : i + 2]) if apart else argument.removeprefix("--loss=")
+            if value != "learned":
+                raise ArgumentError(
+                    f"--loss is {value!r}, expected 'learned'; other losses are set by --model.objective."
+                )
+            out[i : i + 1 + apart] = ["--model.learned.enabled=true"]
+            break
+    return out
+
+
+def sampling(arguments: Sequence[str]) -> tuple[list[str], dict[str, int]]:
+    """The arguments without `--hypotheses N` and `--iterations N`, and those that were given."""
+    parser = argparse.ArgumentParser(prog="structloss test", add_help=False, allow_abbrev=False)
+    for flag in ("--hypotheses", "--iterations"):
+        parser.add_argument(flag, type=int)
+    given, rest = parser.parse_known_args(arguments)
+    return rest, {name: number for name, number in vars(given).items() if number is not None}
+
+
+def with_recipe(arguments: Sequence[str]) -> list[str]:
+    """Replace `--config NAME` by the path of the packaged recipe.
+
+    Raises:
+        ArgumentError, MissingFileError, DataError, UnknownNameError: it can't be read.
+    """
+    out = list(arguments)
+    for i, argument in enumerate(out):
+        if argument in ("--config", "-c") and i + 1 < len(out):
+            out[i + 1] = str(_recipe(out[i + 1]))
+        elif argument.startswith("--config="):
+            out[i] = f"--config={_recipe(argument.removeprefix('--config='))}"
+    return out
+
+
+def _recipe(name: str) -> Path:
+    path = Path(name)
+    if path.exists() and (path.is_dir() or path.suffix not in (".yaml", ".yml")) and name not in recipe_names():
+        what = "a directory" if path.is_dir() else "no .yaml file"
+        raise ArgumentError(f"--config is {name!r}, {what}, expected a YAML file or the name of a recipe.")
+    try:
+        return recipe_path(name)
+    except StructlossError as error:
+        raise type(error)(f"--config: {error}") from error
+
+
+@contextmanager
+def checkpoint_flag() -> Iterator[None]:
+    """Around the reading of `--ckpt_path`: errors name the flag."""
+    try:
+        yield
+    except (MissingFileError, CheckpointError) as error:
+        raise type(error)(re.sub(r"^(checkpoint )?", "--ckpt_path: ", str(error), count=1)) from error
+
+
+def root_folder(arguments: Sequence[str]) -> Path:
+    """Where runs are to be: `--trainer.default_root_dir`, of the command line or else of the recipe; or here."""
+    given = _value_of("--trainer.default_root_dir", arguments)
+    recipe = _value_of("--config", arguments) or _value_of("-c", arguments)
+    if given is None and recipe is not None:
+        content = read_yaml(recipe, "a recipe")
+        trainer = content.get("trainer") if isinstance(content, dict) else None
+        given = trainer.get("default_root_dir") if isinstance(trainer, dict) else None
+    return Path() if given in (None, "null") else Path(str(given))
+
+
+def _value_of(flag: str, arguments: Sequence[str]) -> str | None:
+    """The last value that a flag is given."""
+    found = None
+    for i, argument in enumerate(arguments):
+        if argument == flag and i + 1 < len(arguments):
+            found = arguments[i + 1]
+        elif argument.startswith(f"{flag}="):
+            found = argument.removeprefix(f"{flag}=")
+    return found
+
+
+def run_of(checkpoint: str | os.PathLike[str] | None) -> Path | None:
+    """The folder of the run that a checkpoint belongs to: the one with its folder `checkpoints`."""
+    if checkpoint is None:
+        return None
+    folder = Path(checkpoint).parent
+    return folder.parent if folder.name == "checkpoints" and Path(checkpoint).is_file() else None
+
+
+def run_name(arguments: Sequence[str]) -> str:
+    """What runs of a recipe are called: its name without folder and ending."""
+    for i, argument in enumerate(arguments):
+        if argument in ("--config", "-c") and i + 1 < len(arguments):
+            return Path(arguments[i + 1]).stem
+        if argument.startswith("--config="):
+            return Path(argument.removeprefix("--config=")).stem
+    return "lifting"

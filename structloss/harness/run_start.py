@@ -1,0 +1,101 @@
+"""The moment a run begins to train: only then its folder is made. Whatever fails before leaves nothing behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+import lightning as L
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import SaveConfigCallback
+from lightning.pytorch.loggers import Logger
+
+from ..errors import DataError
+from ..files import new_file
+from .restart import RunFolder
+from .run_logger import RunLogger
+
+__all__ = ["RunStart", "config_text"]
+
+
+def config_text(parser: Any, config: Any) -> str:
+    """A configuration as `config.yaml` holds it, with every value, those that are None too."""
+    renamed = tuple(map(int, jsonargparse.__version__.split(".")[:2])) >= (4, 49)
+    return parser.dump(config, **{"skip_unset" if renamed else "skip_none": False})
+
+
+class RunStart(SaveConfigCallback):
+    """Takes the folder of a run when its first step is about to be made: locks it, writes `config.yaml`, and from then
+    on logs and checkpoints go there. Lightning would do so while the run is set up, before data and settings are known
+    to be good.
+
+    Args:
+        parser, config: of the command line, what is written.
+        beside: makes a further logger for the same folder, such as TensorBoard's.
+        settings: of Lightning's callback.
+    """
+
+    def __init__(
+        self,
+        parser: Any,
+        config: Any,
+        beside: Callable[[RunLogger], Logger] | None = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__(parser, config, **settings)
+        self.held, self.beside = ExitStack(), beside
+        self.resumes = False
+        """Whether the folder is that of an earlier part of the run."""
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Nothing yet."""
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        logger = trainer.logger
+        if not isinstance(logger, RunLogger):
+            if logger is not None:
+                self.write(trainer)
+            return
+        if not self.resumes:
+            self._take(trainer, logger)
+        self.write(trainer)
+        logger.begin()
+        if self.beside is not None:
+            other = self.beside(logger)
+            other.log_hyperparams(dict(pl_module.hparams_initial))
+            trainer.loggers = [*trainer.loggers, other]
+        if trainer.is_global_zero and not self.resumes:
+            print(f"training in {logger.log_dir}", flush=True)
+
+    def write(self, trainer: L.Trainer) -> None:
+        """Write `config.yaml` into the folder of the log."""
+        folder = trainer.log_dir  # all processes must ask for it
+        if folder is not None and trainer.is_global_zero:
+            with new_file(Path(folder) / self.config_filename) as file:
+                file.write(config_text(self.parser, self.config).encode())
+
+    def _take(self, trainer: L.Trainer, logger: RunLogger) -> None:
+        """Make a new folder; all processes log into the one that the first of them gets."""
+        before, version = logger.log_dir, logger.version
+        assert isinstance(version, int)  # of a CSV logger that was given none
+        if trainer.is_global_zero:
+            while not self._make(Path(logger.root_dir) / f"version_{version}"):
+                version += 1
+        logger.resume(trainer.strategy.broadcast(version), 0)
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint) and str(callback.dirpath or "").startswith(before):
+                callback.dirpath = logger.log_dir + str(callback.dirpath).removeprefix(before)
+
+    def _make(self, folder: Path) -> bool:
+        """Make a folder and lock it; False if another process was faster."""
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir()
+        except FileExistsError:
+            return False
+        except OSError as error:
+            raise DataError(f"{folder} can't be made: {error.strerror}; set --trainer.default_root_dir.") from error
+        return self.held.enter_context(RunFolder(folder).locked())
