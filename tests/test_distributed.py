@@ -119,6 +119,8 @@ def test_two_processes_score_like_one(one, tmp_path, commands):
     for key in ("metrics", "per_action_mpjpe", "per_action_pa", "protocol", "structure", "truth"):
         assert found["two"][key] == pytest.approx(found["one"][key], rel=1e-5), key
     assert found["two"]["per_action"].keys() == found["one"]["per_action"].keys()
-    for action, numbers in found["one"]["per_action"].items():
-        assert found["two"]["per_action"][action] == pytest.approx(numbers, rel=1e-5), action
+    for part in ("per_action", "per_subject"):
+        assert found["one"][part]
+        for name, numbers in found["one"][part].items():
+            assert found["two"][part][name] == pytest.approx(numbers, rel=1e-5), name
     assert found["two"]["per_joint"] == pytest.approx(found["one"]["per_joint"], rel=1e-5)

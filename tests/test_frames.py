@@ -10,13 +10,17 @@ import torch
 
 pytest.importorskip("lightning")
 
+from test_units import NoFloat64
+
 import structloss
 from structloss.cli import main
 from structloss.data import MotionDataModule, PoseStore, View, flip, save_store
 from structloss.errors import ArgumentError
 from structloss.harness.evaluation import evaluate
+from structloss.harness.hypotheses import HypothesisScore
 from structloss.harness.lifting import LiftingModule
 from structloss.harness.training import train
+from structloss.harness.videos import WholeVideos
 from structloss.reports.breakdown import breakdown
 
 DATA = {"num_subjects": 3, "clips_per_subject": 1, "frames": 30, "views": 1, "batch_size": 8, "progress": False}
@@ -119,6 +123,28 @@ def test_the_learned_loss_too_needs_its_frames(learned, window, message):
     with pytest.raises(ArgumentError, match=message):
         fitted(SEMGCN, data(window=window), learned=settings)
     fitted(SEMGCN, data(window=9), learned={**settings, "frames": None})
+
+
+def test_whole_videos_where_there_is_no_float64():
+    """On Apple's GPUs: in float32, to what that can hold."""
+
+    def found():
+        torch.manual_seed(1)
+        videos, samples = WholeVideos(2), HypothesisScore(2, by_action=True)
+        place = {"action": torch.tensor([0, 1]), "video": torch.tensor([3, 4]), "frame": torch.arange(6).expand(2, 6)}
+        videos.update(torch.randn(2, 6, 17, 3), torch.ones(2, 6, 17), torch.randn(2, 6, 17, 2), **place)
+        poses, truth = torch.randn(2, 3, 6, 17, 3), torch.randn(2, 6, 17, 3)
+        scene = {"keypoints": truth[..., :2], "trajectory": truth[:, :, 0], "camera": torch.full((2, 9), torch.nan)}
+        numbers = {"action": place["action"], "view": place["video"]}
+        samples.update(poses, truth, torch.ones(2, 6, 17), **numbers, **scene)
+        return [*videos.compute(), *samples.compute().values()]
+
+    expected = found()
+    with NoFloat64():
+        narrow = found()
+    for value, want in zip(narrow, expected, strict=True):
+        assert value.dtype == torch.float32 and want.dtype == torch.float64
+        torch.testing.assert_close(value.double(), want, rtol=1e-5, atol=1e-6, equal_nan=True)
 
 
 @pytest.mark.parametrize(

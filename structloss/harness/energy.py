@@ -99,7 +99,7 @@ def _energies(net: LossNet, x: Tensor, y: Tensor) -> Tensor:
 def _auc(truth: Tensor, other: Tensor) -> float:
     labels = torch.cat([torch.zeros(truth.numel()), torch.ones(other.numel())]).int()
     # Ranks, not the energies: torchmetrics would squash numbers beyond [0, 1] by a sigmoid, which runs out of digits.
-    ranks = torch.cat([truth.reshape(-1), other.reshape(-1)]).double().unique(return_inverse=True)[1]
+    ranks = torch.cat([truth.reshape(-1), other.reshape(-1)]).cpu().double().unique(return_inverse=True)[1]
     return float(binary_auroc(ranks.double() / (ranks.max() + 1), labels))
 
 
@@ -111,7 +111,7 @@ def _corrupted(net: LossNet, name: str, x: Tensor, y: Tensor, truth: Tensor) -> 
         energies = _energies(net, x, wrong)
         energy.append(float(energies.mean()))
         auc.append(_auc(truth, energies))
-        above.append(float((energies > truth).double().mean()))
+        above.append(float((energies > truth).cpu().double().mean()))
         distance.append(1000 * float(structured_distance(wrong, y).mean()))
     usual = corrupt(name, y, net.skeleton, shared_frames=net.temporal)
     return CorruptionEnergies(
@@ -156,8 +156,8 @@ def _evaluate_predictions(
         "bsle": 1000 * bsle(predicted, y, skeleton=name, reduction="none"),
         "lle": 1000 * lle(predicted, y, skeleton=name, reduction="none"),
     }
-    flat = {key: value.reshape(-1).double() for key, value in errors.items()}
-    ranked = energy.reshape(-1).double()
+    flat = {key: value.reshape(-1).cpu().double() for key, value in errors.items()}
+    ranked = energy.reshape(-1).cpu().double()
     result.correlation = {key: float(spearman_corrcoef(ranked, value)) for key, value in flat.items()}
     within = [
         float(spearman_corrcoef(ranked[part], flat["mpjpe"][part]))

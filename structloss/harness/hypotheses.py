@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
-from torchmetrics import Metric
 
 from ..backbones.diffusion import hypothesis_errors, j_agg, j_best, p_agg, p_best
 from ..data.image_space import relative
 from ..data.protocols import PROTOCOLS
 from ..errors import ArgumentError
+from ..metrics._precision import Sums, sums, wide
 from .screen_cameras import cameras_of
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ KEYS = ("j_best", "p_best", "p_agg", "j_agg")
 _TARGET = "camera"  # the space of the published network
 
 
-class HypothesisScore(Metric):
+class HypothesisScore(Sums):
     """J-Best, P-Best, P-Agg and J-Agg over a data set, in the poses' unit.
 
     Args:
@@ -50,8 +50,8 @@ class HypothesisScore(Metric):
     def __init__(self, actions: int, by_action: bool, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.by_action = by_action
-        self.add_state("total", torch.zeros(actions, len(KEYS), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros(actions, 1, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("total", sums(actions, len(KEYS)), dist_reduce_fx="sum")
+        self.add_state("count", sums(actions, 1), dist_reduce_fx="sum")
 
     @torch.no_grad()
     def update(
@@ -83,7 +83,7 @@ class HypothesisScore(Metric):
         for number in view.unique():
             of = view == number
             w, pose, truth = weight[of], poses[of][:, None], target[of]  # as one iteration of the sampler
-            share = w.double().sum()
+            share = wide(w).sum()
             if not share > 0:  # frames that an earlier window has scored
                 continue
             errors = hypothesis_errors(pose, truth)
@@ -92,11 +92,11 @@ class HypothesisScore(Metric):
             if camera[of].isfinite().all():
                 aggregated = j_agg(pose, truth, keypoints[of], trajectory[of], camera[of], w)
             row = action[of][:1]
-            self.total = self.total.index_add(0, row, share * torch.stack([*best, aggregated], -1).double())
+            self.total = self.total.index_add(0, row, share * wide(torch.stack([*best, aggregated], -1)))
             self.count = self.count.index_add(0, row, share.reshape(1, 1))
 
     def compute(self) -> dict[str, Tensor]:
-        """The four errors, float64 scalars; NaN where nothing was scored."""
+        """The four errors, scalars, float64 where the device has it; NaN where nothing was scored."""
         if self.by_action:
             seen = self.count[:, 0] > 0
             values = (self.total / self.count)[seen].mean(0)

@@ -10,6 +10,7 @@ from torchmetrics import Metric
 
 from .. import backbones
 from ..metrics import DepthOrderAccuracy
+from ..metrics._precision import wide
 
 __all__ = ["VideoOrder", "VideoSteps", "WholeVideos", "repeats_frames"]
 
@@ -103,7 +104,7 @@ class WholeVideos(Metric):
         """Velocity error of each action `[A]`, in the unit of the errors per frame: the mean over the steps of each
         video, weighted by its number of frames, as published; that of all steps pooled; the share of pairs of frames
         whose order in depth is right, in pieces of :data:`PIECE` frames; and the frames that each action's is of,
-        `[A]`. Float64, NaN where there is nothing.
+        `[A]`. Float64 where the device has it, NaN where there is nothing.
         """
         place, error, weight, depth = (
             torch.cat(value) if isinstance(value, list) else value
@@ -117,15 +118,15 @@ class WholeVideos(Metric):
         together = video[1:] == video[:-1]
         if not self.end_to_end:
             together &= frame[1:] == frame[:-1] + 1
-        w = torch.where(together[:, None], weight[1:] * weight[:-1], 0.0).double()
-        step = torch.linalg.vector_norm(error[1:].double() - error[:-1].double(), dim=-1)
+        w = torch.where(together[:, None], wide(weight[1:] * weight[:-1]), 0.0)
+        step = torch.linalg.vector_norm(wide(error[1:]) - wide(error[:-1]), dim=-1)
         step = torch.where(w > 0, w * step, 0.0)
         _, which, frames = torch.unique_consecutive(video, return_inverse=True, return_counts=True)
         total = step.new_zeros(len(frames)).index_add(0, which[1:], step.sum(-1))
         count = step.new_zeros(len(frames)).index_add(0, which[1:], w.sum(-1))
         moving = count > 0
         of_action = action.new_zeros(len(frames)).index_copy(0, which, action)[moving]
-        length = frames[moving].double()
+        length = wide(frames[moving])
         mean = length * total[moving] / count[moving]
         by_action = [step.new_zeros(self.actions).index_add(0, of_action, part) for part in (mean, length)]
         pooled = total.sum() / count.sum()
