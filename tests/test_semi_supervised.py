@@ -128,6 +128,13 @@ def test_unlabelled_people_are_set_apart(folder):
             data_of(folder, unlabelled_subjects=names).setup()
 
 
+def stand_in(data):
+    """Of a trainer at the first step."""
+    return types.SimpleNamespace(
+        datamodule=data, world_size=1, num_training_batches=2, training=True, current_epoch=0, global_rank=0
+    )
+
+
 @pytest.mark.parametrize("network", ["true", "mirrored wrongly"])
 def test_true_poses_have_no_loss(folder, network):
     """With networks that know the truth, each mirrored as its input is, every term vanishes: roots, cameras and
@@ -135,10 +142,7 @@ def test_true_poses_have_no_loss(folder, network):
     data = data_of(folder, batch_size=200)
     windows, unlabelled = data.train_dataset, data.unlabelled_dataset
     module = module_of().double()
-    trainer = types.SimpleNamespace(
-        datamodule=data, world_size=1, num_training_batches=2, training=True, current_epoch=0, global_rank=0
-    )
-    module._trainer = trainer
+    module._trainer = stand_in(data)
     module.semi_supervised.begin(module)
     batch = {k: v.double() if v.is_floating_point() else v for k, v in windows.batch(range(0, len(windows), 3)).items()}
     drawn = {}
@@ -192,6 +196,21 @@ def test_unlabelled_windows_are_all_seen_and_drawn_again_the_same(folder):
 # Training
 
 
+def test_terms_are_float32_under_autocast(folder):
+    """Half types have steps of 3 cm at the depth of a person."""
+    data = data_of(folder)
+    module = module_of()
+    module._trainer = stand_in(data)
+    module.semi_supervised.begin(module)
+    batch = data.train_dataset.batch(range(8))
+    _, _, exact = module.semi_supervised.step(module, batch, 0)
+    with torch.autocast("cpu", torch.bfloat16):
+        _, total, terms = module.semi_supervised.step(module, batch, 0)
+    assert {value.dtype for value in (total, *terms.values())} == {torch.float32}
+    for name, value in terms.items():
+        torch.testing.assert_close(value, exact[name], rtol=0.05, atol=0.02)
+
+
 def test_losses_fall_and_warmup_has_labelled_clips_alone(folder):
     result = train(module_of(semi_supervised={"warmup": 1}), data_of(folder), steps=36, validations=1)
     curves = result.curves
@@ -200,6 +219,7 @@ def test_losses_fall_and_warmup_has_labelled_clips_alone(folder):
     assert not known[:6].any() and known[6:].all() and len(known) == 36  # six batches of labelled windows
     assert np.mean(first[known][-4:]) < 0.8 * np.mean(first[known][:4])
     assert np.mean(later[-4:]) < 0.7 * np.mean(later[:4])
+    assert len(curves["val_trajectory"]) == 1 and 1000 < curves["val_trajectory"][0] < 8000  # mm
     bones = np.array(curves["train_bone_length"])[known]
     assert np.isfinite(bones).all()
 

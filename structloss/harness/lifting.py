@@ -34,7 +34,7 @@ from .scores import Evaluation, Scores, depths_of, frames_of_videos, validation_
 from .semi_supervised import (
     SemiSupervised,
     SemiSupervisedSettings,
-    TrajectoryTest,
+    TrajectoryError,
     start_trajectory,
     trajectory_network,
 )
@@ -293,7 +293,7 @@ class LiftingModule(L.LightningModule):
         if self.model.kind == "pretrain":
             found.append(best_checkpoint("val/loss"))
         if self.trajectory is not None:
-            found.append(TrajectoryTest())
+            found.append(TrajectoryError())
         return found
 
     def on_fit_start(self) -> None:
@@ -386,7 +386,8 @@ class LiftingModule(L.LightningModule):
 
     def _check_semi_supervised(self) -> None:
         for name, needed in (("target", "camera"), ("flip_probability", 0), ("learned", None), ("refine", None)):
-            if self.hparams[name] != needed:
+            unused = name == "learned" and LearnedSettings.of(self.hparams[name]) is None
+            if self.hparams[name] != needed and not unused:
                 why = ": data.mirrored mirrors poses, trajectories and cameras" if name == "flip_probability" else ""
                 raise ArgumentError(f"{name} is {self.hparams[name]!r}, expected {needed!r} with semi_supervised{why}.")
 

@@ -34,7 +34,7 @@ from .screen_cameras import cameras_of
 __all__ = [
     "SemiSupervised",
     "SemiSupervisedSettings",
-    "TrajectoryTest",
+    "TrajectoryError",
     "bone_length_loss",
     "reprojection_loss",
     "start_trajectory",
@@ -239,7 +239,7 @@ class SemiSupervised:
         unlabelled = self._draw(module, batch_idx, size) if module.current_epoch >= chosen.warmup else None
         x = batch["input"] if unlabelled is None else torch.cat([batch["input"], unlabelled["input"]])
         assert module.trajectory is not None  # made with this object
-        poses, places = module.model(x), module.trajectory(x)
+        poses, places = _single(module.model(x)), _single(module.trajectory(x))
         seen = module.matched(batch)
         root, known = true_root(batch, module)
         terms = {"trajectory": trajectory_loss(places[:size, :, 0], root, known)}
@@ -274,6 +274,11 @@ class SemiSupervised:
         return int(self._order[1][position])
 
 
+def _single(out: Tensor) -> Tensor:
+    """In float32 at least: at a few metres, half types tell millimetres no longer apart."""
+    return out.to(torch.promote_types(out.dtype, torch.float32))
+
+
 #: what mirroring does to a camera: its centre and its tangential distortion change sides in x
 _MIRROR = torch.tensor([1.0, 1.0, -1.0, 1.0, 1.0, 1.0, 1.0, -1.0, 1.0])
 
@@ -294,9 +299,21 @@ def true_root(batch: dict[str, Tensor], module: Lifting) -> tuple[Tensor, Tensor
     return root, (seen["weight"][..., pelvis] > 0).all(-1).to(root.dtype)
 
 
-class TrajectoryTest(Callback):
-    """Adds the error of the trajectory network to what a test finds: the mean distance of the predicted root to the
-    true one, mm, over all frames that are scored."""
+@torch.no_grad()
+def root_errors(module: Lifting, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Distance of the predicted root to the true one, mm, and weight, `[B, T']` of the frames that are predicted."""
+    assert module.trajectory is not None
+    place = module.trajectory(batch["input"])[..., 0, :]
+    if module.hparams["flip_test"]:
+        back = module.trajectory(flip(batch["input"], module.skeleton))[..., 0, :]
+        place = (place + back * back.new_tensor([-1.0, 1.0, 1.0])) / 2
+    root, known = true_root(batch, module)
+    return 1000 * (place - root).norm(dim=-1), known
+
+
+class TrajectoryError(Callback):
+    """Adds the error of the trajectory network to what validation and test find: the mean distance of the predicted
+    root to the true one, mm, over all frames that are scored."""
 
     def __init__(self) -> None:
         self.error = MeanMetric()
@@ -304,7 +321,20 @@ class TrajectoryTest(Callback):
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.error = MeanMetric().to(pl_module.device)
 
-    @torch.no_grad()
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: dict[str, Tensor],
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        error, known = root_errors(cast(Lifting, pl_module), batch)
+        if frames := int(known.sum()):
+            mean = (error * known).sum() / frames
+            pl_module.log("val/trajectory", mean, on_step=False, on_epoch=True, batch_size=frames, sync_dist=True)
+
     def on_test_batch_end(
         self,
         trainer: L.Trainer,
@@ -314,14 +344,7 @@ class TrajectoryTest(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        module = cast(Lifting, pl_module)
-        assert module.trajectory is not None  # otherwise there is no such callback
-        place = module.trajectory(batch["input"])[..., 0, :]
-        if module.hparams["flip_test"]:
-            back = module.trajectory(flip(batch["input"], module.skeleton))[..., 0, :]
-            place = (place + back * back.new_tensor([-1.0, 1.0, 1.0])) / 2
-        root, known = true_root(batch, module)
-        self.error.update(1000 * (place - root).norm(dim=-1), known)
+        self.error.update(*root_errors(cast(Lifting, pl_module), batch))
 
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         pl_module.log("test/trajectory", self.error.compute())
