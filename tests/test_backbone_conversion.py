@@ -200,3 +200,9 @@ def test_trajectory_network_of_a_published_file(tmp_path):
         same(fresh.state_dict(), model.state_dict())
     with pytest.raises(CheckpointError):
         backbones.load_published(backbones.create(SMALL, channels=4), tmp_path / "semi.bin")
+    sizes = json.dumps(CASES[SMALL][0])
+    ours, back = tmp_path / "semi.safetensors", tmp_path / "back.bin"
+    assert run(tmp_path / "semi.bin", ours, "--model", SMALL, "--backbone-args", sizes) == 0
+    assert run(ours, back, "--to", "published") == 0
+    del content["random_state_semi"]
+    same(torch.load(back, weights_only=True), content)

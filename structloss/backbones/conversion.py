@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from torch import nn
 
 from ..errors import ArgumentError, CheckpointError, MissingFileError, check_choice
 from ..files import new_file
@@ -20,6 +21,7 @@ from .checkpoints import LoadReport, load_published, read_checkpoint, save_check
 from .jointformer import JointformerCascade
 from .official import to_official
 from .registry import BackboneInfo, create, info
+from .videopose3d import VideoPose3D
 
 __all__ = ["FORMS", "convert", "save_published"]
 
@@ -93,6 +95,10 @@ def convert(
             raise CheckpointError(f"{source} refines by {found.refine!r}, which is no second stage that trains alone.")
         model = second.after(model)
     report = load_published(model, source)
+    beside = None
+    if found.trajectory and isinstance(model, VideoPose3D):
+        beside = create(name, **{**arguments, "joints_out": 1})
+        load_published(beside, source)
     if to == "published":
         if found.standardised:
             warnings.warn(
@@ -100,18 +106,20 @@ def convert(
                 "place: the authors' code computes them from its training data.",
                 stacklevel=2,
             )
-        beside = None
-        if found.trajectory:
-            beside = create(name, **{**arguments, "joints_out": 1})
-            load_published(beside, source)
         _write_published(model, out, info(name), found, beside)
         return report
-    if found.trajectory:
-        warnings.warn(f"{out.name} gets the network of the poses alone, not that of the trajectory.", stacklevel=2)
-    metadata = {"backbone": name, "backbone_args": json.dumps(dict(arguments)), "epochs": found.epochs}
+    metadata: dict[str, object] = {
+        "backbone": name,
+        "backbone_args": json.dumps(dict(arguments)),
+        "epochs": found.epochs,
+    }
     if found.refine is not None:
         metadata["refine"] = found.refine
-    save_checkpoint(model, out, {**metadata, "source": source.name, "format": "pt"})
+    written: nn.Module = model
+    if beside is not None:
+        metadata["trajectory"] = True
+        written = nn.ModuleDict({"model": model, "trajectory": beside})  # as in the state dict of a run
+    save_checkpoint(written, out, {**metadata, "source": source.name, "format": "pt"})
     return report
 
 
@@ -198,6 +206,7 @@ def _origin(source: Path) -> _Origin:
             arguments if isinstance(arguments, dict) else {},
             said.get("refine"),
             int(epochs) if epochs.isdecimal() else 0,
+            trajectory="trajectory" in said,
         )
     content = read_checkpoint(source)
     if not isinstance(content, Mapping):
