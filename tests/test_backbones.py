@@ -403,7 +403,7 @@ def _wrong_inputs(model):
         "frames": (torch.zeros(1, frames - 1, joints, 2), ArgumentError, f"x has {frames - 1} frames"),
         "integers": (torch.zeros(1, frames, joints, 2, dtype=torch.int32), DtypeError, "x has dtype torch.int32"),
         "float64": (torch.zeros(1, frames, joints, 2).double(), DtypeError, "expected torch.float32"),
-        "numpy": (np.zeros((1, frames, joints, 2)), DtypeError, "x is a ndarray, expected"),
+        "numpy": (np.zeros((1, frames, joints, 2)), DtypeError, "x is a numpy array, expected .* torch.from_numpy"),
         "device": (torch.zeros(1, frames, joints, 2, device="meta"), ArgumentError, "x is on meta, expected cpu"),
     }
 
