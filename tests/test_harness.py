@@ -57,6 +57,23 @@ def test_training_lowers_the_loss_and_keeps_its_history(data):
     assert trained.evaluation.metrics["mpjpe"] == pytest.approx(trained.curves["val_mpjpe"][-1], rel=1e-6)
 
 
+def test_values_of_clips_average_to_those_of_the_whole(data):
+    """Motions of one length: their plain mean is the number of the whole test, whatever windows add up to."""
+    from structloss.harness.clip_values import clip_values
+    from structloss.harness.evaluation import evaluate
+
+    lifting = module()
+    found = clip_values(lifting, data.val_dataset)
+    whole = evaluate(lifting, data.val_dataloader(), data.actions)
+    motions = set(data.val_dataset.store.motions)
+    assert len(motions) > 1
+    for key in ("mpjpe", "pa_mpjpe", "n_mpjpe", "depth_order_joints", "lse", "bsle", "lle", "illegal_angle_rate"):
+        assert set(found[key]) == motions, key
+        expected = whole.metrics.get(key, whole.structure.get(key))
+        assert sum(found[key].values()) / len(motions) == pytest.approx(expected, rel=1e-4), key
+    assert {"mpjve", "depth_order_frames", "bone_length_spread"} <= set(found)
+
+
 def test_fused_training_follows_plain_pytorch(data):
     """The same few steps with the argsort form and the compiled kernels give the same curve."""
     curves = []

@@ -169,6 +169,7 @@ def test_a_measure_registered_at_run_time_is_everywhere(made_up, tmp_path):
     for arm in arms:
         arm.take(found)
     arms[1].metrics = {**found.metrics, "worst": found.metrics["worst"] + 10}
+    arms[0].clips, arms[1].clips = ({"worst": {str(i): i + k for i in range(3)}} for k in (0, 10))
     summary = reports.RunSummary("Made up", arms)
     (line,) = [line for line in reports.plain_table(summary).splitlines() if line.startswith("first")]
     assert f" {shown}*" in line and "↓ cm" in reports.plain_table(summary)
@@ -178,7 +179,7 @@ def test_a_measure_registered_at_run_time_is_everywhere(made_up, tmp_path):
     assert shown in printed and "+1.000" in printed
     page = reports.run_report(summary, tmp_path / "r.html").read_text(encoding="utf-8")
     assert f"<td class=best>{shown}</td>" in page and "Worst<br>joint" in page and "Worst joint: made up." in page
-    assert "worst joint +1.000 cm" in page, "in the sentence at the top"
+    assert "worst joint +1.000 ± 0.000 cm" in page, "in the sentence at the top"
     assert f"{found.structure['span'] / 1000:.3f}" in page and f"{found.truth['span'] / 1000:.3f}" in page
     assert "Span of<br>arms" in page and "↑ m" in page
 

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -20,13 +21,23 @@ from structloss.errors import (
     MissingFileError,
     UnknownNameError,
 )
+from structloss.metrics.measures import measure
 from structloss.reports import ArmResult, PoseSamples, RunSummary
 from structloss.reports.curves import smooth
 
 
+def make_clips(metrics, spread=0.01):
+    """Ten clips whose values scatter about those of the whole, alike in all arms but for a tenth of the scatter."""
+    rng = np.random.default_rng(0)
+    return {
+        key: {f"clip {i}": value * (1 + spread * (rng.normal() + 0.1 * math.sin(7 * i + value))) for i in range(10)}
+        for key, value in metrics.items()
+    }
+
+
 def make_arm(name, k=0, joints=17):
     steps = list(range(1, 101))
-    return ArmResult(
+    arm = ArmResult(
         name=name,
         objective={"mpjpe": 1.0, "ranking_hinge": 0.1 * k},
         metrics={
@@ -64,6 +75,8 @@ def make_arm(name, k=0, joints=17):
         config=f"model:\n  backbone: tiny # {k}\n",
         settings={"checkpoint": f"best-{k}.ckpt"},
     )
+    arm.clips = make_clips({key: value for key, value in {**arm.metrics, **arm.structure}.items() if value == value})
+    return arm
 
 
 def make_summary(count=2, **changes):
@@ -247,18 +260,57 @@ def test_plain_table_marks_the_best_and_ends_with_the_difference():
         assert word in header
     assert "frames" not in header, "no arm has a depth order of frames"
     rows = {line[:10].strip(): line[10:].split() for line in lines[5:] if not line.startswith("-")}
-    assert rows["arm 0"] == ["60.0", "45.0", "58.0*", "8.25", "85.0", "1,412*", "1.0*"]
-    assert rows["arm 1"] == ["56.0*", "44.0*", "58.0*", "7.25*", "88.0*", "1,312", "3.0"]
-    assert rows["Difference"] == ["−4.0", "−1.0", "0.0", "−1.00", "+3.0", "−100", "+2.0"]
+    assert rows["arm 0"] == ["60.0", "45.0", "58.0", "8.25", "85.0", "1,412", "1.0"]
+    assert rows["arm 1"] == ["56.0*", "44.0*", "58.0", "7.25*", "88.0*", "1,312", "3.0"]
+    assert rows["Difference"] == ["−4.0*", "−1.0*", "0.0", "−1.00*", "+3.0*", "–", "–"]
     ends = {line.rstrip("* ").rindex(line.rstrip("* ")[-1]) for line in lines[6:8]}
     assert len(ends) == 1  # the last column is aligned
+
+
+def test_a_difference_within_its_spread_is_not_judged():
+    """Student's interval of the paired differences, computed here: what leaves zero out is marked, nothing else is."""
+    from statistics import fmean, stdev
+
+    from structloss.reports._interval import paired
+    from structloss.reports.tables import cells
+
+    mpjpe, order = measure("mpjpe"), measure("depth_order_joints")
+    arms = [ArmResult("a", metrics={"mpjpe": 60.0}), ArmResult("b", metrics={"mpjpe": 59.0})]
+    for changes, good in (([-1.0] * 4 + [-1.5] * 4, True), ([-9.0, 7.0, -8.0, 6.0], None), ([2.0, 2.5, 3.0], False)):
+        arms[0].clips = {"mpjpe": {f"c{i}": 60.0 + 9 * i for i in range(len(changes))} | {"elsewhere": 1.0}}
+        arms[1].clips = {"mpjpe": {f"c{i}": 60.0 + 9 * i + change for i, change in enumerate(changes)} | {"new": 5.0}}
+        t = {8: 2.365, 4: 3.182, 3: 4.303}[len(changes)]
+        expected = fmean(changes), t * stdev(changes) / math.sqrt(len(changes)), len(changes)
+        assert paired(mpjpe, *arms) == pytest.approx(expected)
+        values, change = cells(mpjpe, arms)
+        assert change.good is good and change.spread == f"{expected[1]:.1f}"
+        assert [value.good for value in values] == [True if good is False else None, True if good else None]
+    assert cells(order, arms)[1].good is None, "no values"
+    arms[0].clips = {}
+    values, change = cells(mpjpe, arms)
+    assert (change.text, change.good, change.spread) == ("−1.0", None, "") and not any(v.good for v in values)
+    assert "not judged" in reports.plain_table(RunSummary("t", arms))
+
+
+@pytest.mark.parametrize("clips", [True, False])
+def test_page_colours_what_is_beyond_its_spread_and_no_speed(tmp_path, clips):
+    summary = make_summary()
+    for arm in summary.arms:
+        arm.clips = arm.clips if clips else {}
+    text = reports.write_html(summary, {}, tmp_path / "r.html").read_text(encoding="utf-8")
+    marks = [text.count(mark) for mark in ("<td class=best>", "<td class=better>", "<td class=worse>")]
+    assert all(marks) if clips else not any(marks)
+    lead = re.search(r'class="lead">(.*?)</p>', text)[1]
+    assert "speed" not in lead and ("MPJPE −4.0 ± 0." in lead) == clips
+    assert ("± over 10 clips" in text) == clips and ("the differences are not judged" in text) == (not clips)
+    assert "−100" not in text, "no difference of speeds"
 
 
 def test_a_value_that_one_arm_lacks_is_a_dash():
     summary = make_summary()
     summary.arms[1].metrics["depth_order_frames"] = 0.7
     rows = {line[:10].strip(): line[10:].split() for line in reports.plain_table(summary).splitlines()}
-    assert rows["arm 0"][5:] == ["–", "1,412*", "1.0*"] and rows["arm 1"][5:] == ["70.0", "1,312", "3.0"]
+    assert rows["arm 0"][5:] == ["–", "1,412", "1.0"] and rows["arm 1"][5:] == ["70.0", "1,312", "3.0"]
     assert rows["Difference"][5] == "–"
     nothing = reports.plain_table(RunSummary("t", [ArmResult("a")]))
     assert "Loss" in nothing and nothing.count("–") == 8, "all columns where there is nothing at all"
@@ -287,17 +339,17 @@ def test_rich_table_has_bold_best_values_and_fits_80_columns():
     from rich.console import Console
 
     table = reports.table(make_summary())
-    assert [len(list(column.cells)) for column in table.columns] == [3] * 8
+    assert [len(list(column.cells)) for column in table.columns] == [4] * 8
     mpjpe = list(table.columns[1].cells)
-    assert [cell.plain for cell in mpjpe] == ["60.0", "56.0", "−4.0"]
-    assert [str(cell.style) for cell in mpjpe] == ["", "bold", "green"]
+    assert [cell.plain for cell in mpjpe][:3] == ["60.0", "56.0", "−4.0"] and mpjpe[3].plain.startswith("±0.")
+    assert [str(cell.style) for cell in mpjpe][:3] == ["", "bold", "green"]
     speed = list(table.columns[6].cells)
-    assert [str(cell.style) for cell in speed] == ["bold", "", "red"]
+    assert [str(cell.style) for cell in speed][:3] == ["", "", ""] and speed[2].plain == "–"
     console = Console(width=80, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
     console.print(table)
     text = console.export_text()
     assert "…" not in text
-    for cell in ("60.0", "44.0", "58.0", "8.25", "85.0", "1,412", "+2.0", "mm/frame", "Difference"):
+    for cell in ("60.0", "44.0", "58.0", "8.25", "85.0", "1,412", "+3.0", "mm/frame", "Difference"):
         assert cell in text
 
 
@@ -320,6 +372,66 @@ def test_curves_with_gaps_missing_panels_and_mathematics_in_names(tmp_path):
     with pytest.raises(ArgumentError, match=r"train_loss.*has 2 values, expected 1"):
         reports.plot_curves(make_summary(arms=arms), tmp_path / "c.png")
     assert not (tmp_path / "c.png").exists()
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figure that was drawn last, laid out."""
+    from structloss.reports import _style
+
+    kept, png = [], _style.png
+
+    def keep(figure, dpi):
+        kept.append(figure)
+        return png(figure, dpi)
+
+    monkeypatch.setattr(_style, "png", keep)
+    return kept
+
+
+@pytest.mark.parametrize("count", [1, 2, 6])
+def test_numbers_at_the_ends_of_curves_stay_in_the_axes(tmp_path, count, drawn):
+    """Also where many lines end high or low, side by side; and they don't lie on each other."""
+    summary = make_summary(count)
+    for k, arm in enumerate(summary.arms):
+        arm.curves |= {"val_mpjpe": [1170.0, 1160.0 + 0.01 * k], "val_depth_order_frames": [0.5, 0.852]}
+    reports.plot_curves(summary, tmp_path / "c.png")
+    renderer, found = drawn[-1].canvas.get_renderer(), 0
+    for axes in drawn[-1].axes:
+        inside, boxes = axes.get_window_extent(renderer), [t.get_window_extent(renderer) for t in axes.texts]
+        for box in boxes:
+            assert inside.x0 <= box.x0 and box.x1 <= inside.x1
+            assert inside.y0 - 4 <= box.y0 and box.y1 <= inside.y1 + 4
+        boxes.sort(key=lambda box: box.y0)
+        assert all(low.y1 <= high.y0 + 4 for low, high in pairwise(boxes))
+        found += len(boxes)
+    assert found == 3 * count
+
+
+def test_labels_of_rows_are_broken_at_commas_and_stay_beside_the_panels(tmp_path, drawn):
+    samples = make_samples(2)
+    samples.labels = [f"syn16/random_06, random, camera 1, frame {f}" for f in range(3)]
+    reports.plot_poses(samples, tmp_path / "p.png")
+    figure = drawn[-1]
+    renderer = figure.canvas.get_renderer()
+    labels = [text for text in figure.texts if "syn16" in text.get_text()]
+    assert len(labels) == 3
+    left = min(axes.get_window_extent(renderer).x0 for axes in figure.axes)
+    for text, label in zip(labels, samples.labels, strict=True):
+        assert text.get_text().replace("\n", " ") == label
+        assert all(line.endswith(",") for line in text.get_text().split("\n")[:-1])
+        box = text.get_window_extent(renderer)
+        assert box.x0 >= 2 and box.x1 <= left - 2
+
+
+def test_a_pose_under_another_is_seen(tmp_path):
+    """Two predictions that coincide: beside the thin line of the second the first shows."""
+    samples = make_samples(2)
+    samples.predictions["arm 1"] = samples.predictions["arm 0"].copy()
+    image = pixels(reports.plot_poses(samples, tmp_path / "p.png")).astype(int)
+    front = image[200:, image.shape[1] // 4 : image.shape[1] // 2]  # from the camera
+    near = [(np.abs(front - np.array(colour)).sum(-1) < 60).sum() for colour in ((213, 94, 0), (0, 114, 178))]
+    assert min(near) > 300 and near[0] > 0.3 * near[1]
 
 
 def test_smoothing_keeps_constants_and_lines_and_skips_nan():
@@ -466,13 +578,14 @@ def test_structure_says_what_the_true_poses_are_like(tmp_path):
         return found and re.findall(r"<tr.*?</tr>", found.group(0))
 
     summary = make_summary()
-    head, *arms, difference, truth = rows(summary)
+    head, *arms, difference, spread, truth = rows(summary)
     assert "spread" not in head and "LSE" in head, "no arm has a spread"
     numbers = [re.findall(r"<td[^>]*>([^<]+)</td>", row) for row in arms]
     assert numbers == [["12.0", "20.0", "30.0", "3.40"], ["11.0", "20.0", "31.0", "4.40"]]
+    assert "± over 10 clips" in spread and spread.count("<td>±") == 5
     assert "−1.0" in difference and "True poses<" in truth and "1.2" in truth and "0.10" in truth
     summary.arms[1].truth = {**summary.arms[1].truth, "lse": 2.5}  # scored on other poses
-    assert [row.count("True poses of arm 1") for row in rows(summary)] == [0, 0, 0, 0, 0, 1]
+    assert [row.count("True poses of arm 1") for row in rows(summary)] == [0, 0, 0, 0, 0, 0, 1]
     for arm in summary.arms:
         arm.structure = arm.truth = {}
     assert rows(summary) is None
@@ -549,6 +662,7 @@ def test_page_of_another_skeleton_and_missing_values(tmp_path):
 def test_importing_loads_no_optional_package_and_their_absence_is_explained():
     code = """
 import sys
+from itertools import pairwise
 before = set(sys.modules)
 import structloss.reports as reports
 from structloss.reports import ArmResult, RunSummary, plain_table, write_html, plot_curves, plot_poses

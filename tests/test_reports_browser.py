@@ -42,7 +42,9 @@ def page(tmp_path_factory):
         ArmResult(
             name,
             objective={"mpjpe": 1.0},
-            metrics={"mpjpe": 60.0 - k},
+            metrics={"mpjpe": 60.0 - k, "pa_mpjpe": 40.0, "n_mpjpe": 50.0, "mpjve": 25.0, "depth_order_joints": 0.8},
+            clips={"mpjpe": {f"c{i}": 50.0 + i - k * (1 + 0.1 * i) for i in range(5)}},
+            clips_per_second=100.0,
             curves={"step": steps, "train_loss": [1 / s for s in steps], "val_step": [25, 50], "val_mpjpe": [70, 60]},
             per_joint_mpjpe=[50.0 + j for j in range(17)],
             per_action={"walk": 50.0, "sit": 60.0},
@@ -224,6 +226,22 @@ def test_narrow_and_dark(shown, width, dark):
     ink = "getComputedStyle(document.body).color.match(/\\d+/g).map(Number)"
     contrast = np.abs(np.array(shown.run(ink)) / 255 - background).mean()
     assert contrast > 0.6
+
+
+@pytest.mark.parametrize("width", [400, 1300])
+def test_nothing_is_cut_off(shown, width):
+    """Only what stands in a box that scrolls may be wider than the page; the tables of two arms are not, nor charts."""
+    shown.size(width, 900)
+    outside = """[...document.querySelectorAll('body *')].filter(e => !e.closest('.scroll')
+        && e.getBoundingClientRect().width && e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML)"""
+    assert shown.run(outside) == []
+    boxes = """[...document.querySelectorAll('.scroll')].filter(e => !e.querySelector('img')
+        && e.scrollWidth > e.clientWidth + 1).map(e => e.innerHTML)"""
+    assert shown.run(boxes) == []
+    figure = shown.run("document.querySelector('figure img').getBoundingClientRect().width")
+    assert figure >= 600, "numbers in a figure can be read; on a phone it scrolls"
+    words = """[...document.querySelectorAll('.wide td, .wide th')].filter(e => e.scrollWidth > e.clientWidth + 1)"""
+    assert shown.run(f"{words}.map(e => e.outerHTML + e.scrollWidth + ' of ' + e.clientWidth)") == []
 
 
 def test_print_leaves_the_player_out(shown):

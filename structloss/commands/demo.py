@@ -205,6 +205,7 @@ def _train(
     import torch
 
     from .. import backbones
+    from ..harness.clip_values import clip_values
     from ..harness.lifting import LiftingModule, describe
     from ..harness.training import train
     from ..reports.results import ArmResult
@@ -231,6 +232,7 @@ def _train(
             curves=trained.curves,
         )
         arm.take(trained.evaluation)
+        arm.clips = clip_values(trained.module, data.val_dataset)
         arms.append(arm)
         modules[name] = (trained.module, data.val_dataset)
     return arms, modules

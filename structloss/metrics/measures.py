@@ -95,6 +95,10 @@ class Measure:
         """Which way is better, in a word."""
         return "higher" if self.higher_is_better else "lower"
 
+    def load_function(self) -> Callable[..., Any] | None:
+        """The function of the same meaning, if there is one."""
+        return _load(self.function) if self.function else None
+
     def value(self, result: Result) -> float:
         """The number of a result in `unit`; NaN where it has none."""
         if self.group == "training":

@@ -21,6 +21,12 @@ def colour(index: int) -> str:
     return LIGHT[index % len(LIGHT)]
 
 
+def layered(index: int, count: int) -> float:
+    """Factor of the line width of an arm among `count` that are drawn in turn: the first ones are wider, so that they
+    are seen beside those that lie on them."""
+    return 1.0 + 0.9 * (count - 1 - index) / max(1, count - 1)
+
+
 def side(skeleton: Skeleton, *joints: int) -> str:
     """ "left" or "right" where any of the joints is on one side and none on the other; otherwise "centre"."""
     left, right = (any(j in joints_of_side for j in joints) for joints_of_side in (skeleton.left, skeleton.right))

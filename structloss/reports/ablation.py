@@ -15,14 +15,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..files import write_bytes
 from ..metrics.measures import MEASURES, Measure, Result
 from . import _style
+from ._interval import half_width
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = ["Summary", "ablation_csv", "ablation_table", "plot_ablation", "summarise"]
-
-#: two-sided 95 % points of Student's t for 1 to 15 degrees of freedom; beyond, the normal's serves
-_T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
 
 
 class Grid(Protocol):
@@ -86,11 +84,7 @@ class Summary:
     @property
     def margin(self) -> float:
         """Half of the 95 % confidence interval of the mean paired difference (Student's t); NaN for one seed."""
-        count = len(self.changes)
-        if count < 2:
-            return math.nan
-        t = _T95[count - 2] if count - 2 < len(_T95) else 1.96
-        return t * statistics.stdev(self.changes) / math.sqrt(count)
+        return half_width(self.changes)
 
     @property
     def verdict(self) -> str:

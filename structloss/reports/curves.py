@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_curves"]
 
+_NUMBERS = 0.2  # room for the numbers at the ends of lines, as a share of the x-axis
+_LINE = 0.065  # height of a number, as a share of the axes
 _SPAN = 3.0  # largest over smallest value from which on an axis is logarithmic
 
 _ERROR, _ORDER = measure("mpjpe"), measure("depth_order_joints")
@@ -72,7 +74,8 @@ def _training(axes: Axes, arms: list[ArmResult], key: str) -> None:
         smoothed = smooth(y, len(y) / 60)
         if len(y) > 40:
             axes.plot(x, y, color=_style.colour(k), alpha=0.22, linewidth=0.8)
-        axes.plot(x, smoothed, color=_style.colour(k), linewidth=2, label=one_line(arm.name))
+        width = 1.6 * _style.layered(k, len(arms))
+        axes.plot(x, smoothed, color=_style.colour(k), linewidth=width, label=one_line(arm.name))
         shown.append(smoothed)
     _scale(axes, shown)
 
@@ -101,22 +104,24 @@ def _held_out(axes: Axes, arms: list[ArmResult], keys: list[tuple[str, _Dashes]]
             if series is None:
                 continue
             x, y = series[0], series[1] * factor
-            marker = "o" if len(x) <= 40 else None
-            axes.plot(x, y, color=_style.colour(k), linestyle=style, linewidth=2, marker=marker, markersize=4)
+            marker, width = "o" if len(x) <= 40 else None, 1.6 * _style.layered(k, len(arms))
+            axes.plot(x, y, color=_style.colour(k), linestyle=style, linewidth=width, marker=marker, markersize=4)
             shown.append(y)
             if np.isfinite(y[-1]):
                 ends.append((float(x[-1]), float(y[-1]), _style.colour(k)))
     if factor == 1.0:  # percentages keep a linear axis
         _scale(axes, shown)
-    axes.set_xlim(axes.get_xlim())  # from here on the limits, which the numbers are placed by, stay
+    left, right = axes.get_xlim()
+    axes.set_xlim(left, right + _NUMBERS * (right - left))  # from here on the limits, which numbers are placed by, stay
     axes.set_ylim(axes.get_ylim())
-    to_share, placed = axes.transAxes.inverted(), -math.inf
-    for *end, colour in sorted(ends, key=lambda end: end[1]):  # numbers at the line ends, pushed up off each other
-        at, height = to_share.transform(axes.transData.transform(end))
-        placed = max(height, placed + 0.065)
+    to_share = axes.transAxes.inverted()
+    ends.sort(key=lambda end: end[1])
+    places = [to_share.transform(axes.transData.transform(end[:2])) for end in ends]
+    heights = _apart([float(height) for _, height in places])
+    for (_, value, colour), (at, _), height in zip(ends, places, heights, strict=True):  # numbers at the line ends
         axes.annotate(
-            f"{end[1]:.1f}" if end[1] >= 10 else f"{end[1]:.3g}",
-            (at, placed),
+            f"{value:.1f}" if value >= 10 else f"{value:.3g}",
+            (at, height),
             xycoords="axes fraction",
             xytext=(7, 0),
             textcoords="offset points",
@@ -126,6 +131,17 @@ def _held_out(axes: Axes, arms: list[ArmResult], keys: list[tuple[str, _Dashes]]
             fontweight="bold",
             annotation_clip=False,
         )
+
+
+def _apart(heights: list[float]) -> list[float]:
+    """Rising heights in shares of the axes, pushed off each other, as far as they fit between bottom and top."""
+    for i in range(1, len(heights)):
+        heights[i] = max(heights[i], heights[i - 1] + _LINE)
+    top = 1 - _LINE / 2
+    for i in range(len(heights) - 1, -1, -1):
+        heights[i] = min(heights[i], top)
+        top = heights[i] - min(_LINE, (1 - _LINE) / max(1, len(heights) - 1))
+    return heights
 
 
 def plot_curves(summary: RunSummary, path: str | os.PathLike[str], *, dpi: int = 130) -> Path:

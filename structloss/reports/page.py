@@ -142,7 +142,7 @@ def _figure(title: str, file: str | os.PathLike[str], caption: str) -> str:
     source = base64.b64encode(content).decode("ascii")
     under = f"<figcaption>{escape(caption)}</figcaption>\n" if caption else ""
     image = f'<img alt="{escape(title)}" src="data:image/png;base64,{source}">'
-    return _section(title, f"<figure>\n{image}\n{under}</figure>")
+    return _section(title, f'<figure>\n<div class="scroll">{image}</div>\n{under}</figure>')
 
 
 def _flat(facts: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

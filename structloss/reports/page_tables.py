@@ -10,27 +10,44 @@ from .. import skeletons
 from ..errors import ArgumentError
 from ..metrics.measures import MEASURES, Measure, group, measure
 from .results import ArmResult, RunSummary
-from .tables import Cell, cells, columns, difference_label, direction, heading, known, mark
+from .tables import (
+    Cell,
+    cells,
+    columns,
+    difference_label,
+    direction,
+    heading,
+    judged,
+    known,
+    mark,
+    spread_label,
+)
 
 __all__ = ["actions", "chip", "joints", "lead", "limbs", "results", "structure"]
 
 
 def chip(index: int) -> str:
     """A square in the colour of an arm."""
-    return f'<span class="chip" style="background: var(--arm{index})"></span>'
+    return f'<span class="chip" style="background: var(--arm{index})"></span>&nbsp;'
 
 
 def lead(arms: list[ArmResult]) -> str:
     """One sentence of numbers on the last arm against the first; empty where there is nothing to compare."""
     if len(arms) < 2:
         return ""
-    facts = []
+    facts, level = [], []
     for row in MEASURES.values():
         values, change = cells(row, arms)
         if not row.headline or change is None or not any(c.isdigit() for c in change.text):
             continue
         unit, percent = ("points", " %") if row.unit == "%" else (row.unit, "")
-        facts.append(f"{_in_words(row)} {change.text} {unit} ({values[0].text} → {values[-1].text}{percent})")
+        if change.spread and change.good is None:
+            level.append(_in_words(row))
+            continue
+        spread = f" ± {change.spread}" if change.spread else ""
+        facts.append(f"{_in_words(row)} {change.text}{spread} {unit} ({values[0].text} → {values[-1].text}{percent})")
+    if level:
+        facts.append(f"no clear difference in {', '.join(level)}")
     if not facts:
         return ""
     return f"<b>{escape(arms[-1].name)}</b> against <b>{escape(arms[0].name)}</b>: {escape('; '.join(facts))}."
@@ -72,8 +89,13 @@ def _by_arm(rows: Sequence[Measure], arms: list[ArmResult], more: str = "") -> s
     if len(arms) > 1:
         changes = _changes([change for _, change in found if change is not None])
         body += f"<tr class=difference><td>{escape(difference_label(arms))}</td>{changes}</tr>\n"
+        if label := spread_label(arms):
+            spreads = "".join(
+                f"<td>{'±' if change.spread else ''}{escape(change.spread)}</td>" for _, change in found if change
+            )
+            body += f"<tr class=spread><td>{escape(label)}</td>{spreads}</tr>\n"
     return (
-        '<div class="scroll"><table class="wide">\n'
+        f'<div class="scroll"><table class="wide" style="--rows: {len(rows) + 1}">\n'
         f"<thead><tr><th>Objective</th>{heads}</tr></thead>\n<tbody>\n{body}{more}</tbody>\n</table></div>\n"
     )
 
@@ -81,8 +103,7 @@ def _by_arm(rows: Sequence[Measure], arms: list[ArmResult], more: str = "") -> s
 def results(arms: list[ArmResult]) -> str:
     """The main table."""
     table = _by_arm(columns(), arms)
-    star = "★ marks the best value of a column; " if len(arms) > 1 else ""
-    note = f"{star}↓ lower is better, ↑ higher is better. {_meanings(columns(), arms)}"
+    note = f"↓ lower is better, ↑ higher is better. {judged(arms, 'colour and ★')}{_meanings(columns(), arms)}"
     return f'{table}<p class="note">{note}</p>' if table else ""
 
 
@@ -122,7 +143,7 @@ def joints(summary: RunSummary, arms: list[ArmResult]) -> str:
             )
     largest = max((v for _, arm in shown for v in arm.per_joint_mpjpe if math.isfinite(v)), default=0.0) or 1.0
     step = next(s for m in range(-3, 9) for s in (10.0**m, 2 * 10.0**m, 5 * 10.0**m) if largest / s <= 6)
-    bar, pad, left, right, width, top = 11, 8, 120, 50, 800, 22
+    bar, pad, left, right, width, top = 11, 8, 86, 46, 520, 22
     group = bar * len(shown) + pad
     height = top + group * len(names) + 6
     scale = (width - left - right) / largest
@@ -158,7 +179,7 @@ def _rows_of_parts(row: Measure, rows: Sequence[tuple[str, list[float]]], more: 
     """A line per part and a column per arm, then the difference, then `more` cells of each line."""
     body = ""
     for i, (name, values) in enumerate(rows):
-        found, change = mark(values, row.decimals, row.higher_is_better)
+        found, change = mark(values, row.decimals)
         last = _row(more[i]) if more else ""
         body += f"<tr><td>{escape(name)}</td>{_row(found)}{_changes([change] if change else [])}{last}</tr>\n"
     return body
@@ -209,7 +230,7 @@ def limbs(arms: list[ArmResult]) -> str:
         if not parts:
             continue
         rows = [(part.replace("_", " "), [values.get(part, math.nan) for values in found]) for part in parts]
-        true = [mark([true_values.get(part, math.nan)], row.decimals, row.higher_is_better)[0] for part in parts]
+        true = [mark([true_values.get(part, math.nan)], row.decimals)[0] for part in parts]
         title = f"{row.title}, {row.unit}"
         body += f'<tr><th colspan="{width}">{title}</th></tr>\n{_rows_of_parts(row, rows, true if truth else ())}'
     if not body:

@@ -28,7 +28,7 @@ _TARGET = "#8a8a8a"
 _FAR = 100.0  # mm: depth errors from here on are marked
 # Inches: height of a row's panels, of the titles above them; margins; between panels; width for the legend.
 _TALL, _TITLE = 2.75, 0.36
-_LEFT, _RIGHT, _TOP, _BOTTOM, _GAP = 0.46, 0.15, 0.95, 0.5, 0.16
+_LEFT, _RIGHT, _TOP, _BOTTOM, _GAP = 0.6, 0.15, 0.95, 0.5, 0.16
 _NARROWEST = 7.6
 
 
@@ -168,9 +168,8 @@ class _Drawing:
         samples, frame = self.samples, self.frames[row]
         below = _BOTTOM + (len(self.frames) - 1 - row) * (_TALL + _TITLE)  # inches
         panels = self._panels(below)
-        self._text(
-            0.13, below + _TALL / 2, one_line(samples.labels[frame]), _TALL, rotation=90, va="center", fontsize=8
-        )
+        label = _unbroken(one_line(samples.labels[frame]))
+        self._text(0.3, below + _TALL / 2, label, _TALL, rotation=90, va="center", fontsize=8)
         first, front, *sides = panels
         _input(first, self.skeleton, samples.input[frame], samples.confidence[frame], (self.widths[0], _TALL))
         self._draw_front(front, row)
@@ -207,7 +206,8 @@ class _Drawing:
         _limbs(axes, self.skeleton, target, _TARGET, self._bold(3.4, 1.8), 0.55)
         _view(axes, self.centre[row, [0, 1]], (self.widths[1] * self.scale, self.extent[1]))
         for k, pose in enumerate(arms):
-            _limbs(axes, self.skeleton, pose, _style.colour(k), self._bold(1.5, 0.9), 0.9)
+            width = self._bold(1.4, 0.9) * _style.layered(k, len(arms))
+            _limbs(axes, self.skeleton, pose, _style.colour(k), width)
 
     def _draw_side(self, axes: Axes, row: int, arm: int) -> None:
         """One arm over the true pose, from the camera's right, with its errors."""
@@ -271,7 +271,13 @@ class _Drawing:
             text.set_parse_math(False)
 
 
+def _unbroken(label: str) -> str:
+    """A label that is broken after its commas, not within "camera 1"."""
+    return ", ".join(part.replace(" ", "\xa0") for part in label.split(", "))
+
+
 def _wrapped(text: str, inches: float) -> str:
     """`text` in lines that fit a panel this wide."""
     width = max(12, int(inches * 11.5))
-    return "\n".join(part for line in text.split("\n") for part in textwrap.wrap(line, width)[:3])
+    lines = (part for line in text.split("\n") for part in textwrap.wrap(line, width, break_on_hyphens=False)[:3])
+    return "\n".join(line.replace("\xa0", " ") for line in lines)

@@ -69,6 +69,8 @@ class ArmResult:
             by part `symmetry/LIMB`, `illegal/HINGE`, ...; see :class:`structloss.metrics.evaluation.Evaluation`. May be
             empty.
         truth: the same of the true poses, as far as it needs no target.
+        clips: key of a measure -> test clip -> its value there, as `metrics` and `structure` store it: what a
+            difference between arms is weighed against. May be empty; then no difference is called an improvement.
         config: the resolved configuration, YAML; may be empty.
         settings: facts about this arm alone: checkpoint, epoch, ...
     """
@@ -84,6 +86,7 @@ class ArmResult:
     per_action_pa: dict[str, float] = field(default_factory=dict)
     structure: dict[str, float] = field(default_factory=dict)
     truth: dict[str, float] = field(default_factory=dict)
+    clips: dict[str, dict[str, float]] = field(default_factory=dict)
     config: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
 
@@ -118,6 +121,7 @@ class ArmResult:
                 per_action_pa=_numbers(content.get("per_action_pa", {})),
                 structure=_numbers(content.get("structure", {})),
                 truth=_numbers(content.get("truth", {})),
+                clips={str(key): _numbers(values) for key, values in content.get("clips", {}).items()},
                 config=str(content.get("config", "")),
                 settings=dict(content.get("settings", {})),
             )

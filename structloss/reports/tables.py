@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import ArgumentError, needs_extra
-from ..metrics.measures import Measure, group
+from ..metrics.measures import MEASURES, Measure, group
+from ._interval import paired
 from .results import ArmResult, RunSummary
 
 if TYPE_CHECKING:
@@ -40,11 +42,13 @@ def direction(row: Measure) -> str:
 class Cell:
     """Text of a value, and whether it is the best of its column; or of a difference, and whether it is an improvement.
 
-    `good` is None where that can't be said: a single arm, a missing value, no difference.
+    `good` is None where that can't be said: a single arm, a missing value, a difference within its spread over clips,
+    or one of no known spread. `spread` is what follows ± at a difference; empty where it isn't known.
     """
 
     text: str
     good: bool | None = None
+    spread: str = ""
 
 
 def known(rows: Sequence[Measure], arms: Sequence[ArmResult]) -> list[Measure]:
@@ -56,25 +60,49 @@ def known(rows: Sequence[Measure], arms: Sequence[ArmResult]) -> list[Measure]:
 def cells(row: Measure, arms: Sequence[ArmResult]) -> tuple[list[Cell], Cell | None]:
     """Cells of one column, one per arm; and the difference last minus first where there are two arms or more.
 
-    Best is decided on the numbers as shown, so that two equal numbers are both marked.
+    Better, and best, is what is so beyond the 95 % interval of the paired difference over the clips of the test. Speeds
+    and shares of time are told without a difference: runs made one after the other differ by what else the machine did.
     """
-    return mark([row.value(arm) for arm in arms], row.decimals, row.higher_is_better)
+    column, change = mark([row.value(arm) for arm in arms], row.decimals)
+    if change is None:
+        return column, None
+    if row.group == "training":
+        return column, Cell(MISSING)
+    for k, arm in enumerate(arms):
+        others = [(cell, other) for cell, other in zip(column, arms, strict=True) if other is not arm]
+        if all(cell.text != column[k].text and clear(row, other, arm) for cell, other in others):
+            column[k] = Cell(column[k].text, True)
+    _, margin, _ = paired(row, arms[0], arms[-1])
+    if math.isfinite(margin) and change.text != MISSING:
+        better = clear(row, arms[0], arms[-1]) if float(change.text.replace("−", "-").replace(",", "")) else None
+        change = Cell(change.text, better, f"{margin:,.{decimals_of(row, arms)}f}")
+    return column, change
 
 
-def mark(values: list[float], decimals: int | None, higher: bool) -> tuple[list[Cell], Cell | None]:
-    """Like :func:`cells`, for any numbers."""
-    finite = [value for value in values if math.isfinite(value)]
-    if decimals is None:
-        decimals = 0 if finite and max(map(abs, finite)) >= 100 else 1
+def clear(row: Measure, first: ArmResult, last: ArmResult) -> bool | None:
+    """Whether the last arm is better than the first, beyond the spread over clips; None where neither is."""
+    change, margin, _ = paired(row, first, last)
+    if not abs(change) > margin:
+        return None
+    return (change > 0) == row.higher_is_better
+
+
+def decimals_of(row: Measure, arms: Sequence[ArmResult]) -> int:
+    return _decimals([row.value(arm) for arm in arms], row.decimals)
+
+
+def _decimals(values: Sequence[float], decimals: int | None) -> int:
+    if decimals is not None:
+        return decimals
+    finite = [abs(value) for value in values if math.isfinite(value)]
+    return 0 if finite and max(finite) >= 100 else 1
+
+
+def mark(values: list[float], decimals: int | None) -> tuple[list[Cell], Cell | None]:
+    """Like :func:`cells`, for any numbers: what of them is better is not known."""
+    decimals = _decimals(values, decimals)
     shown = [round(value, decimals) if math.isfinite(value) else math.nan for value in values]
-    known = [value for value in shown if math.isfinite(value)]
-    best = (max if higher else min)(known) if len(known) > 1 else None
-    column = [
-        Cell(f"{value:,.{decimals}f}", None if best is None else value == best)
-        if math.isfinite(value)
-        else Cell(MISSING)
-        for value in shown
-    ]
+    column = [Cell(f"{value:,.{decimals}f}" if math.isfinite(value) else MISSING) for value in shown]
     if len(values) < 2:
         return column, None
     change = round(shown[-1] - shown[0], decimals)
@@ -82,7 +110,26 @@ def mark(values: list[float], decimals: int | None, higher: bool) -> tuple[list[
         return column, Cell(MISSING)
     if change == 0:
         return column, Cell(f"{0:.{decimals}f}")
-    return column, Cell(f"{change:+,.{decimals}f}".replace("-", "−"), (change > 0) == higher)
+    return column, Cell(f"{change:+,.{decimals}f}".replace("-", "−"))
+
+
+def spread_label(arms: Sequence[ArmResult]) -> str:
+    """Name of the row of spreads under the differences; empty where none is known."""
+    counts = {paired(row, arms[0], arms[-1])[2] for row in MEASURES.values()} if len(arms) > 1 else set()
+    return f"± over {max(counts)} clips" if counts and max(counts) > 1 else ""
+
+
+def judged(arms: Sequence[ArmResult], star: str) -> str:
+    """What the marks of a comparison mean, in words; empty for one arm."""
+    if len(arms) < 2:
+        return ""
+    if not spread_label(arms):
+        return "One training each and no spread: the differences are not judged. "
+    return (
+        f"±: 95 % interval of the paired difference over the clips of the test; {star} where it leaves zero out. It is "
+        "of one training each: another seed may change more. Speeds are of runs made one after the other, and are not "
+        "compared. "
+    )
 
 
 def difference_label(arms: list[ArmResult]) -> str:
@@ -103,7 +150,8 @@ def one_line(text: str) -> str:
 
 
 def table(summary: RunSummary) -> Table:
-    """The comparison as a rich table, best values bold, improvements green and setbacks red in the last row.
+    """The comparison as a rich table, best values bold, improvements green and setbacks red in the row of
+    differences, where they are beyond their spread over clips, which is the last row.
 
     Columns are the measures of accuracy and of training (:mod:`structloss.metrics.measures`); one that no arm has a
     value for is left out. Arrows say whether lower or higher is better. Differences of percentages are in percentage
@@ -133,23 +181,31 @@ def table(summary: RunSummary) -> Table:
         styles = {True: "green", False: "red", None: ""}
         texts = [Text(change.text, style=styles[change.good]) for _, change in found if change is not None]
         result.add_row(Text(difference_label(arms), style="italic"), *texts)
+        if label := spread_label(arms):
+            spreads = [Text(_spread(change), style="dim") for _, change in found if change is not None]
+            result.add_row(Text(label, style="italic dim"), *spreads)
     return result
 
 
 def plain_table(summary: RunSummary) -> str:
-    """The same table as aligned text for pipes and logs; `*` follows the best value of a column. Ends with a newline.
+    """The same table as aligned text for pipes and logs; `*` follows the best value of a column and a difference
+    beyond its spread. Ends with a newline.
 
     Raises:
         ArgumentError: the summary has no arms.
     """
     arms = check_arms(summary)
     names = ["", "", "Objective", *(one_line(arm.name) for arm in arms)]
-    texts = [names + ([difference_label(arms)] if len(arms) > 1 else [])]
+    label = spread_label(arms)
+    texts = [names + ([difference_label(arms)] if len(arms) > 1 else []) + ([label] if label else [])]
     for column in known(columns(), arms):
         shown, change = cells(column, arms)
         text = [f"{line} " for line in heading(column)]
         text += [cell.text + ("*" if cell.good else " ") for cell in shown]
-        texts.append(text + ([f"{change.text} "] if change is not None else []))
+        if change is not None:
+            text += [change.text + ("*" if change.good is not None else " ")]
+            text += [f"{_spread(change)} "] if label else []
+        texts.append(text)
     widths = [max(map(len, text)) for text in texts]
     lines = [
         " ".join([first.ljust(widths[0]), *(text.rjust(w) for text, w in zip(rest, widths[1:], strict=True))])
@@ -159,4 +215,9 @@ def plain_table(summary: RunSummary) -> str:
     lines.insert(_HEAD, rule)
     if len(arms) > 1:
         lines.insert(_HEAD + 1 + len(arms), rule)
-    return "\n".join(line.rstrip() for line in [one_line(summary.title), "", *lines]) + "\n"
+    note = textwrap.wrap(judged(arms, "*"), len(rule)) if len(arms) > 1 else []
+    return "\n".join(line.rstrip() for line in [one_line(summary.title), "", *lines, *note]) + "\n"
+
+
+def _spread(change: Cell) -> str:
+    return f"±{change.spread}" if change.spread else ""
