@@ -103,7 +103,13 @@ def test_what_contradicts_the_checkpoint_is_refused(trained, tmp_path, monkeypat
 
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path, capsys):
     (tmp_path / "notes.ckpt").write_text("no checkpoint")
-    for name, sentence in (("notes.ckpt", "can't be read, expected one written by"), ("none.ckpt", "does not exist")):
+    other = {"pytorch-lightning_version": "2.5.0", "state_dict": {}, "hyper_parameters": {"backbone": 50}}
+    torch.save(other, tmp_path / "other.ckpt")
+    for name, sentence in (
+        ("notes.ckpt", "can't be read, expected one written by"),
+        ("none.ckpt", "does not exist"),
+        ("other.ckpt", "doesn't say which network it is of"),
+    ):
         assert main(["test", "--ckpt_path", str(tmp_path / name)]) == 1
         error = capsys.readouterr().err
         assert sentence in error and error.count("\n") == 1, error

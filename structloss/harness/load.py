@@ -55,7 +55,8 @@ def trained_arguments(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dic
 
 def _module_arguments(path: str | os.PathLike[str], checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     stored = checkpoint.get("hyper_parameters")
-    if not isinstance(stored, Mapping) or "backbone" not in stored or "state_dict" not in checkpoint:
+    stored = stored if isinstance(stored, Mapping) else {}
+    if not isinstance(stored.get("backbone"), str) or "state_dict" not in checkpoint:
         raise CheckpointError(f"{path} doesn't say which network it is of, expected one written by structloss fit.")
     return _known(LiftingModule, stored)
 
