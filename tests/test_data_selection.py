@@ -39,13 +39,15 @@ def test_actions_are_meant_exactly_in_training_and_test(h36m):
     assert data.actions == ("Sitting", "Walking")
     for windows in (data.train_dataset, data.val_dataset):
         assert {view.name for view in windows.store.views} == {"Sitting", "Walking"}, "not SittingDown"
-    with pytest.raises(ArgumentError, match=r"^actions has 'Sit', expected actions of .*: Sitting, SittingDown, Walk"):
+    with pytest.raises(
+        ArgumentError, match=r"^actions has \['Sit'\], expected actions of .*: Sitting, SittingDown, Walk"
+    ):
         module(h36m, actions=["Sit"])
     made = {"num_subjects": 2, "clips_per_subject": 6, "frames": 20, "views": 1, "window": 9, "progress": False}
     name = MotionDataModule(**made).actions[0]
     chosen = MotionDataModule(**made, actions=[name])
     assert chosen.actions == (name,) and chosen.train_dataset.store.actions == (name,)
-    with pytest.raises(ArgumentError, match=r"^actions has 'Flying', expected actions of the synthetic motion:"):
+    with pytest.raises(ArgumentError, match=r"^actions has \['Flying'\], expected actions of the synthetic motion:"):
         MotionDataModule(num_subjects=2, frames=20, window=9, progress=False, actions=["Flying"]).setup()
 
 

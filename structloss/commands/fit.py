@@ -40,9 +40,10 @@ A run that was killed or stopped resumes from its last checkpoint when the same 
   structloss test --config repose-h36m --data.data motion.npz --model.init_from repose_h36m.pth
   structloss test --config d3dp-243 --data.data h36m.poses --init-from d3dp.bin --hypotheses 20 --iterations 10
   structloss test --config mixste-243 --data.data h36m.poses --init-from mixste.bin --root zeroed
+  structloss test --ckpt_path {_CHECKPOINT} --data.test_set train     on the training subjects
 
-P1, P2, P3 and MPJVE are measured as the network's own evaluation does. --root kept, zeroed or subtracted says otherwise
-what becomes of the predicted root.
+P1, P2, P3 and MPJVE are measured as the network's own evaluation does, by action and by subject. --root kept, zeroed or
+subtracted says otherwise what becomes of the predicted root.
 """,
 }
 
@@ -83,6 +84,9 @@ def _describe(parser: argparse.ArgumentParser, name: str) -> None:
     data.add_argument("--data.window", metavar="T", help="frames of a sample")
     data.add_argument("--data.num_workers", metavar="N", help="processes that load data (0: none beside training)")
     data.add_argument("--data.val_subjects", metavar="NAMES", help="held-out subjects, as in '[S9, S11]'")
+    data.add_argument("--data.actions", metavar="NAMES", help="these alone, as in '[Walking, Sitting]'")
+    if name == "test":
+        data.add_argument("--data.test_set", metavar="NAME", help="test or train: whose subjects to score (test)")
     model = parser.add_argument_group("model and loss")
     model.add_argument("--init-from", metavar="FILE", help="published checkpoint or .safetensors to start from")
     model.add_argument("--model.backbone", metavar="NAME", help="see structloss backbones list")

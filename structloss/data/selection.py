@@ -58,7 +58,7 @@ class Selection:
         there = found.actions if isinstance(found, PoseStore) else tuple(sorted({clip.action for clip in found}))
         for name in self.actions:
             if name not in there:
-                raise ArgumentError(f"actions has {name!r}, expected actions of {source}: {some(there, 16)}.")
+                raise ArgumentError(f"actions has {[name]}, expected actions of {source}: {some(there, 16)}.")
         if isinstance(found, PoseStore):
             return found.select(lambda view: view.action in self.actions)  # type: ignore[operator]  # not None
         return [clip for clip in found if clip.action in self.actions]
