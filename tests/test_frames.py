@@ -198,6 +198,8 @@ def test_the_training_set_is_scored_where_that_is_asked_for():
     for subject, numbers in found.by_subject.items():
         assert numbers.keys() == {"mpjpe", "pa_mpjpe", "p1", "p2", "p3", "mpjve"}
         assert f"{subject} {numbers['mpjpe']:.2f} {numbers['pa_mpjpe']:.2f} {numbers['p1']:.2f}" in text
+    again = train(module, motion, steps=1, validations=0, quiet=True).evaluation
+    assert again.tested == "train" and again.by_subject.keys() == {"syn01", "syn02"}
     held_out = evaluate(module, motion.val_dataloader(), motion.actions, subjects=motion.subjects)
     assert held_out.tested == "test" and held_out.by_subject.keys() == {"syn03"}
 

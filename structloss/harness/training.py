@@ -105,9 +105,13 @@ def train(
             default_root_dir=Path(scratch),
         )
         trainer.fit(module, datamodule=data)
+    found = Evaluation({})
+    if evaluation:
+        batches = data.test_dataloader()
+        found = evaluate(module, batches, data.actions, subjects=data.subjects, tested=data.test_set)
     return TrainedModel(
         module=module.eval(),
-        evaluation=evaluate(module, data.test_dataloader(), data.actions) if evaluation else Evaluation({}),
+        evaluation=found,
         curves=history.curves,
         clips_per_second=timer.clips_per_second,
         loss_share=timer.loss_share,
