@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 from ..errors import ArgumentError, CheckpointError, MissingFileError, StructlossError
@@ -106,24 +107,19 @@ def checkpoint_flag() -> Iterator[None]:
 
 def root_folder(arguments: Sequence[str]) -> Path:
     """Where runs are to be: `--trainer.default_root_dir`, of the command line or else of the recipe; or here."""
-    given = _value_of("--trainer.default_root_dir", arguments)
-    recipe = _value_of("--config", arguments) or _value_of("-c", arguments)
-    if given is None and recipe is not None:
+    given = next(reversed(_values_of("--trainer.default_root_dir", arguments)), None)
+    recipes = [] if given is not None else [*_values_of("-c", arguments), *_values_of("--config", arguments)]
+    for recipe in recipes:
         content = read_yaml(recipe, "a recipe")
         trainer = content.get("trainer") if isinstance(content, dict) else None
-        given = trainer.get("default_root_dir") if isinstance(trainer, dict) else None
+        given = trainer.get("default_root_dir", given) if isinstance(trainer, dict) else given
     return Path() if given in (None, "null") else Path(str(given))
 
 
-def _value_of(flag: str, arguments: Sequence[str]) -> str | None:
-    """The last value that a flag is given."""
-    found = None
-    for i, argument in enumerate(arguments):
-        if argument == flag and i + 1 < len(arguments):
-            found = arguments[i + 1]
-        elif argument.startswith(f"{flag}="):
-            found = argument.removeprefix(f"{flag}=")
-    return found
+def _values_of(flag: str, arguments: Sequence[str]) -> list[str]:
+    """The values that a flag is given, in their order."""
+    found = [value for given, value in pairwise(arguments) if given == flag]
+    return found + [given.removeprefix(f"{flag}=") for given in arguments if given.startswith(f"{flag}=")]
 
 
 def run_of(checkpoint: str | os.PathLike[str] | None) -> Path | None:

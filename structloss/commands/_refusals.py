@@ -26,6 +26,8 @@ _DISK = {
     for name in ("EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "ENOTDIR", "EISDIR", "EEXIST", "ENAMETOOLONG", "EFBIG")
     if hasattr(errno, name)
 }
+#: settings that are paths; messages begin with the path alone
+_FILES = ("data.data", "data.reference", "model.init_from")
 #: what a library raises for settings; others (AttributeError, KeyError, AssertionError, ...) are faults, not refusals
 _REFUSING = (ValueError, TypeError, RuntimeError, ImportError, NotImplementedError, OSError, ArithmeticError)
 
@@ -53,7 +55,13 @@ def refusals(given: Mapping[str, Any]) -> Iterator[None]:
     """
     try:
         yield
-    except StructlossError:
+    except StructlossError as error:
+        text = error.args[0] if len(error.args) == 1 else None
+        for name in _FILES:
+            value = given.get(name)
+            if isinstance(text, str) and isinstance(value, str) and text.startswith(value):
+                error.args = (f"--{name} {text}",)
+                break
         raise
     except Exception as error:
         found = refused(error, given)

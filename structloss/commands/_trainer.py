@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,9 @@ def check_trainer(trainer: Mapping[str, Any], trains: bool) -> None:
     value = trainer.get("val_check_interval")
     if isinstance(value, (int, float)) and not (0 < value <= 1 or (value > 1 and value == int(value))):
         raise _wrong("val_check_interval", value, "a share of an epoch above 0.0, up to 1.0, or a number of batches")
+    strategy = trainer.get("strategy")
+    if isinstance(strategy, str) and re.search("spawn|fork|notebook", strategy):
+        raise _wrong("strategy", strategy, "one whose processes run the command themselves, such as 'ddp'")
     _check_devices(trainer.get("accelerator", "auto"), trainer.get("devices", "auto"))
     _check_folder(trainer.get("default_root_dir"))
 

@@ -79,6 +79,8 @@ def _describe(parser: argparse.ArgumentParser, name: str) -> None:
         ours.add_argument("--seed_everything", metavar="N", help="seed of weights, data and order (0)")
     data = parser.add_argument_group("data")
     data.add_argument("--data.data", metavar="PATH", help="data set of any format (default: synthetic motion)")
+    data.add_argument("--data.format", metavar="NAME", help="its format, where a folder has several: bvh, c3d, ...")
+    data.add_argument("--data.skip_bad", metavar="true", help="leave out recordings that can't be read")
     data.add_argument("--data.keypoints", metavar="NAME", help="2D file of a Human3.6M npz: gt, cpn_ft_h36m_dbb, ...")
     data.add_argument("--data.batch_size", metavar="N", help="windows of a step and process")
     data.add_argument("--data.window", metavar="T", help="frames of a sample")

@@ -24,7 +24,18 @@ __all__ = ["add", "write_run_report"]
 ORDER = 40
 
 #: arguments of the data module that decide what is scored, whatever the windows
-_SCORED = ("data", "keypoints", "reference", "protocol", "skeleton", "detections", "val_subjects", "views")
+_SCORED = (
+    "data",
+    "format",
+    "skip_bad",
+    "keypoints",
+    "reference",
+    "protocol",
+    "skeleton",
+    "detections",
+    "val_subjects",
+    "views",
+)
 _SYNTHETIC = ("num_subjects", "clips_per_subject", "frames", "seed")
 _TEST = "mirrored average where the run has it, relative to the pelvis, subjects not trained on"
 

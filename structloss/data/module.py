@@ -50,6 +50,8 @@ class MotionDataModule(LightningDataModule):
         keypoints: the 2D file that goes with a Human3.6M npz, or the part of its name that tells it ("gt",
             "cpn_ft_h36m_dbb").
         reference: MotionBERT's pickle, where `data` is a folder of clips cut from it.
+        format: name of the format, where `data` has files of several; None tells it from them.
+        skip_bad: leave out recordings of a motion-capture folder that can't be read, with a warning.
         protocol: one of :data:`~structloss.data.protocols.PROTOCOLS`; None is the data set's own.
         window: frames of a sample.
         stride: frames between training windows; None is window // 3, or 1 for "centred". Test windows do not overlap.
@@ -118,6 +120,8 @@ class MotionDataModule(LightningDataModule):
         frames: int = 500,
         views: int = 4,
         progress: bool = True,
+        format: str | None = None,
+        skip_bad: bool = False,
     ) -> None:
         super().__init__()
         at_least(1, batch_size=batch_size, eval_batch_size=eval_batch_size or batch_size)
@@ -134,6 +138,7 @@ class MotionDataModule(LightningDataModule):
         self._cut = Cut("train", window, stride, sampling, context, frame_step, short_clips)
         self.data = data
         self.keypoints, self.reference, self.protocol = keypoints, reference, protocol
+        self.format, self.skip_bad = format, skip_bad
         self.window = window
         self.stride = stride
         self.sampling = sampling
@@ -285,7 +290,12 @@ class MotionDataModule(LightningDataModule):
             return generate_clips(self.num_subjects, self.clips_per_subject, self.frames, self.seed, progress=progress)
         from .opening import open_data
 
-        return open_data(self.data, keypoints=self.keypoints, reference=self.reference, progress=self._shows_progress)
+        options: dict[str, Any] = {
+            "keypoints": self.keypoints,
+            "reference": self.reference,
+            "skip_bad": self.skip_bad or None,
+        }
+        return open_data(self.data, format=self.format, progress=self._shows_progress, **options)
 
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """Shuffled training windows; in a resumed run, at first those of the epoch that were not trained on yet."""
