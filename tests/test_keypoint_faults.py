@@ -117,6 +117,27 @@ def test_time_stamps_of_files():
     assert (len(track), track.start, track.gaps) == (5, 0, ())
 
 
+@pytest.mark.parametrize("fps", [60, 90, 100, 119.88, 120, 144, 240, 480])
+def test_milliseconds_of_fast_cameras(tmp_path, fps):
+    """Steps of 2 to 17 ms, whole numbers that alternate: every frame has its number, behind a long gap, too."""
+    kept = [t for t in range(300) if t not in (5, 6, 100) and not 180 <= t < 270]
+    for name in ("cam_{0}.jpg", "{0}", "cam1_{0}_rgb.png"):
+        stamps = [name.format(1530706101072 + round(1000 * t / fps)) for t in kept]
+        found = frame_numbers(tmp_path / "a.json", stamps)
+        assert found.numbers == kept and found.fps == pytest.approx(fps, rel=2e-3), name
+    found = frame_numbers(tmp_path / "a.json", [f"t{round(1000 * t / fps)}ms.png" for t in kept])
+    assert found.numbers == kept and found.fps == pytest.approx(fps, rel=2e-3)
+    rows = [result(1530706101072 + round(1000 * t / fps), one) for t, one in enumerate(moving(40))]
+    (track,) = read_keypoints(write(tmp_path / "a.json", rows))
+    assert (len(track), track.gaps) == (40, ()) and track.fps == pytest.approx(fps, rel=0.02)
+
+
+def test_a_step_a_number_is_a_frame_whatever_its_length(tmp_path):
+    """Thirteen digits that count by one are no milliseconds: no camera takes a thousand frames a second here."""
+    found = frame_numbers(tmp_path / "a.json", [f"{1530706101072 + t}.jpg" for t in range(9)])
+    assert found.fps is None and found.numbers == [1530706101072 + t for t in range(9)]
+
+
 def test_milliseconds_that_may_be_steps(tmp_path):
     rows = [result(round(1000 * t / 30), one) for t, one in enumerate(moving(30))]
     (track,) = read_keypoints(write(tmp_path / "a.json", rows))

@@ -26,6 +26,9 @@ __all__ = ["FrameNumbers", "frame_numbers", "timed"]
 _ENDING = re.compile(r"\.[A-Za-z][A-Za-z0-9]{1,4}$")
 _COARSE = 12  # numbers in steps from here on are times, not every n-th frame: 16 or 17 ms are 60 frames per second
 _RATES = (0.5, 500.0)  # frames per second that a video may have
+_PER_SECOND = {"ms": 1e3, "us": 1e6, "µs": 1e6, "ns": 1e9}
+_YEAR_2100 = 4.1e9  # seconds since 1970
+_MANY = 8  # steps that have a mean
 _SPARSE = 100  # numbers of frames for each frame that is there, at most
 _LARGEST = 10**20  # no frame's number, and no time in nanoseconds, is as large
 
@@ -96,6 +99,9 @@ def timed(times: Sequence[int | float], per_second: float | None = 1.0) -> Frame
         return FrameNumbers([0] * len(times))
     steps = np.array([float(b - a) for a, b in pairwise(distinct)])
     usual = float(np.median(steps))
+    near = steps[np.abs(steps - usual) <= usual / 2]
+    if len(near) >= _MANY:
+        usual = float(near.mean())  # 8, 8 and 9 ms are 8.33: over a gap of a hundred frames that makes four
     index = np.concatenate([[0], np.cumsum(np.maximum(1, np.round(np.minimum(steps / usual, 1e9))))]).astype(int)
     of = dict(zip(distinct, index.tolist(), strict=True))
     fps = None if per_second is None else round(per_second * float(index[-1]) / float(distinct[-1] - distinct[0]), 3)
@@ -105,19 +111,31 @@ def timed(times: Sequence[int | float], per_second: float | None = 1.0) -> Frame
     return FrameNumbers([of[time] for time in times], fps, (f"frames are numbered by the times in their names{rate}",))
 
 
-def _counted(numbers: list[int]) -> FrameNumbers:
-    """Numbers of frames; or times, if they come in steps of many."""
+def _counted(numbers: list[int], per_second: float | None = None) -> FrameNumbers:
+    """Numbers of frames; or times, if they come in steps of many.
+
+    Args:
+        numbers: one per name, in any order.
+        per_second: what a second has of them, where the names say that they are times.
+    """
     distinct = sorted(set(numbers))
     steps = [b - a for a, b in pairwise(distinct)]
     usual = sorted(steps)[len(steps) // 2] if steps else 1
+    per_second = per_second or _since_1970(distinct)
+    if per_second is not None and usual > 1:  # however many frames a second has
+        found = timed(numbers, per_second)
+        if found.fps is not None:
+            return found
     if len(steps) < 3 or usual < _COARSE or min(steps) < 0.6 * usual:
         return FrameNumbers(numbers)
-    per_second = {13: 1e3, 16: 1e6, 19: 1e9}.get(len(str(distinct[0])))  # since 1970, in ms, µs, ns
-    found = timed(numbers, per_second)
-    if found.fps is not None:
-        return found
     note = f"frames are numbered in steps of about {usual}, and taken as consecutive ones; set fps"
-    return FrameNumbers(found.numbers, None, (note,))
+    return FrameNumbers(timed(numbers, None).numbers, None, (note,))
+
+
+def _since_1970(numbers: Sequence[int]) -> float | None:
+    """What a second has of numbers that are times since 1970, from 2001 on, in ms, µs or ns; None for others."""
+    per_second = {13: 1e3, 16: 1e6, 19: 1e9}.get(len(str(numbers[0])))
+    return per_second if per_second is not None and numbers[-1] < _YEAR_2100 * per_second else None
 
 
 def _named(path: Path, names: list[str]) -> FrameNumbers:
@@ -153,7 +171,9 @@ def _named(path: Path, names: list[str]) -> FrameNumbers:
     alone = [c for c in varying if own_number(c)]
     best = min(alone, key=lambda c: (not _regular(columns[c]), _spread(columns[c])), default=None)
     if best is not None and (_regular(columns[best]) or _grows([columns[c] for c in varying], columns[best])):
-        found = _counted([int(groups[stems[name]][best]) for name in names])
+        unit = re.match(r"[ _-]?(ms|us|µs|ns)(?![A-Za-z])", texts[best + 1])
+        numbers = [int(groups[stems[name]][best]) for name in names]
+        found = _counted(numbers, _PER_SECOND[unit[1]] if unit else None)
         if not (fraction(best, ".") and found.notes):
             return found
     point = next((c for c in reversed(varying) if fraction(c, ".,_-")), 0)
