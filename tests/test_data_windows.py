@@ -98,14 +98,15 @@ def test_every_test_frame_is_scored_exactly_once(clips, window, overlap):
         assert (count == 1).all()
 
 
-def test_frames_that_an_earlier_window_has_scored_are_told(clips):
-    """For evaluations that count them twice: with both weights every frame of every window counts, padding doesn't."""
-    data = PoseWindows(clips, "test", window=27, sampling="chunks", views=1)
+@pytest.mark.parametrize("window", [27, 60])
+def test_frames_that_an_earlier_window_has_scored_are_told(clips, window):
+    """For evaluations that count them twice, and padding: with both weights every frame of every window counts."""
+    data = PoseWindows(clips, "test", window=window, sampling="chunks", views=1)
     samples = [data[i] for i in range(len(data))]
     assert all(not (s["weight"] * s["weight_again"]).any() for s in samples)
     again = sum(float(s["weight_again"].sum()) for s in samples) / 17
-    windows = sum(-(-len(clip) // 27) for clip in clips)
-    assert again == 27 * windows - sum(map(len, clips)) > 0
+    windows = sum(-(-len(clip) // window) for clip in clips)
+    assert again == window * windows - sum(map(len, clips)) > 0
     assert "weight_again" not in PoseWindows(clips, "train", window=27, views=1)[0]
     assert "weight_again" not in PoseWindows(clips, "test", window=27, sampling="centred", views=1)[0]
 

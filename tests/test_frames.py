@@ -186,6 +186,28 @@ def test_what_lies_between_frames_of_single_poses_is_not_logged(tmp_path):
         assert "No frame follows another: MPJVE and the order over frames are left out." in breakdown(found)
 
 
+def test_mixste_counts_the_padding_of_short_videos():
+    """As its evaluation does: a video of 7 frames, padded to a window of 9, is one of 9; elsewhere it has 7."""
+    motion = data(frames=7, window=9, sampling="chunks", clips_per_subject=3)
+    size = {"frames": 9, "embed_dim": 16, "depth": 1}
+    module = LiftingModule("mixste-27", size, objective={"mpjpe": 1.0}, target="camera").eval()
+    found = evaluate(module, motion.val_dataloader(), motion.actions)
+    errors, counted = {}, 0
+    for batch in motion.val_dataloader():
+        true = batch["camera_pose"] - batch["camera_pose"][:, :, :1]
+        with torch.no_grad():
+            error = 1000 * module.predict_image_space(batch["input"]) - true
+        counted += int(batch["weight"][..., 0].sum())
+        for action, one in zip(batch["action"].tolist(), error, strict=True):
+            errors.setdefault(motion.actions[action], []).append(one)
+    assert counted == 7 * sum(map(len, errors.values()))
+    assert found.by_action.keys() == errors.keys()
+    for action, videos in errors.items():
+        numbers, all_of = found.by_action[action], torch.stack(videos)
+        assert numbers["p1"] == pytest.approx(float(all_of.norm(dim=-1).mean()), abs=1e-3)
+        assert numbers["mpjve"] == pytest.approx(float(all_of.diff(dim=1).norm(dim=-1).mean()), abs=1e-3)
+
+
 def test_the_training_set_is_scored_where_that_is_asked_for():
     """With the subjects that it is of, in words and in the evaluation."""
     motion = data(window=1, test_set="train")

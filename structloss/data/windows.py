@@ -48,7 +48,7 @@ class PoseWindows(Dataset[dict[str, Tensor]]):
     - `factor` `[T]`: millimetres per normalised unit of depth.
     - `camera_pose` `[T, J, 3]`: ground truth, camera space, absolute (as published, with published targets), mm.
     - `weight_again` `[T, J]`: of test windows that are not "centred", 1 where an earlier window has scored the frame
-      already, for evaluations that count it twice.
+      already, and on padding, for evaluations that count all frames of a window.
 
     and int64 scalars `subject`, `action` (index into `subjects`, `actions`), `clip` (index into `motions`), `view`
     (index of the camera), `start` (first frame) and `index` (of the sample). Windows are cut out on access, from memory
@@ -215,14 +215,15 @@ class PoseWindows(Dataset[dict[str, Tensor]]):
             return {"weight": weight}  # repeated frames count like others in the published losses
         position = np.arange(self.window)
         scored = position < fresh[:, None]
-        unused = (wanted >= frames[:, None]) | (position >= self.window - self.context) | (position < self.context)
+        outside = (position >= self.window - self.context) | (position < self.context)
         if self.sampling == "centred":
-            unused |= position > fresh[:, None]
+            outside = outside | (position > fresh[:, None])
+        again = scored | (wanted >= frames[:, None])
         whole = weight.clone()
-        weight[torch.from_numpy(unused | scored)] = 0
+        weight[torch.from_numpy(again | outside)] = 0
         if self.split == "train" or self.sampling == "centred":
             return {"weight": weight}
-        whole[torch.from_numpy(unused | ~scored)] = 0
+        whole[torch.from_numpy(~again | outside)] = 0
         return {"weight": weight, "weight_again": whole}
 
     def statistics(self) -> dict[str, Tensor]:
