@@ -26,6 +26,7 @@ WATCHED = {
     "library._name": "test_ctypes_name_of_a_library",
     "nn.modules.batchnorm._BatchNorm": "test_torch_base_of_batch_norms",
     "torch.nn.modules.batchnorm._BatchNorm": "test_torch_base_of_batch_norms",
+    "Sums._apply": "test_torchmetrics_move_their_states_by_apply",
     "torch._C": "test_torch_keep_graph",
     "torch._C._autograd": "test_torch_keep_graph",
     "function._dynamo_marked_constant": "test_torch_mark_of_constants",
@@ -143,6 +144,21 @@ def test_ctypes_name_of_a_library():
 
 
 # torch
+
+
+def test_torchmetrics_move_their_states_by_apply():
+    """metrics/_precision.py narrows float64 states where a metric moves to a device that has none."""
+    torchmetrics = pytest.importorskip("torchmetrics")
+    message = gone("torchmetrics.Metric._apply", "structloss/metrics/_precision.py")
+    moved = []
+
+    class Watched(torchmetrics.MeanMetric):
+        def _apply(self, fn, *args, **kwargs):
+            return super()._apply(lambda x: moved.append(x.shape) or fn(x), *args, **kwargs)
+
+    assert parameters(torchmetrics.Metric._apply)[:2] == ["self", "fn"], message
+    Watched().to("cpu")
+    assert moved, message
 
 
 def test_torch_base_of_batch_norms():
