@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from dataclasses import replace
 
 import fake_data
 import numpy as np
@@ -230,6 +231,16 @@ def test_command_chooses_the_keypoints_of_a_folder(tmp_path, capsys):
     assert main([*arguments, "--keypoints", "mask"]) == 1
     error = capsys.readouterr().err
     assert "mask" in error and "gt" in error and "cpn_x" in error and error.count("\n") == 1
+
+
+def test_an_objective_over_time_is_refused_before_anything_is_trained(tmp_path):
+    terms = {"mpjpe": 1.0, "depth_ranking_frames": 1.0}
+    grid = replace(TINY, objectives={**OBJECTIVES, "+ L_T": terms}, data={**TINY.data, "window": 1, "stride": 1})
+    with pytest.raises(
+        ArgumentError, match=r"^repose-tiny, seed 0: objective has \['depth_ranking_frames'\], 0 on one"
+    ):
+        run_grid(grid, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from importlib.resources import files
 from multiprocessing import get_context, parent_process
@@ -23,6 +24,7 @@ from ..data import MotionDataModule
 from ..errors import ArgumentError, DataError, StructlossError, check_name
 from ..files import write_json
 from ..reading import read_json, read_yaml
+from .frames import check_term_frames
 from .lifting import LiftingModule
 from .recipe_files import recipe_settings
 from .training import train
@@ -239,6 +241,7 @@ def run_grid(
     cells = grid.cells()
     results = {cell: found for cell in cells if (found := _read(folder, cell, _fingerprint(grid, cell))) is not None}
     missing = [cell for cell in cells if cell not in results]
+    _check_frames(grid, missing)
     for number, result in enumerate(results.values(), 1):
         if report:
             report(number, len(cells), result)
@@ -247,6 +250,29 @@ def run_grid(
         if report:
             report(len(results), len(cells), result)
     return [results[cell] for cell in cells]
+
+
+def _check_frames(grid: Grid, cells: list[Cell]) -> None:
+    """Raise before anything is trained for an objective over time of a backbone whose windows have one frame."""
+    for backbone in dict.fromkeys(cell.backbone for cell in cells):
+        own = [cell for cell in cells if cell.backbone == backbone]
+        with _naming(own[0]):
+            model, data = settings_of(grid, own[0])
+            network = backbones.create(backbone, **(model.get("backbone_args") or {}))
+            motion = MotionDataModule(**{"progress": False, **data})
+            for objective in dict.fromkeys(cell.objective for cell in own):
+                check_term_frames(grid.objectives[objective], network, backbone, motion)
+
+
+@contextmanager
+def _naming(cell: Cell) -> Iterator[None]:
+    """Around what is done for a cell and those like it: errors name it."""
+    try:
+        yield
+    except TypeError as error:
+        raise ArgumentError(f"the settings of {cell.backbone} can't be used: {error}.") from error
+    except StructlossError as error:
+        raise type(error)(f"{cell.backbone}, seed {cell.seed}: {error}") from error
 
 
 def _train_all(grid: Grid, cells: list[Cell], folder: Path, jobs: int) -> Iterator[CellResult]:
@@ -291,7 +317,7 @@ def _train_group(grid: Grid, cells: list[Cell], folder: Path) -> Iterator[CellRe
     if not cells:
         return
     model, data = settings_of(grid, cells[0])
-    try:
+    with _naming(cells[0]):
         windows = MotionDataModule(**{"progress": False, **data})
         windows.setup()
         start = None
@@ -301,10 +327,6 @@ def _train_group(grid: Grid, cells: list[Cell], folder: Path) -> Iterator[CellRe
             result = _train_cell(grid, cell, settings_of(grid, cell)[0], windows, start)
             _write(folder, result, _fingerprint(grid, cell))
             yield result
-    except TypeError as error:
-        raise ArgumentError(f"the settings of {cells[0].backbone} can't be used: {error}.") from error
-    except StructlossError as error:
-        raise type(error)(f"{cells[0].backbone}, seed {cells[0].seed}: {error}") from error
 
 
 def _pretrain(grid: Grid, cell: Cell, model: dict[str, Any], windows: MotionDataModule) -> dict[str, torch.Tensor]:

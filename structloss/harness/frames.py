@@ -20,7 +20,7 @@ def predicted_frames(model: Backbone, window: int) -> int:
     return window - model.frames + 1 if model.kind == "centre" else window
 
 
-def check_term_frames(objective: Mapping[str, float], model: Backbone, name: str, data: MotionDataModule) -> None:
+def check_term_frames(objective: Mapping[str, object], model: Backbone, name: str, data: MotionDataModule) -> None:
     """Raise for a term over time where windows give one frame to train on.
 
     Args:
