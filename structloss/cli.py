@@ -13,6 +13,7 @@ from . import __version__, commands
 from .commands._parser import Parser, add_debug, chosen, flags_of, naming_flags
 from .commands._refusals import bounded_memory_and_disk
 from .errors import StructlossError
+from .text import visible_warnings
 
 __all__ = ["main"]
 
@@ -57,7 +58,7 @@ def _dispatch(arguments: Sequence[str]) -> int:
     if namespace.command is None:
         parser.print_help()
         return 2
-    with naming_flags(flags_of(chosen(parser, namespace))), bounded_memory_and_disk():
+    with naming_flags(flags_of(chosen(parser, namespace))), bounded_memory_and_disk(), visible_warnings():
         return namespace.run(namespace) or 0
 
 

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
+from .text import visible
+
 __all__ = ["track"]
 
 T = TypeVar("T")
@@ -17,7 +19,8 @@ def track(items: Sequence[T], description: str, enabled: bool) -> Iterable[T]:
         return items
     try:
         from rich.console import Console
+        from rich.markup import escape
         from rich.progress import track as rich_track
     except ImportError:
         return items
-    return rich_track(items, description=description, console=Console(stderr=True), transient=True)
+    return rich_track(items, description=escape(visible(description)), console=Console(stderr=True), transient=True)

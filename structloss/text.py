@@ -7,8 +7,12 @@ would move a terminal's cursor, change its title or hide what stands before it.
 from __future__ import annotations
 
 import unicodedata
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
 
-__all__ = ["visible"]
+__all__ = ["visible", "visible_lines", "visible_warnings"]
 
 
 def visible(text: object) -> str:
@@ -27,3 +31,30 @@ def visible(text: object) -> str:
 
 def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
+
+
+def visible_lines(text: object) -> str:
+    """The same of each line of a text that has several."""
+    return "\n".join(map(visible, str(text).split("\n")))
+
+
+@contextmanager
+def visible_warnings() -> Iterator[None]:
+    """Within it, warnings show their texts and the names of files on one line, as :func:`visible` has them."""
+    before = warnings.showwarning
+
+    def shown(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        before(visible(message), category, visible(filename), lineno, file, line)
+
+    warnings.showwarning = shown
+    try:
+        yield
+    finally:
+        warnings.showwarning = before

@@ -428,10 +428,11 @@ def test_demo_writes_the_folder_and_repeats_itself(tmp_path, commands):
     archive = tmp_path / "motion.npz"
     save_archive(archive, generate_clips(4, 1, 30))
     results = []
-    for out in ("a", "b"):
+    for out in ("a", "b\x1b[2Jc"):
         done = commands.run(tmp_path, "demo", *QUICK, "--data", archive, "--out", out)
         assert done.returncode == 0, done.stderr
         assert "MPJPE + L_S + L_T" in done.stdout and "Depth order" in done.stdout
+        assert "\x1b" not in done.stdout + done.stderr and ("a/:" in done.stdout or r"b\x1b[2Jc/:" in done.stdout)
         assert sorted(p.name for p in (tmp_path / out).iterdir()) == sorted(FILES)
         results.append(json.loads((tmp_path / out / "metrics.json").read_text()))
     arms = [[arm["metrics"] for arm in result["arms"]] for result in results]
@@ -441,7 +442,7 @@ def test_demo_writes_the_folder_and_repeats_itself(tmp_path, commands):
     assert first["objective"] == {"mpjpe": 1.0} and len(second["objective"]) == 3
     page = (tmp_path / "a" / "report.html").read_text()
     assert "data:image/png;base64," in page and "structloss demo --steps 2" in page
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b", "motion.npz"], "no scratch is left"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b\x1b[2Jc", "motion.npz"], "no scratch is left"
     again = commands.run(tmp_path, "demo", *QUICK, "--data", archive, "--out", "a")
     assert again.returncode == 0, "an earlier demo's folder may be written again"
 

@@ -127,9 +127,10 @@ def test_command(tmp_path, monkeypatch, capsys):
     fit += ["--trainer.accelerator", "cpu", "--model.learned.net", "linear-small", "--data.progress", "false"]
     assert cli.main(fit) == 0
     capsys.readouterr()
-    assert cli.main(["energy", "runs/sealpose-tiny/version_0", "--frames", "60", "--out", "three"]) == 0
-    assert "Predictions: AUC against the truth" in capsys.readouterr().out
-    assert json.loads((tmp_path / "three" / "energy.json").read_text())["correlation"].keys() >= {"mpjpe", "bsle"}
+    assert cli.main(["energy", "runs/sealpose-tiny/version_0", "--frames", "60", "--out", "3\x1b[2J"]) == 0
+    said = capsys.readouterr().out
+    assert "Predictions: AUC against the truth" in said and "\x1b" not in said and r"written to 3\x1b[2J:" in said
+    assert json.loads((tmp_path / "3\x1b[2J" / "energy.json").read_text())["correlation"].keys() >= {"mpjpe", "bsle"}
 
 
 @pytest.mark.parametrize("arguments", [[], ["--train", "3", "--loss-net", "x.safetensors"]])

@@ -1,15 +1,17 @@
 """What is printed of a file's text: no control character reaches a terminal."""
 
 import os
+import warnings
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from structloss import errors
 from structloss.cli import main
 from structloss.data._words import some
-from structloss.text import visible
+from structloss.text import visible, visible_lines, visible_warnings
 
 ESCAPE = "\x1b]0;owned\x07\x1b[2J"
 
@@ -42,3 +44,38 @@ def test_a_file_name_with_an_escape_sequence(tmp_path, capsys):
         assert main(command) == 1
         assert "\x1b" not in capsys.readouterr().err
     assert not os.listdir(tmp_path)
+
+
+def test_lines_and_warnings():
+    assert visible_lines(f"a{ESCAPE}\nb") == "a\\x1b]0;owned\\x07\\x1b[2J\nb"
+    before = warnings.showwarning
+    with pytest.warns(UserWarning) as said, visible_warnings():
+        warnings.warn_explicit(f"{ESCAPE} is odd", UserWarning, f"a{ESCAPE}.py", 3)
+    assert str(said[0].message) == r"\x1b]0;owned\x07\x1b[2J is odd" and "\x1b" not in said[0].filename
+    assert warnings.showwarning is before
+
+
+@pytest.mark.slow(seconds=9)
+def test_a_folder_with_an_escape_sequence(tmp_path, commands):
+    """Trained and reported in folders whose names would move the cursor: nothing of it is sent."""
+    from structloss.data import generate_clips, save_archive
+
+    folder = tmp_path / "a\x1b[2Jb"
+    folder.mkdir()
+    save_archive(folder / "m\x1b[31m.npz", generate_clips(4, 1, 30))
+    recipe = {
+        "model": {"backbone_args": {"dim_feat": 8, "dim_rep": 8, "depth": 1, "num_heads": 1}},
+        "data": {"data": str(folder / "m\x1b[31m.npz"), "window": 9, "batch_size": 4, "eval_batch_size": 8},
+        "trainer": {"max_steps": 2, "accelerator": "cpu", "default_root_dir": str(folder)},
+    }
+    (folder / "r.yaml").write_text(yaml.safe_dump(recipe))
+    run = None
+    for arguments in (
+        ["fit", "--config", folder / "r.yaml"],
+        ["report", None, "--clips", 1, "--frames", 9, "--json", folder / "n.json"],
+    ):
+        done = commands.run(tmp_path, *(run if part is None else part for part in arguments))
+        assert done.returncode == 0, done.stderr
+        assert "\x1b" not in done.stdout + done.stderr, arguments[0]
+        assert r"a\x1b[2Jb" in done.stdout, arguments[0]
+        run = run or next(path.parent for path in folder.rglob("config.yaml"))

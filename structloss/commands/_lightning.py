@@ -168,7 +168,8 @@ class _CLI(LightningCLI):
                 if isinstance(callback, RunStart):
                     callback.resumes = True
             if _is_first_process():
-                print(f"resuming {folder} from step {step}" if step else f"starting again in {folder}", flush=True)
+                how = f"resuming {folder} from step {step}" if step else f"starting again in {folder}"
+                print(visible(how), flush=True)
             return checkpoint
         return None
 
@@ -194,7 +195,7 @@ class _CLI(LightningCLI):
         print(breakdown(found), flush=True)
         if folder is not None:
             path = write_json(Path(folder) / "test.json", _test_json(found))
-            print(f"written to {path}", flush=True)
+            print(visible(f"written to {path}"), flush=True)
 
     def _show_figures(self) -> None:
         if self.shown and self.trainer.is_global_zero:
@@ -248,7 +249,7 @@ def _outcome(run: Path) -> str:
     if checkpoint is not None:
         lines += [f"checkpoint: {checkpoint}", f"next: structloss test --ckpt_path {shlex.quote(str(checkpoint))}"]
         lines += [f"      structloss report {shlex.quote(str(run))}"]
-    return "\n".join(lines)
+    return "\n".join(map(visible, lines))
 
 
 def _place(best: Best) -> str:

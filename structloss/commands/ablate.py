@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ArgumentError, check_name, needs_extra
+from ..text import visible_lines
 from ._parser import command, positive
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def _run(arguments: argparse.Namespace) -> None:
 
     grid = _changed(load_grid(arguments.grid), arguments)
     out = arguments.out or f"runs/ablate-{Path(arguments.grid).stem}"
-    run_ablation(grid, out, jobs=arguments.jobs, say=lambda text: print(text, flush=True))
+    run_ablation(grid, out, jobs=arguments.jobs, say=lambda text: print(visible_lines(text), flush=True))
 
 
 def _changed(grid: Grid, arguments: argparse.Namespace) -> Grid:

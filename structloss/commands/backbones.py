@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from ..errors import MissingFileError
+from ..text import visible, visible_lines
 from ._parser import command
 
 __all__ = ["add"]
@@ -91,5 +92,5 @@ def _convert(arguments: argparse.Namespace) -> None:
         source = run.checkpoint
     settings = None if given is None else parse_yaml(given, "the mapping of --backbone-args")
     report = backbones.convert(source, arguments.out, arguments.name, backbone_args=settings, to=arguments.to)
-    print(report)
-    print(f"written to {arguments.out}")
+    print(visible_lines(report))
+    print(visible(f"written to {arguments.out}"))

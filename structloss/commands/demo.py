@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ArgumentError, MissingFileError, needs_extra
 from ..files import scratch_folder
+from ..text import visible
 from ._parser import command, nonnegative, options, positive
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def run_demo(settings: DemoSettings) -> RunSummary:
         run_report(summary, scratch / "report.html", clips, figures=figures)
         _replace(scratch, out)
     _print_table(summary)
-    print(f"\nWrote {out}/: {', '.join(FILES)}", flush=True)
+    print(f"\nWrote {visible(out)}/: {', '.join(FILES)}", flush=True)
     return summary
 
 
@@ -183,11 +184,11 @@ def _prepare(settings: DemoSettings) -> tuple[MotionDataModule, dict[str, object
         seed=settings.seed,
         **sizes,
     )
-    print(f"Preparing {settings.data or 'synthetic motion'} ...", flush=True)
+    print(f"Preparing {visible(settings.data or 'synthetic motion')} ...", flush=True)
     data.setup("fit")
     train, test = data.train_dataset, data.val_dataset
     subjects = [", ".join(part.store.subjects) for part in (train, test)]
-    print(f"{len(train)} training clips; {len(test)} clips of unseen subjects: {subjects[1]}.", flush=True)
+    print(f"{len(train)} training clips; {len(test)} clips of unseen subjects: {visible(subjects[1])}.", flush=True)
     return data, {
         "source": settings.data or "synthetic motion (structloss.data.generate_clips)",
         "training subjects": subjects[0],

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ArgumentError, needs_extra
+from ..text import visible
 from ._parser import command, options, positive
 
 if TYPE_CHECKING:
@@ -137,7 +138,8 @@ def evaluate_energy(
     result = analyse(chosen, source.val_dataloader(), target=source.target, module=module, frames=frames, seed=seed)
     write_energy_report(result, chosen.skeleton, folder, name)
     print(energy_table(result), flush=True)
-    print(f"written to {folder}: energy.md, energy.json, energy.png" + (", loss_net.safetensors" if train else ""))
+    files = "energy.md, energy.json, energy.png" + (", loss_net.safetensors" if train else "")
+    print(visible(f"written to {folder}: {files}"))
     return folder
 
 
@@ -155,7 +157,7 @@ def _train(source: MotionDataModule, steps: int, net: str, lr: float, seed: int,
     """A new loss network, saved in the folder."""
     from ..harness.loss_nets import train_loss_net
 
-    print(f"training a loss network ({net}) for {steps} steps", flush=True)
+    print(f"training a loss network ({visible(net)}) for {steps} steps", flush=True)
     loss, _ = train_loss_net(
         source, steps=steps, net=net, lr=lr, seed=seed, progress=True, objective="regression", frames=1
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ArgumentError, MissingFileError, needs_extra
+from ..text import visible
 from ._parser import command, options, positive
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def write_run_report(
         write_json(summary, json)
     if any("mpjpe" in arm.metrics for arm in arms):
         print(f"\n{plain_table(summary)}")
-    print(f"Wrote {path}" + (f" and {json}" if json else ""), flush=True)
+    print(visible(f"Wrote {path}" + (f" and {json}" if json else "")), flush=True)
     return summary
 
 
@@ -156,14 +157,14 @@ def _score(
     if run.checkpoint is None:
         arm.settings["checkpoint"] = "none yet"
         arm.objective = dict(run.model.get("objective") or {})
-        print(f"{name}: no checkpoint yet, its curves only", flush=True)
+        print(visible(f"{name}: no checkpoint yet, its curves only"), flush=True)
         return arm
     module, facts = load_trained(run.checkpoint)
     arm.objective = objective_of(module)
     arm.settings |= {"checkpoint": run.checkpoint.name, **facts}
     if run.model.get("learned"):
         arm.settings["learned loss"] = str(run.model["learned"])
-    print(f"{name}: scoring {run.checkpoint}", flush=True)
+    print(visible(f"{name}: scoring {run.checkpoint}"), flush=True)
     source = data_of(run, data, opened)
     arm.take(evaluate(module.to(where), source.val_dataloader(), source.actions, progress=name))
     arm.clips = clip_values(module, source.val_dataset)

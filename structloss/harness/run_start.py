@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import Logger
 
 from ..errors import DataError
 from ..files import new_file
+from ..text import visible
 from .restart import RunFolder
 from .run_logger import RunLogger
 
@@ -68,7 +69,7 @@ class RunStart(SaveConfigCallback):
             other.log_hyperparams(dict(pl_module.hparams_initial))
             trainer.loggers = [*trainer.loggers, other]
         if trainer.is_global_zero and not self.resumes:
-            print(f"training in {logger.log_dir}", flush=True)
+            print(visible(f"training in {logger.log_dir}"), flush=True)
 
     def write(self, trainer: L.Trainer) -> None:
         """Write `config.yaml` into the folder of the log."""
