@@ -1,6 +1,7 @@
 """What a user can do wrong with `structloss fit`, `test` and `validate` comes out as one sentence that names the flag;
 a fault of ours keeps its traceback."""
 
+import errno
 import os
 import warnings
 
@@ -10,7 +11,7 @@ import torch
 pytest.importorskip("lightning")
 
 from structloss.cli import main
-from structloss.commands._refusals import bounded_memory_and_disk, parser_sentence, refused
+from structloss.commands._refusals import bounded_memory_and_disk, parser_sentence, refusals, refused
 from structloss.commands._trainer import check_trainer
 from structloss.errors import ArgumentError, BackendError, DataError, StructlossError
 from structloss.harness.lifting import LiftingModule
@@ -188,6 +189,12 @@ def test_what_is_a_refusal_and_what_a_fault():
     assert isinstance(memory, BackendError) and "not enough memory for --data.batch_size 16" in str(memory)
 
 
+def test_weights_that_overflow_half_precision_name_it():
+    message = r"nan, try --trainer\.precision bf16-mixed, or a lower lr"
+    with pytest.raises(DataError, match=message), refusals({"trainer.precision": "16-true"}):
+        raise DataError("nan, try a lower lr")
+
+
 @pytest.mark.parametrize("kind", [torch.OutOfMemoryError, AttributeError])
 def test_out_of_memory_in_training_is_a_sentence_and_a_fault_is_not(kind, folder, capsys, monkeypatch):
     def step(*_):
@@ -210,6 +217,8 @@ def test_memory_and_disk_of_any_command(tmp_path):
     message = r"file/x can't be written or read: Not a directory\."
     with pytest.raises(DataError, match=message), bounded_memory_and_disk():
         (tmp_path / "file" / "x").read_text()
+    with pytest.raises(DataError, match="the disk can't be written: No space left"), bounded_memory_and_disk():
+        raise OSError(errno.ENOSPC, "No space left on device")
     with pytest.raises(FileNotFoundError) as caught, bounded_memory_and_disk():
         (tmp_path / "nothing").read_text()
     assert not isinstance(caught.value, StructlossError)

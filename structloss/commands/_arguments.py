@@ -87,7 +87,8 @@ def with_recipe(arguments: Sequence[str]) -> list[str]:
 
 def _recipe(name: str) -> Path:
     path = Path(name)
-    if path.exists() and (path.is_dir() or path.suffix not in (".yaml", ".yml")) and name not in recipe_names():
+    as_name = path.suffix not in (".yaml", ".yml") and path.parent == Path()  # what is a path is read as YAML
+    if path.exists() and (path.is_dir() or as_name) and name not in recipe_names():
         what = "a directory" if path.is_dir() else "no .yaml file"
         raise ArgumentError(f"--config is {name!r}, {what}, expected a YAML file or the name of a recipe.")
     try:

@@ -28,6 +28,7 @@ _DISK = {
 }
 #: settings that are paths; messages begin with the path alone
 _FILES = ("data.data", "data.reference", "model.init_from")
+_FULL = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EROFS", "EFBIG") if hasattr(errno, name)}
 #: what a library raises for settings; others (AttributeError, KeyError, AssertionError, ...) are faults, not refusals
 _REFUSING = (ValueError, TypeError, RuntimeError, ImportError, NotImplementedError, OSError, ArithmeticError)
 
@@ -62,6 +63,8 @@ def refusals(given: Mapping[str, Any]) -> Iterator[None]:
             if isinstance(text, str) and isinstance(value, str) and text.startswith(value):
                 error.args = (f"--{name} {text}",)
                 break
+        if isinstance(text, str) and str(given.get("trainer.precision")).startswith("16"):
+            error.args = (text.replace("try a lower lr", "try --trainer.precision bf16-mixed, or a lower lr"),)
         raise
     except Exception as error:
         found = refused(error, given)
@@ -104,6 +107,8 @@ def _of_machine(error: BaseException, given: Mapping[str, Any]) -> StructlossErr
             f"there is not enough memory for --data.batch_size {size}, expected a smaller one, or --trainer.precision "
             f"bf16-mixed: {text}"
         )
+    if isinstance(error, OSError) and error.errno in _FULL and error.filename is None:
+        return DataError(f"the disk can't be written: {error.strerror}.")
     if isinstance(error, OSError) and error.errno in _DISK and error.filename is not None:
         return DataError(f"{error.filename} can't be written or read: {error.strerror}.")
     return None
