@@ -11,6 +11,7 @@ pytest.importorskip("lightning")
 
 import lightning as L
 from backbone_cases import small
+from fake_data import h36m_pickle, write_pickle
 from lightning.pytorch.callbacks import Callback
 
 from structloss import backbones
@@ -22,7 +23,7 @@ from structloss.harness.checkpoint_io import SafeCheckpointIO
 from structloss.harness.learned_training import LearnedSettings
 from structloss.harness.lifting import LiftingModule
 from structloss.harness.load import load_trained
-from structloss.harness.loss_nets import load_loss_net, train_loss_net
+from structloss.harness.loss_nets import load_loss_net, train_loss_net, with_scale
 from structloss.harness.training import train
 from structloss.learned import LossNet
 
@@ -86,6 +87,25 @@ def test_h3wb_poses_have_a_loss_net(tmp_path):
     )
     found = train(body, data, steps=2, validations=0, evaluation=False, quiet=True)
     assert math.isfinite(found.curves["train_learned_loss"][-1])
+
+
+def test_published_targets_without_a_scale_have_canonical_limbs(tmp_path):
+    """MotionBERT's pickle has millimetres for the test subjects only; training on it was NaN."""
+    path = write_pickle(tmp_path / "h36m.pkl", h36m_pickle())
+    published = MotionDataModule(data=str(path), window=27, batch_size=4, progress=False)
+    published.setup()
+    batch = next(iter(published.train_dataloader()))
+    assert batch["factor"].isnan().all()
+    scaled = with_scale(batch)
+    assert (scaled["factor"].min() > 1500) and (scaled["factor"].max() < 4000)  # a person 3 to 8 m away, f of 2.29
+    known = next(iter(published.test_dataloader()))
+    nominal = with_scale(known | {"factor": torch.full_like(known["factor"], math.nan)})["factor"]
+    assert torch.allclose(nominal, known["factor"], rtol=0.2)  # the made-up person is not of canonical size
+    assert torch.equal(with_scale(known)["factor"], known["factor"])
+    result = train(module(), published, steps=2, validations=0, quiet=True)
+    assert all(bool(value.isfinite().all()) for value in result.module.state_dict().values())
+    seen = train_loss_net(published, steps=2, net="graph-small", negatives=("bone_rotation",))[1]
+    assert all(math.isfinite(value) for values in seen.values() for value in values)
 
 
 def test_the_energy_changes_training_and_the_rest_stays_the_same(data):

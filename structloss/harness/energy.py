@@ -16,7 +16,7 @@ from ..learned.objectives import structured_distance
 from ..metrics import bsle, lle, lse, pa_mpjpe
 from ..metrics.energy import CorruptionEnergies, EnergyAnalysis
 from ..skeletons import relative
-from .loss_nets import loss_net_inputs
+from .loss_nets import loss_net_inputs, with_scale
 
 if TYPE_CHECKING:
     from .lifting import LiftingModule
@@ -55,12 +55,13 @@ def analyse(
     for batch in batches:
         if count >= frames:
             break
+        batch = with_scale(dict(batch))
         x, y, weight, unit = loss_net_inputs(batch, target)
         whole = (weight > 0).all(-1).all(-1)
         if module is not None:
             with torch.no_grad():
                 prediction = module.predict_image_space(batch["input"])
-            seen = {**module.matched(dict(batch)), "input": module.model.match(batch["input"])}
+            seen = {**module.matched(batch), "input": module.model.match(batch["input"])}
             x, y, _, unit = loss_net_inputs(seen, target)
         scale = unit[..., None, None] if isinstance(unit, Tensor) else unit
         found["x"].append(x[whole])

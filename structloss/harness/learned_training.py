@@ -18,7 +18,7 @@ from ..learned.learned_loss import PREDICTION
 from ..progress import track
 from ..skeletons import Skeleton
 from .frames import check_learned_frames
-from .loss_nets import endless, metres_per_unit, training_data
+from .loss_nets import endless, metres_per_unit, training_data, with_scale
 
 __all__ = ["LearnedSettings", "LearnedTraining", "Trainee"]
 
@@ -188,7 +188,7 @@ class LearnedTraining:
         assert self.loss is not None
         prediction = next(one.prediction for one in reversed(predictions) if one.pose)
         seen = self.update(module, batch, prediction)
-        scene = module.matched(batch)
+        scene = module.matched(with_scale(batch))
         x = module.model.match(batch["input"])
         term = self.loss(
             x, prediction, total, weight=scene["weight"], unit=metres_per_unit(scene, module.hparams["target"])
@@ -209,7 +209,7 @@ class LearnedTraining:
             prediction = None
         elif not module.model.samples and (prediction is None or self.settings.predictions == "evaluation"):
             prediction = _evaluated(module, batch["input"])
-        scene = module.matched(batch)
+        scene = module.matched(with_scale(batch))
         return self.loss.update(
             module.model.match(batch["input"]),
             scene["target"],

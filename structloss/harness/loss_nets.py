@@ -10,6 +10,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from .. import skeletons
 from ..data import MotionDataModule
 from ..data.augment import flip_batch
 from ..errors import ArgumentError, CheckpointError, DataError
@@ -18,7 +19,15 @@ from ..progress import track
 from .checkpoint_io import SafeCheckpointIO
 from .optimizers import OptimizerSettings
 
-__all__ = ["endless", "load_loss_net", "loss_net_inputs", "metres_per_unit", "train_loss_net", "training_data"]
+__all__ = [
+    "endless",
+    "load_loss_net",
+    "loss_net_inputs",
+    "metres_per_unit",
+    "train_loss_net",
+    "training_data",
+    "with_scale",
+]
 
 
 def load_loss_net(path: str | os.PathLike[str]) -> LossNet:
@@ -50,6 +59,19 @@ def loss_net_inputs(batch: Mapping[str, Tensor], target: str) -> tuple[Tensor, T
 def metres_per_unit(batch: Mapping[str, Tensor], target: str) -> float | Tensor:
     """Metres per unit of poses in the space of the `target`, a number or `[B, T]`."""
     return 1.0 if target == "camera" else batch["factor"] / 1000
+
+
+def with_scale(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The batch with a `factor` in every frame. MotionBERT's pickle publishes none for the training subjects: there the
+    limbs of the true pose have together their canonical length. All joints must still be there."""
+    if "root_depth" in batch:
+        return batch
+    body = skeletons.get("h36m")  # of all published targets
+    child, parent = torch.tensor([bone for _, group in body.bone_groups for bone in group]).T
+    canonical = sum(map(sum, body.bone_group_lengths))
+    bones = batch["target"][..., child, :] - batch["target"][..., parent, :]
+    nominal = canonical / torch.linalg.vector_norm(bones, dim=-1).sum(-1).clamp_min(1e-6)
+    return batch | {"factor": torch.where(batch["factor"].isfinite(), batch["factor"], nominal)}
 
 
 def train_loss_net(
@@ -96,7 +118,7 @@ def train_loss_net(
         for step in track(range(steps), "loss network", progress):
             batch = {key: value.to(device) for key, value in next(batches).items()}
             batch = flip_batch(batch, torch.rand(len(batch["input"]), device=device) < 0.5, loss.net.skeleton)
-            x, y, weight, unit = loss_net_inputs(batch, data.target)
+            x, y, weight, unit = loss_net_inputs(with_scale(batch), data.target)
             seen = loss.update(x, y, weight=weight, unit=unit, lr_factor=factor(step))
             curves["step"].append(step + 1)
             for name, value in seen.items():
