@@ -15,6 +15,7 @@ pytest.importorskip("lightning")
 from structloss.cli import main
 from structloss.data import MotionDataModule, open_store
 from structloss.errors import ArgumentError, MissingFileError
+from structloss.harness.evaluation import evaluate
 from structloss.harness.lifting import LiftingModule
 from structloss.harness.training import train
 
@@ -117,7 +118,7 @@ def test_motionberts_pickle_is_scored_by_its_factor(tmp_path):
 
 def test_mpi_inf_3dhp(tmp_path):
     fake_data.write_3dhp(tmp_path, sequences=("S1 Seq1",), frames=27, tests=("TS1", "TS5"), test_frames=30)
-    windows, _, scores = trained(
+    windows, module, scores = trained(
         "repose-tiny",
         {"backbone_args": SMALL},
         data=str(tmp_path),
@@ -126,6 +127,10 @@ def test_mpi_inf_3dhp(tmp_path):
         target="camera",
         skeleton="mpi_inf_3dhp",
     )
+    told = {"subjects": windows.subjects, "protocol": windows.rules}
+    by_subject = evaluate(module, windows.test_dataloader(), windows.actions, **told).by_subject
+    assert by_subject.keys() == {"TS1", "TS5"}, "its own numbers of each sequence"
+    assert all(of.keys() == {"mpjpe", "pa_mpjpe", "pck", "auc"} for of in by_subject.values())
     store = windows.val_dataset.store
     assert store.weight is not None and 0 < np.mean(store.weight) < 1  # frames that are not valid are not scored
     assert math.isfinite(scores.metrics["mpjpe"]) and len(scores.per_joint) == 17
@@ -151,6 +156,7 @@ def test_h3wb(tmp_path, monkeypatch, capsys):
     names = ["whole_body", "body", "face", "hands", "face_nose_aligned", "hands_wrist_aligned"]
     assert list(shown) == list(scores["protocol"]) == names and len(scores["per_joint"]) == 133
     assert all(0 < float(shown[name]) < 2000 for name in names)
+    assert {name: list(of) for name, of in scores["per_subject"].items()} == {"S8": ["mpjpe", "pa_mpjpe"]}
     # All joints are there, so the whole body's error is the mean over joints.
     assert scores["protocol"]["whole_body"] == pytest.approx(np.mean(scores["per_joint"]), rel=1e-5)
     assert scores["protocol"]["hands"] == pytest.approx(np.mean(scores["per_joint"][91:]), rel=1e-5)
