@@ -87,7 +87,7 @@ def warn_of_size(argument: str, size: float, metres: float, remedy: str, *, smal
     """
     if size * metres > LARGEST or (small and size * metres < SMALLEST):
         warnings.warn(
-            f"{argument} has bodies of {size:.3g}, which is {size * metres:.2g} m in the unit taken; they look like "
+            f"{argument} has bodies of {size:.4g}, {size * metres:.4g} m in the unit taken; they look like "
             f"{looks_like(size)}: {remedy}.",
             UserWarning,
             stacklevel=depth,

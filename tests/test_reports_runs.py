@@ -328,6 +328,8 @@ def test_report_of_two_runs(runs, tmp_path, capsys):
     assert summary.arms[0].metrics["mpjpe"] != summary.arms[1].metrics["mpjpe"]
     assert summary.arms[0].truth == pytest.approx(summary.arms[1].truth), "the same poses"
     assert summary.arms[1].curves["train_depth_ranking_joints"] and summary.arms[1].config.startswith("# lightning")
+    clips = [set(arm.clips["mpjpe"]) for arm in summary.arms]
+    assert clips[0] == clips[1] and f"± over {len(clips[0])} clips" in page
     assert "Difference" in capsys.readouterr().out
 
 
@@ -347,6 +349,7 @@ def test_runs_on_different_data_are_told_apart(runs, tmp_path):
     assert main(["report", str(runs / "plain"), str(other), "--out", str(out), "--clips", "1"]) == 0
     page = out.read_text(encoding="utf-8")
     assert "scored on different data" in page and ": num_subjects differ." in page
+    assert "<td class=best>" not in page and "the differences are not judged" in page
     assert "True poses of run/version_0" in page
     assert len(json.loads(re.search(r'id="pose-data">(.*?)</script>', page, re.S).group(1))["clips"]) == 2
 

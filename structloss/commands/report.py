@@ -124,6 +124,9 @@ def write_run_report(
     scored: _Scored = {}
     opened: dict[str, MotionDataModule] = {}
     arms = [_score(run, name, data, where, scored, opened) for run, name in zip(runs, names, strict=True)]
+    if _notes(runs):  # clips of one name show different motion, so no difference is paired
+        for arm in arms:
+            arm.clips = {}
     paths = dict(zip(names, (data or run.data.get("data") or "synthetic motion" for run in runs), strict=True))
     summary = RunSummary(
         title=title or (names[0] if len(runs) == 1 else "Runs side by side"),

@@ -156,13 +156,13 @@ def check_joint_weight(argument: str, given: Mapping[str, Any], joints: int) -> 
         raise ArgumentError(f"{argument} has {len(factors)} numbers, expected {joints}, one per joint.")
 
 
-def check_scale(name: str, given: Mapping[str, Any], pred: Tensor) -> None:
-    """Warn where a term that assumes a unit is given poses that plainly have another."""
+def check_scale(name: str, given: Mapping[str, Any], pred: Tensor, depth: int = 5) -> None:
+    """Warn where a term that assumes a unit is given poses that plainly have another; of the call at this depth."""
     if name not in _UNITS or torch.compiler.is_compiling():
         return
     metres, remedy = _UNITS[name](given)
     if metres:
-        warn_of_size("pred", glance(pred), metres, remedy, small=name == "bone_ratio", depth=5)
+        warn_of_size("pred", glance(pred), metres, remedy, small=name == "bone_ratio", depth=depth)
 
 
 def _of_hinges(given: Mapping[str, Any]) -> tuple[float, str]:

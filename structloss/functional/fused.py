@@ -95,7 +95,7 @@ def objective(
         for name, given in options.items():
             check_joint_weight(f"options[{name!r}]['joint_weight']", given, pred.shape[-2])
     for name in names:
-        check_scale(name, (options or {}).get(name, {}), pred)
+        check_scale(name, (options or {}).get(name, {}), pred, depth=4)
     total, values = run(
         names, *lambdas_of(weights, pred), pred, target, weight, skeleton, text, reduction, check_finite, backend
     )

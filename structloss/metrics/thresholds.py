@@ -147,13 +147,15 @@ class _Scale:
         """Warn where true poses are of another size than the unit or the thresholds have it."""
         size = extent(target, weight > 0)
         if self.metres is not None:
-            warn_of_size("target", size, self.metres, "say unit=, which is 'mm' by default, for their thresholds")
+            warn_of_size(
+                "target", size, self.metres, "say unit=, which is 'mm' by default, for their thresholds", depth=6
+            )
         elif not self.NONE * size <= self.thresholds[-1] <= self.ANY * size and self.thresholds[-1] and size > 0:
             warnings.warn(
                 f"target has bodies of {size:.3g}, where a threshold of {self.thresholds[-1]:g} says nothing, expected "
                 "both in one unit.",
                 UserWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
 
 
