@@ -258,7 +258,11 @@ def test_a_run_begun_before_the_files_moved_goes_on(fits, tmp_path):
     here = {"cpu": _processor(), "capability": torch.backends.cpu.get_cpu_capability(), "torch": torch.__version__}
     new_numpy = not np.__version__.startswith("1.")  # whose sines, and so the synthetic motion, have other last bits
     if new_numpy and here == {key: made_on[key] for key in here}:
-        assert found.read_text() == expected.read_text()
+        # Every column to the letter, but the velocity error: it counts steps between windows since, too.
+        ours, theirs = (list(csv.DictReader(path.open())) for path in (found, expected))
+        velocity = [(row.pop("val/mpjve"), other.pop("val/mpjve")) for row, other in zip(ours, theirs, strict=True)]
+        assert ours == theirs
+        assert all(a == b or float(a) == pytest.approx(float(b), rel=0.01) for a, b in velocity)
         for name, value in weights.items():
             assert hashlib.sha256(value.numpy().tobytes()).hexdigest()[:16] == made_on["weights"][name], name
         return

@@ -261,6 +261,7 @@ class TerminalProgress(_Progress):
         self._name = label
         self._bar: Any = None
         self._task: Any = None
+        self._training: Any = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if not trainer.is_global_zero or self._bar is not None:
@@ -288,12 +289,16 @@ class TerminalProgress(_Progress):
             self._bar.update(self._task, completed=trainer.global_step)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.state.fn == "validate":
-            self._begin("validation, batches", _batches(trainer.num_val_batches), 0)
+        self._training = self._task
+        self._begin("validation, batches", _batches(trainer.num_val_batches), 0)
 
-    def on_validation_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        if trainer.state.fn == "validate":
-            self._advance()
+    def on_validation_batch_end(self, *_: Any) -> None:
+        self._advance()
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._bar is not None and trainer.state.fn == "fit":  # in the middle of training, whose bar stays
+            self._bar.remove_task(self._task)
+            self._task = self._training
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._begin("test, batches", _batches(trainer.num_test_batches), 0)
