@@ -219,6 +219,9 @@ def test_test_writes_and_prints_them_and_root_overrules(stand_in, tmp_path, monk
             assert f"{subject} {numbers['mpjpe']:.2f} {numbers['pa_mpjpe']:.2f} {numbers['p1']:.2f}" in shown
         assert found["metrics"]["mpjve"] > 0 and found["per_action_mpjpe"].keys() == found["per_action"].keys()
         assert means["mpjve"] > 0
+        # the table above shows the frames pooled, as the file's metrics are, not the protocol's mean over actions
+        assert f"test/mpjve, mm/frame {found['metrics']['mpjve']:.4f}"[:-1] in shown
+        assert round(found["metrics"]["mpjve"], 2) != round(means["mpjve"], 2)
     assert main([*command, "--root", "gone"]) == 1
     error = capsys.readouterr().err
     assert "error: --root is 'gone'" in error and "kept" in error and "zeroed" in error and "Traceback" not in error

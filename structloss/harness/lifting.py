@@ -243,7 +243,8 @@ class LiftingModule(L.LightningModule):
             return
         means = {k: v for metrics in (self.test_metrics, self.test_order) for k, v in metrics.compute().items()}
         self.evaluation = self._scores.compute({k.removeprefix("test/"): float(v) for k, v in means.items()})
-        found = self.evaluation.metrics | self.evaluation.structure | self.evaluation.protocol
+        # A key that both have is the metric's, of all frames pooled, as it is everywhere but in the protocol's table.
+        found = self.evaluation.protocol | self.evaluation.metrics | self.evaluation.structure
         self.log_dict({f"test/{name}": value for name, value in found.items() if "/" not in name})
 
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
