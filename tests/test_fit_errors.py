@@ -76,6 +76,10 @@ def test_without_a_recipe(name, arguments, folder, capsys):
         ("--config broken.yaml", 1, "--config: broken.yaml is not valid YAML"),
         ("--data.data nothing.npz", 1, "--data.data nothing.npz does not exist, expected a data set."),
         ("--init-from nothing.pth", 1, "--init-from nothing.pth does not exist, expected a checkpoint file."),
+        ("--data.format bvh", 1, "--data.format is 'bvh', expected it with data that is read."),
+        ("--model.weight_decay -1", 1, "--model.weight_decay is -1.0, expected a number >= 0."),
+        ("--trainer.max_time 5", 1, "--trainer.max_time is '5', which can't be used: `Timer(duration='5')` is not a"),
+        ("--trainer.max_epochs 1e3", 2, "--trainer.max_epochs is '1e3', expected a whole number or null."),
         ("--seed_everything -1", 1, "--seed_everything is -1, expected a whole number from 0 to 4294967295."),
         ("--model.backbone_args.dim_feat 17", 1, "--model.backbone_args.dim_feat is 17, expected a positive multiple"),
     ],
@@ -95,7 +99,7 @@ def test_nonsense_is_one_sentence(arguments, code, message, folder, capsys):
         ({"devices": "-3"}, "--trainer.devices is '-3', expected a number of processes"),
         ({"devices": [0, 1]}, r"--trainer.devices is \[0, 1\], expected a number of processes"),
         ({"max_steps": -5}, "--trainer.max_steps is -5, expected at least 1, or -1 for no end."),
-        ({"max_epochs": 0}, "--trainer.max_epochs is 0, expected at least one step of training."),
+        ({"max_epochs": 0}, "--trainer.max_epochs is 0, expected something to fit."),
         ({"limit_train_batches": 7.5}, "--trainer.limit_train_batches is 7.5, expected a share from 0.0 to 1.0"),
         ({"limit_val_batches": -1}, "--trainer.limit_val_batches is -1, expected"),
         ({"val_check_interval": 1.5}, "--trainer.val_check_interval is 1.5, expected"),
@@ -111,12 +115,14 @@ def test_nonsense_is_one_sentence(arguments, code, message, folder, capsys):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="of a machine without a GPU")
 def test_settings_that_no_trainer_takes(settings, message):
     with pytest.raises(ArgumentError, match=message):
-        check_trainer(settings, trains=True)
+        check_trainer(settings, "fit")
 
 
 def test_settings_that_a_trainer_takes():
-    check_trainer({"limit_val_batches": 0, "limit_train_batches": 3, "max_steps": -1, "devices": "2"}, trains=True)
-    check_trainer({"val_check_interval": 0.5, "accelerator": "auto", "max_epochs": 0}, trains=False)
+    check_trainer({"limit_val_batches": 0, "limit_train_batches": 3, "max_steps": -1, "devices": "2"}, "fit")
+    with pytest.raises(ArgumentError, match="limit_val_batches is 0, expected something to validate"):
+        check_trainer({"limit_val_batches": 0}, "validate")
+    check_trainer({"val_check_interval": 0.5, "accelerator": "auto", "max_epochs": 0}, "test")
 
 
 UNION = (
@@ -211,8 +217,11 @@ def test_out_of_memory_in_training_is_a_sentence_and_a_fault_is_not(kind, folder
 
 
 def test_memory_and_disk_of_any_command(tmp_path):
-    with pytest.raises(BackendError, match="there is not enough memory: Unable to allocate"), bounded_memory_and_disk():
-        raise MemoryError("Unable to allocate 1 TiB")
+    with (
+        pytest.raises(BackendError, match=r"there is not enough memory: Unable to allocate 7\. TiB for an array\."),
+        bounded_memory_and_disk(),
+    ):
+        raise MemoryError("Unable to allocate 7. TiB for an array")
     (tmp_path / "file").write_text("")
     message = r"file/x can't be written or read: Not a directory\."
     with pytest.raises(DataError, match=message), bounded_memory_and_disk():

@@ -86,6 +86,8 @@ def with_recipe(arguments: Sequence[str]) -> list[str]:
 
 
 def _recipe(name: str) -> Path:
+    if not name:
+        raise ArgumentError("--config is '', expected a YAML file or the name of a recipe.")
     path = Path(name)
     as_name = path.suffix not in (".yaml", ".yml") and path.parent == Path()  # what is a path is read as YAML
     if path.exists() and (path.is_dir() or as_name) and name not in recipe_names():

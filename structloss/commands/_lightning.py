@@ -102,7 +102,7 @@ class _CLI(LightningCLI):
         config = self.config[self.subcommand]
         if self.stored is not None:
             self.stored.settle(config)
-        check_trainer(config.trainer.as_dict(), trains=self.subcommand == "fit")
+        check_trainer(config.trainer.as_dict(), str(self.subcommand))
         self.save_config_kwargs = {"beside": _tensorboard if self.tensorboard else None}
         if self.tensorboard:
             _import_tensorboard()

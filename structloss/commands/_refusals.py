@@ -100,7 +100,7 @@ def _of_machine(error: BaseException, given: Mapping[str, Any]) -> StructlossErr
     text = _first_sentence(error)
     told = isinstance(error, RuntimeError) and re.search(r"can't allocate memory|out of memory", str(error))
     if told or names & {"OutOfMemoryError", "MemoryError"}:
-        if "data.batch_size" not in given:
+        if "data.batch_size" not in given or "MemoryError" in names:  # of an array, not of a training step
             return BackendError(f"there is not enough memory: {text}")
         size = given["data.batch_size"]
         return BackendError(
@@ -152,6 +152,8 @@ def _valued(message: str, given: Mapping[str, Any]) -> str | None:
     """The setting whose value a message names, with hyphens or underscores."""
     plain = message.casefold().replace("-", "_")
     for name, value in given.items():
+        if isinstance(value, str) and repr(value) in message:
+            return name
         texts = [text.rpartition(".")[2].casefold().replace("-", "_") for text in _texts(value)]
         if any(len(text) > 2 and text in plain for text in texts):
             return name
@@ -174,7 +176,7 @@ def _first_sentence(error: BaseException) -> str:
     problem = [i for i, line in enumerate(lines) if "Problem with given class_path" in line]
     if problem:  # of the many lines of a parser, the one of the class that was meant
         lines = [re.sub(r".*(Problem with)", r"\1", " ".join(lines[problem[0] : problem[0] + 2]))]
-    text = re.split(r"(?<=[.!?])\s+(?=[A-Z])", lines[0])[0] if lines else type(error).__name__
+    text = re.split(r"(?<=[^\d][.!?])\s+(?=[A-Z])", lines[0])[0] if lines else type(error).__name__
     text = text if len(text) <= 240 else f"{text[:240]}..."
     return text if text.endswith(".") else f"{text.rstrip('!:')}."
 
@@ -240,7 +242,8 @@ def _of_value(key: str, message: str) -> str:
     else:
         single = re.search(r"Expected a (.*?)\. Got value", message, re.S)
         expected = single[1] if single else ""
-    if entry := re.search(r"- Expected a <class '(\w+)'>\. Got value: (.*)", message):
+    of_parts = re.search(r"Given value type: <class '(dict|list|.*Namespace)'>", message)
+    if of_parts and (entry := re.search(r"- Expected a <class '(\w+)'>\. Got value: (.*)", message)):
         word = _WORDS.get(entry[1], f"a {entry[1]}")
         return f"--{key} is {shown(value[1])}, expected {word} where it has {shown(entry[2])}."
     words = list(dict.fromkeys(_kinds(expected)))

@@ -30,6 +30,11 @@ _LEAST = {
     "gradient_clip_val": (0, "at least 0"),
     "fast_dev_run": (0, "true, false or a number of batches"),
 }
+_NEEDED = {
+    "fit": ("max_epochs", "max_steps", "limit_train_batches"),
+    "validate": ("limit_val_batches",),
+    "test": ("limit_test_batches",),
+}
 _PARTS = ("limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches", "overfit_batches")
 _ACCELERATORS: dict[str, Callable[[], bool]] = {
     "auto": lambda: True,
@@ -41,12 +46,12 @@ _ACCELERATORS: dict[str, Callable[[], bool]] = {
 }
 
 
-def check_trainer(trainer: Mapping[str, Any], trains: bool) -> None:
+def check_trainer(trainer: Mapping[str, Any], subcommand: str) -> None:
     """Raise for settings that no trainer can use here.
 
     Args:
         trainer: settings of :class:`lightning.Trainer` by name.
-        trains: whether it is to train, which 0 steps are not.
+        subcommand: "fit", "validate" or "test", none of which is done with 0 steps or batches.
 
     Raises:
         ArgumentError: names the flag, what was found and what was expected.
@@ -59,9 +64,9 @@ def check_trainer(trainer: Mapping[str, Any], trains: bool) -> None:
         value = trainer.get(name)
         if isinstance(value, (int, float)) and not (0 <= value <= 1 or (value > 1 and value == int(value))):
             raise _wrong(name, value, "a share from 0.0 to 1.0, or a whole number of batches")
-    for name in ("max_epochs", "max_steps", "limit_train_batches") if trains else ():
+    for name in _NEEDED[subcommand]:
         if trainer.get(name) == 0:
-            raise _wrong(name, trainer[name], "at least one step of training")
+            raise _wrong(name, trainer[name], f"something to {subcommand}")
     value = trainer.get("val_check_interval")
     if isinstance(value, (int, float)) and not (0 < value <= 1 or (value > 1 and value == int(value))):
         raise _wrong("val_check_interval", value, "a share of an epoch above 0.0, up to 1.0, or a number of batches")

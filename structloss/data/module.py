@@ -138,6 +138,9 @@ class MotionDataModule(LightningDataModule):
         self._cut = Cut("train", window, stride, sampling, context, frame_step, short_clips)
         self.data = data
         self.keypoints, self.reference, self.protocol = keypoints, reference, protocol
+        if data is None and (format is not None or skip_bad):
+            what = "skip_bad is True" if format is None else f"format is {format!r}"
+            raise ArgumentError(f"{what}, expected it with data that is read.")
         self.format, self.skip_bad = format, skip_bad
         self.window = window
         self.stride = stride

@@ -53,8 +53,10 @@ class OptimizerSettings:
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
         check_choice("schedule", self.schedule, SCHEDULES)
         for name, value in {"lr": self.lr, "lr_decay": self.lr_decay, "drop": self.drop}.items():
-            if not value > 0:
+            if not 0 < value < math.inf:
                 raise ArgumentError(f"{name} is {value}, expected a number > 0.")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ArgumentError(f"weight_decay is {self.weight_decay}, expected a number >= 0.")
         if self.drop_every < 0 or (self.schedule == "steps" and self.drop_every == 0):
             expected = "at least 1 with schedule 'steps'" if self.schedule == "steps" else "at least 0"
             raise ArgumentError(f"drop_every is {self.drop_every}, expected {expected}.")
