@@ -10,6 +10,7 @@ import signal
 import tarfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,9 @@ import torch
 from fit_server import Commands
 
 pytest.importorskip("lightning")
+
+from structloss.harness.restart import Restart
+
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the runs are forked")
 
 #: an epoch of 22 batches, of which the last is smaller; everything that has a state
@@ -131,6 +135,20 @@ def test_twenty_kills_at_random_points_change_nothing(fits, whole, tmp_path):
     assert fits.run(folder, *EVERY_TWO) == 0, (folder / "log").read_text()
     assert (folder / "log").read_text().count("resuming") >= 15
     assert_same_run(folder, whole)
+
+
+def test_an_interrupted_run_says_what_the_command_does_then(tmp_path, capsys):
+    """With --fresh it would begin anew, and without a checkpoint there is nothing to resume."""
+    trainer = SimpleNamespace(
+        is_global_zero=True, state=SimpleNamespace(fn="fit"), logger=SimpleNamespace(log_dir=str(tmp_path))
+    )
+    Restart().on_exception(trainer, None, KeyboardInterrupt())
+    assert capsys.readouterr().out == "interrupted before the first checkpoint; the same command begins anew\n"
+    (tmp_path / "checkpoints").mkdir()
+    for step in (2, 12):
+        (tmp_path / "checkpoints" / f"resume-00001-{step:09d}.ckpt").touch()
+    Restart().on_exception(trainer, None, KeyboardInterrupt())
+    assert capsys.readouterr().out == "interrupted; the same command, without --fresh, resumes from step 12\n"
 
 
 def test_sigterm_saves_and_says_how_to_go_on(fits, whole, tmp_path):

@@ -66,8 +66,12 @@ class Restart(Checkpoint):
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         how = {SIGTERMException: "stopped by SIGTERM", KeyboardInterrupt: "interrupted"}.get(type(exception))
-        if how and trainer.is_global_zero and trainer.state.fn == "fit" and _folder(trainer):
-            print(f"{how}; the same command resumes from step {self._saved_step}", flush=True)
+        folder = _folder(trainer)
+        if how and folder and trainer.is_global_zero and trainer.state.fn == "fit":
+            if saved := _found(folder):
+                print(f"{how}; the same command, without --fresh, resumes from step {step_of(saved[0])}", flush=True)
+            else:
+                print(f"{how} before the first checkpoint; the same command begins anew", flush=True)
 
     def _is_due(self, trainer: L.Trainer) -> bool:
         if trainer.received_sigterm and trainer.world_size == 1:
