@@ -8,7 +8,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 import structloss
-from structloss import backbones, learned, metrics, skeletons
+from structloss import backbones, learned, metrics, skeletons, units
 from structloss.data.synthetic import generate_clips
 from structloss.errors import ArgumentError, DtypeError
 from structloss.units import check_unit, extent
@@ -22,6 +22,12 @@ def body():
     pred = target.clone()
     pred[..., 0] += torch.tensor([0.103, 0.203]).repeat(9)[:17]
     return pred, target
+
+
+@pytest.fixture(autouse=True)
+def looked_at(monkeypatch):
+    """Every call looks at its poses, however many came before."""
+    monkeypatch.setattr(units, "is_due", lambda where: True)
 
 
 @pytest.fixture
@@ -107,6 +113,18 @@ def test_terms_that_assume_metres_warn_of_millimetres(body, silent):
     metrics.illegal_angle_rate(1000 * pose)
     with pytest.warns(UserWarning, match="look like millimetres"):
         metrics.illegal_angle_rate(1000 * pose, normalize_bones=False, tolerance=0.01)
+
+
+def test_a_training_is_looked_at_ever_more_seldom(body, monkeypatch):
+    monkeypatch.undo()
+    looked = [n for n in range(1, 1001) if units.is_due("a loss of this test")]
+    assert looked == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
+    seen = []
+    monkeypatch.setattr(units, "_calls", {})
+    monkeypatch.setattr(units, "glance", lambda pose: seen.append(pose) or float("nan"))
+    for _ in range(20):
+        structloss.illegal_angle(body[1])
+    assert len(seen) == 5
 
 
 def test_loss_networks_warn_of_millimetres(body, silent):

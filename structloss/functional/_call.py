@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from numbers import Real
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import skeletons
+from .. import skeletons, units
 from ..errors import (
     ArgumentError,
     check_choice,
@@ -23,7 +24,6 @@ from ..ops import autograd
 from ..ops.dtypes import compute_dtype
 from ..ops.structure import encode_options
 from ..terms import TERMS, check_options, check_term
-from ..units import glance, warn_of_size
 
 __all__ = [
     "REDUCTIONS",
@@ -161,8 +161,9 @@ def check_scale(name: str, given: Mapping[str, Any], pred: Tensor, depth: int = 
     if name not in _UNITS or torch.compiler.is_compiling():
         return
     metres, remedy = _UNITS[name](given)
-    if metres:
-        warn_of_size("pred", glance(pred), metres, remedy, small=name == "bone_ratio", depth=depth)
+    if metres and units.is_due(name):
+        size = units.glance(pred)
+        units.warn_of_size("pred", size, metres, remedy, small=name == "bone_ratio", depth=depth)
 
 
 def _of_hinges(given: Mapping[str, Any]) -> tuple[float, str]:
@@ -270,7 +271,7 @@ def lambdas_of(weights: Mapping[str, float | Tensor], pred: Tensor) -> tuple[Ten
             check_same_device(f"weights[{name!r}]", value, "pred", pred)
             tensors.append(value.reshape(()).to(dtype))
         elif isinstance(value, (int, float, Real)):
-            if not 0 <= value < float("inf"):
+            if not 0 <= value <= sys.float_info.max:
                 raise ArgumentError(f"weights[{name!r}] is {value}, expected a finite number >= 0.")
             numbers.append(float(value))
             tensors.append(None)

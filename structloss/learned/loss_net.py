@@ -13,10 +13,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from .. import skeletons
+from .. import skeletons, units
 from ..backbones.checkpoints import LoadReport, load_published, save_checkpoint
 from ..errors import ArgumentError, CheckpointError, MissingFileError, check_floating, check_name
-from ..units import glance, warn_of_size
 from .networks import GraphEnergy, LinearEnergy
 
 __all__ = ["VARIANTS", "LossNet"]
@@ -223,5 +222,5 @@ def check_unit(unit: float | Tensor, pose: Tensor) -> None:
     large for the unit."""
     if isinstance(unit, Tensor) and unit.shape != pose.shape[:-2]:
         raise ArgumentError(f"unit has shape {list(unit.shape)}, expected {list(pose.shape[:-2])} or a number.")
-    if not isinstance(unit, Tensor):
-        warn_of_size("a pose", glance(pose), unit, "say unit=, 1e-3 for millimetres", small=False, depth=4)
+    if not isinstance(unit, Tensor) and units.is_due("loss_net"):
+        units.warn_of_size("a pose", units.glance(pose), unit, "say unit=, 1e-3 for millimetres", small=False, depth=4)

@@ -14,10 +14,10 @@ from numbers import Real
 import torch
 from torch import Tensor
 
+from .. import units
 from ..errors import ArgumentError, check_floating, check_name, shown
 from ..ops.dtypes import compute_dtype
 from ..skeletons import Skeleton, relative
-from ..units import glance, warn_of_size
 from . import corruptions as faults
 
 __all__ = ["CORRUPTIONS", "Corruption", "corrupt"]
@@ -189,4 +189,5 @@ def _check_pose(pose: Tensor, skeleton: Skeleton, clips: bool) -> None:
     if pose.dim() < 2 + clips or pose.shape[-2:] != (skeleton.num_joints, 3):
         expected = f"[...,{' T,' * clips} {skeleton.num_joints}, 3]"
         raise ArgumentError(f"pose has shape {list(pose.shape)}, expected {expected} for {skeleton.name!r}.")
-    warn_of_size("pose", glance(pose), 1.0, "pass metres", small=False, depth=4)
+    if units.is_due("corrupt"):
+        units.warn_of_size("pose", units.glance(pose), 1.0, "pass metres", small=False, depth=4)
