@@ -35,6 +35,17 @@ def check_floating(argument: str, tensor: object) -> None:
     assert isinstance(tensor, Tensor)
     if not tensor.is_floating_point():
         raise DtypeError(f"{argument} has dtype {tensor.dtype}, expected a floating-point dtype.")
+    _check_dense(argument, tensor)
+
+
+def _check_dense(argument: str, tensor: Tensor) -> None:
+    """Raise for sparse and nested tensors."""
+    if tensor.is_nested:
+        raise ArgumentError(f"{argument} is a nested tensor, expected one of clips of the same length, padded to it.")
+    if tensor.layout != torch.strided:
+        raise ArgumentError(
+            f"{argument} has the layout {tensor.layout}, expected a dense tensor: .to_dense() makes one."
+        )
 
 
 def check_same_shape(argument: str, tensor: Tensor, other: str, like: Tensor) -> None:
@@ -62,6 +73,7 @@ def check_weight(weight: Tensor | None, pred: Tensor, shape: Sequence[int]) -> T
     check_tensor("weight", weight, "a real tensor")
     if weight.is_complex():
         raise DtypeError(f"weight has dtype {weight.dtype}, expected a real one.")
+    _check_dense("weight", weight)
     check_same_device("weight", weight, "pred", pred)
     if weight.requires_grad:
         raise ArgumentError("weight requires grad, expected one that doesn't, since no gradient flows to it.")
@@ -74,7 +86,10 @@ def check_weight(weight: Tensor | None, pred: Tensor, shape: Sequence[int]) -> T
             else f"weight has shape {list(weight.shape)}, expected {list(shape)}, the shape of pred."
         )
     if not torch.compiler.is_compiling() and weight.device.type == "cpu" and weight.numel():
-        smallest = float(weight.min())
+        try:
+            smallest = float(weight.min())
+        except RuntimeError:  # a fake tensor, or one that torch.func transforms, has no values to read
+            smallest = 0.0
         if not smallest >= 0:
             raise ArgumentError(f"weight has the value {smallest:g}, expected values >= 0.")
     return weight.expand(shape)

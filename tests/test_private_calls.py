@@ -28,6 +28,7 @@ WATCHED = {
     "torch.nn.modules.batchnorm._BatchNorm": "test_torch_base_of_batch_norms",
     "Sums._apply": "test_torchmetrics_move_their_states_by_apply",
     "torch._C": "test_torch_keep_graph",
+    "torch._C._are_functorch_transforms_active": "test_torch_whether_a_transform_is_active",
     "torch._C._autograd": "test_torch_keep_graph",
     "function._dynamo_marked_constant": "test_torch_mark_of_constants",
     "loop._data_fetcher": "test_lightning_whether_a_validation_comes_next",
@@ -190,6 +191,16 @@ def test_torch_keep_graph():
     x.backward(retain_graph=True)
     x.backward()
     assert answers == [True, False]
+
+
+def test_torch_whether_a_transform_is_active():
+    message = gone("torch._C._are_functorch_transforms_active", "structloss/ops/autograd.py")
+    asked = getattr(torch._C, "_are_functorch_transforms_active", None)
+    assert asked is not None and asked() is False, message
+    answers = []
+    torch.func.grad(lambda x: answers.append(asked()) or x)(torch.tensor(1.0))
+    torch.vmap(lambda x: answers.append(asked()) or x)(torch.ones(2))
+    assert answers == [True, True], message
 
 
 def test_torch_mark_of_constants():

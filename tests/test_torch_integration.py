@@ -1,5 +1,6 @@
 """The operators as citizens of torch: compile, opcheck, autocast, no_grad, double backward, modules."""
 
+import contextlib
 import copy
 import functools
 import json
@@ -296,3 +297,68 @@ def test_modules():
     )
     with pytest.raises(ArgumentError, match="reduction is 'median'"):
         structloss.nn.MPJPE(reduction="median")
+
+
+def test_tensors_whose_memory_is_not_their_values(poses_of_views):
+    pred, target = poses_of_views
+    expected = structloss.mpjpe(-pred, target)
+    # What .imag of a conjugate gives is the memory of its opposite.
+    opposite = torch.complex(target, pred).conj().imag
+    assert opposite.is_neg()
+    assert structloss.mpjpe(opposite, target) == expected
+    assert structloss.mpjpe(target, opposite) == expected
+    assert structloss.ranking_hinge(opposite[..., 0, 2], target[..., 0, 2]) == structloss.ranking_hinge(
+        -pred[..., 0, 2], target[..., 0, 2]
+    )
+    leaf = torch.complex(target, pred).requires_grad_()
+    structloss.mpjpe(leaf.conj().imag, target).backward()
+    plain = pred.clone().requires_grad_()
+    structloss.mpjpe(-plain, target).backward()
+    assert torch.equal(leaf.grad.imag, plain.grad)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_fake_and_meta_tensors_give_shapes(poses_of_views, weighted):
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    mode = FakeTensorMode()
+    weight = torch.ones(2, 5, 17)
+    for move, inside in ((mode.from_tensor, mode), (lambda x: x.to("meta"), contextlib.nullcontext())):
+        pred, target = (move(x) for x in poses_of_views)
+        pred.requires_grad_()
+        given = move(weight) if weighted else None
+        result = structloss.objective(pred, target, {"mpjpe": 1.0, "velocity": 1.0}, weight=given)
+        assert result.total.shape == () and result.total.dtype == torch.float32
+        with inside:
+            result.total.backward()
+        assert pred.grad.shape == (2, 5, 17, 3)
+
+
+def test_transforms_of_torch_func_are_refused_in_a_sentence(poses_of_views):
+    pred, target = poses_of_views
+    for transformed in (
+        lambda: torch.func.grad(lambda p: structloss.mpjpe(p, target))(pred),
+        lambda: torch.vmap(structloss.mpjpe)(pred, target),
+        lambda: torch.vmap(lambda p, w: structloss.mpjpe(p, target[0], weight=w))(pred, torch.ones(2, 5, 17)),
+        lambda: torch.func.jvp(lambda p: structloss.mpjpe(p, target), (pred,), (pred,)),
+        lambda: torch.vmap(structloss.ranking_hinge)(pred[..., 0], target[..., 0]),
+    ):
+        with pytest.raises(ArgumentError, match=r"^pred is inside a transform of torch\.func"):
+            transformed()
+
+
+def test_sparse_and_nested_tensors_are_refused_in_a_sentence(poses_of_views):
+    pred, target = poses_of_views
+    with pytest.raises(ArgumentError, match=r"^pred has the layout torch\.sparse_coo, expected a dense"):
+        structloss.mpjpe(pred.to_sparse(), target)
+    with pytest.raises(ArgumentError, match=r"^weight has the layout torch\.sparse_coo"):
+        structloss.mpjpe(pred, target, weight=torch.ones(2, 5, 17).to_sparse())
+    ragged = torch.nested.nested_tensor([*pred], layout=torch.jagged)
+    with pytest.raises(ArgumentError, match=r"^pred is a nested tensor"):
+        structloss.mpjpe(ragged, target)
+
+
+@pytest.fixture
+def poses_of_views():
+    generator = torch.Generator().manual_seed(3)
+    return torch.randn(2, 5, 17, 3, generator=generator), torch.randn(2, 5, 17, 3, generator=generator)

@@ -11,7 +11,8 @@ Common to all:
 * `reduction` is "mean" (`structloss.TERMS[name].count` says over what) or "sum";
 * `check_finite=True` raises for NaN or infinite input instead of returning NaN; it synchronises a GPU;
 * `backend` chooses the implementation, see :func:`structloss.use_backend`;
-* differentiable in `pred`, once; works under torch.compile(fullgraph=True), autocast and no_grad;
+* differentiable in `pred`, once; works under torch.compile(fullgraph=True), autocast and no_grad, on fake and meta
+  tensors; not inside torch.func's transforms (grad, vmap, ...), nor on sparse or nested tensors;
 * where a length has no slope (joints without error, bones of no length) the gradient is 0, as is that of |x| at 0.
 
 They raise ArgumentError (a ValueError) for shapes, devices, reductions, options and negative weights, DtypeError (also

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..errors import ArgumentError
 from . import library
 
 __all__ = ["objective", "ranking_hinge"]
@@ -18,7 +19,7 @@ def _scaled(grad: Tensor, by: Tensor, dtype: torch.dtype) -> Tensor:
         raise RuntimeError(
             "structloss losses are differentiable once: backward was called with create_graph=True, expected False."
         )
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or type(by) is not Tensor:
         return (grad * by).to(dtype)
     # A scalar loss has the incoming gradient 1, and then the buffer is handed on without a copy. Asking a GPU for its
     # value would synchronise, so there a kernel reads it, and multiplies in place: the buffer is not needed again
@@ -74,6 +75,15 @@ class _RankingHinge(torch.autograd.Function):
         return _scaled(grad, by, ctx.dtype), None, None, None, None, None
 
 
+def _check_not_transformed() -> None:
+    """Raise inside the transforms of torch.func: the gradient that the forward pass computes is none of theirs."""
+    if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+        raise ArgumentError(
+            "pred is inside a transform of torch.func (grad, vmap, jacrev, ...), expected one outside of them: "
+            "loss.backward() or torch.autograd.grad give the gradient, leading dimensions of pred the batch."
+        )
+
+
 def objective(
     pred: Tensor,  # [B, T, J, 3]
     target: Tensor | None,  # [B, T, J, 3]
@@ -87,6 +97,7 @@ def objective(
     backend: str | None,
 ) -> tuple[Tensor, Tensor]:
     """Total (0-d) and detached term values [K]."""
+    _check_not_transformed()
     need_grad = torch.is_grad_enabled() and pred.requires_grad
     names = ",".join(terms)
     return _Objective.apply(pred, lam, target, weight, lambdas, names, skeleton, options, reduction, need_grad, backend)
@@ -100,5 +111,6 @@ def ranking_hinge(
     backend: str | None,
 ) -> Tensor:
     """Loss (0-d)."""
+    _check_not_transformed()
     need_grad = torch.is_grad_enabled() and pred.requires_grad
     return _RankingHinge.apply(pred, target, weight, reduction, need_grad, backend)

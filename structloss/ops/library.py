@@ -1,7 +1,8 @@
 """Registered operators: schema, implementation and shape function of each, for torch.compile and torch.export.
 
 `launch_*` is the one way into a backend: eager autograd calls it directly (a third of the dispatcher's cost), compiled
-graphs through `torch.ops.structloss`.
+graphs through `torch.ops.structloss`. Backends read memory, so tensors whose memory is not their values (negative
+views, fake tensors, the meta device) go through the dispatcher from eager code, too.
 """
 
 from __future__ import annotations
@@ -59,8 +60,29 @@ def _without_autocast(launch):
     return wrapped
 
 
-@_without_autocast
+def _values_in_memory(*tensors: Tensor | None) -> bool:
+    """Whether the memory of every tensor holds its values as they are."""
+    return all(
+        x is None or (type(x) in (Tensor, torch.nn.Parameter) and not x.is_meta and not x.is_neg()) for x in tensors
+    )
+
+
 def launch_objective(
+    pred: Tensor, target: Tensor | None, weight: Tensor | None, lam: Tensor | None, *rest: object
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What :func:`_launch_objective` does, by way of the dispatcher where it is needed."""
+    direct = _values_in_memory(pred, target, weight, lam)
+    return (_launch_objective if direct else torch.ops.structloss.objective)(pred, target, weight, lam, *rest)
+
+
+def launch_ranking_hinge(pred: Tensor, target: Tensor, weight: Tensor | None, *rest: object) -> tuple[Tensor, Tensor]:
+    """What :func:`_launch_ranking_hinge` does, by way of the dispatcher where it is needed."""
+    direct = _values_in_memory(pred, target, weight)
+    return (_launch_ranking_hinge if direct else torch.ops.structloss.ranking_hinge)(pred, target, weight, *rest)
+
+
+@_without_autocast
+def _launch_objective(
     pred: Tensor,  # [B, T, J, 3]
     target: Tensor | None,  # [B, T, J, 3]
     weight: Tensor | None,  # [B, T, J]
@@ -84,7 +106,7 @@ def launch_objective(
 
 
 @_without_autocast
-def launch_ranking_hinge(
+def _launch_ranking_hinge(
     pred: Tensor,  # [R, N]
     target: Tensor,  # [R, N]
     weight: Tensor | None,  # [R, N]
@@ -109,8 +131,8 @@ _library.define(
     "ranking_hinge(Tensor pred, Tensor target, Tensor? weight, str reduction, bool need_grad, str? backend) "
     "-> (Tensor, Tensor)"
 )
-_library.impl("objective", launch_objective, "CompositeExplicitAutograd")
-_library.impl("ranking_hinge", launch_ranking_hinge, "CompositeExplicitAutograd")
+_library.impl("objective", _launch_objective, "CompositeExplicitAutograd")
+_library.impl("ranking_hinge", _launch_ranking_hinge, "CompositeExplicitAutograd")
 
 
 def _grad_like(pred: Tensor, need_grad: bool) -> Tensor:
