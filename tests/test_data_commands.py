@@ -404,6 +404,7 @@ def test_reports_of_all_readers(tmp_path):
     report = inspect_data(tmp_path / "h3wb")
     assert any("single poses" in note for note in report.notes) and report.fps == [] and report.joints == 133
     assert "S1, S5, S6, S7, train have 80 frames, the published file 80000" in str(report)
+    assert "\nlegs       3: S1 0." in str(report) and "\nbodies" not in str(report), "no head top"
     report = inspect_data(tmp_path / "sh.pkl")
     assert "S9, S11 have 1246 frames, the published file 566920" in report.problems
     assert set(report.heights) == {"S9", "S11"}, "poses of the training half are not published"

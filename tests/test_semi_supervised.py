@@ -271,7 +271,10 @@ def test_run_is_tested_resumed_and_published(folder, tmp_path, monkeypatch, caps
     monkeypatch.chdir(resumed)
     assert main(["fit", *given, "--ckpt_path", str(last), "--trainer.max_epochs", "3"]) == 0, capsys.readouterr().err
     monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
     assert main(["backbones", "convert", str(last), "semi.bin", "--to", "published"]) == 0
+    said = capsys.readouterr().out
+    assert "(keys under 'model. and trajectory.')" in said and "ignored" not in said
     both = torch.load("semi.bin", weights_only=True)
     assert set(both) == {"epoch", "model_pos", "model_traj"} and both["epoch"] == 2
     assert both["model_traj"]["shrink.weight"].shape == (3, 16, 1)

@@ -6,7 +6,7 @@ import json
 import os
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +98,11 @@ def convert(
     beside = None
     if found.trajectory and isinstance(model, VideoPose3D):
         beside = create(name, **{**arguments, "joints_out": 1})
-        load_published(beside, source)
+        also = load_published(beside, source)
+        report = replace(
+            report, loaded=report.loaded + also.loaded, ignored=max(0, report.ignored - also.loaded),
+            prefix=" and ".join(dict.fromkeys(filter(None, (report.prefix, also.prefix)))),
+        )  # fmt: skip
     if to == "published":
         if found.standardised:
             warnings.warn(

@@ -15,6 +15,7 @@ import numpy as np
 
 from ...errors import DataError
 from ...progress import track
+from ...skeletons import get
 from ...text import visible
 from .._words import count, some
 from ..clips import Clip
@@ -117,7 +118,10 @@ class Report:
             ranges = ", ".join(f"{axis} {_range(values)}" for axis, values in self.extent.items())
             rows.append(("poses", f"{ranges} {self.units}s, {where} frame"))
         if self.heights:
-            rows.append(("bodies", _listed([f"{name} {height:.2f} m" for name, height in self.heights.items()])))
+            # as BodyChecks.heights: where nothing tells the top of the head, of the leg
+            known = {"HeadTop", "Head"} & set(get(self.skeleton).joint_names)
+            part = "bodies" if known else "legs"
+            rows.append((part, _listed([f"{name} {height:.2f} m" for name, height in self.heights.items()])))
         if self.protocol:
             rows.append(("protocol", f"{self.protocol['name']}: {self.protocol['text']}"))
         lines = [f"{name:10} {text}" for name, text in rows]
