@@ -214,6 +214,25 @@ def test_auto_weight_is_a_share_of_the_force():
             assert float(leaf.grad.norm()) == pytest.approx(0.05 * position, rel=1e-6)
 
 
+def test_auto_weight_of_a_module_made_float64():
+    loss = made(weight="auto:0.2").double()
+    x, y, pred = scene(2, 3, dtype=torch.float64)
+    for _ in range(2):
+        pred = pred.detach().requires_grad_()
+        position = structloss.mpjpe(pred, y)
+        (force,) = torch.autograd.grad(position, pred, retain_graph=True)
+        (pull,) = torch.autograd.grad(loss(x, pred, position), pred)
+        # The ratio is measured in float32, to which the sums of squares are sent between processes.
+        assert pull.norm() / force.norm() == pytest.approx(0.2, rel=1e-5)
+        assert pull.dtype == loss.force.ratio.dtype == torch.float64
+
+
+@pytest.mark.parametrize("warmup", [-1, 1.5, "10", True])
+def test_warmup_is_a_whole_number(warmup):
+    with pytest.raises(ArgumentError, match=r"^warmup is .*, expected a whole number of at least 0"):
+        made(warmup=warmup)
+
+
 def test_warmup_is_a_line_and_a_number_is_taken_as_it_is():
     loss = made(weight=0.4, warmup=3)
     x, _, pred = scene(2, 3)
@@ -834,7 +853,7 @@ def fresh(**options):
         (lambda: fresh(weight="auto:inf"), ArgumentError, "weight is 'auto:inf'"),
         (lambda: fresh(weight=math.nan), ArgumentError, "weight is nan"),
         (lambda: fresh(weight=None), ArgumentError, "weight is None"),
-        (lambda: fresh(warmup=-1), ArgumentError, "warmup is -1, expected at least 0"),
+        (lambda: fresh(warmup=-1), ArgumentError, "warmup is -1, expected a whole number of at least 0"),
         (lambda: fresh(objective="hinge"), ArgumentError, "objective is 'hinge', expected one of 'margin', 'nce'"),
         (lambda: fresh(negatives=()), ArgumentError, "negatives is empty"),
         (

@@ -115,9 +115,10 @@ def test_classes_take_the_same_arguments():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"threshold": -1.0}, "thresholds is .*, expected finite numbers of 0 or more"),
-        ({"threshold": math.nan}, "expected finite numbers"),
-        ({"threshold": "far"}, "expected finite numbers"),
+        ({"threshold": -1.0}, r"^threshold is -1\.0, expected a finite number of 0 or more"),
+        ({"threshold": math.nan}, "^threshold is nan, expected a finite number"),
+        ({"threshold": "far"}, "^threshold is 'far', expected a finite number"),
+        ({"threshold": [150.0]}, r"^threshold is \[150\.0\], expected a finite number"),
         ({"joints": []}, r"joints is \[\], expected None or different indices"),
         ({"joints": [1, 1]}, "expected None or different indices"),
         ({"joints": [-1]}, "expected None or different indices"),

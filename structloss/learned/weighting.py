@@ -49,8 +49,8 @@ class EnergyWeight(nn.Module):
             raise ArgumentError(
                 f"weight is {weight!r}, expected a finite number >= 0 or 'auto:SHARE' such as auto:0.05."
             )
-        if warmup < 0:
-            raise ArgumentError(f"warmup is {warmup}, expected at least 0.")
+        if isinstance(warmup, bool) or not isinstance(warmup, int) or warmup < 0:
+            raise ArgumentError(f"warmup is {warmup!r}, expected a whole number of at least 0.")
         self.fixed, self.warmup = number, warmup
         for name in ("ratio", "calls", "value"):
             self.register_buffer(name, torch.tensor(0.0))
@@ -85,7 +85,7 @@ class EnergyWeight(nn.Module):
         averaged(squares)
         # Where either has no gradient (a loss that is 0) there is no ratio: the last one stays.
         known = (squares > 0).all() & squares.isfinite().all()
-        now = (squares[0] / squares[1].clamp(min=torch.finfo(torch.float32).tiny)).sqrt()
+        now = (squares[0] / squares[1].clamp(min=torch.finfo(torch.float32).tiny)).sqrt().to(self.ratio)
         now = torch.where(self.ratio > 0, self.ratio.lerp(now, 1 - _SMOOTHING), now)
         self.ratio.copy_(torch.where(known, now, self.ratio))
 

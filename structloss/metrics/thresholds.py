@@ -75,7 +75,7 @@ def pck(
     (50.0, 50.0)
     """
     check_reduction(reduction, "joints")
-    scale = _Scale(None if threshold is None else (threshold,), (PCK_THRESHOLD,), unit)
+    scale = _Scale(_one(threshold), (PCK_THRESHOLD,), unit)
     return 100 * reduce(*hits(pred, target, weight, scale, strict, check_joints(joints), root), reduction)
 
 
@@ -110,6 +110,18 @@ def auc(
     check_reduction(reduction, "joints")
     scale = _Scale(thresholds, AUC_THRESHOLDS, unit)
     return 100 * reduce(*hits(pred, target, weight, scale, strict, check_joints(joints), root), reduction)
+
+
+def _one(threshold: float | None) -> tuple[float] | None:
+    if threshold is None:
+        return None
+    try:
+        value = float(threshold)
+    except (TypeError, ValueError):
+        value = -1.0
+    if not 0 <= value < math.inf:
+        raise ArgumentError(f"threshold is {shown(threshold)}, expected a finite number of 0 or more.")
+    return (value,)
 
 
 def _check(thresholds: Sequence[float]) -> tuple[float, ...]:
@@ -208,7 +220,7 @@ class PCK(RootRelative):
         **kwargs: Any,
     ) -> None:
         super().__init__(root=root, **kwargs)
-        self.scale = _Scale(None if threshold is None else (threshold,), (PCK_THRESHOLD,), unit)
+        self.scale = _Scale(_one(threshold), (PCK_THRESHOLD,), unit)
         self.strict, self.joints = strict, check_joints(joints)
 
     @property
