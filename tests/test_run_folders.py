@@ -8,6 +8,7 @@ import shutil
 import threading
 
 import pytest
+import torch
 import yaml
 
 pytest.importorskip("lightning")
@@ -71,6 +72,14 @@ def test_the_run_has_what_it_had(trained):
     assert names == {".lock", "checkpoints", "config.yaml", "finished", "hparams.yaml", "metrics.csv"}
     with open(trained[0] / RUN / "metrics.csv") as file:
         assert {"train/loss", "val/mpjpe", "val/pa_mpjpe"} <= set(file.readline().strip().split(","))
+
+
+def test_the_last_checkpoint_is_of_the_last_step(commands, tmp_path):
+    """Also where the best one is older: here nothing is learned, and validation stays as it was."""
+    done = commands.run(tmp_path, *FIT, "--model.lr", "1e-30")
+    assert done.returncode == 0, done.stderr
+    steps = {path.name: torch.load(path, weights_only=True)["global_step"] for path in tmp_path.glob(f"{RUN}/*/*.ckpt")}
+    assert steps["best-epoch=0.ckpt"] == 2 and steps["last.ckpt"] == 4, steps
 
 
 def test_tests_lie_in_the_run_that_they_test(copy, commands):

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
 import lightning as L
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
@@ -21,10 +20,11 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from ..data import MotionDataModule
 from ..errors import ArgumentError, MissingDependencyError, MissingFileError, how_to_install
 from ..files import write_json
-from ..harness.callbacks import FiniteLoss, figure_table, progress_callback, shown_figures
+from ..harness.callbacks import FiniteLoss, best_checkpoint, figure_table, progress_callback, shown_figures
 from ..harness.checkpoint_io import SafeCheckpointIO
 from ..harness.finetuning import following_network
 from ..harness.hypotheses import hypothesis_tests
+from ..harness.last_checkpoint import LastCheckpoint
 from ..harness.lifting import LiftingModule
 from ..harness.recipe_files import bounded_parser
 from ..harness.restart import Restart, RunFolder, newest_intact, step_of
@@ -350,7 +350,8 @@ def run(subcommand: str, arguments: Sequence[str]) -> None:
     defaults = {
         "logger": _configured(RunLogger, save_dir=str(runs), name=name),
         "callbacks": [
-            ModelCheckpoint(monitor="val/mpjpe", filename="best-{epoch}", save_last=True, enable_version_counter=False),
+            best_checkpoint("val/mpjpe"),
+            LastCheckpoint(),
             FiniteLoss(),
             progress_callback(),
         ],

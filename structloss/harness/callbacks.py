@@ -342,5 +342,5 @@ def progress_callback(label: str = "") -> Callback:
 
 
 def best_checkpoint(monitor: str) -> ModelCheckpoint:
-    """Keeps the weights of the epoch at which `monitor` was least, and those of the last one."""
-    return ModelCheckpoint(monitor=monitor, filename="best-{epoch}", save_last=True, enable_version_counter=False)
+    """Keeps the weights of the epoch at which `monitor` was least."""
+    return ModelCheckpoint(monitor=monitor, filename="best-{epoch}", enable_version_counter=False)
