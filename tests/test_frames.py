@@ -16,7 +16,7 @@ import structloss
 from structloss.cli import main
 from structloss.data import MotionDataModule, PoseStore, View, flip, save_store
 from structloss.errors import ArgumentError
-from structloss.harness.evaluation import evaluate
+from structloss.harness.evaluation import Evaluation, evaluate
 from structloss.harness.hypotheses import HypothesisScore
 from structloss.harness.lifting import LiftingModule
 from structloss.harness.training import train
@@ -184,6 +184,13 @@ def test_what_lies_between_frames_of_single_poses_is_not_logged(tmp_path):
         found = evaluate(trained.module, motion.val_dataloader(), motion.actions)
         assert math.isnan(found.metrics["mpjve"]) and math.isnan(found.protocol["mpjve"])
         assert "No frame follows another: MPJVE and the order over frames are left out." in breakdown(found)
+
+
+def test_subjects_without_millimetres_are_said_to_have_none():
+    """The training half of MotionBERT's pickle, scored with --data.test_set train."""
+    numbers = dict.fromkeys(("p1", "p2", "p3", "mpjve"), math.nan)
+    text = breakdown(Evaluation({"mpjpe": math.nan}, by_action={"Walking": numbers}))
+    assert "does not publish poses of these subjects in millimetres" in text and "No frame follows" not in text
 
 
 def test_mixste_counts_the_padding_of_short_videos():

@@ -57,10 +57,15 @@ def _as_published(found: Evaluation) -> list[str]:
         key: _mean([of[key] for of in found.by_action.values() if key in of]) for key in _PUBLISHED
     }
     lines = _table("action", _PUBLISHED, rows)
-    still = math.isnan(rows["mean over actions"]["mpjve"])
+    unknown, still = (math.isnan(rows["mean over actions"][key]) for key in ("p1", "mpjve"))
+    notes = []
+    if unknown:
+        notes = ["The data set does not publish poses of these subjects in millimetres: nothing can be scored."]
+    elif still:
+        notes = ["No frame follows another: MPJVE and the order over frames are left out."]
     return [
         *lines,
-        *(["No frame follows another: MPJVE and the order over frames are left out."] if still else []),
+        *notes,
         f"In this table {ROOTS[found.root]} (root: {found.root}).",
         *([_REPEATED] if found.repeats else []),
         "Every action counts alike in their mean. MPJPE, PA-MPJPE, N-MPJPE and MPJVE elsewhere are of all frames "
