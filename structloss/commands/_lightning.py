@@ -243,7 +243,7 @@ def _new_test(run: Path | None, other: Path) -> Path:
 def _outcome(run: Path) -> str:
     """What to say of a run that has come to its end: best figures, checkpoint, what to type next."""
     best, checkpoint = best_of(run), checkpoint_in(run)
-    lines = ["trained; no validation has been" if best is None else f"best validation, {_place(best)}"]
+    lines = ["trained without a validation" if best is None else f"best validation, {_place(best)}"]
     if best is not None:
         lines += [f"  {line}" for line in shown_figures(best.figures)]
     if checkpoint is not None:
