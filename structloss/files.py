@@ -7,6 +7,7 @@ process left that was killed can be told from what another is writing, and goes 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -58,11 +59,20 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if _of_a_writer(error):
+            raise OSError(errno.ENOSPC, "the disk may be full", str(path)) from error
         raise
     finally:
         _release(lock)
+
+
+def _of_a_writer(error: BaseException) -> bool:
+    """Whether torch's or safetensors' writer failed at the disk, which their exceptions say in their texts alone."""
+    if type(error).__name__ == "SafetensorError":
+        return "I/O error" in str(error)
+    return isinstance(error, RuntimeError) and bool(re.search("PytorchStreamWriter|inline_container", str(error)))
 
 
 @contextmanager
@@ -122,7 +132,12 @@ def _made(path: Path, make: Callable[[Path], object]) -> tuple[Path, int | None]
     """What was made under a temporary name for `path`, and its lock."""
     while True:
         temporary = _name(path, "tmp")
-        make(temporary)
+        try:
+            make(temporary)
+        except FileNotFoundError as error:  # a folder that is there and takes none, as in /proc
+            raise PermissionError(errno.EACCES, "nothing can be made in its folder", str(path)) from error
+        except OSError as error:  # of the name that was asked for
+            raise type(error)(error.errno, error.strerror, str(path)) from error
         try:
             lock = _lock(temporary)
         except (BlockingIOError, FileNotFoundError):  # taken for an orphan, before it was locked

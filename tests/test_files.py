@@ -1,7 +1,9 @@
 """Writing files whole or not at all, also where a process is killed, and reading what somebody else wrote."""
 
+import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from structloss import errors, files, reading
+from structloss.commands._refusals import bounded_memory_and_disk
 from structloss.errors import ArgumentError, DataError, MissingFileError, StructlossError
 from structloss.files import new_file, new_folder, replacing, write_bytes, write_json, write_text
 from structloss.reading import parse_json, parse_yaml, read_json, read_text, read_yaml, regular
@@ -273,3 +276,46 @@ def test_a_scratch_folder_goes_with_all_that_it_holds(tmp_path):
     with pytest.raises(RuntimeError), files.scratch_folder(tmp_path / "demo"):
         raise RuntimeError
     assert sorted(os.listdir(tmp_path)) == ["new", "whole"]
+
+
+@pytest.mark.parametrize("kind", ["published", "safetensors"])
+def test_a_full_disk_under_a_foreign_writer(kind, tmp_path):
+    """torch and safetensors report it in exceptions of their own."""
+    resource = pytest.importorskip("resource")
+    torch = pytest.importorskip("torch")
+    from structloss.backbones import save_checkpoint
+
+    path = tmp_path / "weights.safetensors"
+    path.write_text("as it was")
+    before, previous = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with pytest.raises(OSError, match="the disk may be full") as raised:
+            if kind == "safetensors":
+                save_checkpoint(torch.nn.Linear(100, 100), path)
+            else:
+                with new_file(path) as file:
+                    torch.save(torch.zeros(10000), file)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, previous)
+    assert raised.value.filename == str(path) and raised.value.errno == errno.ENOSPC
+    assert [file.name for file in tmp_path.iterdir()] == [path.name] and path.read_text() == "as it was"
+    sentence = rf"^{re.escape(str(path))} can't be written or read: the disk may be full\.$"
+    with pytest.raises(DataError, match=sentence), bounded_memory_and_disk():
+        raise raised.value
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="no /proc here")
+@pytest.mark.parametrize("make", [new_file, new_folder, replacing])
+def test_a_folder_that_takes_no_files(make):
+    sentence = r"^/proc/weights can't be written or read: nothing can be made in its folder\.$"
+    with pytest.raises(DataError, match=sentence), bounded_memory_and_disk(), make("/proc/weights"):
+        pass
+
+
+def test_what_can_not_be_made_has_the_name_that_was_asked_for(tmp_path):
+    path = tmp_path / ("n" * 250)  # with what a temporary name adds it is too long for any file system
+    with pytest.raises(OSError, match="too long") as raised, new_file(path):
+        pass
+    assert raised.value.filename == str(path)

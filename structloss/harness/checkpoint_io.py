@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -26,15 +25,13 @@ class SafeCheckpointIO(TorchCheckpointIO):
         try:
             with new_file(path) as file:
                 torch.save(checkpoint, file)
-        except BaseException as error:
-            # torch reports a full disk as a RuntimeError of its archive writer, in one of two wordings.
-            writer = isinstance(error, RuntimeError) and re.search("PytorchStreamWriter|inline_container", str(error))
-            if isinstance(error, OSError) or writer:
-                raise CheckpointError(
-                    f"checkpoint {path} can't be written, the disk may be full: {_first_line(error)} Earlier "
-                    "checkpoints are as they were."
-                ) from error
-            raise
+        except OSError as error:
+            # What torch's writer said, where it was that one.
+            told = error.__cause__ if isinstance(error.__cause__, RuntimeError) else error
+            raise CheckpointError(
+                f"checkpoint {path} can't be written, the disk may be full: {_first_line(told)} "
+                "Earlier checkpoints are as they were."
+            ) from error
 
     def load_checkpoint(
         self, path: str | os.PathLike, map_location: Any = None, weights_only: bool | None = True
