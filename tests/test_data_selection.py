@@ -120,3 +120,11 @@ def test_what_is_left_must_be_as_long_as_the_window(h36m):
         DataError, match=r"no training clip of .* is as long as the window of 27 frames, the longest has"
     ):
         module(h36m, sampling="windows", window=27, stride=9, downsample=2)
+
+
+def test_held_out_subjects_without_millimetres_are_told(tmp_path, recwarn):
+    """MotionBERT's pickle has them of the test subjects alone."""
+    path = str(fake_data.write_pickle(tmp_path / "h36m.pkl", fake_data.h36m_pickle()))
+    assert module(path, target="root_relative").val_dataset.store.has_millimetres and not recwarn.list
+    with pytest.warns(UserWarning, match=r"val_subjects has S1, of whom .*h36m.pkl publishes no millimetres: there "):
+        assert not module(path, target="root_relative", val_subjects=["S1"]).val_dataset.store.has_millimetres

@@ -260,6 +260,13 @@ class MotionDataModule(LightningDataModule):
             self._scored_windows(test),
             None if apart is None else PoseWindows(self._seen(apart, "train", labelled=False), "train", **cut),
         )
+        if not built[1].store.has_millimetres:
+            warnings.warn(
+                f"val_subjects has {some(built[1].store.subjects, 12)}, of whom {source} publishes no millimetres: "
+                "there will be no figures of validation, and no best checkpoint.",
+                UserWarning,
+                stacklevel=3,
+            )
         if isinstance(found, list):
             for note in dict.fromkeys(note for of in built if of for note in of.store.source.get("notes", ())):
                 warnings.warn(note, UserWarning, stacklevel=3)  # of cameras that were moved

@@ -125,6 +125,13 @@ class PoseStore:
         return sum(view.frames for view in self.views)
 
     @property
+    def has_millimetres(self) -> bool:
+        """Whether the size of the poses of any view is known: see `factor`."""
+        if self.factor is None:
+            return True
+        return any(bool(np.isfinite(self.factor[v.start : v.start + v.frames]).any()) for v in self.views)
+
+    @property
     def subjects(self) -> tuple[str, ...]:
         """The subjects, sorted."""
         return tuple(sorted({view.subject for view in self.views}))
