@@ -251,6 +251,7 @@ def archive(tmp_path_factory):
         ("data synthetic out.npz --frames 1 --seed -2", "--seed is -2, expected at least 0."),
         ("demo --seed -1 --steps 2", "--seed is -1, expected at least 0."),
         ("demo --out motion.npz", "--out is 'motion.npz', a file, expected a folder."),
+        ("demo --out motion.npz/inside", "motion.npz can't be written or read: File exists"),
         ("predict motion.npz --ckpt x --out o --layout z", "--layout is 'z', expected 'auto' or one of 'h36m'"),
         ("report a b --checkpoint x", "--checkpoint is 'x', expected 'best' or 'last' for several runs."),
         ("ablate --seeds 1 1", "--seeds has [1, 1], expected different ones."),
@@ -368,7 +369,7 @@ for command in {commands}:
     clone = Path(__file__).resolve().parents[1]
     line = f'lightning is not installed, expected the harness extra: pip install -e ".[harness]" in {clone}.'
     assert done.stderr.splitlines() == [f"structloss: error: {line}"] * len(commands)
-    assert not list(tmp_path.glob("*/"))
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
 
 
 def test_only_a_missing_package_is_an_extra():

@@ -603,7 +603,11 @@ def test_gpu_equals_cpu():
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"target": torch.zeros(2, 5, 8, 3)}, ArgumentError, r"target has shape \[2, 5, 8, 3\], expected .*, the shape of pred"),
+        (
+            {"target": torch.zeros(2, 5, 8, 3)},
+            ArgumentError,
+            r"target has shape \[2, 5, 8, 3\], expected .*, the shape of pred",
+        ),
         ({"pred": torch.zeros(2, 5, 7, 2)}, ArgumentError, r"pred has shape .* expected \[\.\.\., T, J, 3\]"),
         ({"pred": torch.zeros(7, 3), "target": torch.zeros(7, 3)}, ArgumentError, r"pred has shape \[7, 3\]"),
         ({"pred": torch.zeros(2, 5, 7, 3, dtype=torch.int32)}, DtypeError, "pred has dtype torch.int32"),

@@ -169,6 +169,8 @@ def _check(settings: DemoSettings, out: Path) -> None:
             raise ArgumentError(
                 f"out is {str(out)!r}, a folder with other content, expected an empty one or one of an earlier demo."
             ) from error
+    with scratch_folder(out):  # can be made there
+        pass
 
 
 def _prepare(settings: DemoSettings) -> tuple[MotionDataModule, dict[str, object]]:

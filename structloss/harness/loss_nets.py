@@ -64,7 +64,7 @@ def metres_per_unit(batch: Mapping[str, Tensor], target: str) -> float | Tensor:
 def with_scale(batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """The batch with a `factor` in every frame. MotionBERT's pickle publishes none for the training subjects: there the
     limbs of the true pose have together their canonical length. All joints must still be there."""
-    if "root_depth" in batch:
+    if "factor" not in batch or "root_depth" in batch:
         return batch
     body = skeletons.get("h36m")  # of all published targets
     child, parent = torch.tensor([bone for _, group in body.bone_groups for bone in group]).T
