@@ -145,10 +145,12 @@ ENTRY = (
             "Parser key \"model.lr\":\n  Expected a <class 'float'>. Got value: x",
             "--model.lr is 'x', expected a number.",
         ),
-        (UNION, "--trainer.max_time is '[1]', expected text, a time span, null or a mapping, as in '{name: value}'."),
+        (UNION, "--trainer.max_time is '[1]', expected text, a time span, a mapping, as in '{name: value}' or null."),
         (ENTRY, "--model.objective is \"{'mpjpe': 'x'}\", expected a number where it has 'x'."),
         ("unrecognized arguments: --modl.lr 3", "unrecognized arguments: --modl.lr 3; did you mean --model.lr?"),
         ("unrecognized arguments: x", "unrecognized arguments: x."),
+        ("Unrecognized arguments: x", "unrecognized arguments: x."),  # jsonargparse 4.39
+        ("Subcommand 'fit' does not accept nested key 'modle.lr'.", "--config has modle.lr, expected settings that"),
         ('Linked "data.seed" must be given via "seed_everything".', "--data.seed is given, expected it as --seed_ev"),
         (
             "Unexpected config: - 1\n",

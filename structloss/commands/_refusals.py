@@ -204,13 +204,13 @@ def parser_sentence(message: str, flags: Collection[str]) -> str:
     """
     if found := re.match(r'Parser key "([\w.]+)"', message):
         return _of_value(found[1], message)
-    if found := re.match(r"unrecognized arguments: (.*)", message, re.S):
+    if found := re.match(r"[Uu]nrecognized arguments: (.*)", message, re.S):
         flag = found[1].split()[0].partition("=")[0] if found[1].split() else ""
         return f"unrecognized arguments: {' '.join(found[1].split())}{_near(flag, flags)}"
     if found := re.match(r"argument (\S+): expected (.*)", message):
         flag = next(part for part in reversed(found[1].rstrip("+").split("/")) if part.startswith("--"))
         return f"{flag.rstrip('+')} has no value, expected {found[2]}."
-    if found := re.search(r"does not accept option '([\w.]+)'", message):
+    if found := re.search(r"does not accept (?:option|nested key) '([\w.]+)'", message):
         near = _near(f"--{found[1]}", flags).replace("--", "")
         return f"--config has {found[1]}, expected settings that there are{near}"
     if found := re.match(r'Linked "([\w.]+)" must be given via "([\w.]+)"', message):
@@ -246,7 +246,7 @@ def _of_value(key: str, message: str) -> str:
     if of_parts and (entry := re.search(r"- Expected a <class '(\w+)'>\. Got value: (.*)", message)):
         word = _WORDS.get(entry[1], f"a {entry[1]}")
         return f"--{key} is {shown(value[1])}, expected {word} where it has {shown(entry[2])}."
-    words = list(dict.fromkeys(_kinds(expected)))
+    words = sorted(dict.fromkeys(_kinds(expected)), key=lambda word: word == "null")  # jsonargparse's order varies
     if not words:
         return f"--{key} can't be used: {_one_line(message.partition(chr(10))[2])}"
     choice = " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))
