@@ -62,8 +62,12 @@ class _Parser(LightningArgumentParser):
     """Says in one sentence what it can't read."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        parser = getattr(ex, "subcommand_parser", None) or self
-        flags = {flag for action in parser._actions for flag in action.option_strings}
+        found = getattr(ex, "subcommand_parser", None) or self
+        parsers = [found]
+        for parser in parsers:  # and those of its commands
+            choices = [action.choices for action in parser._actions if isinstance(action.choices, dict)]
+            parsers += [command for of in choices for command in of.values() if isinstance(command, _Parser)]
+        flags = {flag for parser in parsers for action in parser._actions for flag in action.option_strings}
         for target, source in _LINKS.items():
             message = message.replace(f'Parser key "{target}"', f'Parser key "{source}"')
         print(f"structloss: error: {visible(parser_sentence(message, {*flags, *_SHORT_FORMS}))}", file=sys.stderr)
