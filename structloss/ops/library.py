@@ -67,18 +67,27 @@ def _values_in_memory(*tensors: Tensor | None) -> bool:
     )
 
 
+def _check_serves(backend: object, pred: Tensor) -> None:
+    """Refuse a backend that does not serve this device, which shape functions do not look at."""
+    resolve(backend if isinstance(backend, str) else current_backend(), pred.device)
+
+
 def launch_objective(
     pred: Tensor, target: Tensor | None, weight: Tensor | None, lam: Tensor | None, *rest: object
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What :func:`_launch_objective` does, by way of the dispatcher where it is needed."""
-    direct = _values_in_memory(pred, target, weight, lam)
-    return (_launch_objective if direct else torch.ops.structloss.objective)(pred, target, weight, lam, *rest)
+    if _values_in_memory(pred, target, weight, lam):
+        return _launch_objective(pred, target, weight, lam, *rest)
+    _check_serves(rest[-1], pred)
+    return torch.ops.structloss.objective(pred, target, weight, lam, *rest)
 
 
 def launch_ranking_hinge(pred: Tensor, target: Tensor, weight: Tensor | None, *rest: object) -> tuple[Tensor, Tensor]:
     """What :func:`_launch_ranking_hinge` does, by way of the dispatcher where it is needed."""
-    direct = _values_in_memory(pred, target, weight)
-    return (_launch_ranking_hinge if direct else torch.ops.structloss.ranking_hinge)(pred, target, weight, *rest)
+    if _values_in_memory(pred, target, weight):
+        return _launch_ranking_hinge(pred, target, weight, *rest)
+    _check_serves(rest[-1], pred)
+    return torch.ops.structloss.ranking_hinge(pred, target, weight, *rest)
 
 
 @_without_autocast
