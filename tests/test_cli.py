@@ -451,3 +451,10 @@ def test_demo_writes_the_folder_and_repeats_itself(tmp_path, commands):
 def test_settings_name_the_command_that_repeats_them():
     settings = DemoSettings(data="my clips.npz", seed=4)
     assert "--data 'my clips.npz'" in settings.command() and "--seed 4" in settings.command()
+
+
+def test_values_of_a_flag_are_in_their_order():
+    from structloss.commands._arguments import values_of
+
+    given = ["--config=a", "--data.data", "x", "-c", "b", "--config", "c", "--config"]
+    assert values_of(given, "--config", "-c") == ["a", "b", "c"] and values_of(given, "--data.data") == ["x"]

@@ -9,9 +9,10 @@ pytest.importorskip("lightning")
 
 from structloss import backbones
 from structloss.cli import main
+from structloss.commands._arguments import following_network
 from structloss.data import MotionDataModule
 from structloss.errors import UnknownNameError
-from structloss.harness.finetuning import RECIPE, following_network, settings_of_network
+from structloss.harness.finetuning import RECIPE, settings_of_network
 from structloss.harness.lifting import REPOSE_OBJECTIVE
 from structloss.harness.recipe_files import recipe_names, recipe_path
 

@@ -4,24 +4,27 @@ forms of our own, and what must be known before the rest is."""
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
 from pathlib import Path
 
 from ..errors import ArgumentError, CheckpointError, MissingFileError, StructlossError
+from ..harness.finetuning import RECIPE, settings_of_network
 from ..harness.recipe_files import recipe_names, recipe_path
 from ..reading import read_yaml
 
 __all__ = [
     "checkpoint_flag",
+    "following_network",
     "root_folder",
     "run_name",
     "run_of",
     "sampling",
     "spelled_out",
+    "values_of",
     "with_recipe",
     "with_root",
 ]
@@ -34,10 +37,7 @@ def spelled_out(arguments: Sequence[str]) -> list[str]:
 
 def _with_init_from(arguments: Sequence[str]) -> list[str]:
     """Spell out `--init-from FILE`, the short form of `--model.init_from FILE`."""
-    return [
-        re.sub(r"^--init[-_]from(?==|$)", "--model.init_from", argument) if argument.startswith("--init") else argument
-        for argument in arguments
-    ]
+    return [re.sub(r"^--init[-_]from(?==|$)", "--model.init_from", argument) for argument in arguments]
 
 
 def with_root(arguments: Sequence[str]) -> list[str]:
@@ -110,19 +110,39 @@ def checkpoint_flag() -> Iterator[None]:
 
 def root_folder(arguments: Sequence[str]) -> Path:
     """Where runs are to be: `--trainer.default_root_dir`, of the command line or else of the recipe; or here."""
-    given = next(reversed(_values_of("--trainer.default_root_dir", arguments)), None)
-    recipes = [] if given is not None else [*_values_of("-c", arguments), *_values_of("--config", arguments)]
-    for recipe in recipes:
+    given = next(reversed(values_of(arguments, "--trainer.default_root_dir")), None)
+    for recipe in values_of(arguments, "--config", "-c") if given is None else ():
         content = read_yaml(recipe, "a recipe")
         trainer = content.get("trainer") if isinstance(content, dict) else None
         given = trainer.get("default_root_dir", given) if isinstance(trainer, dict) else given
     return Path() if given in (None, "null") else Path(str(given))
 
 
-def _values_of(flag: str, arguments: Sequence[str]) -> list[str]:
-    """The values that a flag is given, in their order."""
-    found = [value for given, value in pairwise(arguments) if given == flag]
-    return found + [given.removeprefix(f"{flag}=") for given in arguments if given.startswith(f"{flag}=")]
+def values_of(arguments: Sequence[str], *flags: str) -> list[str]:
+    """The values that a flag, in any of its spellings, is given, in their order: `FLAG VALUE` or `FLAG=VALUE`."""
+    found: list[str] = []
+    for given, following in zip(arguments, [*([argument] for argument in arguments[1:]), []], strict=False):
+        flag, equals, value = given.partition("=")
+        if flag in flags:
+            found += [value] if equals else following
+    return found
+
+
+def following_network(arguments: Sequence[str]) -> list[str]:
+    """Where the arguments are of the recipe for fine-tuning and name a network, flags for what it takes follow the
+    recipe. Flags of the user come after them and win.
+
+    Raises:
+        UnknownNameError: an unknown backbone.
+    """
+    recipe = str(recipe_path(RECIPE))
+    places = [i for i, argument in enumerate(arguments, 1) if argument in (recipe, f"--config={recipe}")]
+    backbones = values_of(arguments, "--model.backbone")
+    if not backbones or not places:
+        return list(arguments)
+    own = settings_of_network(backbones[-1])
+    flags = [f"--{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in own.items()]
+    return [*arguments[: places[-1]], *flags, *arguments[places[-1] :]]
 
 
 def run_of(checkpoint: str | os.PathLike[str] | None) -> Path | None:
@@ -135,9 +155,4 @@ def run_of(checkpoint: str | os.PathLike[str] | None) -> Path | None:
 
 def run_name(arguments: Sequence[str]) -> str:
     """What runs of a recipe are called: its name without folder and ending."""
-    for i, argument in enumerate(arguments):
-        if argument in ("--config", "-c") and i + 1 < len(arguments):
-            return Path(arguments[i + 1]).stem
-        if argument.startswith("--config="):
-            return Path(argument.removeprefix("--config=")).stem
-    return "lifting"
+    return next((Path(recipe).stem for recipe in values_of(arguments, "--config", "-c")), "lifting")

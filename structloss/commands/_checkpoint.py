@@ -10,6 +10,7 @@ from typing import Any
 from .. import backbones
 from ..errors import ArgumentError
 from ..harness.load import trained_arguments
+from ._arguments import values_of
 
 __all__ = ["Stored", "checkpoint_of"]
 
@@ -104,25 +105,15 @@ class Stored:
 
     def _same_motion(self) -> bool:
         """Whether the motion is that of the run: nothing else is given."""
-        for given, value in zip(self._arguments, [*self._arguments[1:], ""], strict=False):
-            if given.startswith(("--config", "-c")) or re.match("--data(=|$)", given):
-                return False
-            if re.match(r"--data\.data(=|$)", given):
-                path = given.partition("=")[2] if "=" in given else value
-                known = self._data.get("data")
-                if not isinstance(known, str) or os.path.realpath(path) != os.path.realpath(known):
-                    return False
-        return True
+        if any(given.startswith(("--config", "-c")) or re.match("--data(=|$)", given) for given in self._arguments):
+            return False
+        known, paths = self._data.get("data"), values_of(self._arguments, "--data.data")
+        return all(isinstance(known, str) and os.path.realpath(path) == os.path.realpath(known) for path in paths)
 
 
 def checkpoint_of(arguments: Sequence[str]) -> str | None:
     """The file that `--ckpt_path` names; None where it is not given."""
-    for given, value in zip(arguments, [*arguments[1:], ""], strict=False):
-        if given == "--ckpt_path":
-            return value or None
-        if given.startswith("--ckpt_path="):
-            return given.partition("=")[2] or None
-    return None
+    return next(iter(values_of(arguments, "--ckpt_path")), None) or None
 
 
 def _same(name: str, ours: Any, theirs: Any) -> bool:

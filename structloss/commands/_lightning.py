@@ -22,7 +22,6 @@ from ..errors import ArgumentError, MissingDependencyError, MissingFileError, ho
 from ..files import write_json
 from ..harness.callbacks import FiniteLoss, best_checkpoint, figure_table, progress_callback, shown_figures
 from ..harness.checkpoint_io import SafeCheckpointIO
-from ..harness.finetuning import following_network
 from ..harness.hypotheses import hypothesis_tests
 from ..harness.last_checkpoint import LastCheckpoint
 from ..harness.lifting import LiftingModule
@@ -35,7 +34,17 @@ from ..harness.training import quiet_lightning
 from ..metrics.evaluation import Evaluation
 from ..reports.breakdown import breakdown
 from ..text import visible
-from ._arguments import checkpoint_flag, root_folder, run_name, run_of, sampling, spelled_out, with_recipe, with_root
+from ._arguments import (
+    checkpoint_flag,
+    following_network,
+    root_folder,
+    run_name,
+    run_of,
+    sampling,
+    spelled_out,
+    with_recipe,
+    with_root,
+)
 from ._checkpoint import Stored, checkpoint_of
 from ._parser import flags_of, naming_flags
 from ._refusals import parser_sentence, refusals

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from typing import Any
 
-from .recipe_files import recipe_path, recipe_settings
+from .recipe_files import recipe_settings
 
-__all__ = ["RECIPE", "following_network", "settings_of_network"]
+__all__ = ["RECIPE", "settings_of_network"]
 
 RECIPE = "repose-finetune"
-_FLAG = "--model.backbone"
 _OWN = ("flip_probability", "flip_test")  # of a recipe's model; its optimizer and objective are the fine-tuning's
 _ROW = 27  # frames in a row that networks of the centre are trained on
 
@@ -47,24 +44,3 @@ def settings_of_network(backbone: str) -> dict[str, Any]:
         data |= {"batch_size": 32, "eval_batch_size": 32}
     own = {name: model[name] for name in _OWN if name in model}
     return {f"data.{key}": value for key, value in data.items()} | {f"model.{key}": value for key, value in own.items()}
-
-
-def following_network(arguments: Sequence[str]) -> list[str]:
-    """Arguments of `fit`, `validate` or `test`: where they are of the recipe and name a network, flags for what it
-    takes follow the recipe. Flags of the user come after them and win.
-
-    Raises:
-        UnknownNameError: an unknown backbone.
-    """
-    recipe, backbone = str(recipe_path(RECIPE)), None
-    places = [i for i, argument in enumerate(arguments, 1) if argument in (recipe, f"--config={recipe}")]
-    for argument, following in zip(arguments, [*arguments, ""][1:], strict=True):
-        if argument == _FLAG:
-            backbone = following
-        elif argument.startswith(f"{_FLAG}="):
-            backbone = argument.partition("=")[2]
-    if backbone is None or not places:
-        return list(arguments)
-    own = settings_of_network(backbone)
-    flags = [f"--{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in own.items()]
-    return [*arguments[: places[-1]], *flags, *arguments[places[-1] :]]
