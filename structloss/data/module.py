@@ -19,7 +19,7 @@ from .image_space import TARGETS
 from .loading import EpochSampler, EverySample, window_loader
 from .observation import check_observing, observe
 from .protocols import PROTOCOLS, rules_of, scored_subjects, split
-from .selection import Selection
+from .selection import Selection, names_of
 from .store import PoseStore
 from .synthetic import check_people, generate_clips
 from .unlabelled import set_apart
@@ -232,8 +232,7 @@ class MotionDataModule(LightningDataModule):
             all_subjects, actions, motions = found.subjects, found.actions, found.motions
             lengths = [[view.frames for view in part.views] for part in stores]
         else:
-            all_subjects = tuple(sorted({clip.subject for clip in found}))
-            actions = tuple(sorted({clip.action for clip in found}))
+            all_subjects, actions = names_of(found, "subject"), names_of(found, "action")
             motions = tuple(clip.key for clip in found)
             scored = scored_subjects(all_subjects, self.val_subjects, source, motions)
             tested = [not scored.isdisjoint((clip.subject, clip.key)) for clip in found]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -11,11 +12,20 @@ from ..errors import ArgumentError
 from ._checks import at_least
 from ._words import some
 from .clips import Clip
-from .store import PoseStore
+from .store import ARRAYS, PoseStore, View
 
-__all__ = ["Selection"]
+__all__ = ["Selection", "chosen", "names_of"]
 
-_ARRAYS = ("input", "pose", "weight", "label", "factor")
+
+def chosen(part: PoseStore | list[Clip], keep: Callable[[View | Clip], bool]) -> PoseStore | list[Clip]:
+    """Those views of a store, or clips of a list, that `keep` says."""
+    return part.select(keep) if isinstance(part, PoseStore) else [clip for clip in part if keep(clip)]
+
+
+def names_of(part: PoseStore | list[Clip], attribute: Literal["subject", "action"]) -> tuple[str, ...]:
+    """The subjects or actions of a part of a data set, sorted."""
+    each = part.views if isinstance(part, PoseStore) else part
+    return tuple(sorted({getattr(one, attribute) for one in each}))
 
 
 @dataclass(frozen=True)
@@ -53,15 +63,14 @@ class Selection:
         Raises:
             ArgumentError: an action that there is none of.
         """
-        if self.actions is None:
+        actions = self.actions
+        if actions is None:
             return found
-        there = found.actions if isinstance(found, PoseStore) else tuple(sorted({clip.action for clip in found}))
-        for name in self.actions:
+        there = names_of(found, "action")
+        for name in actions:
             if name not in there:
                 raise ArgumentError(f"actions has {[name]}, expected actions of {source}: {some(there, 16)}.")
-        if isinstance(found, PoseStore):
-            return found.select(lambda view: view.action in self.actions)  # type: ignore[operator]  # not None
-        return [clip for clip in found if clip.action in self.actions]
+        return chosen(found, lambda one: one.action in actions)
 
     def frames(self, total: int, split: str) -> range:
         """Numbers of the frames that are kept of a view of `total` frames, in "train" or "test"."""
@@ -84,7 +93,7 @@ class Selection:
             return replace(store, views=tuple(views))
         where = np.concatenate([view.start + np.asarray(span) for view, span in pairs] or [np.zeros(0, dtype=np.int64)])
         arrays: dict[str, Any] = {}
-        for name in _ARRAYS:
+        for name in ARRAYS:
             array = getattr(store, name)
             arrays[name] = None if array is None else np.ascontiguousarray(array[where])
         ends = np.cumsum([len(span) for span in spans]).tolist()

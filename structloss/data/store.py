@@ -28,7 +28,7 @@ SUFFIX = ".poses"
 
 _FORMAT, _VERSION = "structloss pose store", 1
 #: array -> channels; None is an array without a joint axis
-_ARRAYS: dict[str, int | None] = {"input": 3, "pose": 3, "weight": 1, "label": 3, "factor": None}
+ARRAYS: dict[str, int | None] = {"input": 3, "pose": 3, "weight": 1, "label": 3, "factor": None}
 _REQUIRED = ("input", "pose")
 
 
@@ -100,7 +100,7 @@ class PoseStore:
     def __post_init__(self) -> None:
         joints = get(self.skeleton).num_joints
         frames = len(self.input)
-        for name, channels in _ARRAYS.items():
+        for name, channels in ARRAYS.items():
             array = getattr(self, name)
             if array is None:
                 continue
@@ -153,12 +153,12 @@ class PoseStore:
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
         if self.path is not None:  # a worker process maps the files itself instead of receiving their contents
-            state |= dict.fromkeys(_ARRAYS)
+            state |= dict.fromkeys(ARRAYS)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         if state["path"] is not None:
-            state |= {name: _map(state["path"], name) for name in _ARRAYS}
+            state |= {name: _map(state["path"], name) for name in ARRAYS}
         self.__dict__.update(state)
 
 
@@ -197,7 +197,7 @@ def open_store(path: str | os.PathLike[str]) -> PoseStore:
         if isinstance(error, DataError):
             raise
         raise DataError(f"meta.json of {path} can't be read: {type(error).__name__}: {error}.") from error
-    arrays: dict[str, Any] = {name: _map(path, name) for name in _ARRAYS}
+    arrays: dict[str, Any] = {name: _map(path, name) for name in ARRAYS}
     missing = [name for name in _REQUIRED if arrays[name] is None]
     if missing:
         raise MissingFileError(f"{path} has no {missing[0]}.npy, expected the arrays of a pose store.")
@@ -230,7 +230,7 @@ def save_store(store: PoseStore, path: str | os.PathLike[str], *, overwrite: boo
         for view in store.views:
             views.append(replace(view, start=total))
             total += view.frames
-        for name in _ARRAYS:
+        for name in ARRAYS:
             array = getattr(store, name)
             if array is not None:
                 _write(folder / f"{name}.npy", array, store.views, total)

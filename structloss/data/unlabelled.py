@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from ..errors import ArgumentError
 from ._words import some
 from .clips import Clip
+from .selection import chosen, names_of
 from .store import PoseStore
 
 __all__ = ["set_apart"]
@@ -27,7 +28,7 @@ def set_apart(
     """
     if not unlabelled:
         return part, None
-    there = part.subjects if isinstance(part, PoseStore) else tuple(sorted({clip.subject for clip in part}))
+    there = names_of(part, "subject")
     for name in unlabelled:
         if name not in there:
             raise ArgumentError(
@@ -37,12 +38,5 @@ def set_apart(
         raise ArgumentError(
             f"unlabelled_subjects has all training subjects of {source}, expected at least one with 3D poses."
         )
-    if isinstance(part, PoseStore):
-        return (
-            part.select(lambda view: view.subject not in unlabelled),
-            part.select(lambda view: view.subject in unlabelled),
-        )
-    return (
-        [clip for clip in part if clip.subject not in unlabelled],
-        [clip for clip in part if clip.subject in unlabelled],
-    )
+    labelled = chosen(part, lambda one: one.subject not in unlabelled)
+    return labelled, chosen(part, lambda one: one.subject in unlabelled)
