@@ -51,27 +51,18 @@ __all__ = [
     "shown",
 ]
 
-_OF_TENSORS = (
-    "check_finite_tensors",
-    "check_floating",
-    "check_same_device",
-    "check_same_shape",
-    "check_tensor",
-    "check_weight",
-)
-
 
 def __getattr__(name: str) -> Any:
-    if name not in _OF_TENSORS:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from . import checks
 
-    globals().update({known: getattr(checks, known) for known in _OF_TENSORS})  # the next access does not come here
+    globals()[name] = getattr(checks, name)  # the next access does not come here
     return globals()[name]
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_OF_TENSORS})
+    return sorted({*globals(), *__all__})
 
 
 class StructlossError(Exception):

@@ -146,15 +146,18 @@ def shown_figures(figures: Mapping[str, float], prefix: str = "") -> list[str]:
         prefix: to name them by their keys, as in "val/mpjpe 45.3 mm", instead of their titles.
     """
     lines = []
-    for key, value in figures.items():
+    for key, value in sorted(figures.items(), key=lambda item: _place(item[0])):
         row = MEASURES.get(key)
         if row is None:
             lines.append(f"{prefix}{key} {value:.4g}")
         else:
             lines.append(f"{prefix + key if prefix else row.title} {row.factor * value:.1f} {row.unit}")
-    order = {key: place for place, key in enumerate(MEASURES)}
-    places = sorted(range(len(lines)), key=lambda i: order.get(list(figures)[i], len(order)))
-    return [lines[i] for i in places]
+    return lines
+
+
+def _place(key: str) -> int:
+    """Where a measure stands in their table; what is none comes last."""
+    return next((place for place, known in enumerate(MEASURES) if known == key), len(MEASURES))
 
 
 def figure_table(figures: Mapping[str, float]) -> list[str]:
@@ -163,18 +166,14 @@ def figure_table(figures: Mapping[str, float]) -> list[str]:
     Args:
         figures: "test/" or "val/" and the key of a measure -> value as stored.
     """
-    rows = {name: MEASURES.get(name.partition("/")[2]) for name in figures}
-    units = {
-        name: row.unit if row is not None else _UNITS.get(name.partition("/")[2], "") for name, row in rows.items()
-    }
-    heads = {name: f"{name}, {unit}" if unit else name for name, unit in units.items()}
-    width = max(map(len, heads.values()), default=0)
-    order = {key: place for place, key in enumerate(MEASURES)}
-    return [
-        f"{heads[name]:{width}}  {value * (row.factor if row is not None else 1):10.4f}"
-        for name, value in sorted(figures.items(), key=lambda item: order.get(item[0].partition("/")[2], len(order)))
-        for row in (rows[name],)
-    ]
+    rows = []
+    for name in sorted(figures, key=lambda name: _place(name.partition("/")[2])):
+        key = name.partition("/")[2]
+        row = MEASURES.get(key)
+        unit, factor = (_UNITS.get(key, ""), 1.0) if row is None else (row.unit, row.factor)
+        rows.append((f"{name}, {unit}" if unit else name, factor * figures[name]))
+    width = max((len(head) for head, _ in rows), default=0)
+    return [f"{head:{width}}  {value:10.4f}" for head, value in rows]
 
 
 def total_steps(trainer: L.Trainer) -> int | None:

@@ -20,7 +20,7 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 
 from .. import backbones
-from ..backbones import Backbone, Supervision
+from ..backbones import Supervision
 from ..backbones.diffusion import project
 from ..backbones.videopose3d import VideoPose3D
 from ..data import flip
@@ -28,6 +28,7 @@ from ..data.windows import PoseWindows
 from ..errors import ArgumentError, CheckpointError
 from ..metrics.evaluation import Evaluation
 from ..skeletons import Skeleton
+from .learned_training import Trainee
 from .loss_nets import training_data
 from .screen_cameras import cameras_of
 
@@ -156,11 +157,9 @@ def start_trajectory(network: VideoPose3D, path: str) -> None:
         warnings.warn(f"{path} has no trajectory network, it starts anew.", stacklevel=2)
 
 
-class Lifting(Protocol):
-    """What semi-supervised training needs of the module whose network it trains."""
-
-    @property
-    def model(self) -> Backbone: ...
+class Lifting(Trainee, Protocol):
+    """What semi-supervised training needs of the module whose network it trains; of its `hparams` "seed" and
+    "flip_test"."""
 
     @property
     def trajectory(self) -> VideoPose3D | None: ...
@@ -172,25 +171,10 @@ class Lifting(Protocol):
     def evaluation(self) -> Evaluation | None: ...
 
     @property
-    def hparams(self) -> Mapping[str, Any]:
-        """With "seed" and "flip_test"."""
-        ...
-
-    @property
-    def trainer(self) -> L.Trainer: ...
-
-    @property
-    def device(self) -> torch.device: ...
-
-    @property
     def current_epoch(self) -> int: ...
 
     @property
     def global_rank(self) -> int: ...
-
-    def matched(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The batch with those frames and joints alone that the network predicts."""
-        ...
 
 
 class SemiSupervised:
@@ -322,13 +306,7 @@ class TrajectoryError(Callback):
         self.error = MeanMetric().to(pl_module.device)
 
     def on_validation_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: dict[str, Tensor],
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: dict[str, Tensor], *_: Any
     ) -> None:
         error, known = root_errors(cast(Lifting, pl_module), batch)
         if frames := int(known.sum()):
@@ -336,13 +314,7 @@ class TrajectoryError(Callback):
             pl_module.log("val/trajectory", mean, on_step=False, on_epoch=True, batch_size=frames, sync_dist=True)
 
     def on_test_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: dict[str, Tensor],
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: dict[str, Tensor], *_: Any
     ) -> None:
         self.error.update(*root_errors(cast(Lifting, pl_module), batch))
 

@@ -11,7 +11,7 @@ import functools
 import importlib
 from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -67,26 +67,21 @@ def _values_in_memory(*tensors: Tensor | None) -> bool:
     )
 
 
-def _check_serves(backend: object, pred: Tensor) -> None:
-    """Refuse a backend that does not serve this device, which shape functions do not look at."""
-    resolve(backend if isinstance(backend, str) else current_backend(), pred.device)
-
-
 def launch_objective(
-    pred: Tensor, target: Tensor | None, weight: Tensor | None, lam: Tensor | None, *rest: object
+    pred: Tensor, target: Tensor | None, weight: Tensor | None, lam: Tensor | None, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What :func:`_launch_objective` does, by way of the dispatcher where it is needed."""
     if _values_in_memory(pred, target, weight, lam):
         return _launch_objective(pred, target, weight, lam, *rest)
-    _check_serves(rest[-1], pred)
+    resolve(rest[-1], pred.device)  # shape functions do not look at the backend
     return torch.ops.structloss.objective(pred, target, weight, lam, *rest)
 
 
-def launch_ranking_hinge(pred: Tensor, target: Tensor, weight: Tensor | None, *rest: object) -> tuple[Tensor, Tensor]:
+def launch_ranking_hinge(pred: Tensor, target: Tensor, weight: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor]:
     """What :func:`_launch_ranking_hinge` does, by way of the dispatcher where it is needed."""
     if _values_in_memory(pred, target, weight):
         return _launch_ranking_hinge(pred, target, weight, *rest)
-    _check_serves(rest[-1], pred)
+    resolve(rest[-1], pred.device)  # shape functions do not look at the backend
     return torch.ops.structloss.ranking_hinge(pred, target, weight, *rest)
 
 
