@@ -8,18 +8,11 @@
 #include <limits>
 #include <vector>
 
+#include "lane_rows.hpp"
 #include "pack.hpp"
 #include "rank.hpp"
 #include "../terms.hpp"
 #include "transpose.hpp"
-
-#if defined(__clang__)
-#define SL_UNROLL _Pragma("clang loop unroll(full)")
-#elif defined(__GNUC__)
-#define SL_UNROLL _Pragma("GCC unroll 32")
-#else
-#define SL_UNROLL
-#endif
 
 namespace structloss {
 
@@ -29,9 +22,14 @@ constexpr int kBlock = 32;
 constexpr int kLead = 4, kTrail = 8;
 constexpr int kStride = kLead + kBlock + kTrail;
 
+// Depths in 16 bits: unequal codes tell the order of two depths, and twice as many fit a vector.
+typedef int16_t CodeVec __attribute__((vector_size(32)));
+constexpr int kCodeLanes = 16;
+// Frames of up to so many joints are counted in codes; more joints, weights, ties and doubles are ranked side by side.
+constexpr int64_t kCountedJoints = 24;
+
 template <typename T>
 struct Block {
-  using Count = typename RankTraits<T>::Count;
   int64_t J = 0;
   int frames = 0;  // of the clip in this block; the rest is padding
   bool weighted = false;
@@ -41,21 +39,18 @@ struct Block {
   T valid[kStride];        // 1 for a frame of the clip, neighbours included
   T own[kStride];          // 1 for a frame of the block: what its sums count
   double delta[kStride];   // angle differences
-  std::vector<Count> pairs;  // [J][kBlock], spatial hinge: twice g
-  std::vector<double> pairs_weighted;
-  std::vector<int16_t> codes;  // [3J][kCodeLanes], spatial hinge: codes of p and d, counts
+  std::vector<int16_t> codes;  // [3J][kCodeLanes], of L_S: codes of p and d, g
+  LaneMemory<T> lanes;         // of L_S
+  RankScratch<T> row;          // of L_S, for more joints than lanes take
 
   void reserve(int64_t joints, bool with_weights) {
     J = joints;
     weighted = with_weights;
     for (auto* v : {&p, &d}) v->assign(size_t(3 * J) * kStride, T(0));
     g.resize(size_t(3 * J) * kBlock);
-    pairs.resize(size_t(J) * kBlock);
-    if (RankTraits<T>::kHasCodes) codes.resize(size_t(3 * J) * kCodeLanes);
-    if (weighted) {
-      w.assign(size_t(J) * kStride, T(0));
-      pairs_weighted.resize(size_t(J) * kBlock);
-    }
+    if (J > kMostSorted) row.reserve(J, with_weights);
+    if (RankTraits<T>::kHasCodes && J <= kCountedJoints) codes.resize(size_t(3 * J) * kCodeLanes);
+    if (weighted) w.assign(size_t(J) * kStride, T(0));
   }
   // Where a row's frame stands.
   static int64_t at(int64_t row, int frame) { return row * kStride + kLead + frame; }
@@ -309,154 +304,143 @@ SL_INLINE double bone_angle_velocity_block(Block<T>& b, const Structure& s, doub
 
 // ---- depth ranking over the joints --------------------------------------------------------------------------------
 
-SL_INLINE double sum_lanes(const double* lane) {
-  double sum = 0;
-  for (int i = 0; i < kBlock; ++i) sum += lane[i];
-  return sum;
-}
-
-// 16-bit codes of a depth row [kCodeLanes] a joint, growing with the depth; false if a frame that counts has no finite,
-// positive range. A NaN gives any code: its frame's result is NaN whatever the counts are.
+// 16-bit codes of a depth row [kCodeLanes] a joint, growing with the depth; false if a frame that counts has a NaN, or no
+// finite, positive range.
 SL_INLINE bool joint_codes(const Block<float>& b, const std::vector<float>& rows, int first, int16_t* codes) {
   using Vec = FloatPack;
   typedef int32_t Wide __attribute__((vector_size(32)));
   typedef int16_t Half __attribute__((vector_size(16)));
-  bool good = true;
+  Wide usable = Wide{} - 1;
   for (int h = 0; h < 2; ++h) {
     const int at = first + 8 * h;
     auto depth = [&](int64_t j) SL_INLINED { return load<float>(rows.data() + Block<float>::at(3 * j + 2, at)); };
     Vec low = depth(0), high = low;
+    Wide ordered = low == low;
     for (int64_t j = 1; j < b.J; ++j) {
       const Vec x = depth(j);
       low = x < low ? x : low;
       high = x > high ? x : high;
+      ordered &= x == x;
     }
-    const Vec range = high - low, factor = 65000.0f / range;
-    const Vec own = load<float>(b.own + kLead + at);
-    const auto usable = (range > 0.0f) & (range < std::numeric_limits<float>::max()) & (factor < 1e30f);
-    for (int l = 0; l < 8; ++l) good &= usable[l] != 0 || own[l] == 0;
+    const Vec range = high - low, factor = 65000.0f / range, own = load<float>(b.own + kLead + at);
+    const Wide good = ordered & (range > 0.0f) & (range < std::numeric_limits<float>::max()) & (factor < 1e30f);
+    usable &= good | (own == 0.0f);
     for (int64_t j = 0; j < b.J; ++j) {
-      const Wide code = __builtin_convertvector((depth(j) - low) * factor, Wide) - 32500;
-      const Half half = __builtin_convertvector(code, Half);
+      const Vec scaled = good ? (depth(j) - low) * factor : Vec{};
+      const Half half = __builtin_convertvector(__builtin_convertvector(scaled, Wide) - 32500, Half);
       std::memcpy(codes + j * kCodeLanes + 8 * h, &half, sizeof half);
     }
   }
-  return good;
+  bool all = true;
+  for (int l = 0; l < 8; ++l) all &= usable[l] != 0;
+  return all;
 }
 
-// Counts of the pairs of joints in 16 frames from `first` on, from codes: twice as many frames at once, and half the
-// comparisons where no joints tie. False, with nothing counted, where codes tie, or for other dtypes.
-template <typename T>
-SL_INLINE bool count_joints_by_codes(Block<T>& b, int first) {
-  if constexpr (!RankTraits<T>::kHasCodes) {
-    return false;
-  } else {
-    const int64_t J = b.J;
-    int16_t *p = b.codes.data(), *d = p + J * kCodeLanes, *g = d + J * kCodeLanes;
-    if (!joint_codes(b, b.p, first, p) || !joint_codes(b, b.d, first, d)) return false;
-    auto row = [](const int16_t* rows, int64_t j) SL_INLINED {
-      CodeVec v;
-      std::memcpy(&v, rows + j * kCodeLanes, sizeof v);
-      return v;
-    };
-    std::memset(g, 0, size_t(J) * kCodeLanes * sizeof *g);
-    CodeVec ties = {};
-    for (int64_t j = 0; j < J; ++j) {
-      const CodeVec pj = row(p, j), dj = row(d, j);
-      CodeVec sum = row(g, j);
-      for (int64_t k = j + 1; k < J; ++k) {
-        const CodeVec pk = row(p, k), dk = row(d, k);
-        // Masks are -1: the pair adds [d_j < d_k] - [p_j < p_k] to g_j, and takes it from g_k.
-        const CodeVec c = (pj < pk) - (dj < dk), gk = row(g, k) - c;
-        ties |= (pj == pk) | (dj == dk);
-        sum += c;
-        std::memcpy(g + k * kCodeLanes, &gk, sizeof gk);
-      }
-      std::memcpy(g + j * kCodeLanes, &sum, sizeof sum);
+// g of L_S in 16 frames from `first` on [J][kCodeLanes], by counting pairs of codes. False where depths or codes of a
+// frame tie, or have no codes.
+SL_INLINE bool count_joints(Block<float>& b, int first, int16_t*& counted) {
+  const int64_t J = b.J;
+  int16_t *p = b.codes.data(), *d = p + J * kCodeLanes, *g = d + J * kCodeLanes;
+  counted = g;
+  if (!joint_codes(b, b.p, first, p) || !joint_codes(b, b.d, first, d)) return false;
+  auto row = [](const int16_t* rows, int64_t j) SL_INLINED {
+    CodeVec v;
+    std::memcpy(&v, rows + j * kCodeLanes, sizeof v);
+    return v;
+  };
+  std::memset(g, 0, size_t(J) * kCodeLanes * sizeof *g);
+  CodeVec ties = {};
+  // Masks are -1: a pair (j, k) adds [d_j < d_k] - [p_j < p_k] to g_j, and takes it from g_k. Two j at a time, so that
+  // g_k is fetched and stored half as often.
+  int64_t j = 0;
+  for (; j + 1 < J; j += 2) {
+    const CodeVec p0 = row(p, j), p1 = row(p, j + 1), d0 = row(d, j), d1 = row(d, j + 1);
+    const CodeVec between = (p0 < p1) - (d0 < d1);
+    ties |= (p0 == p1) | (d0 == d1);
+    CodeVec sum0 = row(g, j) + between, sum1 = row(g, j + 1) - between;
+    for (int64_t k = j + 2; k < J; ++k) {
+      const CodeVec pk = row(p, k), dk = row(d, k);
+      const CodeVec c0 = (p0 < pk) - (d0 < dk), c1 = (p1 < pk) - (d1 < dk), gk = row(g, k) - (c0 + c1);
+      ties |= (p0 == pk) | (d0 == dk) | (p1 == pk) | (d1 == dk);
+      sum0 += c0;
+      sum1 += c1;
+      std::memcpy(g + k * kCodeLanes, &gk, sizeof gk);
     }
-    for (int l = 0; l < kCodeLanes; ++l)
-      if (ties[l] != 0 && b.own[kLead + first + l] != T(0)) return false;
-    for (int64_t j = 0; j < J; ++j)
-      for (int l = 0; l < kCodeLanes; ++l) b.pairs[size_t(j * kBlock + first + l)] = 2 * g[j * kCodeLanes + l];
-    return true;
+    std::memcpy(g + j * kCodeLanes, &sum0, sizeof sum0);
+    std::memcpy(g + (j + 1) * kCodeLanes, &sum1, sizeof sum1);
   }
+  bool tied = false;
+  for (int l = 0; l < kCodeLanes; ++l) tied |= (ties[l] != 0) & (b.own[kLead + first + l] != 0.0f);
+  return !tied;
 }
 
-// RePOSE's L_S, all frames of the block side by side.
-template <typename T>
+// RePOSE's L_S. `Set` is the instruction set this is compiled for.
+template <typename Set, typename T>
 SL_INLINE double depth_ranking_joints_block(Block<T>& b, double scale, bool need_grad) {
   const int64_t J = b.J;
-  const bool weighted = b.weighted;
-  using Count = typename RankTraits<T>::Count;
-  double mean[kBlock] = {}, total[kBlock] = {}, invalid[kBlock] = {}, sum[kBlock] = {};
-  for (int64_t k = 0; k < J; ++k) {
-    const T *p = b.pred_depth(k), *d = b.target_depth(k);
-    for (int i = 0; i < kBlock; ++i) {
-      mean[i] += double(p[i]);
-      // Counts the NaNs of p and d: one takes the whole frame's row with it.
-      invalid[i] += double(Count(p[i] != p[i]) + Count(d[i] != d[i]));
-    }
-    if (weighted) {
-      const T* w = b.weight(k);
-      for (int i = 0; i < kBlock; ++i) total[i] += w[i] > 0 ? 1.0 : 0.0;
-    } else {
-      for (int i = 0; i < kBlock; ++i) total[i] += 1.0;
-    }
-  }
-  for (int i = 0; i < kBlock; ++i) {
-    mean[i] /= total[i] > 0 ? total[i] : 1.0;
-    invalid[i] = invalid[i] > 0 ? std::numeric_limits<double>::quiet_NaN() : 0.0;
-  }
-  std::fill(b.pairs.begin(), b.pairs.end(), Count(0));
-  if (weighted) std::fill(b.pairs_weighted.begin(), b.pairs_weighted.end(), 0.0);
-  constexpr int kLanes = RankTraits<T>::kLanes;
-  bool counted = false;
-  for (int i = 0; i < b.frames; i += kLanes) {
-    if (!weighted && i % kCodeLanes == 0) counted = count_joints_by_codes(b, i);
-    if (counted) continue;
-    for (int64_t j = 0; j < J; ++j) {
-      const auto pj = load<T>(b.pred_depth(j) + i), dj = load<T>(b.target_depth(j) + i);
-      typename RankTraits<T>::CountVec sum = {};
-      for (int64_t k = j + 1; k < J; ++k) {
-        const auto c = pair_count<T>(pj, load<T>(b.pred_depth(k) + i), dj, load<T>(b.target_depth(k) + i));
-        if (weighted) {
-          const T *wj = b.weight(j) + i, *wk = b.weight(k) + i;
-          double *gj = b.pairs_weighted.data() + j * kBlock + i, *gk = b.pairs_weighted.data() + k * kBlock + i;
-          for (int l = 0; l < kLanes; ++l) {
-            gj[l] += double(c[l]) * double(wk[l]);
-            gk[l] -= double(c[l]) * double(wj[l]);
+  double total = 0;
+  int frame = 0;
+  while (frame < b.frames) {
+    if constexpr (RankTraits<T>::kHasCodes) {
+      int16_t* g = nullptr;
+      if (!b.weighted && J <= kCountedJoints && frame % kCodeLanes == 0 && count_joints(b, frame, g)) {
+        typedef int16_t Quarter __attribute__((vector_size(2 * kPack)));
+        Pack sum[kCodeLanes / kPack] = {}, shift[kCodeLanes / kPack];
+        for (int64_t j = 0; j < J; ++j)
+          SL_UNROLL
+          for (int part = 0; part < kCodeLanes / kPack; ++part) {
+            const int at = frame + part * kPack;
+            Quarter few;
+            std::memcpy(&few, g + j * kCodeLanes + part * kPack, sizeof few);
+            const Pack by = __builtin_convertvector(few, Pack), p = load_as<Pack>(b.pred_depth(j) + at);
+            if (j == 0) shift[part] = p;
+            sum[part] += (p - shift[part]) * by;
+            if (!need_grad) continue;
+            T* gz = b.g.data() + (3 * j + 2) * kBlock + at;
+            store_as(gz, load_as<Pack>(gz) + scale * by);
           }
-          continue;
-        }
-        typename RankTraits<T>::CountVec gk;
-        Count* to = b.pairs.data() + k * kBlock + i;
-        std::memcpy(&gk, to, sizeof gk);
-        gk -= c;
-        std::memcpy(to, &gk, sizeof gk);
-        sum += c;
+        for (int part = 0; part < kCodeLanes / kPack; ++part)
+          total += lane_total(load_as<Pack>(b.own + kLead + frame + part * kPack) * sum[part]);
+        frame += kCodeLanes;
+        continue;
       }
-      Count* to = b.pairs.data() + j * kBlock + i;
-      for (int l = 0; l < kLanes; ++l) to[l] += sum[l];
     }
-  }
-  for (int64_t k = 0; k < J; ++k) {
-    const T* p = b.pred_depth(k);
-    double g[kBlock];
-    if (weighted) {
-      const T* w = b.weight(k);
-      const double* c = b.pairs_weighted.data() + k * kBlock;
-      // Without weight there is no gradient, not even a NaN one from a neighbour in the row.
-      for (int i = 0; i < kBlock; ++i) g[i] = 0.5 * double(w[i]) * c[i] + (w[i] == 0 ? 0.0 : invalid[i]);
-    } else {
-      const Count* c = b.pairs.data() + k * kBlock;
-      for (int i = 0; i < kBlock; ++i) g[i] = 0.5 * double(c[i]) + invalid[i];
+    if (J > kMostSorted) {  // a body of a thousand joints: a frame at a time
+      if (b.weighted)
+        for (int64_t j = 0; j < J; ++j) b.row.w[size_t(j)] = double(b.weight(j)[frame]);
+      total += hinge_row(
+          b.row, J, b.weighted, scale,
+          [&](int which, T* to) SL_INLINED {
+            for (int64_t j = 0; j < J; ++j) to[j] = (which == 0 ? b.pred_depth(j) : b.target_depth(j))[frame];
+          },
+          [&](const T* from) SL_INLINED {
+            if (need_grad)
+              for (int64_t j = 0; j < J; ++j) b.g[size_t((3 * j + 2) * kBlock + frame)] += from[j];
+          });
+      ++frame;
+      continue;
     }
-    for (int i = 0; i < kBlock; ++i) sum[i] += (double(p[i]) - mean[i]) * g[i];
-    if (!need_grad) continue;
-    T* gz = b.g.data() + (3 * k + 2) * kBlock;
-    for (int i = 0; i < kBlock; ++i) gz[i] += T(scale * g[i]);
+    // Frames side by side, one a lane; those beyond the block's end are 0, or the neighbour's.
+    constexpr int kBytes = Set::kLongLaneBytes, kLanes = kBytes / int(sizeof(T));
+    using Vec = typename Lanes<T, kBytes>::Vec;
+    LaneMemory<T>& m = b.lanes;
+    m.reserve(J, b.weighted);
+    for (int64_t j = 0; j < J; ++j) {
+      write_vector(m.p + j * kLanes, read_vector<Vec>(b.pred_depth(j) + frame));
+      write_vector(m.d + j * kLanes, read_vector<Vec>(b.target_depth(j) + frame));
+      if (b.weighted) write_vector(m.w + j * kLanes, read_vector<Vec>(b.weight(j) + frame));
+    }
+    double loss[kLanes];
+    rank_rows(Set{}, VectorBytes<kBytes>{}, m, J, b.weighted, scale, loss);
+    for (int l = 0; l < std::min(kLanes, b.frames - frame); ++l) total += loss[l];
+    if (need_grad)
+      for (int64_t j = 0; j < J; ++j) {
+        T* gz = b.g.data() + (3 * j + 2) * kBlock + frame;
+        write_vector(gz, read_vector<Vec>(gz) + read_vector<Vec>(m.g + j * kLanes));
+      }
+    frame += kLanes;
   }
-  return sum_lanes(sum);
+  return total;
 }
 
 }  // namespace structloss

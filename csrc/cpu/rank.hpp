@@ -22,30 +22,19 @@ namespace structloss {
 
 // Rows up to this length are counted: measured crossover with sorting (bench/run.py --crossover).
 constexpr int64_t kCountUpTo = 320;
-// Rows from this length on are counted in 16-bit codes first.
-constexpr int64_t kCodesFrom = 48;
-
 // Sum with independent partial sums, so that additions need not wait for each other; the order is fixed.
-constexpr int kSumLanes = 8;
+constexpr int kSumLanes = 4;
 template <typename F>
 SL_INLINE double lane_sum(int64_t n, F&& f) {
   double lane[kSumLanes] = {};
   int64_t i = 0;
   for (; i + kSumLanes <= n; i += kSumLanes)
     for (int k = 0; k < kSumLanes; ++k) lane[k] += f(i + k);
-  double sum = 0;
-  for (; i < n; ++i) sum += f(i);
-  for (int k = 0; k < kSumLanes; ++k) sum += lane[k];
+  for (int k = 0; i < n; ++i, ++k) lane[k] += f(i);
+  double sum = lane[0];
+  for (int k = 1; k < kSumLanes; ++k) sum += lane[k];
   return sum;
 }
-
-constexpr int kCodeLanes = 16;
-
-// Memory of rank_by_codes for rows up to kCountUpTo.
-static_assert(kCountUpTo <= std::numeric_limits<int16_t>::max(), "a counted row's ranks and places fit 16 bits");
-struct CodeScratch {
-  int16_t codes[kCountUpTo + 4 * kCodeLanes], latest[kCountUpTo], previous[kCountUpTo];
-};
 
 // Working memory for one row of at most n elements; one per thread. Long rows take 12 bytes per element in float32 (and
 // 24 more with weights).
@@ -57,8 +46,6 @@ struct RankScratch {
   std::vector<double> w;
   std::vector<double> g;  // the row's result g_i, short rows
   std::vector<Count> count_p, count_d;
-  std::vector<int16_t> rank_p, rank_d;  // of the 16-bit path
-  CodeScratch codes;
   std::vector<uint32_t> position;  // where a kept element stands in the row
   LongRow sorting;
 
@@ -76,10 +63,6 @@ struct RankScratch {
     // A masked long row may shrink to a short one, so both ways have their memory.
     count_p.resize(counted + padding);
     count_d.resize(counted + padding);
-    if (RankTraits<T>::kHasCodes) {
-      rank_p.resize(kCountUpTo + 4 * kCodeLanes);
-      rank_d.resize(kCountUpTo + 4 * kCodeLanes);
-    }
     if (n > kCountUpTo) sorting.reserve(n, weighted);
   }
 };
@@ -125,80 +108,6 @@ SL_INLINE void count_smaller(const T* __restrict x, int64_t n, typename RankTrai
   }
 }
 
-// A row in 16 bits: codes[i] grows with x[i], never against it, so unequal codes tell the order of two elements, and
-// twice as many fit a vector. False if the row has no finite, positive range.
-typedef int16_t CodeVec __attribute__((vector_size(32)));
-
-SL_INLINE bool make_codes(const float* __restrict x, int64_t n, int16_t* __restrict codes) {
-  float low[8], high[8];
-  for (int k = 0; k < 8; ++k) low[k] = high[k] = x[0];
-  int64_t i = 0;
-  for (; i + 8 <= n; i += 8) {
-    for (int k = 0; k < 8; ++k) {
-      low[k] = x[i + k] < low[k] ? x[i + k] : low[k];
-      high[k] = x[i + k] > high[k] ? x[i + k] : high[k];
-    }
-  }
-  for (; i < n; ++i) {
-    low[0] = x[i] < low[0] ? x[i] : low[0];
-    high[0] = x[i] > high[0] ? x[i] : high[0];
-  }
-  for (int k = 1; k < 8; ++k) {
-    low[0] = low[k] < low[0] ? low[k] : low[0];
-    high[0] = high[k] > high[0] ? high[k] : high[0];
-  }
-  const float range = high[0] - low[0];
-  // Rounded down: the largest code must not overflow. The infinite factor of a tiny range is refused too.
-  const float factor = 65000.0f / range;
-  if (!(range > 0) || !(range < std::numeric_limits<float>::max()) || !(factor < 1e30f)) return false;
-  for (i = 0; i < n; ++i) codes[i] = int16_t(int32_t((x[i] - low[0]) * factor) - 32500);
-  return true;
-}
-
-// As count_smaller, on codes. Returns the sum of the counts: n(n-1)/2 if no two codes are equal.
-SL_INLINE int64_t count_smaller_codes(const int16_t* __restrict codes, int64_t n, int16_t* __restrict out) {
-  for (int64_t i = 0; i < n; i += 4 * kCodeLanes) {
-    CodeVec x0, x1, x2, x3, c0 = {}, c1 = {}, c2 = {}, c3 = {};
-    std::memcpy(&x0, codes + i, sizeof x0);
-    std::memcpy(&x1, codes + i + kCodeLanes, sizeof x1);
-    std::memcpy(&x2, codes + i + 2 * kCodeLanes, sizeof x2);
-    std::memcpy(&x3, codes + i + 3 * kCodeLanes, sizeof x3);
-    for (int64_t j = 0; j < n; ++j) {
-      const CodeVec v = CodeVec{} + codes[j];
-      c0 -= v < x0;
-      c1 -= v < x1;
-      c2 -= v < x2;
-      c3 -= v < x3;
-    }
-    std::memcpy(out + i, &c0, sizeof c0);
-    std::memcpy(out + i + kCodeLanes, &c1, sizeof c1);
-    std::memcpy(out + i + 2 * kCodeLanes, &c2, sizeof c2);
-    std::memcpy(out + i + 3 * kCodeLanes, &c3, sizeof c3);
-  }
-  int64_t sum = 0;
-  for (int64_t i = 0; i < n; ++i) sum += out[i];
-  return sum;
-}
-
-// Exact ranks of a row without ties, from its codes: elements that share a code come out with the same count, and are
-// told apart by their values. False if the row has ties, or shares so many codes that comparing all values is better.
-SL_INLINE bool rank_by_codes(const float* __restrict x, int64_t n, CodeScratch& s, int16_t* __restrict out) {
-  if (!make_codes(x, n, s.codes)) return false;
-  if (count_smaller_codes(s.codes, n, out) == n * (n - 1) / 2) return true;
-  std::memset(s.latest, -1, size_t(n) * sizeof *s.latest);
-  int64_t comparisons = 2 * n;
-  for (int64_t i = 0; i < n; ++i) {
-    const int16_t group = out[i];
-    for (int16_t j = s.latest[group]; j >= 0; j = s.previous[j]) {
-      if (x[j] == x[i] || --comparisons < 0) return false;
-      ++out[x[j] < x[i] ? i : int64_t(j)];  // the elements of a group before i are done with as keys
-    }
-    s.previous[i] = s.latest[group];
-    s.latest[group] = int16_t(i);
-  }
-  return true;
-}
-
 // Padding is NaN: every comparison with it is false.
 template <typename T>
 SL_INLINE void pad_row(T* x, int64_t n) {
@@ -208,13 +117,6 @@ SL_INLINE void pad_row(T* x, int64_t n) {
 template <typename T>
 SL_INLINE void count_row(const T* __restrict p, const T* __restrict d, int64_t n, RankScratch<T>& s) {
   using Count = typename RankTraits<T>::Count;
-  if constexpr (RankTraits<T>::kHasCodes) {
-    if (n >= kCodesFrom && rank_by_codes(p, n, s.codes, s.rank_p.data()) &&
-        rank_by_codes(d, n, s.codes, s.rank_d.data())) {
-      for (int64_t i = 0; i < n; ++i) s.g[i] = double(s.rank_p[i] - s.rank_d[i]);
-      return;
-    }
-  }
   Count* __restrict cp = s.count_p.data();
   Count* __restrict cd = s.count_d.data();
   count_smaller<T>(p, n, cp);

@@ -8,6 +8,14 @@
 // For lambdas: one that is not inlined would be compiled for the oldest instruction set.
 #define SL_INLINED __attribute__((always_inline))
 
+#if defined(__clang__)
+#define SL_UNROLL _Pragma("clang loop unroll(full)")
+#elif defined(__GNUC__)
+#define SL_UNROLL _Pragma("GCC unroll 32")
+#else
+#define SL_UNROLL
+#endif
+
 namespace structloss {
 
 template <typename T>
@@ -16,7 +24,7 @@ template <>
 struct RankTraits<float> {
   using Count = int32_t;  // as wide as the element, so that a compare's mask is added without conversion
   static constexpr int kLanes = 8;
-  static constexpr bool kHasCodes = true;  // see CodeVec
+  static constexpr bool kHasCodes = true;  // see block.hpp
   typedef float Vec __attribute__((vector_size(32)));
   typedef int32_t CountVec __attribute__((vector_size(32)));
 };

@@ -76,4 +76,19 @@ SL_INLINE void transpose(const From* from, int64_t from_stride, T* to, int64_t t
 
 #endif
 
+// to[j][t] = from[t][j] for [frames][n], rows of `to` to_stride apart.
+template <typename T>
+SL_INLINE void turn_rows(const T* from, int64_t n, int frames, T* to, int64_t to_stride) {
+  constexpr int L = kTile<T>;
+  int t = 0;
+  if (n >= L)
+    for (; t + L <= frames; t += L)
+      for (int64_t j = 0; j < n; j += L) {  // the last square overlaps the one before it
+        const int64_t at = j + L <= n ? j : n - L;
+        transpose(from + t * n + at, n, to + at * to_stride + t, to_stride);
+      }
+  for (; t < frames; ++t)
+    for (int64_t j = 0; j < n; ++j) to[j * to_stride + t] = from[t * n + j];
+}
+
 }  // namespace structloss
