@@ -13,6 +13,7 @@ from .errors import ArgumentError, DtypeError
 __all__ = [
     "check_finite_tensors",
     "check_floating",
+    "check_not_negative",
     "check_same_device",
     "check_same_shape",
     "check_tensor",
@@ -85,14 +86,20 @@ def check_weight(weight: Tensor | None, pred: Tensor, shape: Sequence[int]) -> T
             if len(shape) != pred.dim()
             else f"weight has shape {list(weight.shape)}, expected {list(shape)}, the shape of pred."
         )
-    if not torch.compiler.is_compiling() and weight.device.type == "cpu" and weight.numel():
-        try:
-            smallest = float(weight.min())
-        except RuntimeError:  # a fake tensor, or one that torch.func transforms, has no values to read
-            smallest = 0.0
-        if not smallest >= 0:
-            raise ArgumentError(f"weight has the value {smallest:g}, expected values >= 0.")
+    check_not_negative(weight)
     return weight.expand(shape)
+
+
+def check_not_negative(weight: Tensor) -> None:
+    """Raise if a weight on the CPU has a value below 0, or none; not in a compiled graph."""
+    if torch.compiler.is_compiling() or not weight.is_cpu or weight.dtype == torch.bool or not weight.numel():
+        return
+    try:
+        smallest = float(weight.min())
+    except RuntimeError:  # a fake tensor, or one that torch.func transforms, has no values to read
+        return
+    if not smallest >= 0:
+        raise ArgumentError(f"weight has the value {smallest:g}, expected values >= 0.")
 
 
 def check_finite_tensors(**tensors: Tensor | None) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .checks import (
         check_finite_tensors,
         check_floating,
+        check_not_negative,
         check_same_device,
         check_same_shape,
         check_tensor,
@@ -42,6 +43,7 @@ __all__ = [
     "check_finite_tensors",
     "check_floating",
     "check_name",
+    "check_not_negative",
     "check_same_device",
     "check_same_shape",
     "check_tensor",

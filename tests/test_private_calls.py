@@ -26,6 +26,8 @@ WATCHED = {
     "library._name": "test_ctypes_name_of_a_library",
     "nn.modules.batchnorm._BatchNorm": "test_torch_base_of_batch_norms",
     "torch.nn.modules.batchnorm._BatchNorm": "test_torch_base_of_batch_norms",
+    "Objective._buffers": "test_torch_where_a_module_keeps_its_tensors",
+    "Objective._parameters": "test_torch_where_a_module_keeps_its_tensors",
     "Sums._apply": "test_torchmetrics_move_their_states_by_apply",
     "torch._C": "test_torch_keep_graph",
     "torch._C._are_functorch_transforms_active": "test_torch_whether_a_transform_is_active",
@@ -145,6 +147,16 @@ def test_ctypes_name_of_a_library():
 
 
 # torch
+
+
+def test_torch_where_a_module_keeps_its_tensors():
+    """nn/fused.py looks there for weights that are tensors, and leaves out those that are numbers."""
+    message = gone("Module._parameters and Module._buffers", "structloss/nn/fused.py")
+    module = torch.nn.Module()
+    module.lambda_a, module.plain = torch.nn.Parameter(torch.ones(())), 3.0
+    module.register_buffer("lambda_b", torch.ones(()))
+    assert module._parameters.keys() == {"lambda_a"} and module._buffers.keys() == {"lambda_b"}, message
+    assert "plain" in vars(module) and not {"lambda_a", "lambda_b"} & vars(module).keys(), message
 
 
 def test_torchmetrics_move_their_states_by_apply():

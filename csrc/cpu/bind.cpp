@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <array>
+#include <memory>
+#include <optional>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -140,77 +142,109 @@ class PyStructure {
   int64_t highest_ = -1;
 };
 
-// `terms` are numbers, places in term_traits(); `total` and `values` (in that order) are where the results go.
-void py_objective(const std::string& dtype, uintptr_t pred, std::array<int64_t, 4> pred_stride,
-                                 uintptr_t target, std::array<int64_t, 4> target_stride, uintptr_t weight,
-                                 std::array<int64_t, 3> weight_stride, uintptr_t grad, std::array<int64_t, 3> size,
-                                 const std::vector<int>& terms, const std::vector<double>& lambdas,
-                                 const PyStructure& structure, const std::string& reduction, uintptr_t total_out, uintptr_t values_out,
-                                 uintptr_t parallel_for, int64_t threads) {
-  ObjectiveParams q{};
-  double values[kTermCount] = {};
-  q.dtype = dtype_of(dtype);
-  q.pred = pointer(pred);
-  q.target = pointer(target);
-  q.weight = pointer(weight);
-  q.grad = reinterpret_cast<void*>(grad);
-  q.values = values;
-  q.B = size[0];
-  q.T = size[1];
-  q.J = size[2];
-  std::copy(pred_stride.begin(), pred_stride.end(), q.pred_stride);
-  std::copy(target_stride.begin(), target_stride.end(), q.target_stride);
-  std::copy(weight_stride.begin(), weight_stride.end(), q.weight_stride);
-  q.structure = structure.get(q.J);
-  q.reduction = reduction_of(reduction);
-  if (terms.size() != lambdas.size()) throw py::value_error("terms and lambdas differ in length.");
-  for (size_t i = 0; i < terms.size(); ++i) {
-    if (terms[i] < 0 || terms[i] >= kTermCount) throw py::value_error("a term's number is out of range.");
-    q.active[terms[i]] = true;
-    q.lambda[terms[i]] = lambdas[i];
+// Everything about calls of one layout that does not change from one to the next: sizes, strides, terms, structure. What
+// a call adds is where the tensors are, what the terms weigh and how many threads there are.
+class Plan {
+ public:
+  // `terms` are numbers, places in term_traits(). Strides are None for a tensor that there is none of.
+  Plan(const std::string& dtype, std::array<int64_t, 3> size, std::array<int64_t, 4> pred_stride,
+       std::optional<std::array<int64_t, 4>> target_stride, std::optional<std::array<int64_t, 3>> weight_stride,
+       std::vector<int> terms, std::shared_ptr<PyStructure> structure, const std::string& reduction,
+       uintptr_t parallel_for)
+      : terms_(std::move(terms)), structure_(std::move(structure)), parallel_for_(parallel_for) {
+    params_.dtype = dtype_of(dtype);
+    params_.reduction = reduction_of(reduction);
+    params_.B = size[0];
+    params_.T = size[1];
+    params_.J = size[2];
+    std::copy(pred_stride.begin(), pred_stride.end(), params_.pred_stride);
+    has_target_ = target_stride.has_value();
+    if (has_target_) std::copy(target_stride->begin(), target_stride->end(), params_.target_stride);
+    has_weight_ = weight_stride.has_value();
+    if (has_weight_) std::copy(weight_stride->begin(), weight_stride->end(), params_.weight_stride);
+    params_.structure = structure_->get(params_.J);
+    for (int term : terms_) {
+      if (term < 0 || term >= kTermCount) throw py::value_error("a term's number is out of range.");
+      params_.active[term] = true;
+    }
   }
-  {
-    py::gil_scoped_release release;
-    objective(q, threads_of(parallel_for, threads));
-  }
-  double total = 0;
-  for (size_t i = 0; i < terms.size(); ++i) {
-    total += lambdas[i] * values[terms[i]];
-    store(q.dtype, values_out, i, values[terms[i]]);
-  }
-  store(q.dtype, total_out, 0, total);
-}
 
-void py_ranking_hinge(const std::string& dtype, uintptr_t pred, std::array<int64_t, 2> pred_stride, uintptr_t target,
-                        std::array<int64_t, 2> target_stride, uintptr_t weight, std::array<int64_t, 2> weight_stride,
-                        uintptr_t grad, std::array<int64_t, 2> size, const std::string& reduction,
-                        uintptr_t out, uintptr_t parallel_for, int64_t threads) {
-  RankingParams q{};
-  double value = 0;
-  q.dtype = dtype_of(dtype);
-  q.pred = pointer(pred);
-  q.target = pointer(target);
-  q.weight = pointer(weight);
-  q.grad = reinterpret_cast<void*>(grad);
-  q.value = &value;
-  q.R = size[0];
-  q.N = size[1];
-  std::copy(pred_stride.begin(), pred_stride.end(), q.pred_stride);
-  std::copy(target_stride.begin(), target_stride.end(), q.target_stride);
-  std::copy(weight_stride.begin(), weight_stride.end(), q.weight_stride);
-  q.reduction = reduction_of(reduction);
-  {
-    py::gil_scoped_release release;
-    ranking_hinge(q, threads_of(parallel_for, threads));
+  // Writes the weighted sum of the terms to `total` and, unless it is 0, each term to `values` (in the plan's dtype), and
+  // the gradient of the sum to `grad`, unless that is 0.
+  void run(uintptr_t pred, uintptr_t target, uintptr_t weight, uintptr_t grad, const std::vector<double>& lambdas,
+           uintptr_t total_out, uintptr_t values_out, int64_t threads) const {
+    if (terms_.size() != lambdas.size()) throw py::value_error("terms and lambdas differ in length.");
+    ObjectiveParams q = params_;  // the plan itself serves other threads
+    double values[kTermCount] = {};
+    q.pred = pointer(pred);
+    q.target = has_target_ ? pointer(target) : nullptr;
+    q.weight = has_weight_ ? pointer(weight) : nullptr;
+    q.grad = reinterpret_cast<void*>(grad);
+    q.values = values;
+    for (size_t i = 0; i < terms_.size(); ++i) q.lambda[terms_[i]] = lambdas[i];
+    {
+      py::gil_scoped_release release;
+      objective(q, threads_of(parallel_for_, threads));
+    }
+    double total = 0;
+    for (size_t i = 0; i < terms_.size(); ++i) {
+      total += lambdas[i] * values[terms_[i]];
+      if (values_out) store(q.dtype, values_out, i, values[terms_[i]]);
+    }
+    store(q.dtype, total_out, 0, total);
   }
-  store(q.dtype, out, 0, value);
-}
+
+ private:
+  ObjectiveParams params_{};
+  std::vector<int> terms_;
+  std::shared_ptr<PyStructure> structure_;  // what params_.structure points into
+  uintptr_t parallel_for_;
+  bool has_target_ = false, has_weight_ = false;
+};
+
+// The same for rows.
+class RankingPlan {
+ public:
+  RankingPlan(const std::string& dtype, std::array<int64_t, 2> size, std::array<int64_t, 2> pred_stride,
+              std::array<int64_t, 2> target_stride, std::optional<std::array<int64_t, 2>> weight_stride,
+              const std::string& reduction, uintptr_t parallel_for)
+      : parallel_for_(parallel_for) {
+    params_.dtype = dtype_of(dtype);
+    params_.reduction = reduction_of(reduction);
+    params_.R = size[0];
+    params_.N = size[1];
+    std::copy(pred_stride.begin(), pred_stride.end(), params_.pred_stride);
+    std::copy(target_stride.begin(), target_stride.end(), params_.target_stride);
+    has_weight_ = weight_stride.has_value();
+    if (has_weight_) std::copy(weight_stride->begin(), weight_stride->end(), params_.weight_stride);
+  }
+
+  void run(uintptr_t pred, uintptr_t target, uintptr_t weight, uintptr_t grad, uintptr_t out, int64_t threads) const {
+    RankingParams q = params_;
+    double value = 0;
+    q.pred = pointer(pred);
+    q.target = pointer(target);
+    q.weight = has_weight_ ? pointer(weight) : nullptr;
+    q.grad = reinterpret_cast<void*>(grad);
+    q.value = &value;
+    {
+      py::gil_scoped_release release;
+      ranking_hinge(q, threads_of(parallel_for_, threads));
+    }
+    store(q.dtype, out, 0, value);
+  }
+
+ private:
+  RankingParams params_{};
+  uintptr_t parallel_for_;
+  bool has_weight_ = false;
+};
 
 }  // namespace
 
 PYBIND11_MODULE(_cpu, m) {
   m.doc() = "CPU kernels of structloss; called through structloss.ops, which checks everything first.";
-  py::class_<PyStructure>(m, "Structure")
+  py::class_<PyStructure, std::shared_ptr<PyStructure>>(m, "Structure")
       .def(py::init<const std::vector<PyStructure::Pair>&, const std::vector<PyStructure::Pair>&,
                     const std::vector<PyStructure::Pair>&, const std::vector<std::array<PyStructure::Pair, 2>>&, bool,
                     const std::vector<std::pair<std::array<int32_t, 4>, double>>&, double, double, bool,
@@ -218,6 +252,13 @@ PYBIND11_MODULE(_cpu, m) {
                     const std::vector<double>&>());
   m.def("term_traits", &term_traits);
   m.def("denominators", &denominators);
-  m.def("objective", &py_objective);
-  m.def("ranking_hinge", &py_ranking_hinge);
+  py::class_<Plan>(m, "Plan")
+      .def(py::init<const std::string&, std::array<int64_t, 3>, std::array<int64_t, 4>,
+                    std::optional<std::array<int64_t, 4>>, std::optional<std::array<int64_t, 3>>, std::vector<int>,
+                    std::shared_ptr<PyStructure>, const std::string&, uintptr_t>())
+      .def("run", &Plan::run);
+  py::class_<RankingPlan>(m, "RankingPlan")
+      .def(py::init<const std::string&, std::array<int64_t, 2>, std::array<int64_t, 2>, std::array<int64_t, 2>,
+                    std::optional<std::array<int64_t, 2>>, const std::string&, uintptr_t>())
+      .def("run", &RankingPlan::run);
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from typing import Any
 
@@ -16,14 +16,16 @@ from ..errors import (
     check_choice,
     check_finite_tensors,
     check_floating,
+    check_not_negative,
     check_same_device,
     check_same_shape,
     check_weight,
 )
-from ..ops import autograd
+from ..ops import autograd, library
 from ..ops.dtypes import compute_dtype
 from ..ops.structure import encode_options
 from ..terms import TERMS, check_options, check_term
+from ._plans import Key, Plan, find, remember
 
 __all__ = [
     "REDUCTIONS",
@@ -34,9 +36,12 @@ __all__ = [
     "check_scale",
     "check_weights",
     "encode",
+    "keep_plan",
     "lambdas_of",
     "relative_to",
     "run",
+    "run_plan",
+    "share_memory",
     "single",
 ]
 
@@ -196,6 +201,15 @@ def single(
     **options: object,
 ) -> Tensor:
     """One term by itself."""
+    key, plan = find(
+        "single", (name,), {name: options} if options else None, skeleton, reduction, backend, pred, target, weight
+    )
+    if plan is not None:
+        for _, known in plan.units:
+            check_scale(name, known, pred)
+        return run_plan(
+            plan, (name,), None, [1.0], pred, target, weight, skeleton, reduction, check_finite, backend, False
+        )[0]
     given = {key: as_constant(value) for key, value in options.items()}
     given = {key: value for key, value in given.items() if not _is_default(value, TERMS[name].options[key].default)}
     if TERMS[name].needs_target:
@@ -205,7 +219,10 @@ def single(
     check_joint_weight("joint_weight", given, pred.shape[-2])
     text = _encode_single(name, tuple(given), tuple(given.values())) if given else ""
     check_scale(name, given, pred)
-    return run((name,), None, [1.0], pred, target, weight, skeleton, text, reduction, check_finite, backend)[0]
+    result = run((name,), None, [1.0], pred, target, weight, skeleton, text, reduction, check_finite, backend)[0]
+    if key is not None:
+        keep_plan(key, (name,), {name: given}, pred, target, weight, skeleton, text, reduction, backend)
+    return result
 
 
 def run(
@@ -228,12 +245,73 @@ def run(
     weight = check_weight(weight, pred, pred.shape[:-1])
     if check_finite:
         check_finite_tensors(pred=pred, target=target, weight=weight)
-    clips = (
+    return autograd.objective(*_clips(pred, target, weight), lam, lambdas, terms, skeleton, options, reduction, backend)
+
+
+def keep_plan(
+    key: Key,
+    terms: tuple[str, ...],
+    given: Mapping[str, Mapping[str, Any]],
+    pred: Tensor,
+    target: Tensor | None,
+    weight: Tensor | None,
+    skeleton: str,
+    options: str,
+    reduction: str,
+    backend: str | None,
+) -> None:
+    """Keep what :func:`run` found out about a call that it has carried out, for calls of the same key."""
+    expanded = None if weight is None else weight.expand(pred.shape[:-1])
+    clips = _clips(pred, target, expanded)
+    launch = None
+    if share_memory(clips, (pred, target, expanded)):
+        launch = library.plan_objective(*clips, terms, skeleton, options, reduction, backend)
+    units = tuple((name, dict(given.get(name, {}))) for name in terms if name in _UNITS)
+    expands = expanded is not None and weight is not None and expanded.shape != weight.shape
+    remember(key, Plan(launch, options, units, pred.shape[:-1] if expands else None))
+
+
+def share_memory(views: Sequence[Tensor | None], tensors: Sequence[Tensor | None]) -> bool:
+    """Whether tensors in another shape are views; the layout of a copy is not the one that a key is about."""
+    pairs = zip(views, tensors, strict=True)
+    return all(x is None or view is None or view.data_ptr() == x.data_ptr() for view, x in pairs)
+
+
+def run_plan(
+    plan: Plan,
+    terms: tuple[str, ...],
+    lam: Tensor | None,
+    lambdas: list[float],
+    pred: Tensor,
+    target: Tensor | None,
+    weight: Tensor | None,
+    skeleton: str,
+    reduction: str,
+    check_finite: bool,
+    backend: str | None,
+    need_values: bool = True,
+) -> tuple[Tensor, Tensor | None]:
+    """As :func:`run`, of a call for which there is a plan."""
+    if weight is not None:
+        check_not_negative(weight)
+        if plan.weight_shape is not None:
+            weight = weight.expand(plan.weight_shape)
+    if check_finite:
+        check_finite_tensors(pred=pred, target=target, weight=weight)
+    if plan.launch is not None and (lam is None or library.values_in_memory(lam)):
+        return autograd.planned(plan.launch, pred, target, weight, lam, lambdas, need_values)
+    return autograd.objective(
+        *_clips(pred, target, weight), lam, lambdas, terms, skeleton, plan.options, reduction, backend
+    )
+
+
+def _clips(pred: Tensor, target: Tensor | None, weight: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """[..., T, J, 3] -> [B, T, J, 3], and the weights accordingly."""
+    return (
         _clip_view(pred, 3),
         None if target is None else _clip_view(target, 3),
         None if weight is None else _clip_view(weight, 2),
     )
-    return autograd.objective(*clips, lam, lambdas, terms, skeleton, options, reduction, backend)
 
 
 def _check_skeleton(terms: tuple[str, ...], skeleton: str, pred: Tensor) -> None:
@@ -258,8 +336,18 @@ def _clip_view(x: Tensor, keep: int) -> Tensor:
     return x.flatten(0, -keep - 1)
 
 
+def _are_numbers(weights: Mapping[str, float | Tensor]) -> bool:
+    """Whether all weights are finite floats >= 0, as they nearly always are."""
+    for value in weights.values():  # noqa: SIM110, a generator takes twice as long
+        if type(value) is not float or not 0.0 <= value <= sys.float_info.max:
+            return False
+    return True
+
+
 def lambdas_of(weights: Mapping[str, float | Tensor], pred: Tensor) -> tuple[Tensor | None, list[float]]:
     """The weights as a tensor [K] if any of them is one, else as numbers."""
+    if not torch.compiler.is_compiling() and _are_numbers(weights):
+        return None, [*weights.values()]  # type: ignore[list-item]
     dtype = compute_dtype(pred.dtype)
     numbers: list[float] = []
     tensors: list[Tensor | None] = []

@@ -19,9 +19,12 @@ from ._call import (
     check_scale,
     check_weights,
     encode,
+    keep_plan,
     lambdas_of,
     run,
+    run_plan,
 )
+from ._plans import find
 
 __all__ = ["Objective", "ObjectiveResult", "objective"]
 
@@ -77,6 +80,25 @@ def objective(
         >>> weights = {"mpjpe": 1.0, "depth_ranking_joints": 1.0, "depth_ranking_frames": 1.0, "bone_symmetry": 0.05}
         >>> structloss.objective(pred, target, weights).total.backward()
     """
+    names = tuple(weights) if type(weights) is dict else ()
+    key, plan = find("objective", names, options, skeleton, reduction, backend, pred, target, weight)
+    if plan is not None:
+        for name, given in plan.units:
+            check_scale(name, given, pred, depth=4)
+        total, found = run_plan(
+            plan,
+            names,
+            *lambdas_of(weights, pred),
+            pred,
+            target,
+            weight,
+            skeleton,
+            reduction,
+            check_finite,
+            backend,
+        )
+        assert found is not None
+        return ObjectiveResult(total, dict(zip(names, found.unbind(0), strict=True)))
     check_weights(weights)
     if target is None:
         for name in weights:
@@ -99,4 +121,6 @@ def objective(
     total, values = run(
         names, *lambdas_of(weights, pred), pred, target, weight, skeleton, text, reduction, check_finite, backend
     )
+    if key is not None and names:
+        keep_plan(key, names, options or {}, pred, target, weight, skeleton, text, reduction, backend)
     return ObjectiveResult(total, dict(zip(weights, values.unbind(0), strict=True)))

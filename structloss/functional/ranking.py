@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..errors import check_choice, check_finite_tensors, check_weight
-from ..ops import autograd
-from ._call import REDUCTIONS, check_pair, single
+from ..errors import check_choice, check_finite_tensors, check_not_negative, check_weight
+from ..ops import autograd, library
+from ._call import REDUCTIONS, check_pair, share_memory, single
+from ._plans import Plan, find, remember
 
 __all__ = ["depth_ranking", "ranking_hinge"]
 
@@ -38,13 +39,23 @@ def ranking_hinge(
 
     Source: RePOSE (Sun et al., ECCV 2024), Equation 2.
     """
+    key, plan = find("ranking_hinge", (), None, "", reduction, backend, pred, target, weight)
+    if plan is not None and plan.launch is not None:
+        if weight is not None:
+            check_not_negative(weight)
+        if check_finite:
+            check_finite_tensors(pred=pred, target=target, weight=weight)
+        return autograd.planned(plan.launch, pred, target, weight, None, (), need_values=False)[0]
     check_pair(pred, target, minimum_dim=1, expected="[..., N]")
     check_choice("reduction", reduction, REDUCTIONS)
     weight = check_weight(weight, pred, pred.shape)
     if check_finite:
         check_finite_tensors(pred=pred, target=target, weight=weight)
-    rows_of_weight = None if weight is None else _rows(weight)
-    return autograd.ranking_hinge(_rows(pred), _rows(target), rows_of_weight, reduction, backend)
+    rows = _rows(pred), _rows(target), None if weight is None else _rows(weight)
+    loss = autograd.ranking_hinge(*rows, reduction, backend)
+    if key is not None and share_memory(rows, (pred, target, weight)):
+        remember(key, Plan(library.plan_ranking_hinge(*rows, reduction, backend)))
+    return loss
 
 
 def _rows(x: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from .. import functional, skeletons
@@ -57,8 +58,17 @@ class Objective(nn.Module):
 
     def current_weights(self) -> dict[str, float | Tensor]:
         """Term name -> lambda, as it is now."""
-        # Read back what is registered: .to() and load_state_dict may have replaced it.
-        return {name: getattr(self, f"lambda_{name}", value) for name, value in self.weights.items()}
+        # Read back what is registered: .to() and load_state_dict may have replaced it. A number is nowhere registered,
+        # and to find that out by getattr with a default takes as long as a small loss.
+        if torch.compiler.is_compiling():
+            return {name: getattr(self, f"lambda_{name}", value) for name, value in self.weights.items()}
+        parameters, buffers, attributes = self._parameters, self._buffers, vars(self)
+        current = dict(self.weights)
+        for name in current:
+            key = f"lambda_{name}"
+            if key in parameters or key in buffers or key in attributes:
+                current[name] = getattr(self, key)
+        return current
 
     def forward(self, pred: Tensor, target: Tensor | None, weight: Tensor | None = None) -> functional.ObjectiveResult:
         return functional.objective(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -10,7 +11,23 @@ from torch import Tensor
 from ..errors import ArgumentError
 from . import library
 
-__all__ = ["objective", "ranking_hinge"]
+__all__ = ["Plan", "inside_transform", "objective", "planned", "ranking_hinge"]
+
+
+class Plan(Protocol):
+    """What a backend keeps for calls of one layout, and with it computes the next of them."""
+
+    def __call__(
+        self,
+        pred: Tensor,
+        target: Tensor | None,
+        weight: Tensor | None,
+        lambdas: Sequence[float] | Tensor,
+        need_grad: bool,
+        need_values: bool = True,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Total (0-d), values [K] of the terms and gradient of the total, of pred's shape; None for what is not
+        needed."""
 
 
 def _scaled(grad: Tensor, by: Tensor, dtype: torch.dtype) -> Tensor:
@@ -24,8 +41,8 @@ def _scaled(grad: Tensor, by: Tensor, dtype: torch.dtype) -> Tensor:
     # A scalar loss has the incoming gradient 1, and then the buffer is handed on without a copy. Asking a GPU for its
     # value would synchronise, so there a kernel reads it, and multiplies in place: the buffer is not needed again
     # unless the graph is kept.
-    if by.device.type == "cpu" and by.item() == 1:
-        return grad.to(dtype)
+    if by.is_cpu and by.item() == 1:
+        return grad if grad.dtype == dtype else grad.to(dtype)
     in_place = grad.dtype == dtype and grad.is_contiguous() and not _keeps_graph()
     if in_place and (scale_ := library.in_place_scale(grad.device)) is not None:
         return scale_(grad, by)
@@ -75,13 +92,60 @@ class _RankingHinge(torch.autograd.Function):
         return _scaled(grad, by, ctx.dtype), None, None, None, None, None
 
 
+class _Planned(torch.autograd.Function):
+    """As the two above where there is a plan. Every argument and every output of such a function costs, hence only
+    those that a gradient flows to or from."""
+
+    @staticmethod
+    def forward(ctx, pred, lam, launch):
+        total, values, grad = launch()
+        ctx.save_for_backward(grad, None if lam is None else values)
+        ctx.set_materialize_grads(False)
+        return total
+
+    @staticmethod
+    def backward(ctx, by):
+        grad, values = ctx.saved_tensors
+        if by is None:
+            return None, None, None
+        need_pred, need_lam, _ = ctx.needs_input_grad
+        return _scaled(grad, by, grad.dtype) if need_pred else None, values * by if need_lam else None, None
+
+
+def inside_transform() -> bool:
+    """Whether a transform of torch.func is active."""
+    return torch._C._are_functorch_transforms_active()
+
+
 def _check_not_transformed() -> None:
     """Raise inside the transforms of torch.func: the gradient that the forward pass computes is none of theirs."""
-    if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+    if not torch.compiler.is_compiling() and inside_transform():
         raise ArgumentError(
             "pred is inside a transform of torch.func (grad, vmap, jacrev, ...), expected one outside of them: "
             "loss.backward() or torch.autograd.grad give the gradient, leading dimensions of pred the batch."
         )
+
+
+def planned(
+    plan: Plan,
+    pred: Tensor,
+    target: Tensor | None,
+    weight: Tensor | None,
+    lam: Tensor | None,  # [K]
+    lambdas: Sequence[float],
+    need_values: bool = True,
+) -> tuple[Tensor, Tensor | None]:
+    """Total (0-d) and, if asked for, detached term values [K], of tensors whose memory holds their values."""
+    need_grad = torch.is_grad_enabled() and pred.requires_grad
+    values: Tensor | None = None
+
+    def launch() -> tuple[Tensor, Tensor | None, Tensor | None]:
+        nonlocal values
+        chosen = lambdas if lam is None else lam
+        total, values, grad = plan(pred, target, weight, chosen, need_grad, need_values or lam is not None)
+        return total, values, grad
+
+    return _Planned.apply(pred, lam, launch), values
 
 
 def objective(

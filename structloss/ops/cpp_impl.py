@@ -1,10 +1,15 @@
-"""The compiled CPU kernels, called with pointers and strides."""
+"""The compiled CPU kernels, called with pointers.
+
+What the kernels need to know of a call's layout, terms and options is put together once, in a plan that the native
+module keeps; each call adds where its tensors are, what its terms weigh and how many threads there are.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,11 +17,15 @@ from torch import Tensor
 from ..kernels import native
 from .structure import structure_of
 
-__all__ = ["TAKES_HALF_TYPES", "TERM_NUMBERS", "objective", "ranking_hinge"]
+__all__ = ["TAKES_HALF_TYPES", "TERM_NUMBERS", "objective", "objective_plan", "ranking_hinge", "ranking_plan"]
 
 # Poses of half types arrive converted to float32.
 TAKES_HALF_TYPES = False
 _DTYPES = {torch.float32: "float32", torch.float64: "float64"}
+# Plans that are kept, some hundred bytes each; the least recently used goes first.
+_MOST_PLANS = 256
+
+Strides = tuple[int, ...]
 
 
 @functools.cache
@@ -25,15 +34,162 @@ def TERM_NUMBERS() -> dict[str, int]:
     return {name: number for number, name in enumerate(name for name, *_ in native.cpu_module().term_traits())}
 
 
-@functools.cache
-def _numbers(terms: tuple[str, ...]) -> list[int]:
-    return [TERM_NUMBERS()[term] for term in terms]
-
-
 @functools.lru_cache(maxsize=256)
 def _structure(terms: tuple[str, ...], skeleton: str, options: str) -> object:
     """The native form of the structure."""
     return native.cpu_module().Structure(*dataclasses.astuple(structure_of(terms, skeleton, options)))
+
+
+class ObjectivePlan:
+    """The objective of poses of one layout: what :func:`objective` computes, for others like the ones it was made for.
+
+    Args:
+        dtype: float32 or float64.
+        size: B, T, J.
+        pred, target, weight: strides of [B, T, J, 3], [B, T, J, 3] and [B, T, J], in elements; None for a tensor that
+            there is none of.
+        terms, skeleton, options, reduction: as in :func:`objective`.
+    """
+
+    __slots__ = ("_run", "_terms")
+
+    def __init__(
+        self,
+        dtype: torch.dtype,
+        size: tuple[int, int, int],
+        pred: Strides,
+        target: Strides | None,
+        weight: Strides | None,
+        terms: tuple[str, ...],
+        skeleton: str,
+        options: str,
+        reduction: str,
+    ) -> None:
+        numbers, structure = [TERM_NUMBERS()[term] for term in terms], _structure(terms, skeleton, options)
+        self._terms = len(terms)
+        self._run = (
+            native.cpu_module()
+            .Plan(
+                _DTYPES[dtype],
+                size,
+                pred,
+                target,
+                weight,
+                numbers,
+                structure,
+                reduction,
+                native.parallel_for_address(),
+            )
+            .run
+        )
+
+    def __call__(
+        self,
+        pred: Tensor,
+        target: Tensor | None,
+        weight: Tensor | None,
+        lambdas: Sequence[float] | Tensor,
+        need_grad: bool,
+        need_values: bool = True,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Total (0-d), values [K] of the terms and the gradient of the total, of pred's shape."""
+        grad = torch.empty_like(pred, memory_format=torch.contiguous_format) if need_grad else None
+        # Two outputs of the registered operator must not share memory, hence no view of one tensor [1 + K].
+        total = pred.new_empty(())
+        values = pred.new_empty(self._terms) if need_values else None
+        self._run(
+            pred.data_ptr(),
+            0 if target is None else target.data_ptr(),
+            0 if weight is None else weight.data_ptr(),
+            0 if grad is None else grad.data_ptr(),
+            lambdas.tolist() if isinstance(lambdas, Tensor) else lambdas,
+            total.data_ptr(),
+            0 if values is None else values.data_ptr(),
+            torch.get_num_threads(),
+        )
+        return total, values, grad
+
+
+class RankingPlan:
+    """The hinge of rows of one layout: what :func:`ranking_hinge` computes, for others like the ones it was made for.
+
+    Args:
+        dtype: float32 or float64.
+        size: R, N.
+        pred, target, weight: strides of [R, N], in elements; None without weights.
+        reduction: "mean" or "sum".
+    """
+
+    __slots__ = ("_run",)
+
+    def __init__(
+        self,
+        dtype: torch.dtype,
+        size: tuple[int, int],
+        pred: Strides,
+        target: Strides,
+        weight: Strides | None,
+        reduction: str,
+    ) -> None:
+        module, address = native.cpu_module(), native.parallel_for_address()
+        self._run = module.RankingPlan(_DTYPES[dtype], size, pred, target, weight, reduction, address).run
+
+    def __call__(
+        self,
+        pred: Tensor,
+        target: Tensor | None,
+        weight: Tensor | None,
+        lambdas: Sequence[float] | Tensor = (),
+        need_grad: bool = False,
+        need_values: bool = False,
+    ) -> tuple[Tensor, None, Tensor | None]:
+        """Loss (0-d), no values, since it has no terms, and its gradient, of pred's shape."""
+        assert target is not None
+        grad = torch.empty_like(pred, memory_format=torch.contiguous_format) if need_grad else None
+        value = pred.new_empty(())
+        self._run(
+            pred.data_ptr(),
+            target.data_ptr(),
+            0 if weight is None else weight.data_ptr(),
+            0 if grad is None else grad.data_ptr(),
+            value.data_ptr(),
+            torch.get_num_threads(),
+        )
+        return value, None, grad
+
+
+_objective_plan = functools.lru_cache(maxsize=_MOST_PLANS)(ObjectivePlan)
+_ranking_plan = functools.lru_cache(maxsize=_MOST_PLANS)(RankingPlan)
+
+
+def _strides(x: Tensor | None) -> Any:
+    return None if x is None else x.stride()
+
+
+def objective_plan(
+    pred: Tensor,  # [B, T, J, 3], float32 or float64
+    target: Tensor | None,  # [B, T, J, 3]
+    weight: Tensor | None,  # [B, T, J]
+    terms: tuple[str, ...],
+    skeleton: str,
+    options: str,
+    reduction: str,
+) -> ObjectivePlan:
+    """The plan for these tensors and all of their layout."""
+    B, T, J = pred.shape[:3]
+    strides = pred.stride(), _strides(target), _strides(weight)
+    return _objective_plan(pred.dtype, (B, T, J), *strides, terms, skeleton, options, reduction)
+
+
+def ranking_plan(
+    pred: Tensor,  # [R, N], float32 or float64
+    target: Tensor,  # [R, N]
+    weight: Tensor | None,  # [R, N]
+    reduction: str,
+) -> RankingPlan:
+    """The plan for these rows and all of their layout."""
+    R, N = pred.shape
+    return _ranking_plan(pred.dtype, (R, N), pred.stride(), target.stride(), _strides(weight), reduction)
 
 
 def objective(
@@ -48,30 +204,10 @@ def objective(
     need_grad: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Total, values [K] of the terms and, if asked for, the gradient of the total; one pass, float32 or float64."""
-    grad = torch.empty(pred.shape if need_grad else (0,), dtype=pred.dtype)
-    # Two outputs of the registered operator must not share memory, hence no view of one tensor [1 + K].
-    total = torch.empty((), dtype=pred.dtype)
-    values = torch.empty(len(terms), dtype=pred.dtype)
-    native.cpu_module().objective(
-        _DTYPES[pred.dtype],
-        pred.data_ptr(),
-        pred.stride(),
-        0 if target is None else target.data_ptr(),
-        (0, 0, 0, 0) if target is None else target.stride(),
-        0 if weight is None else weight.data_ptr(),
-        (0, 0, 0) if weight is None else weight.stride(),
-        grad.data_ptr() if need_grad else 0,
-        pred.shape[:3],
-        _numbers(terms),
-        lambdas.tolist() if isinstance(lambdas, Tensor) else lambdas,
-        _structure(terms, skeleton, options),
-        reduction,
-        total.data_ptr(),
-        values.data_ptr(),
-        native.parallel_for_address(),
-        torch.get_num_threads(),
-    )
-    return total, values, grad
+    plan = objective_plan(pred, target, weight, terms, skeleton, options, reduction)
+    total, values, grad = plan(pred, target, weight, lambdas, need_grad)
+    assert values is not None
+    return total, values, pred.new_empty(0) if grad is None else grad
 
 
 def ranking_hinge(
@@ -82,21 +218,6 @@ def ranking_hinge(
     need_grad: bool,
 ) -> tuple[Tensor, Tensor]:
     """Scalar hinge over the rows and, if asked for, its gradient. Float32 or float64."""
-    grad = torch.empty(pred.shape if need_grad else (0,), dtype=pred.dtype)
-    value = torch.empty((), dtype=pred.dtype)
-    native.cpu_module().ranking_hinge(
-        _DTYPES[pred.dtype],
-        pred.data_ptr(),
-        pred.stride(),
-        target.data_ptr(),
-        target.stride(),
-        0 if weight is None else weight.data_ptr(),
-        (0, 0) if weight is None else weight.stride(),
-        grad.data_ptr() if need_grad else 0,
-        pred.shape,
-        reduction,
-        value.data_ptr(),
-        native.parallel_for_address(),
-        torch.get_num_threads(),
-    )
-    return value, grad
+    plan = ranking_plan(pred, target, weight, reduction)
+    value, _, grad = plan(pred, target, weight, need_grad=need_grad)
+    return value, pred.new_empty(0) if grad is None else grad

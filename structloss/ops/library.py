@@ -19,7 +19,14 @@ from torch import Tensor
 from .backend import current_backend, resolve
 from .dtypes import compute_dtype
 
-__all__ = ["in_place_scale", "launch_objective", "launch_ranking_hinge"]
+__all__ = [
+    "in_place_scale",
+    "launch_objective",
+    "launch_ranking_hinge",
+    "plan_objective",
+    "plan_ranking_hinge",
+    "values_in_memory",
+]
 
 
 @functools.lru_cache(maxsize=256)
@@ -60,7 +67,7 @@ def _without_autocast(launch):
     return wrapped
 
 
-def _values_in_memory(*tensors: Tensor | None) -> bool:
+def values_in_memory(*tensors: Tensor | None) -> bool:
     """Whether the memory of every tensor holds its values as they are."""
     return all(
         x is None or (type(x) in (Tensor, torch.nn.Parameter) and not x.is_meta and not x.is_neg()) for x in tensors
@@ -71,7 +78,7 @@ def launch_objective(
     pred: Tensor, target: Tensor | None, weight: Tensor | None, lam: Tensor | None, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What :func:`_launch_objective` does, by way of the dispatcher where it is needed."""
-    if _values_in_memory(pred, target, weight, lam):
+    if values_in_memory(pred, target, weight, lam):
         return _launch_objective(pred, target, weight, lam, *rest)
     resolve(rest[-1], pred.device)  # shape functions do not look at the backend
     return torch.ops.structloss.objective(pred, target, weight, lam, *rest)
@@ -79,7 +86,7 @@ def launch_objective(
 
 def launch_ranking_hinge(pred: Tensor, target: Tensor, weight: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor]:
     """What :func:`_launch_ranking_hinge` does, by way of the dispatcher where it is needed."""
-    if _values_in_memory(pred, target, weight):
+    if values_in_memory(pred, target, weight):
         return _launch_ranking_hinge(pred, target, weight, *rest)
     resolve(rest[-1], pred.device)  # shape functions do not look at the backend
     return torch.ops.structloss.ranking_hinge(pred, target, weight, *rest)
@@ -124,6 +131,47 @@ def _launch_ranking_hinge(
         dtype = compute_dtype(pred.dtype)
         pred, target, weight = _in_dtype(pred, dtype), _in_dtype(target, dtype), _in_dtype(weight, dtype)
     return implementation.ranking_hinge(pred, target, weight, reduction, need_grad)
+
+
+def _planner(
+    kind: str, backend: str | None, terms: str, joints: int, *tensors: Tensor | None
+) -> Callable[..., Any] | None:
+    """The function that makes plans for these tensors, if the backend that serves them has one: only for poses in the
+    dtype that they are computed in, whose layout is then that of what the backend gets."""
+    pred = tensors[0]
+    assert pred is not None
+    dtype = compute_dtype(pred.dtype)
+    if any(x is not None and x.dtype != dtype for x in tensors):
+        return None
+    implementation, _ = _serving(backend or current_backend(), pred.device, terms, joints)
+    return getattr(implementation, kind, None)
+
+
+def plan_objective(
+    pred: Tensor,  # [B, T, J, 3]
+    target: Tensor | None,  # [B, T, J, 3]
+    weight: Tensor | None,  # [B, T, J]
+    terms: tuple[str, ...],
+    skeleton: str,
+    options: str,
+    reduction: str,
+    backend: str | None,
+) -> Any:
+    """What the backend keeps for more calls like this one (:class:`structloss.ops.autograd.Plan`); None for nothing."""
+    make = _planner("objective_plan", backend, ",".join(terms), pred.shape[2], pred, target, weight)
+    return None if make is None else make(pred, target, weight, terms, skeleton, options, reduction)
+
+
+def plan_ranking_hinge(
+    pred: Tensor,  # [R, N]
+    target: Tensor,  # [R, N]
+    weight: Tensor | None,  # [R, N]
+    reduction: str,
+    backend: str | None,
+) -> Any:
+    """What the backend keeps for more calls like this one (:class:`structloss.ops.autograd.Plan`); None for nothing."""
+    make = _planner("ranking_plan", backend, "", 0, pred, target, weight)
+    return None if make is None else make(pred, target, weight, reduction)
 
 
 _library = torch.library.Library("structloss", "DEF")
