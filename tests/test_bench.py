@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import importlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 import torch
 
 import structloss
-from bench import backbones, definition, inputs, losses, lossnet, measure, providers, run, step, tables
+from bench import backbones, definition, inputs, losses, lossnet, measure, overhead, providers, run, step, tables
 from bench.plain import poseformer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -386,6 +387,34 @@ def test_loss_net_in_a_training_step(tmp_path, capsys):
         assert rows[name, "share_of_step"] > 0 and parts < 3 * rows[name, "step"]
     assert lossnet.main([*small, "--nets", "grahp"]) == 2
     assert "unknown loss network 'grahp'" in capsys.readouterr().err
+
+
+def test_what_a_call_costs_against_an_addition(tmp_path, capsys):
+    path = tmp_path / "rows.csv"
+    assert overhead.main(["--rounds", "3", "--threads", "1", "--csv", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert "B = 1, T = 9, J = 17" in out and "| × torch.add |" in out
+    rows = {(row["provider"], row["mode"]): row for row in read(path)}
+    names = ["torch.add", *(call.name for call in overhead.CALLS)]
+    assert [*rows] == [("torch.add", mode) for mode in overhead.MODES] + [
+        (name, mode) for name in names[1:] for mode in overhead.MODES
+    ]
+    for mode in overhead.MODES:
+        assert float(rows["torch.add", mode]["ratio"]) == 1
+        for name in names:
+            assert f"| {name} | " in out and rows[name, mode]["unit"] == "us"
+            assert 0 < float(rows[name, mode]["p20"]) <= float(rows[name, mode]["p80"])
+    pattern = re.compile(r"^\| mpjpe \| ([\d.]+) \([\d.]+–[\d.]+\) \| ([\d.]+) \|", re.MULTILINE)
+    time, ratio = map(float, pattern.search(out).groups())
+    row = rows["mpjpe", "forward"]
+    assert (time, ratio) == (pytest.approx(float(row["p50"]), 0.01), pytest.approx(float(row["ratio"]), 0.01))
+
+
+def test_a_wrong_call_is_not_timed(monkeypatch, capsys):
+    right = structloss.mpjpe
+    monkeypatch.setattr(structloss, "mpjpe", lambda pred, target: 1.01 * right(pred, target))
+    assert overhead.main(["--rounds", "3"]) == 1
+    assert "bench.overhead: error: wrong and therefore not timed" in capsys.readouterr().err
 
 
 @pytest.mark.slow(seconds=4)

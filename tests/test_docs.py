@@ -113,6 +113,9 @@ def check_fit(words):
             assert (rest or value) in recipe_names(), f"there is no recipe {rest or value}"
 
 
+BENCHMARKS = ("step", "backbones", "loader", "lossnet", "overhead")
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if commands_of(page)])
 def test_commands_exist(page):
     for words in commands_of(page):
@@ -123,7 +126,11 @@ def test_commands_exist(page):
         command = [words[0]]
         if len(words) > 1 and words[1] in ("inspect", "convert", "synthetic", "formats", "info", "list"):
             command.append(words[1])
-        if words[0] == "bench" and len(words) > 1 and words[1] in ("step", "backbones", "loader", "lossnet"):
+        if (
+            words[0] == "bench"
+            and len(words) > 1
+            and words[1] in ("step", "backbones", "loader", "lossnet", "overhead")
+        ):
             command.append(words[1])
         if words[0].startswith("-"):
             command, words = [], [*words]

@@ -15,7 +15,7 @@ __all__ = ["add"]
 
 ORDER = 90
 
-_PARTS = ("backbones", "loader", "lossnet", "step")
+_PARTS = ("backbones", "loader", "lossnet", "overhead", "step")
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -28,8 +28,9 @@ def add(commands: argparse._SubParsersAction) -> None:
         "  structloss bench --quick --no-tests                a first look, in a minute\n"
         "  structloss bench --device cuda --shapes 2048,243,17\n"
         "  structloss bench step --backbone repose-h36m --csv step.csv\n"
+        "  structloss bench overhead --threads 1              what a call costs beside its kernel, against torch.add\n"
         "  structloss bench step --help                       every part has its own help\n",
-        usage="structloss bench [step|backbones|loader|lossnet] [options]",
+        usage="structloss bench [step|backbones|loader|lossnet|overhead] [options]",
         forwards=True,
         parts=_PARTS,
     )

@@ -100,17 +100,19 @@ def find(
             pred.dtype,
             pred.device,
         )
+        pred.data_ptr()  # raises for what only wraps a tensor, such as what has escaped from a transform
         for x in (target, weight):
             if x is None:
                 key += (None,)
             elif type(x) not in _TENSORS or x.requires_grad or x.is_neg():
                 return None, None
             else:
+                x.data_ptr()
                 key += (x.shape, x.stride(), x.dtype, x.device)
-        if options:
+        if options is not None:
             key += tuple((name, options_key(given)) for name, given in options.items())
         return key, _plans.get(key)
-    # Sparse and nested tensors have no strides, lists no hash, and what is no mapping has no items: the checks say so.
+    # Sparse and nested tensors have no strides, lists no hash, what is no mapping has no items: the checks tell.
     except (RuntimeError, TypeError, AttributeError):
         return None, None
 

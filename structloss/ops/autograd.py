@@ -98,7 +98,7 @@ class _Planned(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, pred, lam, launch):
-        total, values, grad = launch()
+        total, values, grad = launch(pred)
         ctx.save_for_backward(grad, None if lam is None else values)
         ctx.set_materialize_grads(False)
         return total
@@ -108,6 +108,8 @@ class _Planned(torch.autograd.Function):
         grad, values = ctx.saved_tensors
         if by is None:
             return None, None, None
+        if values is None:
+            return _scaled(grad, by, grad.dtype), None, None
         need_pred, need_lam, _ = ctx.needs_input_grad
         return _scaled(grad, by, grad.dtype) if need_pred else None, values * by if need_lam else None, None
 
@@ -139,7 +141,7 @@ def planned(
     need_grad = torch.is_grad_enabled() and pred.requires_grad
     values: Tensor | None = None
 
-    def launch() -> tuple[Tensor, Tensor | None, Tensor | None]:
+    def launch(pred: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
         nonlocal values
         chosen = lambdas if lam is None else lam
         total, values, grad = plan(pred, target, weight, chosen, need_grad, need_values or lam is not None)
