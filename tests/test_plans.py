@@ -13,7 +13,7 @@ import structloss
 from structloss import nn
 from structloss.errors import ArgumentError, UnknownNameError
 from structloss.functional import _call, _plans
-from structloss.ops import cpp_impl
+from structloss.ops import cpp_impl, torch_impl
 
 TERMS = {"mpjpe": 1.0, "velocity": 0.5, "depth_ranking_frames": 2.0}
 has_cpp = pytest.mark.skipif(not structloss.backends()["cpp"], reason="no compiled module")
@@ -67,7 +67,7 @@ def calls():
     pred, target = poses(2, 9, 17)
     other = poses(2, 9, 17, seed=1)[1]
     mask = torch.arange(17).remainder(3).gt(0).expand(2, 9, 17)
-    joints = [1.0] * 16 + [2.0]
+    joints = [2.0] + [1.0] * 16
     objective = structloss.objective
     for weights in (TERMS, dict(reversed(TERMS.items())), {"mpjpe": 1.0}, {**TERMS, "mpjpe": 3.0}, {"mpjpe": 1}):
         yield objective, (pred, target, weights), {}
@@ -106,6 +106,10 @@ def calls():
         [],
     ):
         yield objective, (pred, None, bones), {"options": options}
+    still = {"temporal_consistency": 1.0}
+    yield objective, (pred, target.abs(), still), {}
+    yield objective, (pred, None, still), {}
+    yield objective, (pred, None, still), {"weight": target.abs()}
     yield objective, (pred, None, bones), {"skeleton": "coco"}
     yield objective, (pred, None, bones), {"skeleton": "mpii"}
     yield objective, (pred, None, bones), {"skeleton": ["h36m"]}
@@ -123,11 +127,21 @@ def calls():
         yield structloss.depth_ranking, (pred, target), {"over": over, "weight": mask.float()}
     for weight in (torch.rand(2, 9, 17, 3), -torch.ones(3), torch.ones(4)):
         yield structloss.ranking_hinge, (pred, target), {"weight": weight}
+    yield objective, (pred, target, {}), {"skeleton": ""}
     for rows in (pred[..., 0], pred[..., 0].contiguous(), pred.transpose(1, 3), pred[0, 0, 0]):
         yield structloss.ranking_hinge, (rows, rows.flip(-1)), {}
     nan = target.clone()
     nan[0, 0, 0, 0] = float("nan")
-    for bad in (pred.requires_grad_(), nan, pred.to("meta"), target[1:], target.int(), target.to_sparse(), None, 3):
+    for bad in (
+        pred.requires_grad_(),
+        nan,
+        pred.detach().to("meta"),
+        target[1:],
+        target.int(),
+        target.to_sparse(),
+        None,
+        3,
+    ):
         yield objective, (pred.detach(), bad, TERMS), {"check_finite": True}
         yield structloss.mpjpe, (pred.detach(), bad), {"check_finite": True}
         yield structloss.ranking_hinge, (pred.detach(), bad), {"check_finite": True}
@@ -248,29 +262,54 @@ def test_tensors_that_are_not_plain_do_not_take_the_plan_of_those_that_are():
     assert plain.stride() == opposite.stride() and opposite.is_neg()
     for _ in range(2):
         assert structloss.mpjpe(plain, target) == structloss.mpjpe(opposite, target) == expected
+        assert structloss.mpjpe(target, plain) == structloss.mpjpe(target, opposite) == expected
+
+
+def test_tensors_without_values_and_subclasses_do_not_either():
+    pred, target = poses(2, 9, 17)
 
     class Poses(torch.Tensor):
         pass
 
-    assert structloss.mpjpe(plain.as_subclass(Poses), target) == expected
-    with pytest.raises(ArgumentError, match=r"^pred is inside a transform of torch\.func"):
-        torch.vmap(structloss.mpjpe)(torch.stack([pred] * 3), torch.stack([target] * 3))
-    escaped = []
-    torch.func.grad(lambda p: escaped.append(p.detach()) or p.sum())(pred)
-    for arguments in ((escaped[0], target), (target, escaped[0])):
-        assert structloss.mpjpe(*arguments) == structloss.mpjpe(pred, target)
+    mode = torch._subclasses.fake_tensor.FakeTensorMode()
+    for change in (lambda x: x.to("meta"), mode.from_tensor, lambda x: x.as_subclass(Poses)):
+        results = []
+        for _ in range(2):
+            results += [structloss.mpjpe(change(pred), change(target)), structloss.mpjpe(pred, target)]
+        assert type(results[2]) is type(results[0]) and results[2].device == results[0].device
+        assert results[3] == results[1] == (pred - target).norm(dim=-1).mean()
 
 
-def test_the_backend_is_that_of_the_call():
+def test_transforms_of_torch_func():
+    pred, target = poses(2, 9, 17)
+    expected, escaped = structloss.mpjpe(pred, target), []
+    for plans in (_plans._plans.copy(), {}):
+        _plans._plans.clear()
+        _plans._plans.update(plans)
+        with pytest.raises(ArgumentError, match=r"^pred is inside a transform of torch\.func"):
+            torch.vmap(structloss.mpjpe)(torch.stack([pred] * 3), torch.stack([target] * 3))
+        with pytest.raises(ArgumentError, match=r"^pred is inside a transform of torch\.func"):
+            torch.func.grad(lambda x: x * structloss.mpjpe(pred, target))(torch.ones(()))
+        torch.func.grad(lambda p: escaped.append(p.detach()) or p.sum())(pred)
+        for arguments in ((escaped[-1], target), (target, escaped[-1])):  # outside, they are tensors again
+            assert structloss.mpjpe(*arguments) == expected
+
+
+@has_cpp
+def test_the_backend_is_that_of_the_call(monkeypatch):
     """What use_backend says counts, not what it said when the plan was made."""
     pred, target = poses(2, 9, 17)
-    names = [name for name in ("torch", "cpp") if structloss.backends()[name]]
-    expected = {name: structloss.objective(pred, target, TERMS, backend=name).total for name in names}
-    for name in names * 2:
+    served = []
+    run = cpp_impl.ObjectivePlan.__call__
+    monkeypatch.setattr(cpp_impl.ObjectivePlan, "__call__", lambda *a: served.append("cpp") or run(*a))
+    run_torch = torch_impl.objective
+    monkeypatch.setattr(torch_impl, "objective", lambda *a: served.append("torch") or run_torch(*a))
+    for name in ("torch", "cpp", "auto") * 2:
         with structloss.use_backend(name):
-            assert structloss.objective(pred, target, TERMS).total == expected[name]
-        for other in names:
-            assert structloss.objective(pred, target, TERMS, backend=other).total == expected[other]
+            structloss.objective(pred, target, TERMS)
+        structloss.objective(pred, target, TERMS, backend=name)
+        assert served == [name if name != "auto" else "cpp"] * 2
+        served.clear()
 
 
 @has_cpp

@@ -1,6 +1,6 @@
 """Calls like earlier ones: what was checked, encoded and laid out for their arguments is not done again.
 
-The key of a call says everything that its checks and its layout depend on, but for values: the function, its terms and
+The key of a call says everything that its checks and its layout depend on, but for values: its terms and
 options, and of each tensor the shape, strides, dtype and device. A call whose key has a plan passes those checks. What
 depends on values (signs of weights, NaN, whether a target asks for a gradient) is looked at in every call.
 """
@@ -69,7 +69,7 @@ def options_key(options: Mapping[str, object]) -> Key:
 
 
 def find(
-    function: str,
+    of: str,
     terms: tuple[str, ...],
     options: Mapping[str, Mapping[str, object]] | None,
     skeleton: str,
@@ -82,15 +82,13 @@ def find(
     """The key of a call and the plan for it, if there is one.
 
     The key is None where the call takes nothing from an earlier one and leaves nothing for a later: while a graph is
-    compiled, inside the transforms of torch.func, and for tensors that are not plain ones.
+    compiled, and for tensors that are not plain ones. `of` is "poses" or "rows".
     """
-    if torch.compiler.is_compiling() or autograd.inside_transform():
-        return None, None
-    if type(pred) not in _TENSORS or pred.is_neg():
+    if torch.compiler.is_compiling() or type(pred) not in _TENSORS or pred.is_neg():
         return None, None
     try:
         key: Key = (
-            function,
+            of,
             terms,
             skeleton,
             reduction,
@@ -100,7 +98,7 @@ def find(
             pred.dtype,
             pred.device,
         )
-        pred.data_ptr()  # raises for what only wraps a tensor, such as what has escaped from a transform
+        pred.data_ptr()  # raises for what only wraps a tensor, as the transforms of torch.func do
         for x in (target, weight):
             if x is None:
                 key += (None,)

@@ -83,7 +83,7 @@ def objective(
     key = plan = None
     if type(weights) is dict:  # what else there may be, a list of names for one, the checks look at
         names = tuple(weights)
-        key, plan = find("objective", names, options, skeleton, reduction, backend, pred, target, weight)
+        key, plan = find("poses", names, options, skeleton, reduction, backend, pred, target, weight)
     if plan is not None:
         for name, given in plan.units:
             check_scale(name, given, pred, depth=4)

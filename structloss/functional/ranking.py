@@ -39,7 +39,7 @@ def ranking_hinge(
 
     Source: RePOSE (Sun et al., ECCV 2024), Equation 2.
     """
-    key, plan = find("ranking_hinge", (), None, "", reduction, backend, pred, target, weight)
+    key, plan = find("rows", (), None, "", reduction, backend, pred, target, weight)
     if plan is not None and plan.launch is not None:
         if weight is not None:
             check_not_negative(weight)

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..errors import ArgumentError
 from . import library
 
-__all__ = ["Plan", "inside_transform", "objective", "planned", "ranking_hinge"]
+__all__ = ["Plan", "objective", "planned", "ranking_hinge"]
 
 
 class Plan(Protocol):
@@ -114,14 +114,9 @@ class _Planned(torch.autograd.Function):
         return _scaled(grad, by, grad.dtype) if need_pred else None, values * by if need_lam else None, None
 
 
-def inside_transform() -> bool:
-    """Whether a transform of torch.func is active."""
-    return torch._C._are_functorch_transforms_active()
-
-
 def _check_not_transformed() -> None:
     """Raise inside the transforms of torch.func: the gradient that the forward pass computes is none of theirs."""
-    if not torch.compiler.is_compiling() and inside_transform():
+    if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
         raise ArgumentError(
             "pred is inside a transform of torch.func (grad, vmap, jacrev, ...), expected one outside of them: "
             "loss.backward() or torch.autograd.grad give the gradient, leading dimensions of pred the batch."
@@ -138,6 +133,7 @@ def planned(
     need_values: bool = True,
 ) -> tuple[Tensor, Tensor | None]:
     """Total (0-d) and, if asked for, detached term values [K], of tensors whose memory holds their values."""
+    _check_not_transformed()
     need_grad = torch.is_grad_enabled() and pred.requires_grad
     values: Tensor | None = None
 
