@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from reference import pairwise
 
 import structloss
+from structloss.ops.torch_terms.ranking import _stable_sort
 
 RELATIVE = {torch.float64: 1e-12, torch.float32: 1e-5}
 ALL = {"mpjpe": 1.0, "depth_ranking_joints": 0.7, "depth_ranking_frames": 2.5}
@@ -71,6 +72,18 @@ def test_ranking_hinge(n, kind, weights, backend):
             assert found.dtype == found_gradient.dtype == dtype
             assert_close_values(found, value, relative=relative, absolute=1e-15, what=what)
             assert_close_gradients(found_gradient, gradient, relative=relative, what=what)
+
+
+def test_the_sort_of_float32_on_the_cpu_is_the_stable_one():
+    """Of every size of number, both zeros being equal; the sorted integers tell ties as the sorted values do."""
+    info = torch.finfo(torch.float32)
+    edges = [0.0, -0.0, info.tiny, -info.tiny, info.max, info.min, 1e-45, -1e-45, float("inf"), -float("inf"), 1.0]
+    x = torch.cat([torch.tensor(edges * 3), torch.randn(200), (torch.randn(200) * 3).round()])
+    x = torch.stack([x, -x, x.flip(0), torch.zeros_like(x)])
+    found, order = _stable_sort(x)
+    values, expected = x.sort(dim=-1, stable=True)
+    assert torch.equal(order, expected)
+    assert torch.equal(found[:, 1:] == found[:, :-1], values[:, 1:] == values[:, :-1])
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -46,8 +46,8 @@ def objective(
     total_grad = torch.zeros(pred.shape if need_grad else (0,), dtype=wide, device=pred.device)
     total = torch.zeros((), dtype=wide, device=pred.device)
     if weight is not None:
-        present = (weight > 0).unsqueeze(-1)  # whatever a masked joint holds, NaN included, takes no part
-        pred, target = torch.where(present, pred, 0), None if target is None else torch.where(present, target, 0)
+        masked = ~(weight > 0).unsqueeze(-1)  # whatever a masked joint holds, NaN included, takes no part
+        pred, target = pred.masked_fill(masked, 0), None if target is None else target.masked_fill(masked, 0)
         weight = weight.to(wide)
     x = TermInput(pred, target, weight, structure_of(terms, skeleton, options))
     values = []
@@ -72,10 +72,16 @@ def ranking_hinge(
     need_grad: bool,
 ) -> tuple[Tensor, Tensor]:
     """Scalar hinge over the rows and, if asked for, its gradient."""
+    if weight is not None:
+        masked = ~(weight > 0)
+        pred, target, weight = (
+            pred.masked_fill(masked, 0),
+            target.masked_fill(masked, 0),
+            weight.to(accumulation_dtype(pred.device)),
+        )
     value, g = hinge(pred, target, weight)
     if reduction == "mean":  # rows are clips of one joint
-        wide_weight = None if weight is None else weight.to(accumulation_dtype(pred.device)).unsqueeze(-1)
-        x = TermInput(pred[..., None, None], None, wide_weight, Structure())
+        x = TermInput(pred[..., None, None], None, None if weight is None else weight.unsqueeze(-1), Structure())
         scale = _inverse_count(Denominator.FRAME_PAIRS, x)
         value, g = value * scale, g * scale
     return value.to(pred.dtype), (g if need_grad else g.new_empty(0)).to(pred.dtype)

@@ -1,6 +1,6 @@
 """RePOSE's depth ranking by sorting.
 
-Ranks come from stable sorts, so nothing of size N x N exists. Mathematics: the pairwise hinge is piecewise linear and
+Ranks come from two sorts, so nothing of size N x N exists. Mathematics: the pairwise hinge is piecewise linear and
 homogeneous in the predictions, hence equal to the product of predictions and gradient, and the gradient is a difference
 of two mid-ranks.
 """
@@ -15,24 +15,47 @@ from .common import TermInput, accumulation_dtype
 __all__ = ["depth_ranking_frames", "depth_ranking_joints", "hinge", "ranking_gradient"]
 
 
-def _midrank(is_first: Tensor, weight: Tensor | None) -> Tensor:
-    """Mid-rank of sorted elements [..., N], in units of weight, itself not counted; ties begin where `is_first`."""
-    n = is_first.shape[-1]
-    index = torch.arange(n, device=is_first.device).expand(is_first.shape)
-    first = torch.where(is_first, index, 0).cummax(-1).values
-    is_last = torch.cat([is_first[..., 1:], torch.ones_like(is_first[..., :1])], -1)
-    last = torch.where(is_last, index, n - 1).flip(-1).cummin(-1).values.flip(-1)
+def _stable_sort(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows [..., N] sorted, as values or as integers that are equal where the values are, and the order of each row."""
+    if x.device.type != "cpu" or x.dtype != torch.float32:
+        return x.sort(dim=-1, stable=True)
+    # On the CPU one integer holds a value and its place, in that order, so that no two are equal and any sort is a
+    # stable one. NumPy's takes them by vectors: a tenth of the time of torch's, which moves an index with every value.
+    bits = (x.contiguous() + 0.0).view(torch.int32)  # -0 + 0 is 0: both zeros get the same integer
+    codes = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # below zero the bits count downwards
+    keys = codes.to(torch.int64).bitwise_left_shift_(32).bitwise_or_(torch.arange(x.shape[-1]))
+    keys.numpy().sort(axis=-1)
+    return keys >> 32, keys.bitwise_and_(0xFFFFFFFF)
+
+
+def _changes(sorted_values: Tensor) -> Tensor | None:
+    """Where a sorted row [..., N] takes a new value, its first element always; None for everywhere, on the CPU."""
+    changes = sorted_values[..., 1:] != sorted_values[..., :-1]
+    if changes.device.type == "cpu" and changes.all():  # elsewhere to ask would be to wait
+        return None
+    return torch.nn.functional.pad(changes, (1, 0), value=True)
+
+
+def _twice_midrank(is_first: Tensor | None, weight: Tensor | None, index: Tensor) -> Tensor:
+    """Twice the mid-rank of sorted elements [..., N], itself not counted.
+
+    Args:
+        is_first: where ties begin; None for no ties.
+        weight: in the order of the elements, or None for 1.
+        index: 0 to N - 1.
+
+    Returns:
+        In elements (integers, [..., N] or, for no ties, [N]) or in units of weight.
+    """
+    if is_first is None:
+        return 2 * index if weight is None else 2 * (weight.cumsum(-1) - weight)
+    first = (index * is_first).cummax(-1).values
+    is_last = torch.nn.functional.pad(is_first[..., 1:], (0, 1), value=True)
+    last = index.expand(is_first.shape).masked_fill(~is_last, len(index) - 1).flip(-1).cummin(-1).values.flip(-1)
     if weight is None:
-        return (first + last).to(accumulation_dtype(is_first.device)) / 2
+        return first + last
     up_to = weight.cumsum(-1)
-    below = (up_to - weight).gather(-1, first)
-    return below + (up_to.gather(-1, last) - below - weight) / 2
-
-
-def _changes(sorted_values: Tensor) -> Tensor:
-    """Where a sorted row [..., N] takes a new value; the first element always does."""
-    first = torch.ones_like(sorted_values[..., :1], dtype=torch.bool)
-    return torch.cat([first, sorted_values[..., 1:] != sorted_values[..., :-1]], -1)
+    return (up_to - weight).gather(-1, first) + up_to.gather(-1, last) - weight
 
 
 def ranking_gradient(pred: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -45,36 +68,39 @@ def ranking_gradient(pred: Tensor, target: Tensor, weight: Tensor | None = None)
     Returns:
         g [..., N] = w * (mid-rank by pred - mid-rank by target with ties ordered by pred), in float64.
     """
-    by_pred = pred.argsort(dim=-1, stable=True)
-    sorted_pred = pred.gather(-1, by_pred)
-    sorted_weight = None if weight is None else weight.gather(-1, by_pred)
-    rank_pred = _midrank(_changes(sorted_pred), sorted_weight)
+    index = torch.arange(pred.shape[-1], device=pred.device)
+    sorted_pred, by_pred = _stable_sort(pred)
     # A stable sort of what is already in the order of pred leaves ties in target ordered by pred.
-    sorted_target, by_target = target.gather(-1, by_pred).sort(dim=-1, stable=True)
-    weight_by_target = None if sorted_weight is None else sorted_weight.gather(-1, by_target)
-    is_first = _changes(sorted_target) | _changes(sorted_pred.gather(-1, by_target))
-    rank_target = _midrank(is_first, weight_by_target)
-    difference = rank_pred.gather(-1, by_target) - rank_target
-    if weight_by_target is not None:
-        difference = difference * weight_by_target
-    order = by_pred.gather(-1, by_target)
-    return torch.empty_like(difference).scatter_(-1, order, difference)
+    sorted_target, by_target = _stable_sort(target.gather(-1, by_pred))
+    first_pred, first_target = _changes(sorted_pred), _changes(sorted_target)
+    if first_pred is None:
+        first_target = None  # ties in target only: each place has a rank of its own
+    if first_target is not None:
+        of_pred = _changes(sorted_pred.gather(-1, by_target))
+        first_target = None if of_pred is None else first_target | of_pred
+    weight_by_target = None
+    if weight is not None:
+        weight = weight.gather(-1, by_pred)
+        weight_by_target = weight.gather(-1, by_target)
+    rank_pred = _twice_midrank(first_pred, weight, index).expand(by_pred.shape).gather(-1, by_target)
+    rank_target = _twice_midrank(first_target, weight_by_target, index)
+    half = 0.5 if weight_by_target is None else 0.5 * weight_by_target
+    difference = (rank_pred - rank_target).to(accumulation_dtype(pred.device)) * half
+    return torch.empty_like(difference).scatter_(-1, by_pred.gather(-1, by_target), difference)
 
 
 def hinge(pred: Tensor, target: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Sum of the hinge over all rows [..., N] (0-d, float64) and its gradient [..., N] (float64)."""
+    """Sum of the hinge over all rows [..., N] (0-d, float64) and its gradient [..., N] (float64).
+
+    `weight` [..., N] is in float64; what has none is zero in `pred` and `target`.
+    """
     wide = accumulation_dtype(pred.device)
     if pred.numel() == 0:
         return torch.zeros((), dtype=wide, device=pred.device), torch.zeros(pred.shape, dtype=wide, device=pred.device)
-    if weight is None:
-        present = torch.ones((), dtype=torch.bool, device=pred.device)
-    else:
-        weight = weight.to(wide)
-        present = weight > 0  # whatever a masked element holds, NaN included, takes no part
-        pred, target = torch.where(present, pred, 0), torch.where(present, target, 0)
+    pred, target = pred.contiguous(), target.contiguous()  # every step below is faster along rows
     invalid = (pred.isnan() | target.isnan()).any(-1, keepdim=True)
     g = ranking_gradient(pred, target, weight)
-    g = torch.where(invalid & present, torch.nan, g)
+    g = g.masked_fill_(invalid if weight is None else invalid & (weight > 0), torch.nan)
     # The gradients of a row sum to zero, so a shift of the predictions changes nothing but the rounding.
     return ((pred.to(wide) - pred[..., :1].to(wide)) * g).sum(), g
 
