@@ -230,10 +230,12 @@ class _CLI(LightningCLI):
         """Lightning would let the checkpoint's arguments win over the command line's without a word; ours are compared
         when the checkpoint is loaded, and a difference is an error."""
 
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        ours = LightningCLI.subcommands()
-        return {name: ours[name] for name in SUBCOMMANDS}
+    #: the one of SUBCOMMANDS that is run: the parsers of the others, which take a while to build, are left out
+    wanted: ClassVar[str] = ""
+
+    @classmethod
+    def subcommands(cls) -> dict[str, set[str]]:
+        return {cls.wanted: LightningCLI.subcommands()[cls.wanted]}
 
 
 def _test_json(found: Evaluation) -> dict[str, Any]:
@@ -352,7 +354,7 @@ def run(subcommand: str, arguments: Sequence[str]) -> None:
     arguments = following_network(with_recipe(spelled_out(arguments)))
     _CLI.fresh, _CLI.tensorboard = "--fresh" in arguments, "--tensorboard" in arguments
     arguments = [argument for argument in arguments if argument not in ("--fresh", "--tensorboard")]
-    _CLI.sampling = {}
+    _CLI.sampling, _CLI.wanted = {}, subcommand
     if subcommand == "test":
         arguments, _CLI.sampling = sampling(with_root(arguments))
     name, runs = run_name(arguments), root_folder(arguments) / RUNS
@@ -383,7 +385,7 @@ def run(subcommand: str, arguments: Sequence[str]) -> None:
             trainer_defaults=defaults,
             seed_everything_default=0,
             parser_class=_Parser,
-            parser_kwargs={"allow_abbrev": False, **{name: _full_help(name) for name in SUBCOMMANDS}},
+            parser_kwargs={"allow_abbrev": False, subcommand: _full_help(subcommand)},
             auto_configure_optimizers=False,
             args=[subcommand, *arguments],
         )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ArgumentError, check_name, needs_extra
 from ..text import visible_lines
+from ._imports import import_torchmetrics
 from ._parser import command, positive
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def _run(arguments: argparse.Namespace) -> None:
     with needs_extra("harness"):
+        import_torchmetrics()
         from ..harness.ablation import load_grid
 
     grid = _changed(load_grid(arguments.grid), arguments)
@@ -95,6 +97,7 @@ def run_ablation(grid: Grid, out: str | Path, *, jobs: int = 1, say: Callable[[s
         MissingDependencyError: the `harness` extra is not installed.
     """
     with needs_extra("harness"):
+        import_torchmetrics()
         from ..harness.ablation import run_grid
     from ..files import write_text
     from ..metrics.measures import measure

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ArgumentError, MissingFileError, needs_extra
 from ..files import scratch_folder
 from ..text import visible
+from ._imports import import_torchmetrics
 from ._parser import command, nonnegative, options, positive
 
 if TYPE_CHECKING:
@@ -111,6 +112,7 @@ def run_demo(settings: DemoSettings) -> RunSummary:
     out = Path(settings.out)
     _check(settings, out)
     with needs_extra("harness"):
+        import_torchmetrics()
         from ..harness.shown_clips import predict_clips
         from ..reports import plot_curves, plot_poses, run_report
         from ..reports.report import samples_of, stills

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import ArgumentError, needs_extra
 from ..text import visible
+from ._imports import import_torchmetrics
 from ._parser import command, options, positive
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ def evaluate_energy(
         MissingDependencyError: the `harness` extra is not installed.
     """
     with needs_extra("harness"):
+        import_torchmetrics()
         from ..data import MotionDataModule
         from ..harness.energy import analyse
         from ..harness.load import load_trained

@@ -7,6 +7,7 @@ import functools
 import textwrap
 
 from ..errors import needs_extra
+from ._imports import import_torchmetrics
 from ._parser import command
 from ._typed import as_typed
 
@@ -115,6 +116,7 @@ def _describe(parser: argparse.ArgumentParser, name: str) -> None:
 
 def _run(name: str, arguments: argparse.Namespace) -> None:
     with needs_extra("harness"):
+        import_torchmetrics()
         from . import _lightning
 
     with as_typed(arguments.arguments):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import ArgumentError, DataError, check_choice
 from ..text import visible
+from ._imports import import_torchmetrics
 from ._parser import command, flags_of, options, positive, with_flags
 
 if TYPE_CHECKING:
@@ -136,6 +137,7 @@ def run_predict(settings: PredictSettings, flags: Mapping[str, str] | None = Non
     """
     import torch
 
+    import_torchmetrics()
     from ..data._words import count
     from ..data.formats import read_keypoints
     from ..harness.predict import load_lifter, predict

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ArgumentError, MissingFileError, needs_extra
 from ..text import visible
+from ._imports import import_torchmetrics
 from ._parser import command, options, positive
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ def write_run_report(
         MissingDependencyError: the `harness` extra is not installed.
     """
     with needs_extra("harness"):
+        import_torchmetrics()
         from ..harness.run_folder import read_run
         from ..harness.shown_clips import predict_clips
     from ..reports.machine import machine
@@ -150,7 +152,7 @@ def _score(
     run: Run, name: str, data: str | None, where: torch.device, scored: _Scored, opened: dict[str, MotionDataModule]
 ) -> ArmResult:
     """What a run came to; its module and windows are added to those `scored`, its data to what was `opened`."""
-    from ..harness.clip_values import clip_values
+    from ..harness.clip_values import ClipValues
     from ..harness.evaluation import evaluate
     from ..harness.load import load_trained, objective_of
     from ..harness.run_folder import data_of
@@ -169,8 +171,9 @@ def _score(
         arm.settings["learned loss"] = str(run.model["learned"])
     print(visible(f"{name}: scoring {run.checkpoint}"), flush=True)
     source = data_of(run, data, opened)
-    arm.take(evaluate(module.to(where), source.val_dataloader(), source.actions, progress=name))
-    arm.clips = clip_values(module, source.val_dataset)
+    clips = ClipValues(module.to(where), source.val_dataset)
+    arm.take(evaluate(module, source.val_dataloader(), source.actions, progress=name, clips=clips))
+    arm.clips = clips.compute()
     scored[name] = (module, source.val_dataset)
     return arm
 

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from ..data.loading import windows_of
 from ..progress import track
+from .clip_values import ClipValues
 from .lifting import LiftingModule
-from .scores import Evaluation, Scores
+from .scores import Evaluation, Scores, compared, scoring
 
 __all__ = ["Evaluation", "evaluate", "poses_of"]
 
@@ -30,6 +31,7 @@ def evaluate(
     protocol: str = "subjects",
     tested: str = "test",
     progress: str = "",
+    clips: ClipValues | None = None,
 ) -> Evaluation:
     """Run the module over batches of :class:`structloss.data.PoseWindows` and score them.
 
@@ -40,6 +42,7 @@ def evaluate(
         protocol: name in :data:`~structloss.data.protocols.PROTOCOLS`, whose own numbers are wanted too.
         tested: what is scored, the "test" subjects or those of "train".
         progress: label of a progress bar on a terminal; empty for none.
+        clips: is given the same batches, to add up clip by clip.
     """
     module.eval()
     shown: Iterable[dict[str, Tensor]] = track(batches, progress, bool(progress))  # type: ignore[arg-type]  # a bar needs no indices
@@ -56,5 +59,12 @@ def evaluate(
         module.skeleton, actions, subjects, protocol, module.device, module.root, temporal, module.repeats, tested
     )
     for batch in on_device:
-        scores.update(module, module.score(batch, *means), batch)
-    return scores.compute({k.removeprefix("test/"): float(v) for m in means for k, v in m.compute().items()})
+        prediction = module.predict_image_space(batch["input"])
+        with scoring():
+            pair = compared(module, prediction, batch)
+            pair.update(*means)
+            scores.update(module, pair, batch)
+            if clips is not None:
+                clips.update(pair, batch)
+    with scoring():
+        return scores.compute({k.removeprefix("test/"): float(v) for m in means for k, v in m.compute().items()})

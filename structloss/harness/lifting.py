@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import lightning as L
@@ -30,7 +31,7 @@ from .loss_nets import training_data
 from .objective import SQUARED_ERROR, TrainingLoss
 from .optimizers import OptimizerSettings
 from .roots import check_published_root, measured_poses
-from .scores import Evaluation, Scores, depths_of, frames_of_videos, validation_metrics, with_all_joints
+from .scores import Compared, Evaluation, Scores, compared, depths_of, frames_of_videos, scoring, validation_metrics
 from .semi_supervised import (
     SemiSupervised,
     SemiSupervisedSettings,
@@ -53,7 +54,8 @@ class LiftingModule(L.LightningModule):
     """Train a 2D-to-3D lifting backbone.
 
     Batches are those of :class:`structloss.data.PoseWindows`. The loss acts on the backbone's output in the space of
-    the target; metrics are in millimetres and root-relative (see :meth:`score` for the depth order). A network that
+    the target; metrics are in millimetres and root-relative (of the depth order, see
+    :class:`~structloss.harness.scores.Compared`). A network that
     predicts the centre of its receptive field is trained and scored on the centre of each window.
 
     Args:
@@ -236,13 +238,16 @@ class LiftingModule(L.LightningModule):
         if self._scores is None:
             self._score(batch, self.test_metrics, self.test_order, self.trainer.test_dataloaders)
         else:
-            self._scores.update(self, self.score(batch, self.test_metrics, self.test_order), batch)
+            with self._compared(batch) as pair:
+                pair.update(self.test_metrics, self.test_order)
+                self._scores.update(self, pair, batch)
 
     def on_test_epoch_end(self) -> None:
         if self._scores is None:
             return
-        means = {k: v for metrics in (self.test_metrics, self.test_order) for k, v in metrics.compute().items()}
-        self.evaluation = self._scores.compute({k.removeprefix("test/"): float(v) for k, v in means.items()})
+        with scoring():
+            means = {k: v for metrics in (self.test_metrics, self.test_order) for k, v in metrics.compute().items()}
+            self.evaluation = self._scores.compute({k.removeprefix("test/"): float(v) for k, v in means.items()})
         # A key that both have is the metric's, of all frames pooled, as it is everywhere but in the protocol's table.
         found = self.evaluation.protocol | self.evaluation.metrics | self.evaluation.structure
         self.log_dict({f"test/{name}": value for name, value in found.items() if "/" not in name})
@@ -414,23 +419,12 @@ class LiftingModule(L.LightningModule):
         drawn = chance(self.hparams["seed"], self.current_epoch, batch["index"])
         return flip_batch(batch, drawn < self.hparams["flip_probability"], self.skeleton)
 
-    def score(self, batch: dict[str, Tensor], positions: MetricCollection, order: MetricCollection) -> Tensor:
-        """Update the metrics with a batch; returns the prediction `[B, T, J, 3]`, in the space of the target.
-
-        Positions are scored in mm, relative to the pelvis. The depth order is scored in the space of the target, as
-        predicted: the conversion to mm multiplies each frame by its true scale, and the order over frames would come
-        from that.
-        """
+    @contextmanager
+    def _compared(self, batch: dict[str, Tensor]) -> Iterator[Compared]:
+        """A batch beside its prediction, to add to metrics."""
         prediction = self.predict_image_space(batch["input"])
-        batch = self.matched(batch)
-        poses = self.to_millimetres(prediction, batch)
-        pelvis = self.skeleton.pelvis
-        # Without its pelvis there is nothing to measure a pose from.
-        known = (batch["weight"][..., list(pelvis)] > 0).all(-1, keepdim=True)
-        weight = torch.where(known, batch["weight"], 0.0)
-        positions.update(skeletons.relative(poses, pelvis), skeletons.relative(batch["camera_pose"], pelvis), weight)
-        order.update(prediction, batch["target"], batch["weight"])
-        return prediction
+        with scoring():
+            yield compared(self, prediction, batch)
 
     def _score(
         self, batch: dict[str, Tensor], positions: MetricCollection, order: MetricCollection, batches: object
@@ -441,21 +435,21 @@ class LiftingModule(L.LightningModule):
             total, _ = self.loss(self.model.supervise(batch["input"], batch["target"], batch["weight"]))
             self.log("val/loss", total, on_epoch=True, batch_size=size)
             return
-        prediction = self.score(batch, positions, order)
         prefix = positions.prefix
         found = dict(positions.items()) | dict(order.items())
         windows = windows_of(batches)
-        if windows is not None and not windows.moves:
-            del found[f"{prefix}depth_order_frames"]  # nothing follows anything
-        else:
-            poses = self.to_millimetres(prediction, self.matched(batch))
-            poses, target, weight = with_all_joints(self, poses, batch)
-            place = {"action": torch.zeros_like(batch["action"]), **frames_of_videos(self, batch)}
-            self.steps.update(poses - target, weight, **place)
-            found[f"{prefix}mpjve"] = self.steps
-            if windows is not None and windows.single:
-                self.order.update((poses - target)[..., :0], weight, depths_of(self, prediction, batch), **place)
-                found[f"{prefix}depth_order_frames"] = self.order
+        with self._compared(batch) as pair:
+            pair.update(positions, order)
+            if windows is not None and not windows.moves:
+                del found[f"{prefix}depth_order_frames"]  # nothing follows anything
+            else:
+                poses, target, weight = pair.of_all_joints(self, batch)
+                place = {"action": torch.zeros_like(batch["action"]), **frames_of_videos(self, batch)}
+                self.steps.update(poses - target, weight, **place)
+                found[f"{prefix}mpjve"] = self.steps
+                if windows is not None and windows.single:
+                    self.order.update((poses - target)[..., :0], weight, depths_of(self, pair, batch), **place)
+                    found[f"{prefix}depth_order_frames"] = self.order
         self.log_dict(found, on_step=False, on_epoch=True, batch_size=size)
 
     def synchronise(self) -> None:

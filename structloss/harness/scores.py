@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -14,21 +16,74 @@ from ..backbones import Backbone
 from ..data.image_space import relative
 from ..data.protocols import PROTOCOLS
 from ..metrics import LIMBS, MPJPE, NMPJPE, PAMPJPE, H3WBScore, MPIINF3DHPScore, PerAction, PerJoint
+from ..metrics._once import computed_once
 from ..metrics.evaluation import Evaluation
 from ..metrics.measures import MEASURES, Measure, measure
 from ..skeletons import Skeleton
 from .videos import WholeVideos
 
 __all__ = [
+    "Compared",
     "Evaluation",
     "Scored",
     "Scores",
+    "compared",
     "depths_of",
     "frames_of_videos",
     "kept",
+    "scoring",
     "validation_metrics",
     "with_all_joints",
 ]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A batch beside what a network predicts of it: the frames and joints that it predicts.
+
+    Attributes:
+        prediction: `[B, T, J, 3]`, in the space of the target.
+        batch: the batch with those frames and joints alone.
+        poses, target: `[B, T, J, 3]`, mm, relative to the pelvis.
+        weight: `[B, T, J]`; a frame whose pelvis has no weight has none: there is nothing to measure from.
+    """
+
+    prediction: Tensor
+    batch: dict[str, Tensor]
+    poses: Tensor
+    target: Tensor
+    weight: Tensor
+
+    def update(self, positions: MetricCollection, order: MetricCollection) -> None:
+        """Add it to the collections of :func:`validation_metrics`.
+
+        The depth order is scored as predicted: the conversion to mm multiplies each frame by its true scale, and the
+        order over frames would come from that.
+        """
+        positions.update(self.poses, self.target, self.weight)
+        order.update(self.prediction, self.batch["target"], self.batch["weight"])
+
+    def of_all_joints(self, module: Scored, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """:func:`with_all_joints` of it, the tensors themselves where the network predicts all joints."""
+        if self.poses.shape[-2] == batch["weight"].shape[2]:
+            return self.poses, self.target, self.weight
+        return with_all_joints(module, self.poses, batch)
+
+
+@contextmanager
+def scoring() -> Iterator[None]:
+    """For the scoring of a batch: what several metrics need of it is computed once, and by one thread.
+
+    Metrics are hundreds of operations on small tensors. A second thread would wait for its share of each most of the
+    time, and burn a core waiting.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.no_grad(), computed_once():
+            yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class Scored(Protocol):
@@ -130,35 +185,33 @@ class Scores:
         elif self.rules == "h3wb":
             self.own = H3WBScore().to(device)
 
-    @torch.no_grad()
-    def update(self, module: _Measuring, prediction: Tensor, batch: dict[str, Tensor]) -> None:
-        """Add a batch and what the module predicts of it, in the space of the target."""
-        matched = module.matched(batch)
-        poses, target, weight = with_all_joints(module, module.to_millimetres(prediction, matched), batch)
-        self.by_joint.update(poses, target, weight)
+    def update(self, module: _Measuring, compared: Compared, batch: dict[str, Tensor]) -> None:
+        """Add a batch and what the module makes of it. Call it within :func:`scoring`."""
         group = batch["action"]
         if self.subjects:
             group = group + len(self.actions) * batch["subject"]
         for metric in self.by_action.values():
-            metric.update(poses, target, weight, action=group)
-        views = batch["clip"] * 1000 + batch["view"]
-        as_published = poses
+            metric.update(compared.poses, compared.target, compared.weight, action=group)
+        as_published, again = compared.poses, compared.weight
         if self.root != "subtracted":
-            as_published = _of_all_joints(module, module.measured(prediction, matched), batch)
-        counted = weight
+            as_published = module.measured(compared.prediction, compared.batch)
         if self.repeats and "weight_again" in batch:
-            again = {**batch, "weight": batch["weight"] + batch["weight_again"]}
-            counted = with_all_joints(module, module.to_millimetres(prediction, matched), again)[2]
+            again = _from_pelvis(module, again + module.model.match(batch["weight_again"]))
         for name, metric in self.published.items():
             if metric is not self.by_action[name]:
-                metric.update(as_published, target, counted, action=group)
+                metric.update(as_published, compared.target, again, action=group)
+        poses, target, weight = compared.of_all_joints(module, batch)
         if self.temporal:
             place = {"action": group, **frames_of_videos(module, batch)}
             self.single = self.single and bool((weight > 0).any(-1).sum(-1).le(1).all())
-            depth = depths_of(module, prediction, batch) if self.single else None
+            depth = depths_of(module, compared, batch) if self.single else None
             self.videos.update(poses - target, weight, depth, **place)
             if self.videos_as_published is not self.videos:
-                self.videos_as_published.update(as_published - target, counted, **place, window=batch["start"])
+                error = _of_all_joints(module, as_published, batch, math.nan) - target
+                weights = _of_all_joints(module, again, batch, 0.0)
+                self.videos_as_published.update(error, weights, **place, window=batch["start"])
+        self.by_joint.update(poses, target, weight)
+        views = batch["clip"] * 1000 + batch["view"]
         self.predicted.update(poses, target, weight, views)
         self.true.update(target, None, weight, views)
         if self.rules == "mpi_inf_3dhp":
@@ -169,7 +222,8 @@ class Scores:
 
     def compute(self, metrics: dict[str, float]) -> Evaluation:
         """All of it, and the module's own metrics."""
-        by_action, means, by_subject = self._as_published()
+        videos = _computed(self.videos, self.body.num_joints) if self.temporal else None
+        by_action, means, by_subject = self._as_published(videos)
         protocol = means
         if self.own is not None:
             protocol = {name: float(value) for name, value in self.own.compute().items()}
@@ -177,8 +231,8 @@ class Scores:
             "mpjpe": _sums(self.by_action["p1"], self.places),
             "pa_mpjpe": _sums(self.by_action["p2"], self.places),
         }
-        if self.temporal:
-            _, steps, order, _ = _computed(self.videos, self.body.num_joints)
+        if videos is not None:
+            _, steps, order, _ = videos
             # Neighbours in time are those of the video, also across the borders of windows.
             metrics = metrics | {"mpjve": float(steps)}
             if not order.isnan():
@@ -202,13 +256,15 @@ class Scores:
             root=self.root,
         )
 
-    def _as_published(self) -> tuple[dict[str, dict[str, float]], dict[str, float], dict[str, dict[str, float]]]:
-        """P1, P2, P3 and MPJVE of each action, their means over the actions, and over the actions of each subject."""
+    def _as_published(
+        self, videos: _Videos | None
+    ) -> tuple[dict[str, dict[str, float]], dict[str, float], dict[str, dict[str, float]]]:
+        """P1, P2, P3 and MPJVE of each action, their means over the actions, and over the actions of each subject, from
+        what the videos come to."""
         parts = {name: _sums(metric, self.places) for name, metric in self.published.items()}
-        nothing = torch.zeros(2, *self.places)
-        parts["mpjve"] = (
-            _speeds(self.videos_as_published, self.body.num_joints, self.places) if self.temporal else nothing
-        )
+        if videos is not None and self.videos_as_published is not self.videos:
+            videos = _computed(self.videos_as_published, self.body.num_joints)
+        parts["mpjve"] = torch.zeros(2, *self.places) if videos is None else _speeds(videos, self.places)
         of_actions = {name: self._named(sums, every=True) for name, sums in parts.items()}
         scored = self._named(parts["p1"])
         by_action = {action: {name: of[action] for name, of in of_actions.items()} for action in scored}
@@ -256,14 +312,17 @@ def _sums(metric: PerAction, places: tuple[int, int]) -> Tensor:
         return torch.stack([metric.factor * metric.total, metric.count]).reshape(2, *places).cpu()
 
 
-def _speeds(videos: WholeVideos, joints: int, places: tuple[int, int]) -> Tensor:
+_Videos = tuple[Tensor, Tensor, Tensor, Tensor]  # what `WholeVideos.compute` returns
+
+
+def _speeds(videos: _Videos, places: tuple[int, int]) -> Tensor:
     """The same of the velocity error, by frames of videos."""
-    value, _, _, frames = _computed(videos, joints)
+    value, _, _, frames = videos
     value, frames = value.reshape(places).cpu(), frames.reshape(places).cpu()
     return torch.stack([torch.where(frames > 0, value * frames, 0.0), frames])
 
 
-def _computed(videos: WholeVideos, joints: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _computed(videos: WholeVideos, joints: int) -> _Videos:
     videos.pad(joints)
     return videos.compute()
 
@@ -319,11 +378,23 @@ def with_all_joints(module: Scored, poses: Tensor, batch: dict[str, Tensor]) -> 
     pelvis = list(module.skeleton.pelvis)
     frames, joints = kept(module, batch["weight"])
     target, weight = batch["camera_pose"][:, frames], batch["weight"][:, frames]
-    poses = _of_all_joints(module, poses, batch)
-    if len(joints) < target.shape[2]:
-        weight = torch.zeros_like(weight).index_copy(2, joints, weight[..., joints])
-    known = (weight[..., pelvis] > 0).all(-1, keepdim=True)
-    return relative(poses, pelvis), relative(target, pelvis), torch.where(known, weight, 0.0)
+    weight = _of_all_joints(module, weight[..., joints], batch, 0.0)
+    poses = _of_all_joints(module, poses, batch, math.nan)
+    return relative(poses, pelvis), relative(target, pelvis), _from_pelvis(module, weight)
+
+
+def compared(module: _Measuring, prediction: Tensor, batch: dict[str, Tensor]) -> Compared:
+    """A batch beside what a module predicts of it, in the space of the target."""
+    matched, pelvis = module.matched(batch), list(module.skeleton.pelvis)
+    poses = relative(module.to_millimetres(prediction, matched), pelvis)
+    target = relative(matched["camera_pose"], pelvis)
+    return Compared(prediction, matched, poses, target, _from_pelvis(module, matched["weight"]))
+
+
+def _from_pelvis(module: Scored, weight: Tensor) -> Tensor:
+    """Weights `[B, T, J]` of frames, 0 where the pelvis has none: there is nothing to measure from."""
+    known = (weight[..., list(module.skeleton.pelvis)] > 0).all(-1, keepdim=True)
+    return torch.where(known, weight, 0.0)
 
 
 def frames_of_videos(module: Scored, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -333,16 +404,16 @@ def frames_of_videos(module: Scored, batch: dict[str, Tensor]) -> dict[str, Tens
     return {"video": batch["clip"] * 1000 + batch["view"], "frame": batch["start"][:, None] + frames}
 
 
-def depths_of(module: _Measuring, prediction: Tensor, batch: dict[str, Tensor]) -> Tensor:
+def depths_of(module: Scored, compared: Compared, batch: dict[str, Tensor]) -> Tensor:
     """Predicted and true depth in the space of the target, `[B, T, J, 2]`, for all joints of the skeleton."""
-    both = torch.stack([prediction[..., 2], module.matched(batch)["target"][..., 2]], -1)
-    return _of_all_joints(module, both, batch)
+    both = torch.stack([compared.prediction[..., 2], compared.batch["target"][..., 2]], -1)
+    return _of_all_joints(module, both, batch, math.nan)
 
 
-def _of_all_joints(module: Scored, values: Tensor, batch: dict[str, Tensor]) -> Tensor:
-    """`[B, T, J, C]` of what the network predicts, NaN for joints that it doesn't."""
+def _of_all_joints(module: Scored, values: Tensor, batch: dict[str, Tensor], missing: float) -> Tensor:
+    """`[B, T, J, ...]` of what the network predicts, and a number for joints that it doesn't."""
     _, joints = kept(module, batch["weight"])
     every = batch["weight"].shape[2]
     if len(joints) == every:
         return values
-    return values.new_full((*values.shape[:2], every, values.shape[-1]), torch.nan).index_copy(2, joints, values)
+    return values.new_full((*values.shape[:2], every, *values.shape[3:]), missing).index_copy(2, joints, values)

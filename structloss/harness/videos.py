@@ -152,11 +152,22 @@ class VideoOrder(WholeVideos):
         return super().compute()[2]
 
 
+#: Pieces of videos that are compared at a time: bounds the working memory, and leaves little padding.
+_PIECES = 64
+
+
 def _order(depth: Tensor, weight: Tensor, video: Tensor, frame: Tensor) -> Tensor:
     """Share of the pairs of a joint's frames in order, within pieces of a video."""
     score = DepthOrderAccuracy(over="frames").to(depth.device)
     _, lengths = torch.unique_consecutive(torch.stack([video, frame // PIECE], -1), dim=0, return_counts=True)
-    for z, w in zip(depth.split(lengths.tolist()), weight.split(lengths.tolist()), strict=True):
+    pieces = list(zip(*(part.split(lengths.tolist()) for part in (depth, weight)), strict=True))
+    pieces.sort(key=lambda piece: len(piece[0]))
+    for first in range(0, len(pieces), _PIECES):
+        # Shorter pieces are filled up with frames of weight 0, which make no pair.
+        z, w = (
+            torch.nn.utils.rnn.pad_sequence(list(parts), batch_first=True)
+            for parts in zip(*pieces[first : first + _PIECES], strict=True)
+        )
         pred, true = (torch.nn.functional.pad(part[..., None], (2, 0)) for part in z.unbind(-1))
         score.update(pred, true, w)
     return score.compute()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+import operator
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -17,6 +19,7 @@ from ..errors import (
     check_tensor,
 )
 from ..skeletons import Skeleton, get
+from ._once import once
 from ._precision import wide
 
 
@@ -75,6 +78,7 @@ def _check_pose(name: str, pose: object, channels: tuple[int, ...] = (3,)) -> Te
     return pose
 
 
+@once
 def prepare(
     pred: Tensor, target: Tensor | None, weight: Tensor | None, root: int | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -103,6 +107,7 @@ def prepare(
     return torch.where(scored, pred, 0.0), torch.where(scored, target, 0.0), weight
 
 
+@once
 def prepare_pose(pred: Tensor, weight: Tensor | None, skeleton: str) -> tuple[Tensor, Tensor, Skeleton]:
     """Like :func:`prepare`, for a metric of the predicted skeleton alone."""
     body = check_body(pred, skeleton)
@@ -150,6 +155,11 @@ def _weight(weight: Tensor | None, pred: Tensor) -> Tensor:
         bad = found[~((found >= 0) & (found < float("inf")))][0]
         raise ArgumentError(f"weight has the value {float(bad):g}, expected finite values >= 0.")
     return found
+
+
+def product_of(weight: Tensor, joints: Sequence[Sequence[int]]) -> Tensor:
+    """Product of the weights of some joints, as many of each part: [..., J] -> [..., parts]."""
+    return functools.reduce(operator.mul, (weight[..., list(column)] for column in zip(*joints, strict=True)))
 
 
 def weighted(value: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:

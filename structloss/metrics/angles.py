@@ -15,7 +15,8 @@ from ..skeletons import get
 from ..terms import TERMS, check_options
 from ..units import extent, warn_of_size
 from ._base import PartsMean
-from ._checks import check_reduction, prepare_pose, reduce, weighted
+from ._checks import check_reduction, prepare_pose, product_of, reduce, weighted
+from ._once import once
 
 __all__ = ["IllegalAngleRate", "illegal_angle_rate"]
 
@@ -77,7 +78,7 @@ def illegal_angle_rate(
     """
     check_reduction(reduction, "hinges")
     test = _Test(skeleton, flexion, tolerance, normalize_bones, scale, handedness)
-    return reduce(*test(pred, weight), reduction)
+    return reduce(*_illegal(test, pred, weight), reduction)
 
 
 class _Test:
@@ -95,33 +96,39 @@ class _Test:
             "handedness": handedness,
         }
         checked = check_options(TERMS["illegal_angle"], options)
+        self._told = (get(skeleton).name, flexion, *checked.values())
         self.skeleton, self.straight = skeleton, math.cos(math.radians(flexion)) if flexion else math.inf
         self.metres = 0.0 if checked["normalize_bones"] else float(checked["scale"])  # type: ignore[arg-type]
         self.structure: Structure = structure_of(
             ("illegal_angle",), get(skeleton).name, encode_options({"illegal_angle": checked})
         )
 
-    def __call__(self, pred: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Weighted 0 or 1, and weights, `[..., T, hinges]`."""
-        pred, weight, _ = prepare_pose(pred, weight, self.skeleton)
-        if self.metres and self.structure.hinge_tolerance:
-            remedy = "pass scale=1e-3 for millimetres, or normalize_bones=True for any unit"
-            warn_of_size("pred", extent(pred, weight > 0), self.metres, remedy, small=False, depth=4)
-        found = [self._hinge(pred, weight, joints, sign) for joints, sign in self.structure.hinges]
-        illegal, weights = (torch.stack(part, -1) for part in zip(*found, strict=True))
-        return weighted(illegal, weights)
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Test) and self._told == other._told
 
-    def _hinge(
-        self, pred: Tensor, weight: Tensor, joints: tuple[int, int, int, int], sign: float
-    ) -> tuple[Tensor, Tensor]:
-        a, b, c, d = joints
-        vectors, lengths = bone_vectors(pred, ((b, a), (c, b), (d, c)))
-        units = direction(vectors, lengths)
-        v1, v2, v3 = (units if self.structure.hinge_unit_bones else vectors).unbind(-2)
-        product = (torch.linalg.cross(v1, v2) * v3).sum(-1) * (sign * self.structure.hinge_scale)
-        bent = (units[..., 1, :] * units[..., 2, :]).sum(-1) < self.straight
-        illegal = ((product > self.structure.hinge_tolerance) & bent).to(product.dtype)
-        return illegal.masked_fill(product.isnan(), math.nan), weight[..., joints].prod(-1)
+    def __hash__(self) -> int:
+        return hash(self._told)
+
+
+@once
+def _illegal(test: _Test, pred: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Weighted 0 or 1, and weights, `[..., T, hinges]`."""
+    pred, weight, _ = prepare_pose(pred, weight, test.skeleton)
+    structure = test.structure
+    if test.metres and structure.hinge_tolerance:
+        remedy = "pass scale=1e-3 for millimetres, or normalize_bones=True for any unit"
+        warn_of_size("pred", extent(pred, weight > 0), test.metres, remedy, small=False, depth=5)
+    chains = [joints for joints, _ in structure.hinges]
+    signs = pred.new_tensor([sign * structure.hinge_scale for _, sign in structure.hinges])
+    bones = [bone for a, b, c, d in chains for bone in ((b, a), (c, b), (d, c))]
+    vectors, lengths = bone_vectors(pred, bones)
+    units = direction(vectors, lengths).unflatten(-2, (len(chains), 3))
+    sides = units if structure.hinge_unit_bones else vectors.unflatten(-2, (len(chains), 3))
+    v1, v2, v3 = sides.unbind(-2)
+    product = (torch.linalg.cross(v1, v2) * v3).sum(-1) * signs
+    bent = (units[..., 1, :] * units[..., 2, :]).sum(-1) < test.straight
+    illegal = ((product > structure.hinge_tolerance) & bent).to(product.dtype)
+    return weighted(illegal.masked_fill(product.isnan(), math.nan), product_of(weight, chains))
 
 
 class IllegalAngleRate(PartsMean):
@@ -151,4 +158,4 @@ class IllegalAngleRate(PartsMean):
         super().__init__(reduction, len(get(skeleton).hinges), **kwargs)
 
     def values(self, pred: Tensor, target: Tensor | None, weight: Tensor | None) -> tuple[Tensor, Tensor]:
-        return self._test(pred, weight)
+        return _illegal(self._test, pred, weight)

@@ -1,4 +1,8 @@
-"""Share of depth pairs that a prediction orders correctly, counted in O(N log² N) for a row of N."""
+"""Share of depth pairs that a prediction orders correctly.
+
+Rows of weights 0 and 1 that are no longer than some hundred entries are counted pair by pair, in 16-bit integers, of
+which a vector register of the CPU holds many; all others in O(N log² N) for a row of N. Both give the same numbers.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ __all__ = ["depth_order_accuracy"]
 
 OVER = ("joints", "frames")
 _BLOCK = 1 << 19  # entries processed at a time: bounds the working memory to some tens of megabytes
+_SHORT = 512  # longest row that is counted pair by pair: beyond, sorting is as fast
 
 
 @torch.no_grad()
@@ -76,8 +81,16 @@ def depth_order_values(
     step = max(1, _BLOCK // n)
     for i in range(0, len(p), step):
         block = slice(i, i + step)
-        right[block], total[block] = _count(p[block], t[block], weight[block])
+        right[block], total[block] = _counted(p[block], t[block], weight[block])
     return right.reshape(*rows, 1), total.reshape(*rows, 1)
+
+
+def _counted(p: Tensor, t: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+    """`depth_order_values` of rows [R, N], counted in the way that is faster."""
+    short = p.device.type == "cpu" and p.shape[-1] <= _SHORT
+    if short and bool(((w == 0) | (w == 1)).all()):
+        return _count_pairs(p, t, w)
+    return _count(p, t, w)
 
 
 def _dense_rank(x: Tensor) -> Tensor:
@@ -122,3 +135,40 @@ def _count(p: Tensor, t: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
         gain = (before + upto) * 0.5 - outside
         right += (level_w * gain).masked_fill(~high, 0.0).sum(-1)
     return right.masked_fill(bad, float("nan")), total
+
+
+def _count_pairs(p: Tensor, t: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+    """The same for weights of 0 and 1, pair by pair.
+
+    Entries are sorted by target, so that each pair (i, i + k) has its lower target first; then it adds the sign of
+    p[i + k] - p[i] to a sum S, or nothing if its targets tie or a weight is 0. Of n pairs that count, c are in order, d
+    in the reverse and the others tie: S = c - d, and what is wanted is c + (n - c - d) / 2 = (S + n) / 2.
+    """
+    n = p.shape[-1]
+    bad = ((p.isnan() | t.isnan()) & (w > 0)).any(-1)
+    t, order = t.sort(dim=-1)
+    # Rows side by side and places in rows below each other: neighbours in memory are worked on alike.
+    rank = _dense_rank(p.gather(-1, order)).to(torch.int16).mT.contiguous()
+    step = t[:, 1:] != t[:, :-1]
+    level = part = None
+    if not bool(step.all()):
+        level = torch.nn.functional.pad(step.cumsum(-1), (1, 0)).to(torch.int16).mT.contiguous()
+    if not bool((w == 1).all()):
+        part = w.gather(-1, order).to(torch.int16).mT.contiguous()
+    # A place is the later one of at most N - 1 pairs, so that 16 bits hold its sums.
+    signs, pairs = torch.zeros_like(rank), torch.zeros_like(rank)
+    for k in range(1, n):
+        sign = (rank[k:] - rank[:-k]).clamp_(-1, 1)
+        if level is not None:
+            counts = (level[k:] - level[:-k]).clamp_(max=1)
+            if part is not None:
+                counts.mul_(part[k:]).mul_(part[:-k])
+        elif part is not None:
+            counts = part[k:] * part[:-k]
+        else:
+            signs[k:] += sign
+            continue
+        signs[k:] += sign.mul_(counts)
+        pairs[k:] += counts
+    total = p.new_full((len(p),), n * (n - 1) / 2) if level is None and part is None else pairs.sum(0).to(p.dtype)
+    return ((signs.sum(0).to(p.dtype) + total) / 2).masked_fill(bad, float("nan")), total

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from . import procrustes
 from ._checks import check_reduction, prepare, reduce, weighted
+from ._once import once
 
 __all__ = ["acceleration_error", "mpjpe", "mpjve", "n_mpjpe", "pa_mpjpe"]
 
@@ -185,17 +186,20 @@ def _errors(pred: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tenso
     return weighted(torch.linalg.vector_norm(pred - target, dim=-1), weight)
 
 
+@once
 def mpjpe_values(
     pred: Tensor, target: Tensor | None, weight: Tensor | None, *, root: int | None
 ) -> tuple[Tensor, Tensor]:
     return _errors(*prepare(pred, target, weight, root))
 
 
+@once
 def pa_mpjpe_values(pred: Tensor, target: Tensor | None, weight: Tensor | None) -> tuple[Tensor, Tensor]:
     pred, target, weight = prepare(pred, target, weight)
     return _errors(procrustes.fit(pred, target, weight), target, weight)
 
 
+@once
 def n_mpjpe_values(
     pred: Tensor, target: Tensor | None, weight: Tensor | None, *, root: int | None
 ) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,6 @@ are ours. LSE equals ManiPose's MPSSE; BSLE is MotionBERT's limb-length loss.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -27,7 +26,8 @@ from ..errors import ArgumentError, check_choice
 from ..ops.torch_terms.common import bone_vectors
 from ..skeletons import Bone, Skeleton, get
 from ._base import PartsMean
-from ._checks import check_body, check_reduction, prepare, prepare_pose, reduce, weighted
+from ._checks import check_body, check_reduction, prepare, prepare_pose, product_of, reduce, weighted
+from ._once import once
 
 __all__ = ["BSLE", "LIMBS", "LLE", "LSE", "LimbSymmetry", "bsle", "limb_symmetry", "lle", "lse"]
 
@@ -179,14 +179,13 @@ def _pairs(skeleton: str, level: str, group: str | None) -> tuple[Pair, ...]:
     return tuple(((left,), (right,)) for left, right in bones)
 
 
-def chain_lengths(pose: Tensor, weight: Tensor, chains: Sequence[Chain]) -> tuple[Tensor, Tensor]:
-    """Lengths and weights, `[..., T, len(chains)]`; a joint that two bones share counts once in the weight."""
+@once
+def chain_lengths(pose: Tensor, weight: Tensor, chains: tuple[Chain, ...]) -> tuple[Tensor, Tensor]:
+    """Lengths and weights, `[..., T, len(chains)]`, of chains of one number of bones; a joint that two bones share
+    counts once in the weight."""
     _, length = bone_vectors(pose, [bone for chain in chains for bone in chain])
     joints = [sorted({joint for bone in chain for joint in bone}) for chain in chains]
-    return (
-        length.unflatten(-1, (len(chains), -1)).sum(-1),
-        torch.stack([weight[..., js].prod(-1) for js in joints], -1),
-    )
+    return length.unflatten(-1, (len(chains), -1)).sum(-1), product_of(weight, joints)
 
 
 def _share(difference: Tensor, whole: Tensor) -> Tensor:
@@ -194,8 +193,9 @@ def _share(difference: Tensor, whole: Tensor) -> Tensor:
     return torch.where(difference == 0, 0.0, 100 * difference / whole)
 
 
+@once
 def lse_values(
-    pred: Tensor, weight: Tensor | None, skeleton: str, pairs: Sequence[Pair], relative: bool
+    pred: Tensor, weight: Tensor | None, skeleton: str, pairs: tuple[Pair, ...], relative: bool
 ) -> tuple[Tensor, Tensor]:
     """Weighted differences and weights of each pair, `[..., T, pairs]`."""
     pred, weight, _ = prepare_pose(pred, weight, skeleton)
@@ -204,8 +204,9 @@ def lse_values(
     return weighted(_share(difference, left + right) if relative else difference, w_left * w_right)
 
 
+@once
 def length_error_values(
-    pred: Tensor, target: Tensor | None, weight: Tensor | None, skeleton: str, chains: Sequence[Chain], relative: bool
+    pred: Tensor, target: Tensor | None, weight: Tensor | None, skeleton: str, chains: tuple[Chain, ...], relative: bool
 ) -> tuple[Tensor, Tensor]:
     """Weighted differences and weights of each chain, `[..., T, chains]`."""
     pred, target, weight = prepare(pred, target, weight)

@@ -52,7 +52,7 @@ def fit(pred: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     mean_g, g, size_g = _centre(target, w, scored)
     u, s, vh = torch.linalg.svd((w * g).mT @ p)
     # The nearest rotation; where the nearest orthogonal matrix is a reflection, turn its weakest axis round.
-    handed = torch.linalg.det(u @ vh).sign()
+    handed = (_determinant(u) * _determinant(vh)).sign()
     flip = torch.ones_like(s)
     flip[..., -1] = handed
     rotation = (vh.mT * flip[..., None, :]) @ u.mT
@@ -61,6 +61,12 @@ def fit(pred: Tensor, target: Tensor, weight: Tensor) -> Tensor:
 
     aligned = scale[..., None, None] * (p @ rotation) * size_g + mean_g
     return torch.where(finite, torch.where(scored, aligned, 0.0), float("nan"))
+
+
+def _determinant(matrix: Tensor) -> Tensor:
+    """Of `[..., 3, 3]`: written out, it takes a fraction of what the factorisation of each matrix does."""
+    a, b, c = matrix.unbind(-2)
+    return (torch.linalg.cross(a, b) * c).sum(-1)
 
 
 def _centre(x: Tensor, w: Tensor, scored: Tensor) -> tuple[Tensor, Tensor, Tensor]:

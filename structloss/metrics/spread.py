@@ -14,6 +14,7 @@ from ..ops.denominators import LEAST_FREEDOM, bone_weight
 from ..ops.torch_terms.common import bone_vectors
 from ..skeletons import Skeleton, get
 from ._checks import check_labels, check_reduction, prepare_any, prepare_pose, reduce, weighted
+from ._once import once
 from ._precision import Sums, sums
 
 __all__ = ["BPLPC", "BoneLengthSpread", "bone_length_spread", "bplp_c"]
@@ -148,6 +149,7 @@ def deviations(moments: Tensor) -> tuple[Tensor, Tensor]:
     return weighted(deviation, torch.where(known, weight, 0.0))
 
 
+@once
 def bone_length_moments(pose: Tensor, weight: Tensor, body: Skeleton) -> Tensor:
     """Moments over the frames of every clip, `[..., 4, bones]`, of poses and weights from `prepare_pose`."""
     return moments_of(bone_vectors(pose, body.bones)[1], bone_weight(weight, body.bones))
@@ -250,6 +252,11 @@ class BoneLengthSpread(Sums):
         # A process without data must have tensors of the right shape to send.
         self.keys = [torch.zeros(0, dtype=torch.long, device=self.device)]
         self.moments = [sums(0, 4, len(self.total), device=self.device)]
+
+    def values(self, pred: Tensor, target: Tensor | None, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Deviations of the bones of each clip times their weight, and the weight, both `[..., bones]`."""
+        pose, weight, body = prepare_pose(pred, weight, self.skeleton)
+        return deviations(bone_length_moments(pose, weight, body))
 
     def update(
         self,
