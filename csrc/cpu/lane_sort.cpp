@@ -1,5 +1,4 @@
-// The sorting networks, compiled with -ffinite-math-only -fno-signed-zeros: keys are positive normal numbers, and told so
-// the compiler makes a comparator out of one minimum and one maximum. Nothing else may be compiled like this.
+// The sorting networks, compiled per instruction set.
 #include "lane_sort.hpp"
 
 #include "instruction_sets.hpp"

@@ -53,9 +53,9 @@ SL_INLINE void write_vector(T* x, const V& v) {
 
 template <typename V>
 SL_INLINE void exchange(V& low, V& high) {
-  const V less = low < high ? low : high;
-  high = low < high ? high : low;
+  const V less = low < high ? low : high, more = low > high ? low : high;  // so written, single instructions
   low = less;
+  high = more;
 }
 
 // Halves of x, each by comparators of distance kFrom, kFrom / 2, ..., 1.

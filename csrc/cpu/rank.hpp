@@ -20,23 +20,10 @@
 
 namespace structloss {
 
-// Rows up to this length are counted: measured crossover with sorting (bench/run.py --crossover).
+// Rows up to this length are counted: those too short for lanes, and long ones of which a mask leaves no more.
 constexpr int64_t kCountUpTo = 320;
-// Sum with independent partial sums, so that additions need not wait for each other; the order is fixed.
-constexpr int kSumLanes = 4;
-template <typename F>
-SL_INLINE double lane_sum(int64_t n, F&& f) {
-  double lane[kSumLanes] = {};
-  int64_t i = 0;
-  for (; i + kSumLanes <= n; i += kSumLanes)
-    for (int k = 0; k < kSumLanes; ++k) lane[k] += f(i + k);
-  for (int k = 0; i < n; ++i, ++k) lane[k] += f(i);
-  double sum = lane[0];
-  for (int k = 1; k < kSumLanes; ++k) sum += lane[k];
-  return sum;
-}
 
-// Working memory for one row of at most n elements; one per thread. Long rows take 12 bytes per element in float32 (and
+// Working memory for one row of at most n elements; one per thread. Long rows take 14.5 bytes per element in float32 (and
 // 24 more with weights).
 template <typename T>
 struct RankScratch {
@@ -47,7 +34,7 @@ struct RankScratch {
   std::vector<double> g;  // the row's result g_i, short rows
   std::vector<Count> count_p, count_d;
   std::vector<uint32_t> position;  // where a kept element stands in the row
-  LongRow sorting;
+  LongRow<T> sorting;
 
   void reserve(int64_t n, bool weighted) {
     // Room to pad the row to whole vectors.
@@ -213,27 +200,12 @@ SL_INLINE double hinge_row(RankScratch<T>& s, int64_t n, bool weighted, double s
   };
   T* p = s.p.data();
   double loss = nan;
-  bool valid = read(0, p);
   if (m > kCountUpTo) {
-    if (valid) {
-      const double* w = unit ? nullptr : s.w.data();
-      rank_by_buckets(p, m, w, false, s.sorting);
-      valid = read(1, p);
-      if (valid) rank_by_buckets(p, m, w, true, s.sorting);
-      read(0, p);
-    }
-    const int32_t* twice = s.sorting.rank.data();
-    const double* g = s.sorting.weighted_rank.data();
-    if (valid) {
-      // The g_i sum to zero, so a shift of p changes nothing but the rounding.
-      const double shift = double(p[0]);
-      loss = unit ? lane_sum(m, [=](int64_t i) SL_INLINED { return (double(p[i]) - shift) * (0.5 * double(twice[i])); })
-                  : lane_sum(m, [=](int64_t i) SL_INLINED { return (double(p[i]) - shift) * g[i]; });
-    }
-    for (int64_t k = 0; k < m; ++k) p[k] = T(!valid ? nan : scale * (unit ? 0.5 * double(twice[k]) : g[k]));
+    loss = long_row(p, m, unit ? nullptr : s.w.data(), s.sorting, scale, read);
   } else {
     T* d = s.d.data();
     double* g = s.g.data();
+    bool valid = read(0, p);
     valid = read(1, d) && valid;
     if (!valid) {
       std::fill_n(g, m, nan);

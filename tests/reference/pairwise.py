@@ -31,13 +31,15 @@ def depth_ranking(pred, target, over, weight=None, reduction="mean"):
     return ranking_hinge(*rows, reduction)
 
 
-def ranking_hinge_by_blocks(pred, target, block=256):
-    """Value and gradient of the unreduced hinge of one long row [N], a block of pairs at a time."""
+def ranking_hinge_by_blocks(pred, target, block=256, weight=None):
+    """Value and gradient of the unreduced hinge of one long row [N], a block of pairs at a time; weight [N]."""
     gradient = torch.zeros_like(pred)
     value = torch.zeros((), dtype=pred.dtype)
     for start in range(0, pred.numel(), block):
         p, d = pred[start : start + block, None], target[start : start + block, None]
         share = ((p > pred) + 0.5 * (p == pred)) * (d < target)
+        if weight is not None:
+            share = share * weight[start : start + block, None] * weight
         value += ((p - pred) * share).sum()
         gradient[start : start + block] += share.sum(1)
         gradient -= share.sum(0)
