@@ -17,7 +17,11 @@ typedef uint64_t Key;
 constexpr Key kLastKey = 0x7fe0000000000000;  // above every key
 
 constexpr int kHalf = 16;
+#if defined(__x86_64__)
 constexpr int kKeyLanes = 4;
+#else
+constexpr int kKeyLanes = 2;  // NEON and others: compilers take selects of longer vectors apart
+#endif
 constexpr int kKeyAlignment = 64;
 typedef double KeyVec __attribute__((vector_size(8 * kKeyLanes)));
 
@@ -51,8 +55,9 @@ SL_INLINE void sort_network(KeyVec* x) {
   }
 }
 
+// x[i][k] <-> x[k][i]
 SL_INLINE void turn_keys(KeyVec* x) {
-#if defined(SL_HAS_SHUFFLE)
+#if defined(SL_HAS_SHUFFLE) && defined(__x86_64__)
   KeyVec y[4];
   for (int i = 0; i < 4; i += 2) {
     y[i] = __builtin_shufflevector(x[i], x[i + 1], 0, 4, 2, 6);

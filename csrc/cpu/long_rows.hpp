@@ -241,6 +241,12 @@ SL_INLINE void sort_by_counting(Key* keys, int64_t n, Key* sorted) {
 // Sorts `order[0..n)` by code(i), then i.
 template <typename T, typename Code>
 SL_INLINE void sort_crowd(uint32_t* order, int64_t n, LongRow<T>& s, Code&& code) {
+  int64_t sorted_up_to = 1;  // many equal values (a constant prediction, rounded depths) come in order already
+  for (; sorted_up_to < n; ++sorted_up_to) {
+    const uint32_t before = order[sorted_up_to - 1], i = order[sorted_up_to];
+    if (make_key(code(before), before) > make_key(code(i), i)) break;
+  }
+  if (sorted_up_to >= n) return;
   Key small[2 * kSmall + kGroup];
   uint32_t small_ends[bucket_count(kSmall)];
   Key* keys = small;
@@ -251,15 +257,12 @@ SL_INLINE void sort_crowd(uint32_t* order, int64_t n, LongRow<T>& s, Code&& code
     ends = reinterpret_cast<uint32_t*>(keys + 2 * n);  // bucket_count(n) of them take less room than n keys
   }
   uint32_t low = kHighestCode, high = 0;
-  bool ordered = true;
   for (int64_t k = 0; k < n; ++k) {
     const uint32_t c = code(order[k]);
     low = std::min(low, c);
     high = std::max(high, c);
     keys[k] = make_key(c, order[k]);
-    ordered = ordered && (k == 0 || keys[k - 1] <= keys[k]);
   }
-  if (ordered) return;
   if (n <= 2 * kHalf) {
     sort_by_insertion(keys, n);
   } else if (n <= kCountKeys) {
@@ -308,7 +311,8 @@ SL_INLINE void find_range(const T* x, int64_t n, T& low, T& high) {
 
 // Deals 0..n-1 into s.order, and sorts the buckets that the network would not.
 template <typename T, typename Source>
-SL_INLINE void deal_row(const T* x, int64_t n, const Source& source, const Coder<T>& code, const Plan& plan, LongRow<T>& s) {
+SL_INLINE void deal_row(const T* x, int64_t n, const Source& source, const Coder<T>& code, const Plan& plan,
+                        LongRow<T>& s) {
   uint32_t* order = s.order.data();
   const uint32_t* ends = s.ends.data();
   deal(source, n, plan, s.ends.data(), s.kept.data(), [=](uint32_t at) SL_INLINED { __builtin_prefetch(order + at, 1); },
@@ -340,7 +344,8 @@ SL_INLINE void sort_dealt(const T* x, int64_t n, const Coder<T>& code, LongRow<T
           // With the next of each; the chunks are those of the window, not of the row.
           const int64_t end = std::min(m - 1, k + kChunk);
           uint64_t same = 0;
-          for (int64_t i = k; i < end; ++i) same |= uint64_t((keys[i] >> kElementBits) == (keys[i + 1] >> kElementBits));
+          for (int64_t i = k; i < end; ++i)
+            same |= uint64_t((keys[i] >> kElementBits) == (keys[i + 1] >> kElementBits));
           if (same != 0) shared[(first + k) / kChunk] = shared[(first + std::min(m, k + kChunk) - 1) / kChunk] = 1;
         }
         if (m > 0) before = keys[m - 1];
@@ -371,9 +376,9 @@ SL_INLINE void over_runs(int64_t n, const LongRow<T>& s, Single&& single, Code&&
   }
 }
 
-// Ranks from s.order: by p first, then, with `by_d`, by d with ties ordered by p. Leaves in s.twice() twice the mid-rank by
-// p, then twice g; with weights (not null) the mid-rank, then g, in s.weighted(). The weighted mid-rank here counts half of the
-// element's own weight, which the difference of two takes out again: so ties share it, and it tells them from others.
+// Ranks from s.order: by p first, then, with `by_d`, by d with ties ordered by p. Leaves in s.twice() twice the mid-rank
+// by p, then twice g; with weights (not null) the mid-rank, then g, in s.weighted(). The weighted mid-rank here counts half
+// of the element's own weight, which the difference of two takes out again: so ties share it.
 template <typename T, typename W, typename Code>
 SL_INLINE void enter_ranks(const T* x, int64_t n, const W* w, bool by_d, LongRow<T>& s, Code&& code) {
   uint32_t* order = s.order.data();
@@ -401,11 +406,19 @@ SL_INLINE void enter_ranks(const T* x, int64_t n, const W* w, bool by_d, LongRow
       equal(first, last);
       return;
     }
-    if (w == nullptr)
-      sort_crowd(order + first, last - first, s, [=](uint32_t i) SL_INLINED { return kLowestCode + uint32_t(twice[i]); });
-    else
-      std::sort(order + first, order + last,
-                [=](uint32_t i, uint32_t k) SL_INLINED { return rank[i] != rank[k] ? rank[i] < rank[k] : i < k; });
+    // Weighted ranks in float32 first, and where these are equal as they are.
+    auto rank_code = [=](uint32_t i) SL_INLINED {
+      return w == nullptr ? kLowestCode + uint32_t(twice[i]) : image(float(rank[i]));
+    };
+    sort_crowd(order + first, last - first, s, rank_code);
+    if (w != nullptr)
+      for (int64_t k = first, end; k < last; k = end) {
+        for (end = k + 1; end < last && rank_code(order[end]) == rank_code(order[k]);) ++end;
+        auto before = [=](uint32_t i, uint32_t j) SL_INLINED { return rank[i] != rank[j] ? rank[i] < rank[j] : i < j; };
+        bool ordered = true;
+        for (int64_t j = k + 1; j < end && ordered; ++j) ordered = !before(order[j], order[j - 1]);
+        if (!ordered) std::sort(order + k, order + end, before);
+      }
     for (int64_t k = first, end; k < last; k = end) {
       auto same = [=](uint32_t i) SL_INLINED {
         return w == nullptr ? twice[i] == twice[order[k]] : rank[i] == rank[order[k]];
@@ -452,21 +465,26 @@ SL_INLINE void rank_row(const T* x, int64_t n, const W* w, bool by_d, LongRow<T>
   Coder<T> code{low, factor * T(128), false};
   const LinearSource<T> linear{x, low, factor};
   const ImageSource<T> by_image{x, code, code(low), shift_for(code(high) - code(low))};
-  Plan plan;
-  bool is_linear = range > 0 && range < most && factor < most;
-  if (is_linear) make_plan(linear, n, plan);
-  if (!is_linear || 2 * plan.most > plan.sampled) {
-    const int64_t crowd = is_linear ? plan.most : n + 1;
-    make_plan(by_image, n, plan);
-    is_linear = plan.most >= crowd;
+  if (low == high) {  // as an untrained network predicts
+    for (int64_t k = 0; k < n; ++k) s.order[size_t(k)] = uint32_t(k);
+    std::fill(s.shared.begin(), s.shared.end(), uint8_t(1));
+  } else {
+    Plan plan;
+    bool is_linear = range > 0 && range < most && factor < most;
     if (is_linear) make_plan(linear, n, plan);
+    if (!is_linear || 2 * plan.most > plan.sampled) {
+      const int64_t crowd = is_linear ? plan.most : n + 1;
+      make_plan(by_image, n, plan);
+      is_linear = plan.most >= crowd;
+      if (is_linear) make_plan(linear, n, plan);
+    }
+    code.linear = is_linear;
+    if (is_linear)
+      deal_row(x, n, linear, code, plan, s);
+    else
+      deal_row(x, n, by_image, code, plan, s);
+    sort_dealt(x, n, code, s);
   }
-  code.linear = is_linear;
-  if (is_linear)
-    deal_row(x, n, linear, code, plan, s);
-  else
-    deal_row(x, n, by_image, code, plan, s);
-  sort_dealt(x, n, code, s);
   enter_ranks(x, n, w, by_d, s, [=](uint32_t i) SL_INLINED { return code(x[i]); });
 }
 

@@ -24,7 +24,7 @@ namespace structloss {
 constexpr int64_t kCountUpTo = 320;
 
 // Working memory for one row of at most n elements; one per thread. Long rows take 14.5 bytes per element in float32 (and
-// 24 more with weights).
+// 20 more with weights).
 template <typename T>
 struct RankScratch {
   using Count = typename RankTraits<T>::Count;
