@@ -137,6 +137,11 @@ def _options(**options: Option) -> Mapping[str, Option]:
 _JOINT_WEIGHT = Option(
     None, _joint_weight, "one factor per joint, J numbers; it scales the term and is not divided out"
 )
+_RESOLUTION = Option(
+    0.0,
+    _number("0 or a number from 1e-30 to 1e30", lambda x: x == 0 or 1e-30 <= x <= 1e30),
+    "pairs closer than this in the target count the less the closer they are; in the unit of the depths, 0 for off",
+)
 _ANGLE_PAIRS = Option(
     "published",
     _one_of("published", "all"),
@@ -194,6 +199,7 @@ _TERMS = (
         needs_target=True,
         formula="over pairs of joints of a frame with target depth i < j: max(0, predicted depth i - that of j)",
         denominator=Denominator.JOINT_PAIRS,
+        options=_options(resolution=_RESOLUTION),
     ),
     Term(
         name="depth_ranking_frames",
@@ -202,6 +208,7 @@ _TERMS = (
         needs_target=True,
         formula="over pairs of frames of a joint with target depth i < j: max(0, predicted depth i - that of j)",
         denominator=Denominator.FRAME_PAIRS,
+        options=_options(resolution=_RESOLUTION),
     ),
     Term(
         name="bone_symmetry",

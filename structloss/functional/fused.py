@@ -25,6 +25,7 @@ from ._call import (
     run_plan,
 )
 from ._plans import find
+from .resolution import resolutions_of, run_apart
 
 __all__ = ["Objective", "ObjectiveResult", "objective"]
 
@@ -56,6 +57,8 @@ def objective(
     reduction: str = "mean",
     check_finite: bool = False,
     backend: str | None = None,
+    training: bool = True,
+    generator: torch.Generator | None = None,
 ) -> ObjectiveResult:
     """Any weighted subset of the loss terms in one pass over the poses.
 
@@ -68,6 +71,8 @@ def objective(
         options: term name -> the keywords of its own function, e.g. {"illegal_angle": {"tolerance": 0.005}}.
         reduction: "mean" or "sum", as in each term's own function.
         check_finite, backend: as everywhere in :mod:`structloss.functional`.
+        training, generator: of ranking terms with a `resolution`, as in :func:`structloss.depth_ranking`; no other term
+            looks at them.
 
     Returns:
         `ObjectiveResult(total, terms)`.
@@ -121,9 +126,11 @@ def objective(
             check_joint_weight(f"options[{name!r}]['joint_weight']", given, pred.shape[-2])
     for name in names:
         check_scale(name, (options or {}).get(name, {}), pred, depth=4)
-    total, found = run(
-        names, *lambdas_of(weights, pred), pred, target, weight, skeleton, text, reduction, check_finite, backend
-    )
-    if key is not None:
-        keep_plan(key, names, options or {}, pred, target, weight, skeleton, text, reduction, backend)
+    call = (names, *lambdas_of(weights, pred), pred, target, weight, skeleton, text, reduction, check_finite, backend)
+    if resolutions := resolutions_of(options):  # a target of its own in every call: no plan
+        total, found = run_apart(resolutions, training, generator, *call)
+    else:
+        total, found = run(*call)
+        if key is not None:
+            keep_plan(key, names, options or {}, pred, target, weight, skeleton, text, reduction, backend)
     return ObjectiveResult(total, dict(zip(weights, found.unbind(0), strict=True)))

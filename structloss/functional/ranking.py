@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ..errors import check_choice, check_finite_tensors, check_not_negative, check_weight
 from ..ops import autograd, library
 from ._call import REDUCTIONS, check_pair, share_memory, single
 from ._plans import Plan, find, remember
+from .resolution import as_resolution, coarse, coarse_poses
 
 __all__ = ["depth_ranking", "ranking_hinge"]
 
@@ -18,6 +20,9 @@ def ranking_hinge(
     *,
     weight: Tensor | None = None,
     reduction: str = "mean",
+    resolution: float = 0.0,
+    training: bool = True,
+    generator: torch.Generator | None = None,
     check_finite: bool = False,
     backend: str | None = None,
 ) -> Tensor:
@@ -31,14 +36,19 @@ def ranking_hinge(
         weight: [..., N], >= 0; a pair weighs w_i * w_j.
         reduction: "mean" divides by the number of ordered pairs of all rows, N*N per row as in RePOSE's Algorithms 1
             and 2 (with weights the sum of w_i * w_j over all i, j); "sum" is Equation 2.
+        resolution, training, generator: as in :func:`depth_ranking`; `resolution` in the unit of `target`, with an
+            offset for each row.
         check_finite: raise for NaN or infinite input instead of returning NaN; synchronises a GPU.
         backend: see :func:`structloss.use_backend`.
 
     Returns:
         0-d loss, in the unit of `pred`.
 
-    Source: RePOSE (Sun et al., ECCV 2024), Equation 2.
+    Source: RePOSE (Sun et al., ECCV 2024), Equation 2; the resolution is this library's.
     """
+    if resolution := as_resolution(resolution):
+        check_pair(pred, target, minimum_dim=1, expected="[..., N]")
+        target = coarse(target, resolution, -1, pred.dtype, training, generator)
     key, plan = find("rows", (), None, "", reduction, backend, pred, target, weight)
     if plan is not None and plan.launch is not None:
         if weight is not None:
@@ -70,6 +80,9 @@ def depth_ranking(
     over: str,
     weight: Tensor | None = None,
     reduction: str = "mean",
+    resolution: float = 0.0,
+    training: bool = True,
+    generator: torch.Generator | None = None,
     check_finite: bool = False,
     backend: str | None = None,
 ) -> Tensor:
@@ -81,12 +94,22 @@ def depth_ranking(
         weight: [..., T, J], >= 0; a pair weighs w_i * w_j.
         reduction: "mean" divides by the number of ordered pairs of all rows, J*J per frame or T*T per joint (with
             weights the sum of w_i * w_j), as Algorithms 1 and 2 do; "sum" is Equations 2 and 3, added over clips.
+        resolution: depths of the target, in their unit, below which the order of a pair is not asked for. Their
+            target is floor((d + u) / resolution), u in [0, resolution) the same for all of a row (of a frame, or of a
+            joint of a clip): in expectation a pair weighs min(1, |d_i - d_j| / resolution). 0, the default, is the
+            published loss.
+        training: draw u, anew with each call; False, for evaluation: half of the resolution.
+        generator: draws u, on the device of `target`; None for torch's own, which `torch.manual_seed` seeds. In a
+            compiled function it must be None.
         check_finite, backend: as everywhere in :mod:`structloss.functional`.
 
     Returns:
         0-d loss, in the unit of the poses.
 
-    Source: RePOSE (Sun et al., ECCV 2024), Algorithms 1 and 2, Equations 2 and 3.
+    Source: RePOSE (Sun et al., ECCV 2024), Algorithms 1 and 2, Equations 2 and 3; the resolution is this library's.
     """
     term = f"depth_ranking_{check_choice('over', over, ('joints', 'frames'))}"
+    if resolution := as_resolution(resolution):
+        check_pair(pred, target)
+        target = coarse_poses(term, pred, target, resolution, training, generator)
     return single(term, pred, target, weight, reduction, check_finite, backend)

@@ -29,7 +29,7 @@ class Objective(nn.Module):
         backend: see :func:`structloss.use_backend`.
 
     Shape: pred, target [..., T, J, 3], weight [..., T, J]; returns `structloss.ObjectiveResult(total, terms)`.
-    `target` may be None if no term needs one.
+    `target` may be None if no term needs one. In evaluation mode a ranking term's `resolution` has a fixed offset.
     """
 
     def __init__(
@@ -80,6 +80,7 @@ class Objective(nn.Module):
             options=self.options,
             reduction=self.reduction,
             backend=self.backend,
+            training=self.training,
         )
 
     def extra_repr(self) -> str:

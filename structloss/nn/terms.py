@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from .. import functional
 from ..errors import check_choice
+from ..functional.resolution import as_resolution
 from ..ops.structure import encode_options, structure_of
 from ..terms import TERMS, check_options
 
@@ -117,23 +118,49 @@ class TemporalConsistency(_PoseLoss):
         super().__init__(reduction, backend, joint_weight=joint_weight)
 
 
-class RankingHinge(_TargetLoss):
-    """Module form of :func:`structloss.ranking_hinge`: pred, target and weight [..., N]."""
+class _RankingLoss(_TargetLoss):
+    """In evaluation mode the offset of the resolution is fixed."""
+
+    def __init__(self, reduction: str, backend: str | None, resolution: float, **keywords: object) -> None:
+        super().__init__(reduction, backend, resolution=as_resolution(resolution), **keywords)
+
+    def forward(self, pred: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+        return type(self).function(
+            pred,
+            target,
+            weight=weight,
+            reduction=self.reduction,
+            backend=self.backend,
+            training=self.training,
+            **self.keywords,
+        )
+
+
+class RankingHinge(_RankingLoss):
+    """Module form of :func:`structloss.ranking_hinge`: pred, target and weight [..., N].
+
+    Args:
+        resolution: in the unit of the target; in evaluation mode its offset is fixed.
+    """
 
     function = functional.ranking_hinge
 
+    def __init__(self, reduction: str = "mean", backend: str | None = None, resolution: float = 0.0) -> None:
+        super().__init__(reduction, backend, resolution)
 
-class DepthRanking(_TargetLoss):
+
+class DepthRanking(_RankingLoss):
     """Module form of :func:`structloss.depth_ranking`: pred, target [..., T, J, 3], weight [..., T, J].
 
     Args:
         over: "joints" (L_S) or "frames" (L_T).
+        resolution: in the unit of the target; in evaluation mode its offset is fixed.
     """
 
     function = functional.depth_ranking
 
-    def __init__(self, over: str, reduction: str = "mean", backend: str | None = None) -> None:
-        super().__init__(reduction, backend, over=check_choice("over", over, ("joints", "frames")))
+    def __init__(self, over: str, reduction: str = "mean", backend: str | None = None, resolution: float = 0.0) -> None:
+        super().__init__(reduction, backend, resolution, over=check_choice("over", over, ("joints", "frames")))
 
 
 class BoneSymmetry(_PoseLoss):
