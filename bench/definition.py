@@ -1,7 +1,8 @@
 """The check: a provider's loss and gradient against the float64 definition, before it may be timed.
 
 The definitions are those of the operators' tests, every pair spelled out, in tests/reference. Compared are random poses
-of the measured shape, and small ones with and without many equal depths, where implementations of the hinge differ.
+of the measured shape, and small ones with and without many equal depths, where implementations of the hinge differ;
+without only, for a provider that ignores ties.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .inputs import Shape, make_input, skeleton_of
+from .inputs import Shape, distinct, make_input, skeleton_of
 
 __all__ = ["KINKED", "WrongError", "check", "checked_shape", "compare", "hinge_rows", "left_out", "shortened", "term"]
 
@@ -130,12 +132,23 @@ def checked_shape(shape: Shape, device: str) -> Shape:
 
 
 @functools.lru_cache(maxsize=64)  # providers share terms, and long clips are all shortened to one length
-def _cached_term(name: str, shape: Shape, dtype: torch.dtype, device: str, ties: bool) -> tuple[Tensor, Tensor]:
-    return term(name, *make_input(shape, dtype, device, ties, seed=1))
+def _cached_term(name: str, *of_input: Any) -> tuple[Tensor, Tensor]:
+    return term(name, *_checked_input(*of_input))
+
+
+def _checked_input(shape: Shape, dtype: torch.dtype, device: str, ties: bool, apart: bool) -> tuple[Tensor, Tensor]:
+    """Predicted and true poses; `apart`: without the equal depths that rounding brings."""
+    pred, target = make_input(shape, dtype, device, ties, seed=1)
+    return (distinct(pred), distinct(target)) if apart else (pred, target)
 
 
 def check(
-    loss: Callable[[Tensor, Tensor], Tensor], terms: tuple[str, ...], shape: Shape, dtype: torch.dtype, device: str
+    loss: Callable[[Tensor, Tensor], Tensor],
+    terms: tuple[str, ...],
+    shape: Shape,
+    dtype: torch.dtype,
+    device: str,
+    with_ties: bool = True,
 ) -> dict[str, float]:
     """Compare the sum of `terms` and its gradient; raise WrongError unless they agree.
 
@@ -149,10 +162,12 @@ def check(
     small = Shape(*map(min, shape, SMALL_SHAPE))
     if skeleton_of(shape.joints):
         small = small._replace(joints=shape.joints)
-    for sizes, ties in dict.fromkeys(((small, False), (small, True), (checked_shape(shape, device), False))):
+    cases = ((small, False), *([(small, True)] if with_ties else []), (checked_shape(shape, device), False))
+    for sizes, ties in dict.fromkeys(cases):
         label = f"{sizes}{' with ties' if ties else ''}"
-        pred, target = make_input(sizes, dtype, device, ties, seed=1)
-        found = [_cached_term(name, sizes, dtype, device, ties) for name in terms]
+        of_input = sizes, dtype, device, ties, not with_ties
+        pred, target = _checked_input(*of_input)
+        found = [_cached_term(name, *of_input) for name in terms]
         expected, expected_gradient = (sum(parts) for parts in zip(*found, strict=True))
         leaf = pred.clone().requires_grad_()
         value = loss(leaf, target)

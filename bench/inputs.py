@@ -10,7 +10,7 @@ from torch import Tensor
 from structloss import skeletons
 from structloss.skeletons import Skeleton
 
-__all__ = ["Shape", "make_input", "make_many", "skeleton_of"]
+__all__ = ["Shape", "distinct", "make_input", "make_many", "skeleton_of"]
 
 SKELETONS = {17: "h36m", 133: "h3wb"}
 NOISE = 0.05  # metres, of a prediction
@@ -108,6 +108,23 @@ def make_input(
     if ties:
         pred, target = (4 * pred).round() / 4, (4 * target).round() / 4
     return pred.to(device, dtype).contiguous(), target.to(device, dtype).contiguous()
+
+
+def distinct(poses: Tensor) -> Tensor:
+    """Poses whose depths differ, all from all: equal ones are moved to the next numbers that their dtype has.
+
+    Depths that are rounded to float32 repeat by chance, a handful among the frames of a clip.
+    """
+    z = poses[..., 2].flatten()
+    assert bool((z > 0).all()), "positive numbers are in the order of their bits"
+    integer = torch.int32 if z.dtype == torch.float32 else torch.int64
+    bits, order = z.view(integer).to(torch.int64).sort(stable=True)
+    place = torch.arange(len(z), device=z.device)
+    bits = (bits - place).cummax(0).values + place  # the least numbers that rise from each to the next
+    found = torch.empty_like(z).scatter_(0, order, bits.to(integer).view(z.dtype))
+    poses = poses.clone()
+    poses[..., 2] = found.view_as(poses[..., 2])
+    return poses
 
 
 def make_many(

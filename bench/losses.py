@@ -57,7 +57,7 @@ def prepare(provider: Provider, shape: Shape, args: argparse.Namespace) -> tuple
             return result, {}
         # The check needs float64 and a backward pass, so it shortens clips that only a forward pass can take.
         checked = shape if "forward+backward" in runnable else shape._replace(frames=min(shape.frames, 256))
-        errors = definition.check(loss, provider.terms, checked, dtype, args.device)
+        errors = definition.check(loss, provider.terms, checked, dtype, args.device, provider.ties)
     except WrongError as error:
         result.wrong = True
         result.notes.update(dict.fromkeys(runnable, f"wrong: {error}"))

@@ -52,6 +52,7 @@ class Provider:
         pair_tensors: upper estimates of the memory it takes forward + backward and forward, in tensors of one element a
             pair.
         quadratic: whether its time grows with the pairs of frames rather than with the frames.
+        ties: whether it is right where depths are equal; otherwise it is compared on input without ties alone.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Provider:
     problem: Callable[[str], str] = lambda device: ""
     pair_tensors: tuple[float, float] = (0.0, 0.0)
     quadratic: bool = False
+    ties: bool = True
 
     @property
     def op(self) -> str:
@@ -125,6 +127,22 @@ def _hinge_by_mask(p: Tensor, d: Tensor) -> Tensor:
     """The same as lean as eager PyTorch allows: a comparison for the order of the targets, a 0-d zero."""
     wrong_if_positive = (p.unsqueeze(-1) - p.unsqueeze(-2)) * (d.unsqueeze(-1) < d.unsqueeze(-2)).to(p.dtype)
     return torch.maximum(wrong_if_positive, wrong_if_positive.new_zeros(())).mean()
+
+
+def _hinge_by_argsort(p: Tensor, d: Tensor) -> Tensor:
+    """The hinge as a difference of ranks, as one writes it who knows that and has no equal depths.
+
+    The gradient is rank of p - rank of d, and the loss its product with p. It is a constant to autograd, which then
+    finds the gradient without passing through a sort. A row's first p is subtracted: ranks sum to the same, so that it
+    changes nothing but the rounding.
+    """
+    p, d = p.contiguous(), d.contiguous()
+    place = torch.arange(p.shape[-1], dtype=p.dtype, device=p.device).expand_as(p)
+    with torch.no_grad():
+        rank_p, rank_d = (torch.empty_like(x).scatter_(-1, x.argsort(-1), place) for x in (p, d))
+        gradient = (rank_p - rank_d) / (p.numel() * p.shape[-1])
+        first = p[..., :1]
+    return ((p - first) * gradient).sum()
 
 
 def _both(hinge: Loss) -> Loss:
@@ -294,6 +312,13 @@ PROVIDERS: dict[str, Provider] = {
             _keops_problem,
             quadratic=True,
         ),
+        Provider(
+            "argsort",
+            "argsort, ties ignored, eager PyTorch",
+            RANKING,
+            lambda device, joints: _both(_hinge_by_argsort),
+            ties=False,
+        ),
         *(
             Provider(
                 name, f'structloss, backend="{name}"', RANKING, _structloss(name, *RANKING), _backend_problem(name)
@@ -376,7 +401,16 @@ OPS = {
         default_shape=Shape(8, 243, 17),
         baseline="algorithm12",
         baseline_title="Algorithms 1 + 2",
-        providers=("algorithm12", "broadcast", "compiled", "keops", *BACKENDS, "mpjpe-eager", "repose-fused"),
+        providers=(
+            "algorithm12",
+            "broadcast",
+            "compiled",
+            "keops",
+            "argsort",
+            *BACKENDS,
+            "mpjpe-eager",
+            "repose-fused",
+        ),
         tests=("test_objective.py",),
     ),
     "repose": Op(

@@ -114,7 +114,7 @@ def benchmark(args: argparse.Namespace) -> tuple[list[dict[str, object]], str]:
             notes[name] = f"skipped: needs up to {need / 1e9:.3g} GB, the limit is {limit / 1e9:.3g} GB"
         else:
             loss = provider.build(args.device, shape.joints)
-            definition.check(loss, provider.terms, shape, torch.float32, args.device)
+            definition.check(loss, provider.terms, shape, torch.float32, args.device, provider.ties)
             calls |= {f"{name} step": training.step(loss), f"{name} loss": training.loss_alone(loss)}
     times, failures = measure.interleave(calls, args.rounds, args.budget, args.device, tables.note_progress)
     for name in args.losses:

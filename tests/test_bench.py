@@ -42,7 +42,7 @@ def checked(name, shape, dtype):
     provider = providers.PROVIDERS[name]
     if problem := provider.why_not("cpu", shape.joints):
         pytest.skip(problem)
-    return definition.check(provider.build("cpu", shape.joints), provider.terms, shape, dtype, "cpu")
+    return definition.check(provider.build("cpu", shape.joints), provider.terms, shape, dtype, "cpu", provider.ties)
 
 
 @pytest.mark.parametrize("name", eager_providers())
@@ -52,6 +52,27 @@ def test_providers_agree_with_the_definition(name, dtype):
     largest = definition.TOLERANCE[dtype]
     assert 0 <= errors["forward"] <= errors["forward+backward"] <= largest
     assert errors["forward+backward"] > 0  # a right answer is rounded
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_distinct_depths_are_those_of_the_input_moved_by_a_few_roundings(dtype):
+    shape = inputs.Shape(8, 243, 17)
+    pose, _ = inputs.make_input(shape, dtype)
+    z, found = pose[..., 2].flatten(), inputs.distinct(pose)
+    assert dtype == torch.float64 or len(z.unique()) < len(z), "rounding makes ties"
+    assert len(found[..., 2].unique()) == len(z)
+    moved = (found[..., 2].flatten() - z).abs().max()
+    assert moved <= 100 * torch.finfo(dtype).eps * z.max() and torch.equal(found[..., :2], pose[..., :2])
+    assert torch.equal(pose, inputs.make_input(shape, dtype)[0]), "the input is left alone"
+
+
+def test_what_ignores_ties_is_compared_without_them():
+    """Elsewhere it is wrong, and nothing else of the table may be."""
+    assert [name for name, provider in providers.PROVIDERS.items() if not provider.ties] == ["argsort"]
+    provider = providers.PROVIDERS["argsort"]
+    loss = provider.build("cpu", SMALL.joints)
+    with pytest.raises(definition.WrongError, match="with ties is off by a relative"):
+        definition.check(loss, provider.terms, SMALL, torch.float64, "cpu")
 
 
 @pytest.mark.slow
