@@ -87,6 +87,32 @@ def test_the_sort_of_float32_on_the_cpu_is_the_stable_one():
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("weights", ["none", "mask", "real"])
+@pytest.mark.parametrize("n", [4, 17, 243])
+def test_few_ties(n, weights, backend):
+    """In prediction, target or both, at a row's ends and across rows."""
+    pred, target = rows(n, "random")
+    pred[0, 1], target[0, -1] = pred[0, 0], target[0, -2]
+    pred[1, :2], target[1, :2] = pred[1].max() + 1, target[1].min() - 1
+    pred[2, -1] = pred[2].max() + 1
+    pred[0, -1], target[2, -1], target[2, 0] = pred[2, -1], target[0, -1], target[1, 0]
+    for p, d in ((pred, target), (pred[:1], target[:1])):
+        weight = row_weights(n, weights, len(p))
+        value, gradient = value_and_grad(pairwise.ranking_hinge, p, d, weight, "sum")
+        for dtype, relative in RELATIVE.items():
+            found, found_gradient = value_and_grad(
+                structloss.ranking_hinge,
+                p.to(dtype),
+                d.to(dtype),
+                weight=None if weight is None else weight.to(dtype),
+                reduction="sum",
+                backend=backend,
+            )
+            assert_close_values(found, value, relative=relative, absolute=1e-15, what=str(dtype))
+            assert_close_gradients(found_gradient, gradient, relative=relative, what=str(dtype))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("kind", ["random", "ties"])
 @pytest.mark.parametrize("n", [1024, 4095, 4097, 5000])
 def test_ranking_hinge_of_long_rows(n, kind, backend):
