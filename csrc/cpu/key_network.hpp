@@ -127,7 +127,7 @@ SL_INLINE void sort_neighbours(int64_t n, Read&& read, Write&& write) {
     const bool last = first + m == n;
     const int64_t skipped = first == 0 ? kHalf : 0, kept = last ? 0 : kHalf;
     write(first + skipped - kHalf, kHalf + m - skipped - kept, keys + skipped);
-    std::memcpy(keys, keys + m, kHalf * sizeof *keys);
+    if (!last) std::memcpy(keys, keys + kWindow, kHalf * sizeof *keys);
   }
 }
 
