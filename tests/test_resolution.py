@@ -245,6 +245,18 @@ def test_modules_draw_in_training_and_not_in_evaluation(backend):
         assert own is None or "resolution=0.5" in repr(module)
 
 
+def test_the_training_objective_draws_in_training_alone():
+    pytest.importorskip("lightning")
+    from structloss.backbones import Supervision
+    from structloss.harness.objective import TrainingLoss
+
+    pred, target = poses(2, 9, 17)
+    loss = TrainingLoss(WEIGHTS, options={"depth_ranking_frames": {"resolution": 0.5}})
+    shown = [Supervision(pred, target, None)]
+    totals = [float(loss.train(mode)(shown)[0]) for mode in (True, True, False, False)]
+    assert len({*totals}) == 3 and totals[2] == totals[3]
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_what_is_masked_takes_no_part(backend):
     pred, target = poses(2, 12, 17)
