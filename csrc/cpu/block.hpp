@@ -409,11 +409,11 @@ SL_INLINE double depth_ranking_joints_block(Block<T>& b, double scale, bool need
       if (b.weighted)
         for (int64_t j = 0; j < J; ++j) b.row.w[size_t(j)] = double(b.weight(j)[frame]);
       total += hinge_row(
-          b.row, J, b.weighted, scale,
-          [&](int which, T* to) SL_INLINED {
+          Set{}, b.row, J, b.weighted, scale,
+          [&](int which, T* to) {
             for (int64_t j = 0; j < J; ++j) to[j] = (which == 0 ? b.pred_depth(j) : b.target_depth(j))[frame];
           },
-          [&](const T* from) SL_INLINED {
+          [&](const T* from) {
             if (need_grad)
               for (int64_t j = 0; j < J; ++j) b.g[size_t((3 * j + 2) * kBlock + frame)] += from[j];
           });

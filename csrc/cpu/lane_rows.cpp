@@ -13,7 +13,7 @@
 #include <cstring>
 #include <limits>
 
-#include "rank.hpp"
+#include "long_rows.hpp"
 
 namespace structloss {
 namespace {

@@ -1,4 +1,4 @@
-// The ranking hinge of rows side by side, one a SIMD lane: what rank.hpp computes of one row, for 16 to 1024 elements.
+// The ranking hinge of rows side by side, one a SIMD lane: what rank.hpp computes of one row, for up to 1024 elements.
 #pragma once
 
 #include <cstddef>
@@ -11,7 +11,6 @@
 
 namespace structloss {
 
-constexpr int64_t kLanesFrom = 16;
 // Wide vectors for rows up to this length: longer ones leave the first-level cache.
 constexpr int64_t kWideUpTo = 512;
 constexpr int kMostLaneBytes = 64;

@@ -49,8 +49,8 @@ struct LimbStatistics {
   std::vector<double> mean, freedom;
 };
 
-// Whether rows of this length are ranked side by side (lane_rows.hpp); shorter and longer ones one at a time (rank.hpp).
-constexpr bool side_by_side(int64_t n) { return n >= kLanesFrom && n <= kMostSorted; }
+// Whether rows of this length are ranked side by side (lane_rows.hpp); longer ones one at a time (rank.hpp).
+constexpr bool side_by_side(int64_t n) { return n <= kMostSorted; }
 
 // Where the gradient of L_T waits for that of the other terms, a block of frames after the other. This memory is the
 // clip's part of the gradient's buffer, which has room for three numbers per joint; a block is read before it is
@@ -155,7 +155,7 @@ SL_INLINE void stage_task(const ObjectiveParams& q, const Stage<T>& stage, int64
 }
 
 // One joint's row: its depths from the stage, the scaled gradient back to it.
-template <typename T>
+template <typename Set, typename T>
 SL_INLINE void row_task(const ObjectiveParams& q, const Scales& scales, const Stage<T>& stage, int64_t clip,
                         int64_t joint, RankScratch<T>& s, double* partial) {
   const bool weighted = q.weight != nullptr;
@@ -165,22 +165,22 @@ SL_INLINE void row_task(const ObjectiveParams& q, const Scales& scales, const St
     for (int64_t t = 0; t < q.T; ++t) s.w[t] = double(w[t * ws[1]]);
   }
   const int64_t blocks = (q.T + kBlock - 1) / kBlock;
-  auto part = [&](int64_t block) SL_INLINED { return size_t(std::min<int64_t>(kBlock, q.T - block * kBlock)) * sizeof(T); };
+  auto part = [&](int64_t block) { return size_t(std::min<int64_t>(kBlock, q.T - block * kBlock)) * sizeof(T); };
   // A row's parts are kilobytes apart, too far for the processor to foresee.
-  auto ahead = [&](int64_t block, int64_t row) SL_INLINED {
+  auto ahead = [&](int64_t block, int64_t row) {
     if (block + 8 < blocks)
       for (size_t at = 0; at < kBlock * sizeof(T); at += 64)
         __builtin_prefetch(reinterpret_cast<const char*>(stage.row(block + 8, row)) + at);
   };
   *partial = hinge_row(
-      s, q.T, weighted, scales.grad[kDepthRankingFrames],
-      [&](int which, T* to) SL_INLINED {
+      Set{}, s, q.T, weighted, scales.grad[kDepthRankingFrames],
+      [&](int which, T* to) {
         for (int64_t k = 0; k < blocks; ++k) {
           ahead(k, 2 * joint + which);
           std::memcpy(to + k * kBlock, stage.row(k, 2 * joint + which), part(k));
         }
       },
-      [&](const T* from) SL_INLINED {
+      [&](const T* from) {
         for (int64_t k = 0; k < blocks; ++k) {
           ahead(k, 2 * joint);
           std::memcpy(stage.row(k, 2 * joint), from + k * kBlock, part(k));
@@ -375,13 +375,13 @@ SL_INLINE void rows_task(const RankingParams& q, double scale, int64_t begin, in
     if (w != nullptr)
       for (int64_t i = 0; i < q.N; ++i) s.w[i] = double(w[row * q.weight_stride[0] + i * q.weight_stride[1]]);
     *partial += hinge_row(
-        s, q.N, w != nullptr, scale,
-        [&](int which, T* to) SL_INLINED {
+        Set{}, s, q.N, w != nullptr, scale,
+        [&](int which, T* to) {
           const T* from = which == 0 ? p + row * q.pred_stride[0] : d + row * q.target_stride[0];
           const int64_t stride = which == 0 ? q.pred_stride[1] : q.target_stride[1];
           for (int64_t i = 0; i < q.N; ++i) to[i] = from[i * stride];
         },
-        [&](const T* from) SL_INLINED {
+        [&](const T* from) {
           if (grad != nullptr) std::memcpy(grad + row * q.N, from, size_t(q.N) * sizeof(T));
         });
   }
@@ -420,7 +420,7 @@ struct Compiled;
     }                                                                                                                  \
     TARGET static void row(const ObjectiveParams& q, const Scales& s, const Stage<TYPE>& stage, int64_t clip,          \
                            int64_t joint, RankScratch<TYPE>& scratch, double* partial) {                               \
-      row_task<TYPE>(q, s, stage, clip, joint, scratch, partial);                                                      \
+      row_task<SET>(q, s, stage, clip, joint, scratch, partial);                                                      \
     }                                                                                                                  \
     TARGET static void joints(const ObjectiveParams& q, const Scales& s, const Stage<TYPE>& stage, int64_t begin,      \
                               int64_t end, LaneMemory<TYPE>& m, double* row_sums) {                                    \
