@@ -265,19 +265,35 @@ def test_tensors_that_are_not_plain_do_not_take_the_plan_of_those_that_are():
         assert structloss.mpjpe(target, plain) == structloss.mpjpe(target, opposite) == expected
 
 
-def test_tensors_without_values_and_subclasses_do_not_either():
+def test_tensors_without_values_do_not_either():
     pred, target = poses(2, 9, 17)
+    mode = torch._subclasses.fake_tensor.FakeTensorMode()
+    for change in (lambda x: x.to("meta"), mode.from_tensor):
+        for function, given in ((structloss.mpjpe, (pred, target)), (structloss.temporal_consistency, (pred,))):
+            results = []
+            for _ in range(2):
+                results += [function(*given), function(*map(change, given))]
+            assert results[2] == results[0] and not results[2].is_meta
+            assert (
+                type(results[3]) is type(results[1]) and results[3].device == results[1].device == change(pred).device
+            )
+
+
+def test_subclasses_of_tensors_are_asked_in_every_call():
+    asked = []
 
     class Poses(torch.Tensor):
-        pass
+        @classmethod
+        def __torch_function__(cls, function, types, args=(), kwargs=None):
+            asked.append(str(function))
+            return super().__torch_function__(function, types, args, kwargs)
 
-    mode = torch._subclasses.fake_tensor.FakeTensorMode()
-    for change in (lambda x: x.to("meta"), mode.from_tensor, lambda x: x.as_subclass(Poses)):
-        results = []
-        for _ in range(2):
-            results += [structloss.mpjpe(change(pred), change(target)), structloss.mpjpe(pred, target)]
-        assert type(results[2]) is type(results[0]) and results[2].device == results[0].device
-        assert results[3] == results[1] == (pred - target).norm(dim=-1).mean()
+    pred, target = poses(2, 9, 17)
+    expected = structloss.mpjpe(pred, target)
+    for arguments in ((pred.as_subclass(Poses), target), (pred, target.as_subclass(Poses))) * 2:
+        asked.clear()
+        assert structloss.mpjpe(*arguments) == expected
+        assert "structloss.objective" in asked
 
 
 def test_transforms_of_torch_func():
@@ -304,7 +320,7 @@ def test_the_backend_is_that_of_the_call(monkeypatch):
     monkeypatch.setattr(cpp_impl.ObjectivePlan, "__call__", lambda *a: served.append("cpp") or run(*a))
     run_torch = torch_impl.objective
     monkeypatch.setattr(torch_impl, "objective", lambda *a: served.append("torch") or run_torch(*a))
-    for name in ("torch", "cpp", "auto") * 2:
+    for name in ("cpp", "torch", "auto") * 2:
         with structloss.use_backend(name):
             structloss.objective(pred, target, TERMS)
         structloss.objective(pred, target, TERMS, backend=name)
