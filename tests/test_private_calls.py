@@ -149,6 +149,19 @@ def test_ctypes_name_of_a_library():
 # torch
 
 
+def test_torch_apply_of_functions():
+    """ops/autograd.py calls what Function.apply calls in the end, without its search for transforms."""
+    from structloss.ops import autograd
+
+    message = gone("the apply of torch.autograd.Function's base", "structloss/ops/autograd.py")
+    assert "return super().apply(*args, **kwargs)" in source(torch.autograd.Function.apply), message
+    x = torch.ones(2, requires_grad=True)
+    total = autograd._apply(x, None, lambda pred: (pred.sum(), [], torch.full((2,), 3.0)))
+    assert type(total.grad_fn).__name__ == "_PlannedBackward", message
+    total.backward()
+    assert total == 2 and x.grad.tolist() == [3, 3], message
+
+
 def test_torch_where_a_module_keeps_its_tensors():
     """nn/fused.py looks there for weights that are tensors, and leaves out those that are numbers."""
     message = gone("Module._parameters and Module._buffers", "structloss/nn/fused.py")

@@ -36,11 +36,11 @@ Threads threads_of(uintptr_t parallel_for, int64_t count) {
 
 const void* pointer(uintptr_t p) { return reinterpret_cast<const void*>(p); }
 
-void store(DType dtype, uintptr_t out, size_t i, double value) {
+void store(DType dtype, uintptr_t out, double value) {
   if (dtype == DType::f32) {
-    reinterpret_cast<float*>(out)[i] = float(value);
+    *reinterpret_cast<float*>(out) = float(value);
   } else {
-    reinterpret_cast<double*>(out)[i] = value;
+    *reinterpret_cast<double*>(out) = value;
   }
 }
 
@@ -169,10 +169,12 @@ class Plan {
     }
   }
 
-  // Writes the weighted sum of the terms to `total` and, unless it is 0, each term to `values` (in the plan's dtype), and
-  // the gradient of the sum to `grad`, unless that is 0.
+  // Writes the weighted sum of the terms to `total`, each term to a place in `values`, unless there are none, and the
+  // gradient of the sum to `grad`, unless that is 0; all in the plan's dtype.
   void run(uintptr_t pred, uintptr_t target, uintptr_t weight, uintptr_t grad, const std::vector<double>& lambdas,
-           uintptr_t total_out, uintptr_t values_out, int64_t threads) const {
+           uintptr_t total_out, const std::vector<uintptr_t>& values_out, int64_t threads) const {
+    if (!values_out.empty() && terms_.size() != values_out.size())
+      throw py::value_error("terms and values differ in length.");
     if (terms_.size() != lambdas.size()) throw py::value_error("terms and lambdas differ in length.");
     ObjectiveParams q = params_;  // the plan itself serves other threads
     double values[kTermCount] = {};
@@ -189,9 +191,9 @@ class Plan {
     double total = 0;
     for (size_t i = 0; i < terms_.size(); ++i) {
       total += lambdas[i] * values[terms_[i]];
-      if (values_out) store(q.dtype, values_out, i, values[terms_[i]]);
+      if (!values_out.empty()) store(q.dtype, values_out[i], values[terms_[i]]);
     }
-    store(q.dtype, total_out, 0, total);
+    store(q.dtype, total_out, total);
   }
 
  private:
@@ -231,7 +233,7 @@ class RankingPlan {
       py::gil_scoped_release release;
       ranking_hinge(q, threads_of(parallel_for_, threads));
     }
-    store(q.dtype, out, 0, value);
+    store(q.dtype, out, value);
   }
 
  private:

@@ -290,8 +290,8 @@ def run_plan(
     check_finite: bool,
     backend: str | None,
     need_values: bool = True,
-) -> tuple[Tensor, Tensor | None]:
-    """As :func:`run`, of a call for which there is a plan."""
+) -> tuple[Tensor, Sequence[Tensor]]:
+    """As :func:`run`, of a call for which there is a plan; the values are 0-d each."""
     if weight is not None:
         check_not_negative(weight)
         if plan.weight_shape is not None:
@@ -300,9 +300,10 @@ def run_plan(
         check_finite_tensors(pred=pred, target=target, weight=weight)
     if plan.launch is not None and (lam is None or library.values_in_memory(lam)):
         return autograd.planned(plan.launch, pred, target, weight, lam, lambdas, need_values)
-    return autograd.objective(
+    total, values = autograd.objective(
         *_clips(pred, target, weight), lam, lambdas, terms, skeleton, plan.options, reduction, backend
     )
+    return total, values.unbind(0) if need_values else ()
 
 
 def _clips(pred: Tensor, target: Tensor | None, weight: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor | None]:

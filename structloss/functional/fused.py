@@ -92,7 +92,7 @@ def objective(
     if plan is not None:
         for name, given in plan.units:
             check_scale(name, given, pred, depth=4)
-        total, found = run_plan(
+        total, values = run_plan(
             plan,
             names,
             *lambdas_of(weights, pred),
@@ -104,8 +104,6 @@ def objective(
             check_finite,
             backend,
         )
-        assert found is not None
-        values = found.unbind(0) if len(names) > 1 else (found[0],)  # unbinding one takes twice as long
         return ObjectiveResult(total, dict(zip(names, values, strict=True)))
     check_weights(weights)
     if target is None:
@@ -128,9 +126,9 @@ def objective(
         check_scale(name, (options or {}).get(name, {}), pred, depth=4)
     call = (names, *lambdas_of(weights, pred), pred, target, weight, skeleton, text, reduction, check_finite, backend)
     if resolutions := resolutions_of(options):  # a target of its own in every call: no plan
-        total, found = run_apart(resolutions, training, generator, *call)
+        total, stacked = run_apart(resolutions, training, generator, *call)
     else:
-        total, found = run(*call)
+        total, stacked = run(*call)
         if key is not None:
             keep_plan(key, names, options or {}, pred, target, weight, skeleton, text, reduction, backend)
-    return ObjectiveResult(total, dict(zip(weights, found.unbind(0), strict=True)))
+    return ObjectiveResult(total, dict(zip(weights, stacked.unbind(0), strict=True)))

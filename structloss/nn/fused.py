@@ -77,7 +77,7 @@ class Objective(nn.Module):
             self.current_weights(),
             skeleton=self.skeleton,
             weight=weight,
-            options=self.options,
+            options=self.options or None,
             reduction=self.reduction,
             backend=self.backend,
             training=self.training,

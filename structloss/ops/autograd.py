@@ -25,9 +25,9 @@ class Plan(Protocol):
         lambdas: Sequence[float] | Tensor,
         need_grad: bool,
         need_values: bool = True,
-    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Total (0-d), values [K] of the terms and gradient of the total, of pred's shape; None for what is not
-        needed."""
+    ) -> tuple[Tensor, list[Tensor], Tensor | None]:
+        """Total and values of the terms (0-d each), and gradient of the total, of pred's shape; no values and None
+        where they are not needed."""
 
 
 def _scaled(grad: Tensor, by: Tensor, dtype: torch.dtype) -> Tensor:
@@ -99,19 +99,28 @@ class _Planned(torch.autograd.Function):
     @staticmethod
     def forward(ctx, pred, lam, launch):
         total, values, grad = launch(pred)
-        ctx.save_for_backward(grad, None if lam is None else values)
+        if lam is None:
+            ctx.save_for_backward(grad)
+        else:
+            ctx.save_for_backward(grad, *values)
         ctx.set_materialize_grads(False)
         return total
 
     @staticmethod
     def backward(ctx, by):
-        grad, values = ctx.saved_tensors
+        grad, *values = ctx.saved_tensors
         if by is None:
             return None, None, None
-        if values is None:
+        if not values:
             return _scaled(grad, by, grad.dtype), None, None
         need_pred, need_lam, _ = ctx.needs_input_grad
-        return _scaled(grad, by, grad.dtype) if need_pred else None, values * by if need_lam else None, None
+        pred_grad = _scaled(grad, by, grad.dtype) if need_pred else None
+        return pred_grad, torch.stack(values) * by if need_lam else None, None
+
+
+# What torch.autograd.Function.apply calls itself, after it has looked for the transforms of torch.func and for tensors
+# that escaped from them. `planned` is not called with any, and the search takes as long as a small allocation.
+_apply = super(torch.autograd.Function, _Planned).apply
 
 
 def _check_not_transformed() -> None:
@@ -131,19 +140,19 @@ def planned(
     lam: Tensor | None,  # [K]
     lambdas: Sequence[float],
     need_values: bool = True,
-) -> tuple[Tensor, Tensor | None]:
-    """Total (0-d) and, if asked for, detached term values [K], of tensors whose memory holds their values."""
+) -> tuple[Tensor, list[Tensor]]:
+    """Total and, if asked for, detached values of the terms (0-d each), of tensors whose memory holds their values."""
     _check_not_transformed()
     need_grad = torch.is_grad_enabled() and pred.requires_grad
-    values: Tensor | None = None
+    values: list[Tensor] = []
 
-    def launch(pred: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    def launch(pred: Tensor) -> tuple[Tensor, list[Tensor], Tensor | None]:
         nonlocal values
         chosen = lambdas if lam is None else lam
         total, values, grad = plan(pred, target, weight, chosen, need_grad, need_values or lam is not None)
         return total, values, grad
 
-    return _Planned.apply(pred, lam, launch), values
+    return _apply(pred, lam, launch), values
 
 
 def objective(

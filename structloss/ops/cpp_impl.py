@@ -91,12 +91,25 @@ class ObjectivePlan:
         lambdas: Sequence[float] | Tensor,
         need_grad: bool,
         need_values: bool = True,
-    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Total (0-d), values [K] of the terms and the gradient of the total, of pred's shape."""
-        grad = torch.empty_like(pred, memory_format=torch.contiguous_format) if need_grad else None
-        # Two outputs of the registered operator must not share memory, hence no view of one tensor [1 + K].
+    ) -> tuple[Tensor, list[Tensor], Tensor | None]:
+        """Total and values of the terms (0-d each), and the gradient of the total, of pred's shape."""
         total = pred.new_empty(())
-        values = pred.new_empty(self._terms) if need_values else None
+        values = [torch.empty_like(total) for _ in range(self._terms)] if need_values else []
+        grad = torch.empty_like(pred, memory_format=torch.contiguous_format) if need_grad else None
+        self.fill(pred, target, weight, lambdas, grad, total, [value.data_ptr() for value in values])
+        return total, values, grad
+
+    def fill(
+        self,
+        pred: Tensor,
+        target: Tensor | None,
+        weight: Tensor | None,
+        lambdas: Sequence[float] | Tensor,
+        grad: Tensor | None,
+        total: Tensor,
+        values: list[int],
+    ) -> None:
+        """Write into what the caller has: `values` are the addresses of the terms' values, or none."""
         self._run(
             pred.data_ptr(),
             0 if target is None else target.data_ptr(),
@@ -104,10 +117,9 @@ class ObjectivePlan:
             0 if grad is None else grad.data_ptr(),
             lambdas.tolist() if isinstance(lambdas, Tensor) else lambdas,
             total.data_ptr(),
-            0 if values is None else values.data_ptr(),
+            values,
             torch.get_num_threads(),
         )
-        return total, values, grad
 
 
 class RankingPlan:
@@ -142,7 +154,7 @@ class RankingPlan:
         lambdas: Sequence[float] | Tensor = (),
         need_grad: bool = False,
         need_values: bool = False,
-    ) -> tuple[Tensor, None, Tensor | None]:
+    ) -> tuple[Tensor, list[Tensor], Tensor | None]:
         """Loss (0-d), no values, since it has no terms, and its gradient, of pred's shape."""
         assert target is not None
         grad = torch.empty_like(pred, memory_format=torch.contiguous_format) if need_grad else None
@@ -155,7 +167,7 @@ class RankingPlan:
             value.data_ptr(),
             torch.get_num_threads(),
         )
-        return value, None, grad
+        return value, [], grad
 
 
 _objective_plan = functools.lru_cache(maxsize=_MOST_PLANS)(ObjectivePlan)
@@ -205,8 +217,11 @@ def objective(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Total, values [K] of the terms and, if asked for, the gradient of the total; one pass, float32 or float64."""
     plan = objective_plan(pred, target, weight, terms, skeleton, options, reduction)
-    total, values, grad = plan(pred, target, weight, lambdas, need_grad)
-    assert values is not None
+    # Two outputs of the registered operator must not share memory, hence no view of one tensor [1 + K].
+    total, values = pred.new_empty(()), pred.new_empty(len(terms))
+    grad = torch.empty_like(pred, memory_format=torch.contiguous_format) if need_grad else None
+    first, size = values.data_ptr(), values.element_size()
+    plan.fill(pred, target, weight, lambdas, grad, total, [first + size * k for k in range(len(terms))])
     return total, values, pred.new_empty(0) if grad is None else grad
 
 
