@@ -55,8 +55,8 @@ class LiftingModule(L.LightningModule):
 
     Batches are those of :class:`structloss.data.PoseWindows`. The loss acts on the backbone's output in the space of
     the target; metrics are in millimetres and root-relative (of the depth order, see
-    :class:`~structloss.harness.scores.Compared`). A network that
-    predicts the centre of its receptive field is trained and scored on the centre of each window.
+    :class:`~structloss.harness.scores.Compared`). A network that predicts the centre of its receptive field is trained
+    and scored on the centre of each window.
 
     Args:
         backbone: name in `structloss.backbones`.

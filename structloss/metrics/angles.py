@@ -96,7 +96,7 @@ class _Test:
             "handedness": handedness,
         }
         checked = check_options(TERMS["illegal_angle"], options)
-        self._told = (get(skeleton).name, flexion, *checked.values())
+        self.told = (get(skeleton).name, flexion, *checked.values())
         self.skeleton, self.straight = skeleton, math.cos(math.radians(flexion)) if flexion else math.inf
         self.metres = 0.0 if checked["normalize_bones"] else float(checked["scale"])  # type: ignore[arg-type]
         self.structure: Structure = structure_of(
@@ -104,10 +104,10 @@ class _Test:
         )
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Test) and self._told == other._told
+        return isinstance(other, _Test) and self.told == other.told
 
     def __hash__(self) -> int:
-        return hash(self._told)
+        return hash(self.told)
 
 
 @once
