@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <memory>
+#include <new>
 #include <vector>
 
 #include "lane_rows.hpp"
@@ -28,29 +30,44 @@ constexpr int kCodeLanes = 16;
 // Frames of up to so many joints are counted in codes; more joints, weights, ties and doubles are ranked side by side.
 constexpr int64_t kCountedJoints = 24;
 
+// Numbers that are written before they are read: not set to 0 first.
+template <typename T>
+struct Unset : std::allocator<T> {
+  template <typename U>
+  struct rebind {
+    using other = Unset<U>;
+  };
+  template <typename U>
+  void construct(U* at) {
+    ::new (static_cast<void*>(at)) U;
+  }
+};
+template <typename T>
+using Numbers = std::vector<T, Unset<T>>;
+
 template <typename T>
 struct Block {
   int64_t J = 0;
   int frames = 0;  // of the clip in this block; the rest is padding
   bool weighted = false;
-  std::vector<T> p, d;     // [3J][kStride]: x, y and z of joint 0, of joint 1, ...; d is the target
-  std::vector<T> w;        // [J][kStride]
-  std::vector<T> g;        // [3J][kBlock], gradient of the weighted total
+  Numbers<T> p, d;         // [3J][kStride]: x, y and z of joint 0, of joint 1, ...; d is the target
+  Numbers<T> w;            // [J][kStride]
+  Numbers<T> g;            // [3J][kBlock], gradient of the weighted total
   T valid[kStride];        // 1 for a frame of the clip, neighbours included
   T own[kStride];          // 1 for a frame of the block: what its sums count
   double delta[kStride];   // angle differences
-  std::vector<int16_t> codes;  // [3J][kCodeLanes], of L_S: codes of p and d, g
+  Numbers<int16_t> codes;  // [3J][kCodeLanes], of L_S: codes of p and d, g
   LaneMemory<T> lanes;         // of L_S
   RankScratch<T> row;          // of L_S, for more joints than lanes take
 
   void reserve(int64_t joints, bool with_weights) {
     J = joints;
     weighted = with_weights;
-    for (auto* v : {&p, &d}) v->assign(size_t(3 * J) * kStride, T(0));
+    for (auto* v : {&p, &d}) v->resize(size_t(3 * J) * kStride);
     g.resize(size_t(3 * J) * kBlock);
     if (J > kMostSorted) row.reserve(J, with_weights);
     if (RankTraits<T>::kHasCodes && J <= kCountedJoints) codes.resize(size_t(3 * J) * kCodeLanes);
-    if (weighted) w.assign(size_t(J) * kStride, T(0));
+    if (weighted) w.resize(size_t(J) * kStride);
   }
   // Where a row's frame stands.
   static int64_t at(int64_t row, int frame) { return row * kStride + kLead + frame; }
@@ -80,11 +97,7 @@ struct Access {
     store_as(to + 2 * kBlock, load_as<V>(to + 2 * kBlock) + g.z);
   }
   // Whether a lane differs from 0; a NaN does.
-  SL_INLINE bool any(V x) const {
-    bool found = false;
-    for (int i = 0; i < kLanes; ++i) found |= x[i] != 0;
-    return found;
-  }
+  SL_INLINE bool any(V x) const { return any_lane(x != constant<V>(0)); }
 
  private:
   SL_INLINE Vec3<V> load(const T* rows, int64_t j) const {
@@ -124,26 +137,27 @@ struct Need {
 
 // Poses [T, J, 3] of one clip, frame 0 at `source`, into the rows of a block.
 template <typename T>
-SL_INLINE void read_poses(std::vector<T>& rows, int64_t J, const T* source, const int64_t* stride, bool xy, int from,
+SL_INLINE void read_poses(Numbers<T>& rows, int64_t J, const T* source, const int64_t* stride, bool xy, int from,
                           int to) {
   constexpr int L = kTile<T>;
   T* first = rows.data() + Block<T>::at(0, 0);
   if (!xy) return gather(first + 2 * kStride, 3 * kStride, J, source + 2 * stride[3], stride[1], stride[2], from, to);
   const int64_t n = 3 * J;
-  if (stride[3] != 1 || stride[2] != 3 || n < L || to < kBlock) {
+  if (stride[3] != 1 || stride[2] != 3 || n < L) {
     for (int c = 0; c < 3; ++c)
       gather(first + c * kStride, 3 * kStride, J, source + c * stride[3], stride[1], stride[2], from, to);
     return;
   }
   // Frames are contiguous, so squares of L frames by L coordinates are turned around in registers. The last square of a
   // row overlaps the one before it.
-  for (int t = 0; t < kBlock; t += L)
+  int t = 0;
+  for (; t + L <= std::min(to, kBlock); t += L)
     for (int64_t r = 0; r < n; r += L) {
       const int64_t at = std::min(r, n - L);
       transpose(source + t * stride[1] + at, stride[1], first + at * kStride + t, kStride);
     }
   if (from < 0) gather(first, kStride, n, source, stride[1], 1, -1, 0);
-  if (to > kBlock) gather(first, kStride, n, source, stride[1], 1, kBlock, to);
+  if (to > t) gather(first, kStride, n, source, stride[1], 1, t, to);
 }
 
 // Reads block `block` of a clip. Frames outside the clip, and joints without weight, are 0.
@@ -154,7 +168,7 @@ SL_INLINE void read_block(const ObjectiveParams& q, const Need& need, int64_t cl
   const int64_t *ps = q.pred_stride, *ds = q.target_stride, *ws = q.weight_stride;
   const int from = need.neighbours && t0 > 0 ? -1 : 0;
   const int to = need.neighbours && t0 + b.frames < q.T ? b.frames + 1 : b.frames;
-  if (b.frames < kBlock || t0 == 0) {  // what the block before left there
+  if (b.frames < kBlock || t0 == 0) {  // what is there, or the block before left there
     for (auto* v : {&b.p, &b.d}) std::fill(v->begin(), v->end(), T(0));
     std::fill(b.w.begin(), b.w.end(), T(0));
   } else if (need.neighbours && to == b.frames) {
@@ -306,7 +320,7 @@ SL_INLINE double bone_angle_velocity_block(Block<T>& b, const Structure& s, doub
 
 // 16-bit codes of a depth row [kCodeLanes] a joint, growing with the depth; false if a frame that counts has a NaN, or no
 // finite, positive range.
-SL_INLINE bool joint_codes(const Block<float>& b, const std::vector<float>& rows, int first, int16_t* codes) {
+SL_INLINE bool joint_codes(const Block<float>& b, const Numbers<float>& rows, int first, int16_t* codes) {
   using Vec = FloatPack;
   typedef int32_t Wide __attribute__((vector_size(32)));
   typedef int16_t Half __attribute__((vector_size(16)));

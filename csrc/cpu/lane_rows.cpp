@@ -98,13 +98,6 @@ struct RowGroup {
     for (int l = 0; lanes != 0; ++l, lanes >>= 1)
       if (lanes & 1) f(l);
   }
-  // Whether any of the keys is not 0.
-  static SL_INLINE bool any(Keys k) {
-    uint64_t part[sizeof k / 8], all = 0;
-    std::memcpy(part, &k, sizeof k);
-    for (uint64_t x : part) all |= x;
-    return all != 0;
-  }
   static SL_INLINE int compare(T x, T y) { return int(x > y) - int(x < y); }
 
   // The element that stands at place k in the order of p, as its offset in p, d and g: after enter_ranks.
@@ -198,10 +191,10 @@ struct RowGroup {
       const int64_t end = std::min(n, begin + kBlock);
       Keys found{};
       for (int64_t k = begin; k < end; ++k) found |= close(k, keys(sorted, k));
-      if (!any(found)) continue;
+      if (!any_lane(found)) continue;
       for (int64_t k = begin; k < end; ++k) {
         const Keys same = close(k, keys(sorted, k));
-        if (!any(same)) continue;
+        if (!any_lane(same)) continue;
         over(flags_of(same) & ~invalid, [&](int l) SL_INLINED { tied |= Flags(insert(sorted, l, k, compare)) << l; });
       }
     }

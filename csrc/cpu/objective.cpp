@@ -14,6 +14,7 @@ namespace {
 template <typename F>
 void run(const Threads& threads, int64_t tasks, int64_t grain, F&& body) {
   if (tasks <= 0) return;
+  grain = std::max(grain, (tasks + threads.count - 1) / std::max<int64_t>(1, threads.count));
   if (threads.parallel_for == nullptr || threads.count <= 1 || tasks <= grain) {
     body(int64_t(0), tasks);
     return;
@@ -34,6 +35,24 @@ void run(const Threads& threads, int64_t tasks, int64_t grain, F&& body) {
       },
       &context);
   if (error != 0 || context.failed) throw std::runtime_error("a worker of the CPU kernel failed (out of memory?)");
+}
+
+// Nanoseconds of work that are worth another thread: to wake one, and to wait for it, takes up to as long.
+constexpr double kPerThread = 4e4;
+
+// Threads for so much work.
+Threads worth(const Threads& threads, double nanoseconds) {
+  const double count = std::min(double(threads.count), std::max(1.0, nanoseconds / kPerThread));
+  return {threads.parallel_for, int64_t(count)};
+}
+
+// What a call takes on one thread, roughly, as measured with AVX2: nanoseconds, for each joint of each frame.
+double work(const ObjectiveParams& q) {
+  double each = 2;  // to read poses and to write the gradient
+  for (const TermTraits& traits : kTraits)
+    if (q.active[traits.term]) each += traits.form == Form::ranking ? 5 : traits.wide ? 8 : 2;
+  if (q.dtype == DType::f64 || q.weight != nullptr) each *= 2;
+  return each * double(q.B) * double(q.T) * double(q.J);
 }
 
 // A clip's blocks are added up in at most twice this many chunks, so that partial sums of long clips need no memory.
@@ -633,9 +652,10 @@ void clips_together(const ObjectiveParams& q, const Scales& scales, const Need& 
 }
 
 template <typename T>
-void objective_typed(const ObjectiveParams& q, const Threads& threads) {
+void objective_typed(const ObjectiveParams& q, const Threads& most) {
   std::fill_n(q.values, int(kTermCount), 0.0);
   if (q.B == 0 || q.T == 0 || q.J == 0) return;
+  const Threads threads = worth(most, work(q));
   Scales scales;
   Counts counts;
   if (q.reduction == Reduction::mean) {
@@ -663,7 +683,8 @@ void objective_typed(const ObjectiveParams& q, const Threads& threads) {
 }
 
 template <typename T>
-void ranking_typed(const RankingParams& q, const Threads& threads) {
+void ranking_typed(const RankingParams& q, const Threads& most) {
+  const Threads threads = worth(most, 10.0 * double(q.R) * double(q.N));
   constexpr int64_t kRows = 16;  // rows that share a partial sum, so that a million short rows need little memory
   const int64_t chunks = (q.R + kRows - 1) / kRows;
   const bool weighted = q.weight != nullptr;
@@ -682,8 +703,7 @@ void ranking_typed(const RankingParams& q, const Threads& threads) {
   }
   const double scale = denominator == 0 ? 0 : 1 / denominator;
   std::vector<double> partial(size_t(chunks), 0.0);
-  const int64_t grain = std::max<int64_t>(1, 4096 / std::max<int64_t>(1, q.N * kRows));
-  run(threads, chunks, grain, [&](int64_t begin, int64_t end) {
+  run(threads, chunks, 1, [&](int64_t begin, int64_t end) {
     RankScratch<T> s;
     LaneMemory<T> lanes;
     if (side_by_side(q.N)) {

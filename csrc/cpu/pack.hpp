@@ -79,13 +79,16 @@ SL_INLINE Pack exponential(Pack x) {
   return sum * power;
 }
 SL_INLINE FloatPack exponential(FloatPack x) {
-  float out[8];
-  for (int half = 0; half < 8; half += kPack) {
-    Pack wide;
-    for (int i = 0; i < kPack; ++i) wide[i] = double(x[half + i]);
-    store_as(out + half, exponential(wide));
-  }
-  return load_as<FloatPack>(out);
+  typedef float Half __attribute__((vector_size(16)));
+  Half half[2];
+  std::memcpy(half, &x, sizeof x);
+  for (Half& h : half) h = __builtin_convertvector(exponential(__builtin_convertvector(h, Pack)), Half);
+#if defined(SL_HAS_SHUFFLE)
+  return __builtin_shufflevector(half[0], half[1], 0, 1, 2, 3, 4, 5, 6, 7);  // by way of memory it would wait
+#else
+  std::memcpy(&x, half, sizeof x);
+  return x;
+#endif
 }
 // arccos(x) for -1 <= x <= 1, within a few units in the last place; NaN stays NaN.
 SL_INLINE Pack arc_cosine(Pack x) {

@@ -16,6 +16,12 @@
 #define SL_UNROLL
 #endif
 
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+#define SL_HAS_SHUFFLE 1
+#endif
+#endif
+
 namespace structloss {
 
 template <typename T>
@@ -46,5 +52,13 @@ SL_INLINE typename RankTraits<T>::Vec load(const T* x) {
 template <typename T>
 SL_INLINE typename RankTraits<T>::Vec splat(T x) {
   return typename RankTraits<T>::Vec{} + x;
+}
+// Whether a mask has a lane that is not 0.
+template <typename V>
+SL_INLINE bool any_lane(const V& mask) {
+  uint64_t part[sizeof mask / 8], all = 0;
+  std::memcpy(part, &mask, sizeof mask);
+  for (uint64_t x : part) all |= x;
+  return all != 0;
 }
 }  // namespace structloss

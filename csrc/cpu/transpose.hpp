@@ -6,12 +6,6 @@
 
 #include "simd.hpp"
 
-#if defined(__has_builtin)
-#if __has_builtin(__builtin_shufflevector)
-#define SL_HAS_SHUFFLE 1
-#endif
-#endif
-
 namespace structloss {
 
 // Side of the square: the elements of a 32-byte vector.
