@@ -14,17 +14,24 @@ from types import ModuleType
 
 import torch
 
+from ..errors import UnknownNameError
+
 __all__ = ["cpu_module", "cpu_problem", "cuda_built", "cuda_library", "cuda_problem", "parallel_for_address"]
 
 
 @functools.cache
 def _load() -> tuple[ModuleType | None, str]:
     try:
-        return importlib.import_module("structloss.kernels._cpu"), ""
+        module = importlib.import_module("structloss.kernels._cpu")
     except ModuleNotFoundError:
         return None, "the compiled CPU module is missing (no working C++ compiler when structloss was installed)"
     except ImportError as error:  # built for another Python or C++ runtime
         return None, f"the compiled CPU module does not load here: {error}"
+    try:
+        module.instruction_set()
+    except ValueError as error:
+        raise UnknownNameError(str(error)) from None
+    return module, ""
 
 
 def cpu_module() -> ModuleType | None:

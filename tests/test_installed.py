@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -26,10 +27,11 @@ def compiled(capsys):
 
 def test_what_is_there(capsys, monkeypatch):
     monkeypatch.setattr(native, "cpu_problem", lambda: "")
+    monkeypatch.setattr(native, "cpu_module", lambda: SimpleNamespace(instruction_set=lambda: "AVX2"))
     monkeypatch.setattr(native, "cuda_problem", lambda: "")
     monkeypatch.setattr(native, "cuda_built", lambda: "by nvcc 12.8, for compute capability 8.0, 9.0 and newer")
     assert compiled(capsys) == (
-        "yes  the cpp backend.",
+        "yes  the cpp backend, with AVX2 here.",
         "yes  the cuda backend, by nvcc 12.8, for compute capability 8.0, 9.0 and newer.",
     )
 

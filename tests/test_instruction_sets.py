@@ -135,10 +135,46 @@ for n in (5, 17, 81, 243, 300, 700):
     assert done.returncode == 0, done.stderr
 
 
+MEMORY = """
+import ctypes, torch, structloss
+torch.manual_seed(0)
+terms = {"velocity": 1.0, "temporal_consistency": 1.0, "bone_angle_velocity": 1.0, "depth_ranking_frames": 1.0}
+for T in (160, 243, 351):
+    pred, target = torch.randn(1, T, 17, 3, requires_grad=True), torch.randn(1, T, 17, 3)
+    found = []
+    for threads in (1, 2, 2, 2):
+        # What the kernels allocate next holds numbers that are none.
+        for size in (1 << 10, 1 << 12, 9000, 1 << 14, 1 << 15, 1 << 16):
+            torch.full((size,), float("nan"))
+            ctypes.memset(ctypes.create_string_buffer(size), 0xFF, size)
+        torch.set_num_threads(threads)
+        result = structloss.objective(pred, target, terms, backend="cpp")
+        found.append([result.total.detach(), *torch.autograd.grad(result.total, pred)])
+    for total, grad in found:
+        assert torch.isfinite(total) and torch.equal(total, found[0][0]) and torch.equal(grad, found[0][1]), (T, total)
+"""
+
+
+@pytest.mark.parametrize("backend", [CPP])
+def test_threads_that_begin_in_the_middle_of_a_clip_read_nothing_unset(backend):
+    done = run_with("avx512", MEMORY)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("backend", [CPP])
 def test_an_unknown_instruction_set_is_refused(backend):
-    done = run_with(
-        "sse9", "import torch, structloss; structloss.mpjpe(torch.zeros(1, 2, 17, 3), torch.zeros(1, 2, 17, 3))"
-    )
+    done = run_with("AVX2", "import torch, structloss; structloss.mpjpe(*torch.zeros(2, 1, 2, 17, 3))")
     assert done.returncode != 0
-    assert "STRUCTLOSS_INSTRUCTION_SET is 'sse9', expected 'avx512', 'avx2' or 'plain'." in done.stderr
+    message = "STRUCTLOSS_INSTRUCTION_SET is 'AVX2', expected 'avx512', 'avx2' or 'plain'."
+    assert done.stderr.strip().endswith(f"UnknownNameError: {message}")
+    done = run_with("sse", "import sys; from structloss.cli import main; sys.exit(main(['backends']))")
+    assert (
+        done.returncode == 1 and "STRUCTLOSS_INSTRUCTION_SET is 'sse'" in done.stderr and "Traceback" not in done.stderr
+    )
+
+
+@pytest.mark.parametrize("backend", [CPP])
+@pytest.mark.parametrize("name", ["plain", ""])
+def test_backends_names_the_instruction_set(name, backend):
+    done = run_with(name, "import sys; from structloss.cli import main; sys.exit(main(['backends']))")
+    assert ("with no particular instruction set here" in done.stdout) == (name == "plain"), done.stdout

@@ -226,17 +226,17 @@ def start_of_build(folder):
     command = ["g++", "-std=c++17", "-O1", "-fPIC", "-fvisibility=hidden", "-Wno-psabi", "-fno-math-errno"]
     command += ["-fno-trapping-math", "-ffp-contract=off", *(f"-I{path}" for path in headers)]
     return [
-        subprocess.Popen([*command, "-c", str(folder / f"csrc/cpu/{name}.cpp"), "-o", str(folder / f"{name}.o")])
-        for name in ("objective", "bind")
+        subprocess.Popen([*command, "-c", str(source), "-o", str(folder / f"{source.stem}.o")])
+        for source in sorted((folder / "csrc" / "cpu").glob("*.cpp"))
     ]
 
 
 def end_of_build(folder, processes):
-    assert [process.wait() for process in processes] == [0, 0]
+    failed = [process.args for process in processes if process.wait() != 0]
+    assert not failed
     module = folder / "kernels" / f"_cpu{sysconfig.get_config_var('EXT_SUFFIX')}"
-    subprocess.run(
-        ["g++", "-shared", str(folder / "objective.o"), str(folder / "bind.o"), "-o", str(module)], check=True
-    )
+    objects = map(str, sorted(folder.glob("*.o")))
+    subprocess.run(["g++", "-shared", *objects, "-o", str(module)], check=True)
 
 
 def pytest_in(folder, *arguments, **environment):

@@ -30,7 +30,7 @@ def rows(n, kind, batch=3):
         pred = target.clone()
     elif kind == "reversed":
         pred = -target
-    elif kind == "outlier":  # everything else falls into few of the 16-bit codes that short rows are counted in
+    elif kind == "outlier":  # everything else falls into few codes
         pred[:, -1], target[:, 0] = 2000.0, -30.0
     elif kind == "signed zeros":
         pred = torch.where(torch.rand_like(pred) < 0.5, 0.0, -0.0)
@@ -52,7 +52,7 @@ def row_weights(n, kind, batch=3):
 @pytest.mark.parametrize(
     "kind", ["random", "ties", "constant pred", "constant target", "equal", "reversed", "outlier", "signed zeros"]
 )
-# Lengths on both sides of the vector width and of the crossover from counting to sorting (320).
+# Lengths on both sides of the vector width, of powers of two and of others.
 @pytest.mark.parametrize("n", [1, 2, 3, 8, 17, 31, 33, 243, 319, 320, 321, 400])
 def test_ranking_hinge(n, kind, weights, backend):
     pred, target = rows(n, kind)

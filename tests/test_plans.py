@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from backends import FAST
+from torch.autograd import forward_ad
 
 import structloss
 from structloss import nn
@@ -312,6 +313,24 @@ def test_transforms_of_torch_func():
 
 
 @has_cpp
+def test_forward_mode_is_refused_after_a_call_without_it():
+    pred, target = torch.randn(2, 1, 5, 17, 3)
+    weights = {"mpjpe": 1.0, "depth_ranking_frames": 1.0}
+    for function in (lambda p, d: structloss.objective(p, d, weights), structloss.mpjpe):
+        function(pred, target)
+        with forward_ad.dual_level():
+            moving = forward_ad.make_dual(target, torch.ones_like(target))
+            with pytest.raises(NotImplementedError):
+                function(pred, moving)
+
+
+def test_a_term_by_itself_does_not_stand_for_an_objective_without_a_skeleton():
+    pred, target = torch.randn(2, 1, 5, 17, 3)
+    structloss.mpjpe(pred, target)
+    with pytest.raises(structloss.errors.UnknownNameError, match="skeleton"):
+        structloss.objective(pred, target, {"mpjpe": 1.0}, skeleton="")
+
+
 def test_the_backend_is_that_of_the_call(monkeypatch):
     """What use_backend says counts, not what it said when the plan was made."""
     pred, target = poses(2, 9, 17)

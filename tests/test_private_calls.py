@@ -32,6 +32,7 @@ WATCHED = {
     "torch._C": "test_torch_keep_graph",
     "torch._C._are_functorch_transforms_active": "test_torch_whether_a_transform_is_active",
     "torch._C._autograd": "test_torch_keep_graph",
+    "forward_ad._current_level": "test_torch_whether_forward_mode_is_active",
     "function._dynamo_marked_constant": "test_torch_mark_of_constants",
     "loop._data_fetcher": "test_lightning_whether_a_validation_comes_next",
     "loop.epoch_loop._should_check_val_fx": "test_lightning_whether_a_validation_comes_next",
@@ -226,6 +227,16 @@ def test_torch_whether_a_transform_is_active():
     torch.func.grad(lambda x: answers.append(asked()) or x)(torch.tensor(1.0))
     torch.vmap(lambda x: answers.append(asked()) or x)(torch.ones(2))
     assert answers == [True, True], message
+
+
+def test_torch_whether_forward_mode_is_active():
+    from torch.autograd import forward_ad
+
+    message = gone("torch.autograd.forward_ad._current_level", "structloss/functional/_plans.py")
+    assert getattr(forward_ad, "_current_level", None) == -1, message
+    with forward_ad.dual_level():
+        assert forward_ad._current_level == 0, message
+    assert forward_ad._current_level == -1, message
 
 
 def test_torch_mark_of_constants():

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "../params.h"
+#include "instruction_sets.hpp"
 
 namespace py = pybind11;
 using namespace structloss;
@@ -253,6 +254,13 @@ PYBIND11_MODULE(_cpu, m) {
                     const std::vector<std::vector<std::pair<PyStructure::Pair, double>>>&, const std::vector<double>&,
                     const std::vector<double>&>());
   m.def("term_traits", &term_traits);
+  m.def("instruction_set", [] {
+    switch (instruction_set()) {
+      case InstructionSet::avx512: return "AVX-512";
+      case InstructionSet::avx2: return "AVX2";
+      default: return "no particular instruction set";
+    }
+  });
   m.def("denominators", &denominators);
   py::class_<Plan>(m, "Plan")
       .def(py::init<const std::string&, std::array<int64_t, 3>, std::array<int64_t, 4>,

@@ -27,8 +27,8 @@ constexpr int kStride = kLead + kBlock + kTrail;
 // Depths in 16 bits: unequal codes tell the order of two depths, and twice as many fit a vector.
 typedef int16_t CodeVec __attribute__((vector_size(32)));
 constexpr int kCodeLanes = 16;
-// Frames of up to so many joints are counted in codes; more joints, weights, ties and doubles are ranked side by side.
-constexpr int64_t kCountedJoints = 24;
+// The most joints of a frame that is counted in codes; more joints, weights, ties and doubles are ranked side by side.
+constexpr int64_t kCountedJoints = Avx512::kCountedJoints;
 
 // Numbers that are written before they are read: not set to 0 first.
 template <typename T>
@@ -50,6 +50,7 @@ struct Block {
   int64_t J = 0;
   int frames = 0;  // of the clip in this block; the rest is padding
   bool weighted = false;
+  bool unread = true;      // p, d and w hold nothing yet
   Numbers<T> p, d;         // [3J][kStride]: x, y and z of joint 0, of joint 1, ...; d is the target
   Numbers<T> w;            // [J][kStride]
   Numbers<T> g;            // [3J][kBlock], gradient of the weighted total
@@ -168,9 +169,10 @@ SL_INLINE void read_block(const ObjectiveParams& q, const Need& need, int64_t cl
   const int64_t *ps = q.pred_stride, *ds = q.target_stride, *ws = q.weight_stride;
   const int from = need.neighbours && t0 > 0 ? -1 : 0;
   const int to = need.neighbours && t0 + b.frames < q.T ? b.frames + 1 : b.frames;
-  if (b.frames < kBlock || t0 == 0) {  // what is there, or the block before left there
+  if (b.unread || b.frames < kBlock || t0 == 0) {  // what is there, or the block before left there
     for (auto* v : {&b.p, &b.d}) std::fill(v->begin(), v->end(), T(0));
     std::fill(b.w.begin(), b.w.end(), T(0));
+    b.unread = false;
   } else if (need.neighbours && to == b.frames) {
     for (auto* v : {&b.p, &b.d})
       for (int64_t r = 0; r < 3 * J; ++r) (*v)[size_t(Block<T>::at(r, kBlock))] = T(0);
@@ -318,9 +320,10 @@ SL_INLINE double bone_angle_velocity_block(Block<T>& b, const Structure& s, doub
 
 // ---- depth ranking over the joints --------------------------------------------------------------------------------
 
-// 16-bit codes of a depth row [kCodeLanes] a joint, growing with the depth; false if a frame that counts has a NaN, or no
-// finite, positive range.
-SL_INLINE bool joint_codes(const Block<float>& b, const Numbers<float>& rows, int first, int16_t* codes) {
+// 16-bit codes of a depth row [kCodeLanes] a joint, growing with the depth, and the least depths; false if a frame that
+// counts has a NaN, or no finite, positive range.
+SL_INLINE bool joint_codes(const Block<float>& b, const Numbers<float>& rows, int first, int16_t* codes,
+                           float* lowest) {
   using Vec = FloatPack;
   typedef int32_t Wide __attribute__((vector_size(32)));
   typedef int16_t Half __attribute__((vector_size(16)));
@@ -339,6 +342,7 @@ SL_INLINE bool joint_codes(const Block<float>& b, const Numbers<float>& rows, in
     const Vec range = high - low, factor = 65000.0f / range, own = load<float>(b.own + kLead + at);
     const Wide good = ordered & (range > 0.0f) & (range < std::numeric_limits<float>::max()) & (factor < 1e30f);
     usable &= good | (own == 0.0f);
+    write_vector(lowest + 8 * h, low);
     for (int64_t j = 0; j < b.J; ++j) {
       const Vec scaled = good ? (depth(j) - low) * factor : Vec{};
       const Half half = __builtin_convertvector(__builtin_convertvector(scaled, Wide) - 32500, Half);
@@ -350,13 +354,14 @@ SL_INLINE bool joint_codes(const Block<float>& b, const Numbers<float>& rows, in
   return all;
 }
 
-// g of L_S in 16 frames from `first` on [J][kCodeLanes], by counting pairs of codes. False where depths or codes of a
-// frame tie, or have no codes.
-SL_INLINE bool count_joints(Block<float>& b, int first, int16_t*& counted) {
+// g of L_S in 16 frames from `first` on [J][kCodeLanes], by counting pairs of codes, and the least depths. False where
+// depths or codes of a frame tie, or have no codes.
+SL_INLINE bool count_joints(Block<float>& b, int first, int16_t*& counted, float* low) {
   const int64_t J = b.J;
   int16_t *p = b.codes.data(), *d = p + J * kCodeLanes, *g = d + J * kCodeLanes;
   counted = g;
-  if (!joint_codes(b, b.p, first, p) || !joint_codes(b, b.d, first, d)) return false;
+  float of_target[kCodeLanes];
+  if (!joint_codes(b, b.p, first, p, low) || !joint_codes(b, b.d, first, d, of_target)) return false;
   auto row = [](const int16_t* rows, int64_t j) SL_INLINED {
     CodeVec v;
     std::memcpy(&v, rows + j * kCodeLanes, sizeof v);
@@ -397,24 +402,32 @@ SL_INLINE double depth_ranking_joints_block(Block<T>& b, double scale, bool need
   while (frame < b.frames) {
     if constexpr (RankTraits<T>::kHasCodes) {
       int16_t* g = nullptr;
-      if (!b.weighted && J <= kCountedJoints && frame % kCodeLanes == 0 && count_joints(b, frame, g)) {
+      T low[kCodeLanes];
+      if (!b.weighted && J <= Set::kCountedJoints && frame % kCodeLanes == 0 && count_joints(b, frame, g, low)) {
         typedef int16_t Quarter __attribute__((vector_size(2 * kPack)));
-        Pack sum[kCodeLanes / kPack] = {}, shift[kCodeLanes / kPack];
-        for (int64_t j = 0; j < J; ++j)
-          SL_UNROLL
-          for (int part = 0; part < kCodeLanes / kPack; ++part) {
-            const int at = frame + part * kPack;
+        double loss[kCodeLanes];
+        for (int at = 0; at < kCodeLanes; at += kPack) {  // summed as side by side, to the same bits
+          const Pack shift = load_as<Pack>(low + at);
+          Pack sum[kSumLanes] = {};
+          auto add = [&](int64_t j, int k) SL_INLINED {
             Quarter few;
-            std::memcpy(&few, g + j * kCodeLanes + part * kPack, sizeof few);
-            const Pack by = __builtin_convertvector(few, Pack), p = load_as<Pack>(b.pred_depth(j) + at);
-            if (j == 0) shift[part] = p;
-            sum[part] += (p - shift[part]) * by;
-            if (!need_grad) continue;
-            T* gz = b.g.data() + (3 * j + 2) * kBlock + at;
-            store_as(gz, load_as<Pack>(gz) + scale * by);
-          }
-        for (int part = 0; part < kCodeLanes / kPack; ++part)
-          total += lane_total(load_as<Pack>(b.own + kLead + frame + part * kPack) * sum[part]);
+            std::memcpy(&few, g + j * kCodeLanes + at, sizeof few);
+            const Pack by = __builtin_convertvector(few, Pack);
+            sum[k] += (load_as<Pack>(b.pred_depth(j) + frame + at) - shift) * by;
+            if (!need_grad) return;
+            typedef T Few __attribute__((vector_size(sizeof(T) * kPack)));
+            T* gz = b.g.data() + (3 * j + 2) * kBlock + frame + at;
+            write_vector(gz, read_vector<Few>(gz) + __builtin_convertvector(scale * by, Few));
+          };
+          int64_t j = 0;
+          for (; j + kSumLanes <= J; j += kSumLanes)
+            SL_UNROLL
+            for (int k = 0; k < kSumLanes; ++k) add(j + k, k);
+          for (int k = 0; j < J; ++j, ++k) add(j, k);
+          for (int k = 1; k < kSumLanes; ++k) sum[0] += sum[k];
+          store_as(loss + at, sum[0]);
+        }
+        for (int l = 0; l < std::min(kCodeLanes, b.frames - frame); ++l) total += loss[l];
         frame += kCodeLanes;
         continue;
       }

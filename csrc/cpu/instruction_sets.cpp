@@ -9,7 +9,7 @@ namespace {
 
 InstructionSet best() {
   const char* given = std::getenv("STRUCTLOSS_INSTRUCTION_SET");
-  const std::string up_to = given == nullptr ? "avx512" : given;
+  const std::string up_to = given == nullptr || *given == '\0' ? "avx512" : given;
   if (up_to != "avx512" && up_to != "avx2" && up_to != "plain")
     throw std::invalid_argument("STRUCTLOSS_INSTRUCTION_SET is '" + up_to + "', expected 'avx512', 'avx2' or 'plain'.");
 #if SL_HAS_X86

@@ -16,14 +16,18 @@
 namespace structloss {
 
 // Instruction sets, the types of what is compiled for each. kLaneBytes: a vector of rows side by side (lane_rows.hpp);
-// kLongLaneBytes: the same for rows so long that wide vectors of them leave the first-level cache.
+// kLongLaneBytes: the same for rows with weights, or so long that wide vectors of them leave the first-level cache.
+// kCountedJoints: frames of up to so many joints are counted in codes (block.hpp), faster than side by side.
 struct Plain {
+  static constexpr int64_t kCountedJoints = 0;  // vectors of 16 codes are taken apart
   static constexpr int kLaneBytes = 16, kLongLaneBytes = 16;
 };
 struct Avx2 {
+  static constexpr int64_t kCountedJoints = 24;
   static constexpr int kLaneBytes = 32, kLongLaneBytes = 32;
 };
 struct Avx512 {
+  static constexpr int64_t kCountedJoints = 24;
   static constexpr int kLaneBytes = 64, kLongLaneBytes = 32;
 };
 

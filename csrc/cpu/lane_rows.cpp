@@ -139,14 +139,10 @@ struct RowGroup {
     for (int64_t i = 0; i < n; ++i) {
       const Vec v = vec(x, i);
       low = v < low ? v : low;
-      if constexpr (kWeighted) {
-        const Keys has = vec(m.w, i) != T(0);
-        high = has & (v > high) ? v : high;
-        unordered |= has & (v != v);
-      } else {
-        high = v > high ? v : high;
-        unordered |= v != v;
-      }
+      unordered = v == v ? unordered : ~Keys{};
+      Vec u = v;  // what has no weight is infinite here
+      if constexpr (kWeighted) u = vec(m.w, i) != T(0) ? v : Vec{} - std::numeric_limits<T>::infinity();
+      high = u > high ? u : high;
     }
     invalid |= flags_of(unordered);
     const Vec range = high - low;
@@ -182,9 +178,8 @@ struct RowGroup {
   SL_INLINE Flags order(Key* sorted, F&& compare) {
     constexpr int64_t kBlock = 8;
     auto close = [&](int64_t k, Keys key) SL_INLINED {
-      Keys same = (key ^ keys(sorted, k - 1)) <= mask;
-      if constexpr (kWeighted) same &= key < past;
-      return same;
+      const Keys same = (key ^ keys(sorted, k - 1)) <= mask;
+      return kWeighted ? (key < past ? same : Keys{}) : same;
     };
     Flags tied = 0;
     for (int64_t begin = 1; begin < n; begin += kBlock) {
@@ -313,11 +308,10 @@ struct RowGroup {
 #define SL_DEFINE_RANK_ROWS_OF(SET, BYTES, TYPE, TARGET)                                                             \
   TARGET void rank_rows(SET, VectorBytes<BYTES>, LaneMemory<TYPE>& m, int64_t n, bool weighted, double scale,        \
                         double* loss) {                                                                              \
-    if (weighted) {                                                                                                  \
-      RowGroup<Lanes<TYPE, BYTES>, SET, true>(m, n, scale).run(loss);                                                \
-    } else {                                                                                                         \
-      RowGroup<Lanes<TYPE, BYTES>, SET, false>(m, n, scale).run(loss);                                               \
+    if constexpr (BYTES == SET::kLongLaneBytes) {                                                                    \
+      if (weighted) return RowGroup<Lanes<TYPE, BYTES>, SET, true>(m, n, scale).run(loss);                           \
     }                                                                                                                \
+    RowGroup<Lanes<TYPE, BYTES>, SET, false>(m, n, scale).run(loss);                                                 \
   }
 #define SL_DEFINE_RANK_ROWS(SET, BYTES, TARGET)      \
   SL_DEFINE_RANK_ROWS_OF(SET, BYTES, float, TARGET)  \

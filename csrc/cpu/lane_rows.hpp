@@ -55,7 +55,7 @@ class LaneMemory {
 
 // Ranks rows side by side in vectors of as many bytes: m.p, m.d and (if `weighted`) m.w [n][lanes] hold them. Leaves the
 // scaled gradient in m.g [n][lanes] and the unreduced loss of each row in `loss` [lanes]; what is beyond is as in
-// hinge_row. Every row's result is that of its own numbers alone, whatever its lane and its neighbours.
+// hinge_row. Weights are for vectors of kLongLaneBytes. Every row's result is that of its own numbers alone, whatever its lane and its neighbours.
 #define SL_DECLARE_RANK_ROWS(SET, BYTES)                                                                              \
   void rank_rows(SET, VectorBytes<BYTES>, LaneMemory<float>& m, int64_t n, bool weighted, double scale, double* loss); \
   void rank_rows(SET, VectorBytes<BYTES>, LaneMemory<double>& m, int64_t n, bool weighted, double scale, double* loss);

@@ -271,16 +271,16 @@ SL_INLINE void copy_few(const T* from, int count, T* to) {
     }
 }
 
-// Rows that are ranked together, at most, and the lanes that so many take: wide vectors for few rows, or for long ones,
-// would be slower than narrow ones.
+// Rows that are ranked together, at most, and the lanes that so many take: wide vectors for few rows, long ones, or
+// weights (GCC takes their selects apart) would be slower than narrow ones.
 template <typename Set, typename T>
-constexpr int64_t most_together(int64_t n) {
-  return (n <= kWideUpTo ? Set::kLaneBytes : Set::kLongLaneBytes) / int(sizeof(T));
+constexpr int64_t most_together(int64_t n, bool weighted) {
+  return (n <= kWideUpTo && !weighted ? Set::kLaneBytes : Set::kLongLaneBytes) / int(sizeof(T));
 }
 template <typename Set, typename T>
-constexpr int64_t lanes_for(int64_t n, int64_t rows) {
+constexpr int64_t lanes_for(int64_t n, int64_t rows, bool weighted) {
   const int64_t narrow = Set::kLongLaneBytes / int(sizeof(T));
-  return rows <= narrow ? narrow : most_together<Set, T>(n);
+  return rows <= narrow ? narrow : most_together<Set, T>(n, weighted);
 }
 
 // Ranks the rows of `runs`; `place(run, i)` is where the gradients of a run's i-th elements go, one after the other.
@@ -317,7 +317,7 @@ template <typename Set, typename T, typename Place>
 SL_INLINE void group_task(const RowRun<T>* runs, int n_runs, int64_t rows, const RowStrides& strides, int64_t n,
                           bool weighted, double scale, LaneMemory<T>& m, double* loss, Place&& place) {
   constexpr int kWide = Set::kLaneBytes / int(sizeof(T)), kNarrow = Set::kLongLaneBytes / int(sizeof(T));
-  if (lanes_for<Set, T>(n, rows) == kWide) {
+  if (lanes_for<Set, T>(n, rows, weighted) == kWide) {
     group_in<kWide, Set>(runs, n_runs, strides, n, weighted, scale, m, loss, place);
   } else {
     group_in<kNarrow, Set>(runs, n_runs, strides, n, weighted, scale, m, loss, place);
@@ -338,7 +338,7 @@ SL_INLINE void joints_task(const ObjectiveParams& q, const Scales& scales, const
                            {q.weight_stride[1], q.weight_stride[2]},
                            contiguous_frames(q.pred_stride, q.J),
                            contiguous_frames(q.target_stride, q.J)};
-  const int64_t J = q.J, lanes = most_together<Set, T>(q.T);
+  const int64_t J = q.J, lanes = most_together<Set, T>(q.T, q.weight != nullptr);
   for (int64_t row = begin; row < end;) {
     RowRun<T> runs[kMostLanes<T>];
     int n_runs = 0;
@@ -375,7 +375,7 @@ SL_INLINE void rows_task(const RankingParams& q, double scale, int64_t begin, in
                              {q.weight_stride[1], q.weight_stride[0]},
                              false,
                              false};
-    const int64_t lanes = most_together<Set, T>(q.N);
+    const int64_t lanes = most_together<Set, T>(q.N, w != nullptr);
     for (int64_t row = begin; row < end; row += lanes) {
       double loss[kMostLanes<T>];
       const int count = int(std::min(lanes, end - row));
@@ -384,7 +384,7 @@ SL_INLINE void rows_task(const RankingParams& q, double scale, int64_t begin, in
       group_task<Set>(&run, 1, count, strides, q.N, w != nullptr, scale, m, loss, [](const RowRun<T>& run, int64_t) SL_INLINED { return run.g; });
       for (int l = 0; l < count; ++l) *partial += loss[l];
       if (grad == nullptr) continue;
-      const int64_t in_use = lanes_for<Set, T>(q.N, count);
+      const int64_t in_use = lanes_for<Set, T>(q.N, count, w != nullptr);
       for (int l = 0; l < count; ++l)
         for (int64_t i = 0; i < q.N; ++i) grad[(row + l) * q.N + i] = m.g[i * in_use + l];
     }
@@ -628,7 +628,7 @@ void clips_together(const ObjectiveParams& q, const Scales& scales, const Need& 
       for (int64_t i = begin; i < end; ++i)
         tasks<T>().stage(q, stages.of(i / chunks.blocks), i / chunks.blocks, i % chunks.blocks);
     });
-    run(threads, q.B * q.J, q.T < 1024 ? 4 : 1, [&](int64_t begin, int64_t end) {
+    run(threads, q.B * q.J, 1, [&](int64_t begin, int64_t end) {
       RankScratch<T> scratch;
       scratch.reserve(q.T, weighted);
       for (int64_t i = begin; i < end; ++i)

@@ -3,8 +3,9 @@
 //   L = sum over (i, j) with d_i < d_j of w_i w_j max(0, p_i - p_j) = sum_i p_i g_i
 //   g_i = w_i (R_p(i) - R_{d|p}(i))
 //
-// R_p is the (weighted) mid-rank by p, R_{d|p} the mid-rank when sorted by d with ties ordered by p. Short rows count
-// the pairs, long rows are sorted twice (long_rows.hpp); both give the same integers (or, with weights, sums of weights).
+// R_p is the (weighted) mid-rank by p, R_{d|p} the mid-rank when sorted by d with ties ordered by p. Rows of up to 1024
+// are ranked side by side (lane_rows.hpp); longer ones here: those of which a mask leaves few are counted, the others
+// sorted twice (long_rows.hpp). All give the same integers (or, with weights, sums of weights).
 #pragma once
 
 #include <algorithm>
@@ -21,7 +22,7 @@
 
 namespace structloss {
 
-// Rows up to this length are counted: those too short for lanes, and long ones of which a mask leaves no more.
+// Rows of which a mask leaves no more than this are counted.
 constexpr int64_t kCountUpTo = 320;
 
 // Working memory for one row of at most n elements; one per thread. Long rows take 14.5 bytes per element in float32 (and

@@ -43,7 +43,7 @@ def _compiled() -> list[tuple[str, str, str]]:
 
     from ..kernels import native
 
-    cpu = native.cpu_problem()
+    cpu, module = native.cpu_problem(), native.cpu_module()
     if cpu:
         cpu = f"{cpu.rstrip('.')}. Install a C++ compiler, such as g++ or clang, and structloss again: {_AGAIN}."
     cuda = native.cuda_problem()
@@ -55,7 +55,7 @@ def _compiled() -> list[tuple[str, str, str]]:
             f"CUDA toolkit on the PATH, and install structloss again: {_AGAIN}."
         )
     return [
-        ("CPU module", cpu, "the cpp backend."),
+        ("CPU module", cpu, f"the cpp backend, with {module.instruction_set()} here." if module is not None else ""),
         (
             "CUDA library",
             cuda,

@@ -202,7 +202,7 @@ def single(
 ) -> Tensor:
     """One term by itself."""
     key, plan = find(
-        "poses", (name,), {name: options} if options else None, skeleton, reduction, backend, pred, target, weight
+        "term", (name,), {name: options} if options else None, skeleton, reduction, backend, pred, target, weight
     )
     if plan is not None:
         for _, known in plan.units:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from ..ops import autograd
 from ..ops.backend import current_backend
@@ -82,9 +83,10 @@ def find(
     """The key of a call and the plan for it, if there is one.
 
     The key is None where the call takes nothing from an earlier one and leaves nothing for a later: while a graph is
-    compiled, and for tensors that are not plain ones. `of` is "poses" or "rows".
+    compiled, within forward-mode AD, which is refused, and for tensors that are not plain ones. `of` is "poses", "rows"
+    or "term": a term by itself, of which the skeleton may be "".
     """
-    if torch.compiler.is_compiling() or type(pred) not in _TENSORS or pred.is_neg():
+    if torch.compiler.is_compiling() or type(pred) not in _TENSORS or pred.is_neg() or forward_ad._current_level >= 0:
         return None, None
     try:
         key: Key = (

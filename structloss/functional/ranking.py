@@ -111,5 +111,7 @@ def depth_ranking(
     term = f"depth_ranking_{check_choice('over', over, ('joints', 'frames'))}"
     if resolution := as_resolution(resolution):
         check_pair(pred, target)
+        if check_finite:  # of the target that was given
+            check_finite_tensors(target=target)
         target = coarse_poses(term, pred, target, resolution, training, generator)
     return single(term, pred, target, weight, reduction, check_finite, backend)

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import ArgumentError
 from ..ops.dtypes import compute_dtype
 from ..ops.torch_terms.common import accumulation_dtype
 from ..terms import TERMS
@@ -55,6 +56,10 @@ def coarse(
         training: draw the offset of each row; otherwise it is half of the resolution.
         generator: draws it, of the device of `target`; None for torch's own.
     """
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise ArgumentError(f"generator is a {type(generator).__name__}, expected a torch.Generator or None.")
+    if not isinstance(training, bool):
+        raise ArgumentError(f"training is a {type(training).__name__}, expected True or False.")
     wide = accumulation_dtype(target.device)
     depths = target.detach().to(wide)
     if training:
