@@ -75,8 +75,8 @@ SL_FUNCTION V length(const Vec3<V>& a) {
 // 1 / x, and 0 for 0.
 template <class V>
 SL_FUNCTION V inverse(const V& x) {
-  const V zero = constant<V>(0), one = constant<V>(1);
-  return x == zero ? zero : one / (x == zero ? one : x);
+  const V zero = constant<V>(0);
+  return x == zero ? zero : constant<V>(1) / x;
 }
 template <class V>
 SL_FUNCTION V absolute(const V& x) {

@@ -237,35 +237,33 @@ SL_INLINE typename A::V step_weight(const A& now, int64_t j) {
   return now.valid() * before.valid() * now.weight(j) * before.weight(j);
 }
 
-// Every step is an array over the block's frames and the one after it; a frame's gradient is the difference of two.
+// A frame's gradient is the difference of those of two steps: to it, and on from it.
 template <typename T>
 SL_INLINE double velocity_block(Block<T>& b, double scale, bool need_grad) {
   using A = NativeAccess<T>;
   using V = typename A::V;
   double sum = 0;
-  T step[3][kBlock + 2 * A::kLanes];
   for (int64_t j = 0; j < b.J; ++j) {
     const int last = need_grad ? b.frames + 1 : b.frames;
     V joint = constant<V>(0);
-    for (int f = 0; f < last; f += A::kLanes) {
+    Vec3<V> back{};  // of the frames before
+    auto add = [&](int frame, const Vec3<V>& on) SL_INLINED {
+      A a{b, frame};
+      a.add(j, back - Vec3<V>{a_frame_on(back.x, on.x), a_frame_on(back.y, on.y), a_frame_on(back.z, on.z)});
+    };
+    int f = 0;
+    for (; f < last; f += A::kLanes) {
       const A now{b, f}, before{b, f - 1};
       // Steps first: they are exact for coordinates far from the origin, where errors of position would not be.
       const Vec3<V> error = (now.pred(j) - before.pred(j)) - (now.target(j) - before.target(j));
       V sum = constant<V>(0);
       const Vec3<V> g = weighted_length(error, step_weight(now, j), constant<V>(scale), sum);
       joint += now.own() * sum;
-      store_as(step[0] + f, g.x);
-      store_as(step[1] + f, g.y);
-      store_as(step[2] + f, g.z);
+      if (need_grad && f > 0) add(f - A::kLanes, g);
+      back = g;
     }
+    if (need_grad && f - A::kLanes < b.frames) add(f - A::kLanes, Vec3<V>{});
     sum += lane_total(joint);
-    if (!need_grad) continue;
-    for (int f = 0; f < b.frames; f += A::kLanes) {
-      A a{b, f};
-      a.add(j, {load_as<V>(step[0] + f) - load_as<V>(step[0] + f + 1),
-                load_as<V>(step[1] + f) - load_as<V>(step[1] + f + 1),
-                load_as<V>(step[2] + f) - load_as<V>(step[2] + f + 1)});
-    }
   }
   return sum;
 }

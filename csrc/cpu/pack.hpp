@@ -78,17 +78,21 @@ SL_INLINE Pack exponential(Pack x) {
   std::memcpy(&power, &bits, sizeof power);
   return sum * power;
 }
+// The same in float, for x < 80.
 SL_INLINE FloatPack exponential(FloatPack x) {
-  typedef float Half __attribute__((vector_size(16)));
-  Half half[2];
-  std::memcpy(half, &x, sizeof x);
-  for (Half& h : half) h = __builtin_convertvector(exponential(__builtin_convertvector(h, Pack)), Half);
-#if defined(SL_HAS_SHUFFLE)
-  return __builtin_shufflevector(half[0], half[1], 0, 1, 2, 3, 4, 5, 6, 7);  // by way of memory it would wait
-#else
-  std::memcpy(&x, half, sizeof x);
-  return x;
-#endif
+  typedef RankTraits<float>::CountVec Mask;
+  constexpr float kLog2 = 1.44269504f, kHigh = 0.693359375f, kLow = -2.12194440e-4f;  // k kHigh is exact
+  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23
+  const FloatPack shifted = x * kLog2 + kRound, k = shifted - kRound;
+  const FloatPack r = (x - k * kHigh) - k * kLow;
+  FloatPack sum = FloatPack{} + 1.0f;
+  for (int n = 7; n > 0; --n) sum = 1.0f + sum * r * (1.0f / float(n));  // the next term is below 6e-9
+  Mask bits;
+  std::memcpy(&bits, &shifted, sizeof bits);
+  bits = (bits << 23) + (127 << 23);
+  FloatPack power;
+  std::memcpy(&power, &bits, sizeof power);
+  return sum * power;
 }
 // arccos(x) for -1 <= x <= 1, within a few units in the last place; NaN stays NaN.
 SL_INLINE Pack arc_cosine(Pack x) {

@@ -44,6 +44,14 @@ SL_INLINE void turn(RankTraits<double>::Vec (&x)[4]) {
   }
 }
 
+// The vector that begins a frame later than `a`, `b` being the one after it.
+SL_INLINE RankTraits<float>::Vec a_frame_on(RankTraits<float>::Vec a, RankTraits<float>::Vec b) {
+  return __builtin_shufflevector(a, b, 1, 2, 3, 4, 5, 6, 7, 8);
+}
+SL_INLINE RankTraits<double>::Vec a_frame_on(RankTraits<double>::Vec a, RankTraits<double>::Vec b) {
+  return __builtin_shufflevector(a, b, 1, 2, 3, 4);
+}
+
 // to[i][k] = from[k][i], rows `from_stride` and `to_stride` apart.
 template <typename T, typename From>
 SL_INLINE void transpose(const From* from, int64_t from_stride, T* to, int64_t to_stride) {
@@ -66,6 +74,13 @@ SL_INLINE void transpose(const From* from, int64_t from_stride, T* to, int64_t t
   constexpr int L = kTile<T>;
   for (int i = 0; i < L; ++i)
     for (int k = 0; k < L; ++k) to[i * to_stride + k] = T(from[k * from_stride + i]);
+}
+template <typename V>
+SL_INLINE V a_frame_on(V a, V b) {
+  constexpr int L = sizeof(V) / sizeof(a[0]);
+  for (int i = 0; i + 1 < L; ++i) a[i] = a[i + 1];
+  a[L - 1] = b[0];
+  return a;
 }
 
 #endif
