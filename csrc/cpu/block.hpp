@@ -406,24 +406,18 @@ SL_INLINE double depth_ranking_joints_block(Block<T>& b, double scale, bool need
         double loss[kCodeLanes];
         for (int at = 0; at < kCodeLanes; at += kPack) {  // summed as side by side, to the same bits
           const Pack shift = load_as<Pack>(low + at);
-          Pack sum[kSumLanes] = {};
-          auto add = [&](int64_t j, int k) SL_INLINED {
+          const Pack sum = lane_sum<Pack>(J, [&](int64_t j) SL_INLINED {
             Quarter few;
             std::memcpy(&few, g + j * kCodeLanes + at, sizeof few);
             const Pack by = __builtin_convertvector(few, Pack);
-            sum[k] += (load_as<Pack>(b.pred_depth(j) + frame + at) - shift) * by;
-            if (!need_grad) return;
-            typedef T Few __attribute__((vector_size(sizeof(T) * kPack)));
-            T* gz = b.g.data() + (3 * j + 2) * kBlock + frame + at;
-            write_vector(gz, read_vector<Few>(gz) + __builtin_convertvector(scale * by, Few));
-          };
-          int64_t j = 0;
-          for (; j + kSumLanes <= J; j += kSumLanes)
-            SL_UNROLL
-            for (int k = 0; k < kSumLanes; ++k) add(j + k, k);
-          for (int k = 0; j < J; ++j, ++k) add(j, k);
-          for (int k = 1; k < kSumLanes; ++k) sum[0] += sum[k];
-          store_as(loss + at, sum[0]);
+            if (need_grad) {
+              typedef T Few __attribute__((vector_size(sizeof(T) * kPack)));
+              T* gz = b.g.data() + (3 * j + 2) * kBlock + frame + at;
+              write_vector(gz, read_vector<Few>(gz) + __builtin_convertvector(scale * by, Few));
+            }
+            return (load_as<Pack>(b.pred_depth(j) + frame + at) - shift) * by;
+          });
+          store_as(loss + at, sum);
         }
         for (int l = 0; l < std::min(kCodeLanes, b.frames - frame); ++l) total += loss[l];
         frame += kCodeLanes;
@@ -449,7 +443,7 @@ SL_INLINE double depth_ranking_joints_block(Block<T>& b, double scale, bool need
     constexpr int kBytes = Set::kLongLaneBytes, kLanes = kBytes / int(sizeof(T));
     using Vec = typename Lanes<T, kBytes>::Vec;
     LaneMemory<T>& m = b.lanes;
-    m.reserve(J, b.weighted);
+    m.reserve(J);
     for (int64_t j = 0; j < J; ++j) {
       write_vector(m.p + j * kLanes, read_vector<Vec>(b.pred_depth(j) + frame));
       write_vector(m.d + j * kLanes, read_vector<Vec>(b.target_depth(j) + frame));

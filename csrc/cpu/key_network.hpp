@@ -25,12 +25,6 @@ constexpr int kKeyLanes = 2;  // NEON and others: compilers take selects of long
 constexpr int kKeyAlignment = 64;
 typedef double KeyVec __attribute__((vector_size(8 * kKeyLanes)));
 
-SL_INLINE void exchange(KeyVec& a, KeyVec& b) {
-  const KeyVec low = a < b ? a : b, high = a > b ? a : b;  // written so that they are single instructions
-  a = low;
-  b = high;
-}
-
 // Batcher's odd-even merge of x[kFrom], x[kFrom + kStep], ..., two sorted halves of kCount / 2 places.
 template <int kFrom, int kCount, int kStep, int... kPairs>
 SL_INLINE void exchange_pairs(KeyVec* x, std::integer_sequence<int, kPairs...>) {
@@ -58,15 +52,7 @@ SL_INLINE void sort_network(KeyVec* x) {
 // x[i][k] <-> x[k][i]
 SL_INLINE void turn_keys(KeyVec* x) {
 #if defined(SL_HAS_SHUFFLE) && defined(__x86_64__)
-  KeyVec y[4];
-  for (int i = 0; i < 4; i += 2) {
-    y[i] = __builtin_shufflevector(x[i], x[i + 1], 0, 4, 2, 6);
-    y[i + 1] = __builtin_shufflevector(x[i], x[i + 1], 1, 5, 3, 7);
-  }
-  for (int i = 0; i < 2; ++i) {
-    x[i] = __builtin_shufflevector(y[i], y[i + 2], 0, 1, 4, 5);
-    x[i + 2] = __builtin_shufflevector(y[i], y[i + 2], 2, 3, 6, 7);
-  }
+  turn(*reinterpret_cast<KeyVec(*)[kKeyLanes]>(x));
 #else
   for (int i = 0; i < kKeyLanes; ++i)
     for (int k = 0; k < i; ++k) {

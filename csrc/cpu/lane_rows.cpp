@@ -151,7 +151,7 @@ struct RowGroup {
     const Vec factor = T(codes) / range;
     c.usable = (range > T(0)) & (range < kMost) & (factor < kMost) & ~unordered;
     c.low = low < kMost ? low : Vec{};  // nothing has weight
-    c.factor = c.usable ? factor : Vec{};
+    c.factor = factor;
     if constexpr (kWeighted)  // from now on harmless numbers
       for (int64_t i = 0; i < n; ++i) {
         const Keys has = vec(m.w, i) != T(0);
@@ -245,21 +245,13 @@ struct RowGroup {
     typedef Key KeyPart __attribute__((vector_size(kWide * sizeof(Key))));
     for (int at = 0; at < kCount; at += kWide) {
       const Wide shift = __builtin_convertvector(read_vector<Part>(reinterpret_cast<const T*>(&low) + at), Wide);
-      Wide sum[kSumLanes] = {};
-      auto add = [&](int64_t i, int k) SL_INLINED {
+      const Wide total = lane_sum<Wide>(n, [&](int64_t i) SL_INLINED {
         T* to = m.g + i * kCount + at;
         const Wide g = __builtin_convertvector(read_vector<KeyPart>(to), Wide);
         const Wide p = __builtin_convertvector(read_vector<Part>(m.p + i * kCount + at), Wide);
-        sum[k] += (p - shift) * g;
         write_vector(to, __builtin_convertvector(scale * g, Part));
-      };
-      int64_t i = 0;
-      for (; i + kSumLanes <= n; i += kSumLanes)
-        SL_UNROLL
-        for (int k = 0; k < kSumLanes; ++k) add(i + k, k);
-      for (int k = 0; i < n; ++i, ++k) add(i, k);
-      Wide total = sum[0];
-      for (int k = 1; k < kSumLanes; ++k) total += sum[k];
+        return (p - shift) * g;
+      });
       std::memcpy(loss + at, &total, sizeof total);
     }
   }

@@ -29,7 +29,7 @@ class LaneMemory {
   double* row = nullptr;                   // [n]: g of a row that is looked at by itself
   double* places = nullptr;                // [n]: its ranks by place in the order of p
 
-  void reserve(int64_t n, bool weighted) {
+  void reserve(int64_t n) {
     // Arrays of powers of two would all begin in the same place of the cache.
     const size_t array = size_t(kMostLaneBytes) * size_t(sorted_size(n)) + 192;
     const size_t bytes = 6 * array + size_t(n) * 2 * sizeof(double) + 64;
@@ -43,8 +43,7 @@ class LaneMemory {
       to = reinterpret_cast<std::remove_reference_t<decltype(to)>>(at);
       at += size;
     };
-    take(p, array), take(d, array), take(by_p, array), take(by_d, array), take(g, array);
-    if (weighted) take(w, array);
+    take(p, array), take(d, array), take(by_p, array), take(by_d, array), take(g, array), take(w, array);
     take(row, size_t(n) * sizeof(double)), take(places, size_t(n) * sizeof(double));
   }
 

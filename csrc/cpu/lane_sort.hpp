@@ -51,13 +51,6 @@ SL_INLINE void write_vector(T* x, const V& v) {
   reinterpret_cast<InMemory<V>*>(x)->vector = v;
 }
 
-template <typename V>
-SL_INLINE void exchange(V& low, V& high) {
-  const V less = low < high ? low : high, more = low > high ? low : high;  // so written, single instructions
-  low = less;
-  high = more;
-}
-
 // Halves of x, each by comparators of distance kFrom, kFrom / 2, ..., 1.
 template <int kFrom, int kSize, typename V>
 SL_INLINE void clean(V (&x)[kSize]) {

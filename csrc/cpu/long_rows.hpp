@@ -17,14 +17,15 @@ namespace structloss {
 
 // Sum with independent partial sums, so that additions need not wait for each other; the order is fixed.
 constexpr int kSumLanes = 4;
-template <typename F>
-SL_INLINE double lane_sum(int64_t n, F&& f) {
-  double lane[kSumLanes] = {};
+template <typename V = double, typename F>
+SL_INLINE V lane_sum(int64_t n, F&& f) {
+  V lane[kSumLanes] = {};
   int64_t i = 0;
   for (; i + kSumLanes <= n; i += kSumLanes)
+    SL_UNROLL
     for (int k = 0; k < kSumLanes; ++k) lane[k] += f(i + k);
   for (int k = 0; i < n; ++i, ++k) lane[k] += f(i);
-  double sum = lane[0];
+  V sum = lane[0];
   for (int k = 1; k < kSumLanes; ++k) sum += lane[k];
   return sum;
 }

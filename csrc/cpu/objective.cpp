@@ -561,7 +561,7 @@ void clips_apart(const ObjectiveParams& q, const Scales& scales, const Need& nee
     LaneMemory<T> lanes;
     b.reserve(q.J, weighted);
     if (temporal && !together) scratch.reserve(q.T, weighted);
-    if (together) lanes.reserve(q.T, weighted);
+    if (together) lanes.reserve(q.T);
     const Stages<T> stages(q, 1);
     LimbStatistics limbs;
     std::vector<double> chunk_sums;
@@ -620,7 +620,7 @@ void clips_together(const ObjectiveParams& q, const Scales& scales, const Need& 
     const int64_t together = kMostLanes<T>, rows = q.B * q.J;
     run(threads, (rows + together - 1) / together, 1, [&](int64_t begin, int64_t end) {
       LaneMemory<T> lanes;
-      lanes.reserve(q.T, weighted);
+      lanes.reserve(q.T);
       tasks<T>().joints(q, scales, stages.of(0), begin * together, std::min(rows, end * together), lanes, row_sums);
     });
   } else if (q.active[kDepthRankingFrames]) {
@@ -707,7 +707,7 @@ void ranking_typed(const RankingParams& q, const Threads& most) {
     RankScratch<T> s;
     LaneMemory<T> lanes;
     if (side_by_side(q.N)) {
-      lanes.reserve(q.N, weighted);
+      lanes.reserve(q.N);
     } else {
       s.reserve(q.N, weighted);
     }

@@ -53,6 +53,13 @@ template <typename T>
 SL_INLINE typename RankTraits<T>::Vec splat(T x) {
   return typename RankTraits<T>::Vec{} + x;
 }
+// A comparator of a sorting network.
+template <typename V>
+SL_INLINE void exchange(V& a, V& b) {
+  const V low = a < b ? a : b, high = a > b ? a : b;  // so written, single instructions
+  a = low;
+  b = high;
+}
 // Whether a mask has a lane that is not 0.
 template <typename V>
 SL_INLINE bool any_lane(const V& mask) {
