@@ -2,6 +2,8 @@
 
 import torch
 
+import structloss
+
 
 def assert_close_gradients(found, expected, *, relative, what=""):
     """Compare gradients as vectors: relative L2 error and the worst element against the largest one."""
@@ -33,3 +35,9 @@ def value_and_grad(function, pred, *args, **kwargs):
     value = result if isinstance(result, torch.Tensor) else result[0]
     (gradient,) = torch.autograd.grad(value, pred)
     return value.detach(), gradient
+
+
+def hinge_and_grad(dtype, pred, target, weight, **keywords):
+    """structloss.ranking_hinge of rows in this dtype: the loss, and its gradient."""
+    weight = None if weight is None else weight.to(dtype)
+    return value_and_grad(structloss.ranking_hinge, pred.to(dtype), target.to(dtype), weight=weight, **keywords)

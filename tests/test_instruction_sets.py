@@ -8,10 +8,8 @@ import sys
 import pytest
 import torch
 from backends import CPP
-from compare import assert_close_gradients, assert_close_values, value_and_grad
+from compare import assert_close_gradients, assert_close_values, hinge_and_grad, value_and_grad
 from reference import pairwise
-
-import structloss
 
 SETS = ("plain", "avx2", "avx512")
 RELATIVE = {torch.float64: 1e-12, torch.float32: 1e-5}
@@ -61,14 +59,7 @@ def test_rows_are_the_pairwise_definition(kind_p, kind_d, backend):
             spread = pred.double() - pred.double().amin(-1, keepdim=True)
             rounding = 2.0**-50 * float((spread * gradient.abs()).sum())
             for dtype, relative in RELATIVE.items():
-                found, found_gradient = value_and_grad(
-                    structloss.ranking_hinge,
-                    pred.to(dtype),
-                    target.to(dtype),
-                    weight=None if weight is None else weight.to(dtype),
-                    reduction="sum",
-                    backend="cpp",
-                )
+                found, found_gradient = hinge_and_grad(dtype, pred, target, weight, reduction="sum", backend="cpp")
                 what = f"{n} {dtype}"
                 assert_close_values(found, value, relative=relative, absolute=rounding + LEAST, what=what)
                 if weight is None or weight is mask:  # the numbers of pairs, exactly

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from backends import CPP
-from compare import assert_close_gradients, assert_close_values, value_and_grad
+from compare import assert_close_gradients, assert_close_values, hinge_and_grad, value_and_grad
 from reference import pairwise
 
 import structloss
@@ -77,14 +77,7 @@ def check(pred, target, weight):
     # What the dot product of the gradient and pred - pred[0] rounds away, in float64 for every dtype.
     rounding = 2.0**-51 * float(((pred - pred[0]).abs() * gradient.abs()).sum())
     for dtype, relative in RELATIVE.items():
-        found, found_gradient = value_and_grad(
-            structloss.ranking_hinge,
-            pred.to(dtype),
-            target.to(dtype),
-            weight=None if weight is None else weight.to(dtype),
-            reduction="sum",
-            backend="cpp",
-        )
+        found, found_gradient = hinge_and_grad(dtype, pred, target, weight, reduction="sum", backend="cpp")
         assert_close_values(found, value, relative=relative, absolute=rounding, what=str(dtype))
         if weight is None:  # the numbers of pairs, exactly
             assert torch.equal(found_gradient.double(), gradient), dtype

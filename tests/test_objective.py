@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from backends import BACKENDS, FAST
-from compare import assert_close_gradients, assert_close_values, value_and_grad
+from compare import assert_close_gradients, assert_close_values, hinge_and_grad, value_and_grad
 from hypothesis import given
 from hypothesis import strategies as st
 from reference import pairwise
@@ -60,14 +60,7 @@ def test_ranking_hinge(n, kind, weights, backend):
     for reduction in ("mean", "sum"):
         value, gradient = value_and_grad(pairwise.ranking_hinge, pred, target, weight, reduction)
         for dtype, relative in RELATIVE.items():
-            found, found_gradient = value_and_grad(
-                structloss.ranking_hinge,
-                pred.to(dtype),
-                target.to(dtype),
-                weight=None if weight is None else weight.to(dtype),
-                reduction=reduction,
-                backend=backend,
-            )
+            found, found_gradient = hinge_and_grad(dtype, pred, target, weight, reduction=reduction, backend=backend)
             what = f"{dtype}, {reduction}"
             assert found.dtype == found_gradient.dtype == dtype
             assert_close_values(found, value, relative=relative, absolute=1e-15, what=what)
