@@ -16,7 +16,20 @@ from ._lazy import lazy, once_imported
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from . import backbones, data, errors, functional, harness, learned, metrics, nn, reports, skeletons
+    from . import (
+        backbones,
+        data,
+        errors,
+        functional,
+        harness,
+        images,
+        learned,
+        metrics,
+        nn,
+        refine,
+        reports,
+        skeletons,
+    )
     from .functional import (
         Objective,
         ObjectiveResult,
@@ -70,9 +83,11 @@ __all__ = [
     "errors",
     "functional",
     "harness",
+    "images",
     "learned",
     "metrics",
     "nn",
+    "refine",
     "reports",
     "skeletons",
 ]
@@ -83,7 +98,7 @@ _HOMES: dict[str, Sequence[str]] = {
     "ops.backend": ("backends", "use_backend"),
     # modules that are used by their own names
     **dict.fromkeys(("backbones", "data", "errors", "harness", "learned", "metrics", "nn", "ops"), ()),
-    **dict.fromkeys(("reports", "skeletons"), ()),
+    **dict.fromkeys(("images", "refine", "reports", "skeletons"), ()),
 }
 __getattr__, __dir__ = lazy(__name__, _HOMES)
 

@@ -38,7 +38,9 @@ MAY_IMPORT = {
     "metrics": {*_BASE, "ops"},
     "learned": {*_BASE, "ops", "backbones"},
     "data": _BASE,
-    "harness": {*_BASE, "ops", "functional", "nn", "backbones", "metrics", "learned", "data"},
+    "images": {*_BASE, "backbones", "data"},
+    "refine": {*_BASE, "backbones", "data"},
+    "harness": {*_BASE, "ops", "functional", "nn", "backbones", "metrics", "learned", "data", "images", "refine"},
     "reports": {*_BASE, "metrics"},
     "commands": {
         *(
@@ -51,6 +53,8 @@ MAY_IMPORT = {
             "metrics",
             "learned",
             "data",
+            "images",
+            "refine",
             "harness",
             "reports",
         ),
@@ -62,9 +66,10 @@ MAY_IMPORT = {
 HANDED_ON = {("structloss.errors", "structloss.checks")}
 #: Package of others -> the rooms that may import it, "room.module" for one file alone.
 OTHERS = {
-    "lightning": {"harness", "commands", "data.module"},
+    "lightning": {"harness", "commands", "data.module", "images.module", "refine.module"},
     "jsonargparse": {"harness", "commands"},
     "matplotlib": {"reports"},
+    "cv2": {"images"},
     "torchmetrics": {"metrics", "harness"},
     "safetensors": {"backbones", "learned", "harness"},
     "triton": {"kernels", "ops"},
