@@ -31,7 +31,7 @@ def trained(tmp_path_factory):
 
 def test_checkpoint_holds_the_arguments_of_network_and_data(trained, tmp_path):
     folder, last = trained
-    model, data = trained_arguments(last)
+    _, model, data = trained_arguments(last)
     assert (model["backbone"], model["backbone_args"], model["seed"]) == ("videopose3d-27", SIZES, 5)
     assert (data["data"], data["window"], data["sampling"], data["target"]) == (str(folder), 9, "centred", "camera")
     content = torch.load(last, weights_only=True)

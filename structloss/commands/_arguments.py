@@ -14,6 +14,7 @@ from pathlib import Path
 from ..errors import ArgumentError, CheckpointError, MissingFileError, StructlossError
 from ..harness.finetuning import RECIPE, settings_of_network
 from ..harness.recipe_files import recipe_names, recipe_path
+from ..harness.systems import SYSTEMS, System, system_of
 from ..reading import read_yaml
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "run_of",
     "sampling",
     "spelled_out",
+    "system_in",
     "values_of",
     "with_recipe",
     "with_root",
@@ -145,6 +147,23 @@ def following_network(arguments: Sequence[str]) -> list[str]:
     return [*arguments[: places[-1]], *flags, *arguments[places[-1] :]]
 
 
+def system_in(arguments: Sequence[str]) -> System | None:
+    """What the arguments train or score, told by a flag, or by the last recipe that names a network; None where none
+    does.
+
+    Raises:
+        ArgumentError: a recipe with networks of two systems.
+    """
+    flags = [{s.network: given[-1]} for s in SYSTEMS if (given := values_of(arguments, f"--model.{s.network}"))]
+    recipes = [read_yaml(recipe, "a recipe") for recipe in reversed(values_of(arguments, "--config", "-c"))]
+    models = [*flags, *(recipe.get("model") for recipe in recipes if isinstance(recipe, dict))]
+    named = [model for model in models if isinstance(model, dict) and any(model.get(s.network) for s in SYSTEMS)]
+    try:
+        return system_of(*named) if named else None
+    except ArgumentError as error:
+        raise ArgumentError(f"--config: {error}") from error
+
+
 def run_of(checkpoint: str | os.PathLike[str] | None) -> Path | None:
     """The folder of the run that a checkpoint belongs to: the one with its folder `checkpoints`."""
     if checkpoint is None:
@@ -155,4 +174,5 @@ def run_of(checkpoint: str | os.PathLike[str] | None) -> Path | None:
 
 def run_name(arguments: Sequence[str]) -> str:
     """What runs of a recipe are called: its name without folder and ending."""
-    return next((Path(recipe).stem for recipe in values_of(arguments, "--config", "-c")), "lifting")
+    named = (Path(recipe).stem for recipe in values_of(arguments, "--config", "-c"))
+    return next(named, (system_in(arguments) or SYSTEMS[0]).name)

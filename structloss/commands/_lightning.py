@@ -1,4 +1,4 @@
-"""The Lightning command line on our module, data and recipes, behind `structloss fit`, `validate` and `test`."""
+"""The Lightning command line on our modules, data and recipes, behind `structloss fit`, `validate` and `test`."""
 
 from __future__ import annotations
 
@@ -17,19 +17,18 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from ..data import MotionDataModule
 from ..errors import ArgumentError, MissingDependencyError, MissingFileError, how_to_install
 from ..files import write_json
 from ..harness.callbacks import FiniteLoss, best_checkpoint, figure_table, progress_callback, shown_figures
 from ..harness.checkpoint_io import SafeCheckpointIO
 from ..harness.hypotheses import hypothesis_tests
 from ..harness.last_checkpoint import LastCheckpoint
-from ..harness.lifting import LiftingModule
 from ..harness.recipe_files import bounded_parser
 from ..harness.restart import Restart, RunFolder, newest_intact, step_of
 from ..harness.run_folder import Best, best_of, checkpoint_in
 from ..harness.run_logger import RunLogger
 from ..harness.run_start import RunStart, config_text
+from ..harness.systems import LIFTING, SYSTEMS, System
 from ..harness.training import quiet_lightning
 from ..metrics.evaluation import Evaluation
 from ..reports.breakdown import breakdown
@@ -42,6 +41,7 @@ from ._arguments import (
     run_of,
     sampling,
     spelled_out,
+    system_in,
     with_recipe,
     with_root,
 )
@@ -56,13 +56,6 @@ __all__ = ["SUBCOMMANDS", "run"]
 #: Where runs are logged and checkpoints kept, relative to the working directory or --trainer.default_root_dir.
 RUNS = "runs"
 SUBCOMMANDS = ("fit", "validate", "test")
-#: setting -> the one that it follows
-_LINKS = {
-    "model.target": "data.target",
-    "model.skeleton": "data.skeleton",
-    "data.seed": "seed_everything",
-    "model.seed": "seed_everything",
-}
 #: flags that are not Lightning's
 _SHORT_FORMS = ("--fresh", "--tensorboard", "--init-from", "--loss", "--root", "--hypotheses", "--iterations")
 
@@ -77,7 +70,7 @@ class _Parser(LightningArgumentParser):
             choices = [action.choices for action in parser._actions if isinstance(action.choices, dict)]
             parsers += [command for of in choices for command in of.values() if isinstance(command, _Parser)]
         flags = {flag for parser in parsers for action in parser._actions for flag in action.option_strings}
-        for target, source in _LINKS.items():
+        for target, source in _CLI.system.links.items():
             message = message.replace(f'Parser key "{target}"', f'Parser key "{source}"')
         print(f"structloss: error: {visible(parser_sentence(message, {*flags, *_SHORT_FORMS}))}", file=sys.stderr)
         self.exit(2)
@@ -89,13 +82,15 @@ class _CLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(Restart, "restart")
-        for target, source in _LINKS.items():
+        for target, source in self.system.links.items():
             parser.link_arguments(source, target)
         if self.stored is not None:
             parser.set_defaults(self.stored.defaults())
 
     fresh = False
     tensorboard = False
+    #: what is trained or scored
+    system: ClassVar[System] = LIFTING
     #: the arguments of the checkpoint that is given
     stored: ClassVar[Stored | None] = None
 
@@ -122,8 +117,9 @@ class _CLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         parser = self._parser(self.subcommand)
-        network = self.config[self.subcommand].model.as_dict().get("backbone_args") or {}
-        flags = {name: f"--model.backbone_args.{name}" for name in network} | flags_of(parser)
+        arguments = f"{self.system.network}_args"
+        network = self.config[self.subcommand].model.as_dict().get(arguments) or {}
+        flags = {name: f"--model.{arguments}.{name}" for name in network} | flags_of(parser)
         with refusals(differing(parser, self.config[self.subcommand])), naming_flags(flags):
             super().instantiate_classes()
 
@@ -196,6 +192,8 @@ class _CLI(LightningCLI):
     sampling: ClassVar[dict[str, int]] = {}
 
     def before_test(self) -> None:
+        if self.system != LIFTING:
+            return
         more = hypothesis_tests(self.model, **self.sampling)
         self.trainer.callbacks.extend(more)  # type: ignore[attr-defined]  # a connector gives it to the trainer
 
@@ -360,12 +358,17 @@ def run(subcommand: str, arguments: Sequence[str]) -> None:
     name, runs = run_name(arguments), root_folder(arguments) / RUNS
     arguments = _with_last_checkpoint(arguments, runs / name)
     checkpoint = checkpoint_of(arguments)
+    told = system_in(arguments)
     with checkpoint_flag():
         _CLI.stored = None if checkpoint is None else Stored(checkpoint, subcommand, arguments)
+    if _CLI.stored is not None:
+        _CLI.stored.check_system(told)
+    system = _CLI.system = _CLI.stored.system if _CLI.stored is not None else told or SYSTEMS[0]
+    module, data = system.classes()
     defaults = {
         "logger": _configured(RunLogger, save_dir=str(runs), name=name),
         "callbacks": [
-            best_checkpoint("val/mpjpe"),
+            best_checkpoint(system.monitor),
             LastCheckpoint(),
             FiniteLoss(),
             progress_callback(),
@@ -378,8 +381,8 @@ def run(subcommand: str, arguments: Sequence[str]) -> None:
     }
     with quiet_lightning(), _exit_code_of_signals(), bounded_parser():
         _CLI(
-            LiftingModule,
-            MotionDataModule,
+            module,
+            data,
             save_config_callback=RunStart,
             trainer_class=L.Trainer,
             trainer_defaults=defaults,

@@ -20,9 +20,14 @@ def _folder() -> Path:
     return Path(__file__).with_name("recipes")
 
 
-def recipe_names() -> tuple[str, ...]:
-    """Names of the recipes in the package, sorted."""
-    return tuple(sorted(path.stem for path in _folder().glob("*.yaml")))
+def recipe_names(network: str | None = None) -> tuple[str, ...]:
+    """Names of the recipes in the package, sorted.
+
+    Args:
+        network: those alone whose module names its network by this argument, such as "backbone"; None is all.
+    """
+    paths = sorted(_folder().glob("*.yaml"))
+    return tuple(path.stem for path in paths if network is None or network in read_yaml(path, "a recipe")["model"])
 
 
 def recipe_path(name_or_path: str) -> Path:
