@@ -39,11 +39,10 @@ def added(monkeypatch, tmp_path):
     backbones.names()  # all families are in the tables before they are copied: a module registers once per process
     (tmp_path / "linear.py").write_text(FAMILY, encoding="utf-8")
     monkeypatch.setattr(backbones, "__path__", [*backbones.__path__, str(tmp_path)])
-    for table in ("_variants", "_flagships"):
-        monkeypatch.setattr(registry, table, dict(getattr(registry, table)))
-    registry._import_families.cache_clear()
+    for table in ("variants", "flagships"):
+        monkeypatch.setattr(registry.BACKBONES, table, dict(getattr(registry.BACKBONES, table)))
+    registry.BACKBONES.search()
     yield
-    registry._import_families.cache_clear()
     sys.modules.pop("structloss.backbones.linear", None)
 
 

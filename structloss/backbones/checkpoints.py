@@ -264,7 +264,7 @@ def read_checkpoint(path: Path) -> object:
         if refused:
             raise CheckpointError(
                 f"{path} refers to {refused[1]}, expected tensors and plain containers only; it was not loaded, since "
-                "running code from a checkpoint is unsafe."
+                "running code from a checkpoint is unsafe: of a whole module, save the state_dict()."
             ) from None
         raise CheckpointError(f"{path} is damaged, truncated or no PyTorch file: {_first_line(error)}.") from error
 

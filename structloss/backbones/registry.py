@@ -1,26 +1,19 @@
 """The registry of backbones: a family's module declares its variants, `create` and `info` look them up by name.
 
 Adding a family is adding one module to this package: every module here is imported when a name is first looked up, and
-its :func:`family` decorators register what it serves.
+its :data:`family` decorators register what it serves.
 """
 
 from __future__ import annotations
 
-import functools
-import importlib
-import inspect
-import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any
 
-from ..errors import ArgumentError, check_name
 from .base import Backbone
+from .families import Families
 
-__all__ = ["BackboneInfo", "create", "family", "info", "names"]
-
-Builder = TypeVar("Builder", bound=Callable[..., Backbone])
+__all__ = ["BACKBONES", "BackboneInfo", "create", "family", "info", "names"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,54 +81,20 @@ class BackboneInfo:
         return f"{prefix}{self.published[key]:g} {source}".strip()
 
 
-_variants: dict[str, tuple[BackboneInfo, Callable[..., Backbone]]] = {}
-_flagships: dict[str, str] = {}
+def _usual(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """A variant's recipe has its name, and its `frames` are those of its `arguments`, unless it says otherwise."""
+    return {"recipe": name} | {key: value for key, value in arguments.items() if key == "frames"}
 
 
-def family(
-    name: str, variants: Mapping[str, Mapping[str, Any]], *, flagship: str, **common: Any
-) -> Callable[[Builder], Builder]:
-    """Decorator: register the class or function it decorates as the builder of a family.
+BACKBONES: Families[BackboneInfo, Backbone] = Families("backbone", BackboneInfo, __package__, _usual)
 
-    Args:
-        name: family name.
-        variants: suffix -> fields of :class:`BackboneInfo`. The variant's name is `<name>-<suffix>`; its recipe has the
-            same name, and its `frames` are those of its `arguments`, unless it says otherwise.
-        flagship: the suffix that the bare family name stands for.
-        **common: fields that all variants share.
-    """
-
-    def register(builder: Builder) -> Builder:
-        for suffix, own in variants.items():
-            said = {**common, **own}
-            usual = {"name": f"{name}-{suffix}", "family": name, "recipe": f"{name}-{suffix}"}
-            frozen = {key: MappingProxyType(dict(said.get(key, {}))) for key in ("published", "arguments")}
-            frames = {key: value for key, value in frozen["arguments"].items() if key == "frames"}
-            entry = BackboneInfo(**{**usual, **frames, **said, **frozen})
-            _variants[entry.name] = (entry, builder)
-        _flagships[name] = f"{name}-{flagship}"
-        return builder
-
-    return register
-
-
-@functools.cache
-def _import_families() -> None:
-    package = importlib.import_module(__package__)
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{__package__}.{module.name}")
-
-
-def _entry(name: str) -> tuple[BackboneInfo, Callable[..., Backbone]]:
-    _import_families()
-    check_name("backbone", name, [*_variants, *_flagships])
-    return _variants[_flagships.get(name, name)]
+family = BACKBONES.family
+"""Decorator of a family's builder, see :meth:`~structloss.backbones.families.Families.family`."""
 
 
 def names() -> tuple[str, ...]:
     """Names of all variants, sorted; the bare family names (`"motionbert"`, ...) are accepted beside them."""
-    _import_families()
-    return tuple(sorted(_variants))
+    return BACKBONES.names()
 
 
 def info(name: str) -> BackboneInfo:
@@ -144,21 +103,7 @@ def info(name: str) -> BackboneInfo:
     Raises:
         UnknownNameError: the name is not registered.
     """
-    return _entry(name)[0]
-
-
-def _accepted(builder: Callable[..., Backbone]) -> list[str]:
-    """Arguments of a constructor and, where it hands `**` ones on, those of its base class that are keywords only."""
-    found: dict[str, None] = {}
-    kinds = [inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY]
-    makers = [vars(base).get("__init__") for base in inspect.getmro(builder)] if inspect.isclass(builder) else [builder]
-    for make in filter(None, makers):
-        parameters = inspect.signature(make).parameters.values()
-        found |= dict.fromkeys(p.name for p in parameters if p.kind in kinds and p.name != "self")
-        kinds = [inspect.Parameter.KEYWORD_ONLY]
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            break
-    return list(found)
+    return BACKBONES.entry(name)[0]
 
 
 def create(name: str, *, gradient_checkpointing: bool = False, **overrides: Any) -> Backbone:
@@ -178,14 +123,7 @@ def create(name: str, *, gradient_checkpointing: bool = False, **overrides: Any)
         UnknownNameError: the name is not registered.
         ArgumentError: an override that the family doesn't have, or that has an impossible value.
     """
-    entry, builder = _entry(name)
-    accepted = _accepted(builder)
-    for override in overrides:
-        if override not in accepted:
-            raise ArgumentError(
-                f"{override} is not an override of {entry.name}, expected one of {', '.join(accepted)}."
-            )
-    model = builder(**{**entry.arguments, **overrides})
+    model = BACKBONES.build(name, overrides)
     model.gradient_checkpointing = gradient_checkpointing
-    model.keeps, model.frame_step = entry.keeps, entry.frame_step
+    model.keeps, model.frame_step = info(name).keeps, info(name).frame_step
     return model
