@@ -191,7 +191,7 @@ def test_torchmetrics_move_their_states_by_apply():
 def test_torch_base_of_batch_norms():
     """backbones/base.py and harness/lifting.py find all batch norms of a network by their base class."""
     base = getattr(torch.nn.modules.batchnorm, "_BatchNorm", None)
-    assert base is not None, gone("torch.nn.modules.batchnorm._BatchNorm", "structloss/backbones/base.py")
+    assert base is not None, gone("torch.nn.modules.batchnorm._BatchNorm", "structloss/backbones/blocks/levels.py")
     for kind in (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.SyncBatchNorm):
         assert issubclass(kind, base) and kind(3).momentum == 0.1 and int(kind(3).num_batches_tracked) == 0
 

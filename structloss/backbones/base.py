@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch import Tensor
 
 from ..errors import ArgumentError, check_choice
-from .blocks.checks import check_clip, check_size
+from .blocks import RunsLevels, check_clip, check_size
 from .official import Source
 
 __all__ = ["KINDS", "Backbone", "SecondStage", "StartsFromFirstStage", "Supervision", "TakesStatistics"]
@@ -49,7 +46,7 @@ class Supervision:
     pose: bool = True
 
 
-class Backbone(nn.Module):
+class Backbone(RunsLevels):
     """Base class of the lifting networks: `[B, T, J, C]` in, `[B, T_out, J_out, 3]` out.
 
     A subclass calls `super().__init__` with what it takes, starts `forward` with :meth:`prepare`, and runs its repeated
@@ -95,7 +92,6 @@ class Backbone(nn.Module):
         self.channels = channels
         self.shortest, self.longest = (frames, frames) if shortest is None else (shortest, longest)
         self.centre = frames // 2 if centre is None else centre
-        self.gradient_checkpointing = False
         self.keeps = "all"
         self.frame_step = 1
 
@@ -114,23 +110,6 @@ class Backbone(nn.Module):
 
     def _any_weight(self) -> Tensor:
         return next(self.parameters())
-
-    def run(self, block: nn.Module, *inputs: Any) -> Any:
-        """Call a level of the network, under gradient checkpointing if that is on.
-
-        Levels with batch normalisation are left alone by checkpointing under `torch.compile`, which cannot express that
-        the second pass must not count twice in the running statistics (its own partitioner saves memory anyway).
-        """
-        if not (self.gradient_checkpointing and torch.is_grad_enabled()):
-            return block(*inputs)
-        norms = [m for m in block.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
-        if not norms:
-            return checkpoint(block, *inputs, use_reentrant=False)
-        if torch.compiler.is_compiling():
-            return block(*inputs)
-        return checkpoint(
-            block, *inputs, use_reentrant=False, context_fn=lambda: (nullcontext(), _statistics_untouched(norms))
-        )
 
     def match(self, clip: Tensor) -> Tensor:
         """The part of a clip-shaped tensor `[B, T, ...]` that `forward` predicts from an input of T frames: all of it,
@@ -195,19 +174,3 @@ class TakesStatistics(Protocol):
     def set_statistics(self, *, input_mean: Tensor, input_std: Tensor, target_mean: Tensor, target_std: Tensor) -> None:
         """Standardise by the statistics of the training data: `[J, 2]` of the input and `[J, 3]` of the target."""
         ...
-
-
-@contextmanager
-def _statistics_untouched(norms: Sequence[nn.modules.batchnorm._BatchNorm]) -> Iterator[None]:
-    """Batch statistics without an update of the running ones, while a checkpointed level is computed again.
-
-    A momentum of 0 keeps them to the last bit, and keeps what autograd saves the same as in the first pass.
-    """
-    kept = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
-    for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
-    try:
-        yield
-    finally:
-        for norm, momentum, count in kept:
-            norm.momentum, norm.num_batches_tracked = momentum, count

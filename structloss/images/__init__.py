@@ -10,16 +10,59 @@ from typing import TYPE_CHECKING
 from .._lazy import lazy
 
 if TYPE_CHECKING:
+    from .heatmaps import confidence, decode, heatmap_loss, heatmap_targets
+    from .joints import (
+        depth_millimetres,
+        depth_scale,
+        depth_target,
+        flip_joints,
+        from_h36m,
+        from_image_units,
+        to_h36m,
+        to_image_units,
+    )
+    from .networks.sapnet import SAPNet, SAPOutput
     from .people import People, Person
+    from .registry import ImageNetworkInfo, LoadReport, create, info, load_published, names, save_checkpoint
 
 __all__ = [
+    # networks
+    "ImageNetworkInfo",
+    "LoadReport",
+    "SAPNet",
+    "SAPOutput",
+    "create",
+    "info",
+    "load_published",
+    "names",
+    "save_checkpoint",
+    # heatmaps and joints
+    "confidence",
+    "decode",
+    "depth_millimetres",
+    "depth_scale",
+    "depth_target",
+    "flip_joints",
+    "from_h36m",
+    "from_image_units",
+    "heatmap_loss",
+    "heatmap_targets",
+    "to_h36m",
+    "to_image_units",
     # people in images
     "People",
     "Person",
 ]
 
 _HOMES = {
+    "heatmaps": ("confidence", "decode", "heatmap_loss", "heatmap_targets"),
+    "joints": (
+        *("depth_millimetres", "depth_scale", "depth_target", "flip_joints"),
+        *("from_h36m", "from_image_units", "to_h36m", "to_image_units"),
+    ),
+    "networks.sapnet": ("SAPNet", "SAPOutput"),
     "people": ("People", "Person"),
+    "registry": ("ImageNetworkInfo", "LoadReport", "create", "info", "load_published", "names", "save_checkpoint"),
 }
 
 __getattr__, __dir__ = lazy(__name__, _HOMES)

@@ -12,6 +12,7 @@ from .fusion import fuse
 from .graph import graph_convolution, init_graph_weight, neighbours
 from .initial import init_truncated_normal
 from .joints import without_neck
+from .levels import RunsLevels
 from .mlp import MLP
 from .norm import TokenBatchNorm, check_batch_statistics
 from .representation import Representation
@@ -25,6 +26,7 @@ __all__ = [
     "DropPath",
     "Representation",
     "ResidualUnit",
+    "RunsLevels",
     "StdNorm",
     "TokenBatchNorm",
     "TransformerBlock",
