@@ -25,7 +25,7 @@ from ..harness.hypotheses import hypothesis_tests
 from ..harness.last_checkpoint import LastCheckpoint
 from ..harness.recipe_files import bounded_parser
 from ..harness.restart import Restart, RunFolder, newest_intact, step_of
-from ..harness.run_folder import Best, best_of, checkpoint_in
+from ..harness.run_folder import Best, best_of, checkpoint_in, start_in
 from ..harness.run_logger import RunLogger
 from ..harness.run_start import RunStart, config_text
 from ..harness.systems import LIFTING, SYSTEMS, System
@@ -111,6 +111,9 @@ class _CLI(LightningCLI):
         if self.stored is not None:
             self.stored.settle(config)
         check_trainer(config.trainer.as_dict(), str(self.subcommand))
+        if isinstance(start := config.get("model.init_from"), str):
+            with naming_flags(flags_of(self._parser(self.subcommand))):
+                config["model.init_from"] = start_in(start, Path(config.trainer.default_root_dir or ""))
         self.save_config_kwargs = {"beside": _tensorboard if self.tensorboard else None}
         if self.tensorboard:
             _import_tensorboard()

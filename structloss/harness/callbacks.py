@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, runtime_checkable
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
@@ -63,6 +63,7 @@ class History(Callback):
                 self._append(name.replace("val/", "val_"), float(value))
 
 
+@runtime_checkable
 class TimedModule(Protocol):
     """A module that counts the seconds of its loss's forward pass."""
 
@@ -88,24 +89,26 @@ class StepTimer(Callback):
         self._started = self._loss_before = 0.0
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        cast(TimedModule, pl_module).time_loss = True
+        if isinstance(pl_module, TimedModule):
+            pl_module.time_loss = True
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        self._loss_before = cast(TimedModule, pl_module).loss_seconds
+        self._loss_before = pl_module.loss_seconds if isinstance(pl_module, TimedModule) else math.nan
         self._started = time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        timed = cast(TimedModule, pl_module)
-        timed.synchronise()
+        timed = pl_module if isinstance(pl_module, TimedModule) else None
+        if timed is not None:
+            timed.synchronise()
         self.steps += 1
         if self.steps > self.warm_up:
             self.seconds += time.perf_counter() - self._started
-            self.loss_seconds += timed.loss_seconds - self._loss_before
-            self.clips += len(batch["input"])
+            self.loss_seconds += math.nan if timed is None else timed.loss_seconds - self._loss_before
+            self.clips += len(next(iter(batch.values())))
 
     @property
     def clips_per_second(self) -> float:

@@ -16,8 +16,8 @@ from ..errors import ArgumentError, check_choice
 
 __all__ = ["OPTIMIZERS", "SCHEDULES", "OptimizerSettings"]
 
-OPTIMIZERS = ("adamw", "adam", "amsgrad")
-"""`"amsgrad"` is Adam with AMSGrad (VideoPose3D, MHFormer, P-STMO, STCFormer)."""
+OPTIMIZERS = ("adamw", "adam", "amsgrad", "rmsprop")
+"""`"amsgrad"` is Adam with AMSGrad (VideoPose3D, MHFormer, P-STMO, STCFormer); `"rmsprop"` has α = 0.99 (SAP-Net)."""
 
 SCHEDULES = ("exponential", "steps", "cosine", "one_cycle")
 """- `"exponential"`: times `lr_decay` after every epoch, but times `drop` after every `drop_every`-th (MHFormer).
@@ -33,7 +33,7 @@ class OptimizerSettings:
     Attributes:
         optimizer: one of :data:`OPTIMIZERS`.
         lr: learning rate at the start (its peak under "one_cycle").
-        weight_decay: on every parameter; for "adam" and "amsgrad" coupled, as PyTorch has it.
+        weight_decay: on every parameter; but for "adamw" coupled, as PyTorch has it.
         schedule: one of :data:`SCHEDULES`.
         lr_decay, drop_every, drop: see :data:`SCHEDULES`; `drop_every=0` is never.
 
@@ -71,6 +71,8 @@ class OptimizerSettings:
             trained.append({"params": others, "weight_decay": 0.0})
         if self.optimizer == "adamw":
             optimizer: torch.optim.Optimizer = torch.optim.AdamW(trained, lr=self.lr, weight_decay=self.weight_decay)
+        elif self.optimizer == "rmsprop":
+            optimizer = torch.optim.RMSprop(trained, lr=self.lr, alpha=0.99, eps=1e-8, weight_decay=self.weight_decay)
         else:
             optimizer = torch.optim.Adam(
                 trained, lr=self.lr, weight_decay=self.weight_decay, amsgrad=self.optimizer == "amsgrad"

@@ -17,7 +17,7 @@ from .run_logger import read_metrics
 if TYPE_CHECKING:
     from ..data import MotionDataModule
 
-__all__ = ["Best", "Run", "best_of", "checkpoint_in", "data_of", "read_run"]
+__all__ = ["Best", "Run", "best_of", "checkpoint_in", "data_of", "read_run", "start_in"]
 
 _POINTS = 2000  # of a training curve; longer ones are averaged
 
@@ -127,6 +127,34 @@ def checkpoint_in(run: Path, wanted: str = "best") -> Path | None:
         if found := sorted(folder.glob(pattern), key=lambda path: path.stat().st_mtime):
             return found[-1]
     return None
+
+
+def start_in(path: str, root: Path) -> str:
+    """The file of weights that a training starts from.
+
+    Args:
+        path: a file, as it is; or a run's folder, `runs/NAME` or `runs/NAME/version_N`, whose last checkpoint it is.
+        root: the folder in which `runs` is, where `path` is not in the working directory.
+
+    Raises:
+        MissingFileError: a folder of runs that is not there, or has no checkpoint.
+    """
+    folder = next((at for at in (Path(path), root / path) if at.is_dir()), None)
+    if folder is None:
+        if Path(path).suffix or Path(path).exists() or len(Path(path).parts) < 2:
+            return path
+        name = Path(path).name
+        raise MissingFileError(
+            f"init_from is {path!r}, which does not exist, expected a file, or the run of another training: structloss "
+            f"fit --config {name} makes this one."
+        )
+    versions = sorted(folder.glob("version_*"), key=lambda at: _number(at.name), reverse=True)
+    for run in (folder, *versions):
+        if (found := checkpoint_in(run, "last")) is not None:
+            return str(found)
+    raise MissingFileError(
+        f"init_from is {path!r}, which has no checkpoint, expected a run that was trained, or a file."
+    )
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from ..errors import ArgumentError
 if TYPE_CHECKING:
     import lightning as L
 
-__all__ = ["LIFTING", "SYSTEMS", "System", "system_of"]
+__all__ = ["IMAGES", "LIFTING", "SYSTEMS", "System", "system_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +106,20 @@ LIFTING = System(
     links=MappingProxyType({"model.target": "data.target", "model.skeleton": "data.skeleton", **_SEEDS}),
 )
 
-SYSTEMS: tuple[System, ...] = (LIFTING,)
+IMAGES = System(
+    name="images",
+    says="a network from images",
+    network="network",
+    module="structloss.harness.image_training.ImageModule",
+    data="structloss.images.module.ImagesDataModule",
+    registry="structloss.images",
+    decides=MappingProxyType({"network": "model", "network_args": "model"}),
+    windows=("input_size",),
+    cut=("input_size", "batch_size", "eval_batch_size", "batch"),
+    links=MappingProxyType(_SEEDS),
+)
+
+SYSTEMS: tuple[System, ...] = (LIFTING, IMAGES)
 """All of them, the usual one first."""
 
 

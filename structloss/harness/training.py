@@ -18,7 +18,7 @@ from .callbacks import FiniteLoss, History, StepTimer, progress_callback
 from .evaluation import Evaluation, evaluate
 from .lifting import LiftingModule
 
-__all__ = ["TrainedModel", "quiet_lightning", "train"]
+__all__ = ["Fitted", "TrainedModel", "fit", "quiet_lightning", "train"]
 
 
 @dataclass
@@ -59,6 +59,68 @@ def quiet_lightning() -> Iterator[None]:
             logger.setLevel(level)
 
 
+@dataclass
+class Fitted:
+    """What :func:`fit` returns.
+
+    Attributes:
+        curves: see `callbacks.History`.
+        timer: of the steps.
+        seconds: of training.
+    """
+
+    curves: dict[str, list[float]]
+    timer: StepTimer
+    seconds: float
+
+
+def fit(
+    module: L.LightningModule,
+    data: L.LightningDataModule,
+    *,
+    steps: int,
+    validations: int = 3,
+    label: str = "",
+    seed: int = 0,
+    clip: float = 0.0,
+    quiet: bool = False,
+) -> Fitted:
+    """Train a module for a number of optimizer steps, without a log or checkpoints.
+
+    Args:
+        module: trained in place.
+        data: its data.
+        steps: optimizer steps, > 0.
+        validations: how often to validate on the way; 0 for never.
+        label: shown with the progress.
+        seed: of everything random in training.
+        clip: clip gradients to this norm; 0 for never.
+        quiet: print nothing.
+    """
+    started = time.perf_counter()
+    L.seed_everything(seed, verbose=False)
+    history, timer = History(), StepTimer(warm_up=min(3, steps - 1))
+    with TemporaryDirectory() as scratch, quiet_lightning():
+        trainer = L.Trainer(
+            max_steps=steps,
+            max_epochs=-1,
+            val_check_interval=max(1, steps // max(1, validations)),
+            limit_val_batches=None if validations else 0,
+            check_val_every_n_epoch=None,
+            num_sanity_val_steps=0,
+            log_every_n_steps=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            gradient_clip_val=clip or None,
+            enable_progress_bar=False,  # ours is a callback
+            callbacks=[history, timer, FiniteLoss(), *([] if quiet else [progress_callback(label)])],
+            default_root_dir=Path(scratch),
+        )
+        trainer.fit(module, datamodule=data)
+    return Fitted(history.curves, timer, time.perf_counter() - started)
+
+
 def train(
     module: LiftingModule,
     data: MotionDataModule,
@@ -85,26 +147,16 @@ def train(
         quiet: print nothing.
     """
     started = time.perf_counter()
-    L.seed_everything(seed, verbose=False)
-    history, timer = History(), StepTimer(warm_up=min(3, steps - 1))
-    with TemporaryDirectory() as scratch, quiet_lightning():
-        trainer = L.Trainer(
-            max_steps=steps,
-            max_epochs=-1,
-            val_check_interval=max(1, steps // max(1, validations)),
-            limit_val_batches=None if validations else 0,
-            check_val_every_n_epoch=None,
-            num_sanity_val_steps=0,
-            log_every_n_steps=1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            gradient_clip_val=clip or None,
-            enable_progress_bar=False,  # ours is a callback
-            callbacks=[history, timer, FiniteLoss(), *([] if quiet else [progress_callback(label)])],
-            default_root_dir=Path(scratch),
-        )
-        trainer.fit(module, datamodule=data)
+    fitted = fit(
+        module,
+        data,
+        steps=steps,
+        validations=validations,
+        label=label,
+        seed=seed,
+        clip=clip,
+        quiet=quiet,
+    )
     found = Evaluation({})
     if evaluation:
         batches = data.test_dataloader()
@@ -112,8 +164,8 @@ def train(
     return TrainedModel(
         module=module.eval(),
         evaluation=found,
-        curves=history.curves,
-        clips_per_second=timer.clips_per_second,
-        loss_share=timer.loss_share,
+        curves=fitted.curves,
+        clips_per_second=fitted.timer.clips_per_second,
+        loss_share=fitted.timer.loss_share,
         seconds=time.perf_counter() - started,
     )

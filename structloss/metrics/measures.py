@@ -26,6 +26,7 @@ GROUPS = MappingProxyType(
         "structure": "what the predicted skeletons are like: a table with the true poses beside them",
         "limb": "structure part by part, one value per limb or hinge: the keys are KEY/PART",
         "hypotheses": "of networks that predict several poses of one clip",
+        "image": "of networks that start from pixels, beside the accuracy",
         "trajectory": "of networks that predict where the root is, too",
         "training": "of the training itself; attributes of the result with the key's name",
     }
@@ -302,6 +303,25 @@ _ROWS = (
         "mm",
         group="hypotheses",
         meaning="MPJPE of each joint's hypothesis that projects nearest to the 2D input",
+        ablation=False,
+    ),
+    # ---------------------------------------------------------------------------------------------------------- image
+    Measure(
+        "joint_error_2d",
+        "2D error",
+        "% of the box",
+        decimals=2,
+        factor=100,
+        group="image",
+        meaning="mean distance of a joint found in the image to the true one, of the joints that are seen",
+        ablation=False,
+    ),
+    Measure(
+        "depth_error",
+        "Depth error",
+        "mm",
+        group="image",
+        meaning="mean error of a joint's depth relative to the pelvis",
         ablation=False,
     ),
     # ----------------------------------------------------------------------------------------------------- trajectory

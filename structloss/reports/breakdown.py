@@ -22,6 +22,7 @@ def breakdown(found: Evaluation) -> str:
     """Errors by action and by subject, structure of the predicted and the true skeletons, aggregates of several
     hypotheses and the protocol's own numbers, as lines of text; what was not found is left out."""
     blocks = (
+        _image(found),
         _actions(found),
         _subjects(found),
         _structure(found),
@@ -128,6 +129,11 @@ def _hypotheses(found: Evaluation) -> list[str]:
     if math.isnan(found.metrics.get("j_agg", 0.0)) and math.isfinite(found.metrics.get("p_agg", math.nan)):
         lines.append("J-Agg is left out: the data doesn't tell the intrinsics of every camera.")
     return ["hypotheses", *lines]
+
+
+def _image(found: Evaluation) -> list[str]:
+    rows = [row for row in group("image") if row.key in found.metrics]
+    return [f"{row.title} {_text(row, row.value(found))} {row.unit}: {row.meaning}" for row in rows]
 
 
 def _trajectory(found: Evaluation) -> list[str]:
