@@ -22,7 +22,7 @@ from ..errors import (
     check_tensor,
     shown,
 )
-from .joints import CANONICAL_LENGTH, PELVIS, bone_lengths, from_image_units, spine_middle
+from .joints import CANONICAL_LENGTH, PELVIS, bone_lengths, spine_middle
 
 __all__ = ["UNITS", "confidence", "decode", "heatmap_loss", "heatmap_targets"]
 
@@ -126,12 +126,12 @@ def decode(
     where that is smaller.
 
     Args:
-        heatmaps: `[..., J, H, W]`, or with the stacks before, `[stacks, ..., J, H, W]`, of which the last is read: both
+        heatmaps: `[..., J, H, H]`, or with the stacks before, `[stacks, ..., J, H, H]`, of which the last is read: both
             outputs of the network are taken as they come, `decode(*model(image))`.
         depth: `[..., J]`, image units relative to the root.
         unit: one of :data:`UNITS`: `"mm"`, which needs SAP-Net's 16 joints; `"pixels"` of the input; `"image"`, x and y
             from -1 to 1 at the image's borders.
-        input_size: S for `"pixels"`; None is 4 W, as all networks here have it.
+        input_size: S for `"pixels"`; None is 4 H, as all networks here have it.
         root: `[..., 3]` or `[3]`, where the pelvis is, for `"mm"`; None is the origin.
         length: sum of the bones for `"mm"`, millimetres.
 
@@ -146,15 +146,13 @@ def decode(
     check_choice("unit", unit, UNITS)
     if root is not None and unit != "mm":
         raise ArgumentError(f"root is given with unit {unit!r}, expected it with 'mm' only.")
-    rows, columns = heatmaps.shape[-2:]
-    cells = _highest(heatmaps).to(depth.dtype)
-    size = torch.tensor([columns, rows], dtype=depth.dtype, device=depth.device)
-    pose = torch.cat([2 * cells / size - 1, depth[..., None]], -1)
+    cells, size = _highest(heatmaps).to(depth.dtype), heatmaps.shape[-1]
+    if unit == "pixels":
+        input_size = 4 * size if input_size is None else input_size
+        return torch.cat([cells * (input_size / size) - 0.5, depth[..., None] * (input_size / 2)], -1)
+    pose = torch.cat([2 / size * cells - 1, depth[..., None]], -1)
     if unit == "image":
         return pose
-    if unit == "pixels":
-        input_size = 4 * columns if input_size is None else input_size
-        return torch.cat([from_image_units(pose[..., :2], input_size), pose[..., 2:] * (input_size / 2)], -1)
     if pose.shape[-2] != 16:
         raise ArgumentError(f"depth has {pose.shape[-2]} joints, expected SAP-Net's 16 for unit 'mm'.")
     whole = bone_lengths(pose).sum(-1)[..., None, None]
@@ -195,10 +193,12 @@ def _checked(heatmaps: Tensor, depth: Tensor) -> tuple[Tensor, Tensor]:
     check_same_device("depth", depth, "heatmaps", heatmaps)
     if depth.dim() and heatmaps.dim() == depth.dim() + 3 and heatmaps.shape[0]:
         heatmaps = heatmaps[-1]
-    if not depth.dim() or heatmaps.shape[:-2] != depth.shape or not heatmaps.shape[-2:].numel():
+    square = heatmaps.dim() > 1 and heatmaps.shape[-1] == heatmaps.shape[-2] > 0
+    if not depth.dim() or heatmaps.shape[:-2] != depth.shape or not square:
+        expected = ", ".join(map(str, (*depth.shape, "H", "H")))
         raise ArgumentError(
-            f"heatmaps has shape {list(heatmaps.shape)}, expected {[*depth.shape, 'H', 'W']} for depth of shape "
-            f"{list(depth.shape)}, or the stacks before these."
+            f"heatmaps has shape {list(heatmaps.shape)}, expected [{expected}] for depth of shape {list(depth.shape)}, "
+            "or the stacks before these."
         )
     return heatmaps.detach(), depth if depth.dtype == torch.float64 else depth.float()
 
