@@ -1,0 +1,1 @@
+"""People of capsules: any number of images with exact joints, without a file to download."""
