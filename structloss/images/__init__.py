@@ -22,8 +22,11 @@ if TYPE_CHECKING:
         to_image_units,
     )
     from .networks.sapnet import SAPNet, SAPOutput
+    from .overlay import draw_pose
     from .people import People, Person
     from .registry import ImageNetworkInfo, LoadReport, create, info, load_published, names, save_checkpoint
+    from .rendered.people import RenderedPeople, render_clip
+    from .rendered.sheet import contact_sheet
 
 __all__ = [
     # networks
@@ -52,6 +55,12 @@ __all__ = [
     # people in images
     "People",
     "Person",
+    # people that are rendered
+    "RenderedPeople",
+    "render_clip",
+    # drawing
+    "contact_sheet",
+    "draw_pose",
 ]
 
 _HOMES = {
@@ -63,6 +72,9 @@ _HOMES = {
     "networks.sapnet": ("SAPNet", "SAPOutput"),
     "people": ("People", "Person"),
     "registry": ("ImageNetworkInfo", "LoadReport", "create", "info", "load_published", "names", "save_checkpoint"),
+    "overlay": ("draw_pose",),
+    "rendered.people": ("RenderedPeople", "render_clip"),
+    "rendered.sheet": ("contact_sheet",),
 }
 
 __getattr__, __dir__ = lazy(__name__, _HOMES)
