@@ -1,0 +1,1 @@
+"""Formats of people in images, one file each; see :mod:`structloss.images.source`."""

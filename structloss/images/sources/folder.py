@@ -1,0 +1,105 @@
+"""A folder of images without annotations: each is one person, or those whose boxes a file tells."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from ...data.formats.candidate import MAYBE, NO
+from ...errors import DataError
+from ..image_files import SUFFIXES
+from ..image_people import Annotations, ImagePeople, gathered, inside
+from ..source import BOXES, CHECK, MISSING, SOURCES, UPRIGHT, Settings, Source, SourceFile
+from ._boxes import centre_and_side, read_boxes
+
+__all__ = ["read_folder"]
+
+
+def _sniff(file: SourceFile) -> int:
+    if file.is_folder:
+        return MAYBE if next(_images(file.path), None) is not None else NO
+    return MAYBE if file.suffix in SUFFIXES else NO
+
+
+def read_folder(file: SourceFile, settings: Settings) -> ImagePeople:
+    """Read all images of a folder and of its subfolders, in the order of their names with numbers as such; or one.
+
+    Nothing is known of the people's joints. Without boxes, a person's box is the square around the whole image; a box
+    from the file is made a square, a quarter wider than its longer side. The subject is the folder that an image is
+    in: the frames of a video are often in a folder of their own. EXIF orientation is followed unless `upright` is
+    False, since boxes of these images come from programs that do, and nothing else refers to their pixels.
+
+    Args:
+        file: the folder, or an image.
+        settings: `boxes` (JSON, an object of image -> [x, y, width, height] or a list of these), `upright`, `missing`,
+            `check`, `progress`, see :func:`~structloss.images.opening.open_images`.
+
+    Raises:
+        MissingFileError, DataError: no images, boxes that are none, or images that can't be used.
+    """
+    path = file.path
+    folder, names = (path, sorted(_images(path), key=_natural)) if file.is_folder else (path.parent, [path.name])
+    if not names:
+        raise DataError(f"{path} has no images, expected files that end in {', '.join(SUFFIXES)}.")
+    notes: tuple[str, ...] = ()
+    file_of = np.arange(len(names))
+    centre, side = np.zeros((len(names), 2)), np.ones(len(names))
+    if (told := settings.get("boxes")) is not None:
+        boxes = read_boxes(told)
+        if "" in boxes:
+            boxes = dict.fromkeys(names, boxes[""])
+        if without := [name for name in names if name not in boxes]:
+            notes = (f"{len(without)} of {len(names)} images are left out: {told} has no box for them",)
+        names = [inside(name, f"{told}") for name in boxes]
+        file_of = np.repeat(np.arange(len(names)), [len(boxes[name]) for name in names])
+        centre, side = centre_and_side(np.concatenate(list(boxes.values())))
+    nothing = np.zeros((len(file_of), 16), bool)
+    annotations = Annotations(
+        files=names,
+        file=file_of,
+        centre=centre,
+        side=side,
+        joints=np.zeros((len(file_of), 16, 2)),
+        annotated=nothing,
+        visible=nothing,
+        subjects=[str(PurePosixPath(names[n]).parent) if "/" in names[n] else "" for n in file_of],
+        notes=notes,
+        whole=told is None,
+    )
+    options = {key: settings[key] for key in ("missing", "check", "progress") if key in settings}
+    return gathered(
+        annotations, folder, str(path), upright=settings.get("upright", True), needs_joints=False, **options
+    )
+
+
+def _images(folder: Path) -> Iterator[str]:
+    """Names of the images in a folder and its subfolders, as seen from the folder; hidden ones are left out."""
+    for at, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        inner = Path(at).relative_to(folder)
+        for name in files:
+            if not name.startswith(".") and name.lower().endswith(SUFFIXES):
+                yield (inner / name).as_posix()
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sorts frame 9 before frame 10."""
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", name)]
+
+
+SOURCES.register(
+    Source(
+        "image-folder",
+        "images without annotations",
+        read_folder,
+        suffixes=SUFFIXES,
+        folder=tuple(f"*{suffix}" for suffix in SUFFIXES),
+        sniff=_sniff,
+        options=(BOXES, UPRIGHT, MISSING, CHECK),
+        gives="no joints",
+    )
+)
