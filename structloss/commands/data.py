@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -45,8 +45,9 @@ def _add_inspect(actions: argparse._SubParsersAction) -> None:
         "print what a file or folder holds, and what looks wrong with it",
         "  structloss data inspect h36m_sh_conf_cam_source_final.pkl\n"
         "  structloss data inspect mpi_inf_3dhp/ --json\n"
+        "  structloss data inspect person_keypoints_val2017.json --images val2017\n"
         "  structloss data inspect walk.bvh --scale 0.01 --up z\n",
-        late=_add_format_options,
+        late=_add_all_options,
     )
     parser.add_argument("path", help="file or folder, see structloss data formats")
     parser.add_argument("--json", action="store_true", dest="as_json", help="print JSON, with every bone's length")
@@ -123,6 +124,24 @@ def _add_format_options(parser: argparse.ArgumentParser) -> None:
             )
 
 
+def _add_all_options(parser: argparse.ArgumentParser) -> None:
+    """The options of all formats, those of images, too."""
+    from ..data.formats.registry import FORMATS
+    from ..images.source import SOURCES
+
+    _add_format_options(parser)
+    taken = {option.name for entry in FORMATS.values() for option in entry.options}
+    group = parser.add_argument_group("options of images and their annotations")
+    for option in {option.name: option for entry in SOURCES.values() for option in entry.options}.values():
+        if option.name in taken:  # one flag for both, as --joints
+            group.description = f"also {_flag(option.name)}: {option.says}"
+        elif option.type is bool:
+            flag = {"action": argparse.BooleanOptionalAction, "default": None}
+            group.add_argument(_flag(option.name), help=option.says, **flag)  # type: ignore[arg-type]
+        else:
+            group.add_argument(_flag(option.name), metavar=option.metavar, choices=option.choices, help=option.says)
+
+
 def _add_format(parser: argparse.ArgumentParser) -> None:
     says = "name of the format, where a folder has files of several, see structloss data formats"
     parser.add_argument("--format", metavar="NAME", help=says)
@@ -149,15 +168,62 @@ def inspect(path: str, *, as_json: bool = False, flags: Mapping[str, str] | None
         path: file or folder.
         as_json: print JSON.
         flags: argument -> flag, for notes that name arguments.
-        settings: see :func:`~structloss.data.opening.open_data`.
+        settings: see :func:`~structloss.data.opening.open_data`, and for images
+            :func:`~structloss.images.opening.open_images`.
     """
     import json
 
-    from ..data.inspection import inspect_data
-
-    report = inspect_data(path, progress=True, **settings)
+    report = _inspected(path, {name: value for name, value in settings.items() if value is not None})
     report.notes = [with_flags(note, flags or {}, argument=False) for note in report.notes]
     print(json.dumps(report.to_dict(), indent=2, allow_nan=False) if as_json else report)
+
+
+def _inspected(path: str, settings: Mapping[str, Any]) -> Any:
+    """The report on motion, or on images where the path is of no format of motion."""
+    from ..data.formats.registry import FORMATS
+    from ..images.source import SOURCES
+
+    known = {option.name for entry in SOURCES.values() for option in entry.options}
+    of_motion = {option.name for entry in FORMATS.values() for option in entry.options}
+    apart = known - of_motion
+    if _is_of_images(path, settings.get("format")):
+        from ..images.inspection import inspect_images
+
+        _refuse(path, [name for name in settings if name not in {*known, "format"}], FORMATS)
+        return inspect_images(path, progress=True, **settings)
+    from ..data.inspection import inspect_data
+
+    _refuse(path, [name for name in settings if name in apart], SOURCES)
+    return inspect_data(path, progress=True, **settings)
+
+
+def _is_of_images(path: str, name: str | None) -> bool:
+    """Whether a path holds images or annotations of them rather than motion."""
+    from ..data.formats.detect import recognise
+    from ..errors import DataError
+    from ..images.opening import recognise_images
+    from ..images.source import SOURCES
+
+    if name is not None:
+        return name in SOURCES
+    try:
+        recognise(path)
+    except DataError:
+        try:
+            recognise_images(path)
+        except DataError:
+            return False  # what is wrong is said of motion
+        return True
+    return False
+
+
+def _refuse(path: str, names: Sequence[str], formats: Mapping[str, Any]) -> None:
+    """Raise for options that are those of other formats."""
+    from ..errors import ArgumentError
+
+    for name in names:
+        takers = ", ".join(entry.name for entry in formats.values() if entry.takes(name))
+        raise ArgumentError(f"{name} is given for {path}, expected it with {takers} only.")
 
 
 def convert(path: str, out: str, *, flags: Mapping[str, str] | None = None, **settings: Any) -> None:
@@ -187,9 +253,11 @@ def synthetic(out: str, **settings: Any) -> None:
 def formats() -> None:
     """Print all formats with how they are told and what options they take."""
     from ..data.formats.registry import FORMATS
+    from ..images.source import SOURCES
 
-    for name, entry in FORMATS.items():
-        print(f"{name:13} {entry.says}")
+    entries: list[Any] = [*FORMATS.values(), *SOURCES.values()]
+    for entry in entries:
+        print(f"{entry.name:13} {entry.says}")
         shown = {
             "files": [f"*{suffix}" for suffix in entry.suffixes],
             "arrays": entry.arrays,
