@@ -16,8 +16,9 @@ from torch import Tensor
 from .. import images, nn
 from ..errors import ArgumentError, CheckpointError, DataError, check_choice
 from ..images.heatmaps import heatmap_loss, heatmap_targets
-from ..images.joints import MIRROR, to_h36m, to_image_units
+from ..images.joints import to_h36m, to_image_units
 from .callbacks import best_checkpoint
+from .image_prediction import found_in
 from .image_scores import ImageScores, h36m_weights
 from .optimizers import OptimizerSettings
 from .scores import Evaluation
@@ -202,13 +203,7 @@ class ImageModule(L.LightningModule):
     def found(self, image: Tensor) -> images.SAPOutput:
         """Heatmaps of the last stack alone, `[1, B, 16, H, H]`, and depths, with `flip_test` averaged with those of the
         mirrored image."""
-        out = self.model(image)
-        heatmaps, depth = out.heatmaps[-1:].float(), out.depth.float()
-        if self.hparams["flip_test"]:
-            other = self.model(image.flip(-1))
-            heatmaps = (heatmaps + other.heatmaps[-1:].float().flip(-1)[:, :, MIRROR]) / 2
-            depth = (depth + other.depth.float()[:, MIRROR]) / 2
-        return images.SAPOutput(heatmaps, depth)
+        return found_in(self.model, image, self.hparams["flip_test"])
 
     def on_validation_start(self) -> None:
         self.scores = ImageScores(device=self.device)

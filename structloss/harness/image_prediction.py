@@ -1,0 +1,203 @@
+"""From images to 3D poses: a trained network, and what it finds in the image of every person."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from .. import __version__, images, skeletons
+from ..errors import ArgumentError, CheckpointError, needs_extra
+from ..images.crops import invert
+from ..images.joints import CANONICAL_LENGTH, HEAD, MIRROR, NECK, PELVIS, bone_lengths, to_h36m
+from ..images.people import People
+from ..images.samples import ImageSamples, sample_of
+from ..progress import track
+from .predict import Prediction
+
+__all__ = ["ImageNetwork", "found_in", "load_image_network", "predict_people"]
+
+
+@dataclass(frozen=True)
+class ImageNetwork:
+    """A trained network from images to poses.
+
+    Attributes:
+        model: in evaluation mode.
+        name: of the network.
+        flip: average with what is found in the mirrored image, unless asked otherwise.
+        source: the file of its weights.
+    """
+
+    model: images.SAPNet
+    name: str
+    flip: bool
+    source: str
+
+
+def load_image_network(
+    checkpoint: str | os.PathLike[str] | None = None,
+    *,
+    network: str | None = None,
+    weights: str | os.PathLike[str] | None = None,
+) -> ImageNetwork:
+    """A trained network, from a training checkpoint or from published weights. Nothing in either is executed.
+
+    Args:
+        checkpoint: a file written by `structloss fit`.
+        network: name in `structloss.images`, for `weights`.
+        weights: published state dict or .safetensors file.
+
+    Raises:
+        ArgumentError: neither or both of `checkpoint` and `network` with `weights`; a network that predicts no poses of
+            SAP-Net's joints.
+        UnknownNameError: an unknown network.
+        MissingFileError, CheckpointError: the file is absent, unreadable, or of another network.
+        MissingDependencyError: `checkpoint` without the `harness` extra.
+    """
+    if (checkpoint is None) == (network is None) or (network is None) != (weights is None):
+        raise ArgumentError("expected either a training checkpoint, or a network's name and its published weights.")
+    if checkpoint is not None:
+        with needs_extra("harness"):
+            from .image_training import ImageModule
+            from .load import load_module
+            from .systems import IMAGES
+        module = cast(ImageModule, load_module(checkpoint, IMAGES)[0])
+        found = module.hparams
+        return ImageNetwork(module.model, str(found["network"]), bool(found["flip_test"]), str(checkpoint))
+    assert network is not None and weights is not None
+    model = images.create(network)
+    if not isinstance(model, images.SAPNet):
+        raise ArgumentError(f"network is {network!r}, expected one of SAP-Net: sapnet or sapnet-tiny.")
+    images.load_published(model, weights)
+    return ImageNetwork(model.eval(), network, False, str(weights))
+
+
+@torch.no_grad()
+def found_in(model: images.SAPNet, image: Tensor, flip: bool = False) -> images.SAPOutput:
+    """What a network finds: heatmaps of the last stack alone, `[1, B, 16, H, H]`, and depths `[B, 16]`, float32.
+
+    Args:
+        model: in evaluation mode.
+        image: `[B, 3, S, S]`, 0 to 1.
+        flip: average with what is found in the mirrored image.
+    """
+    out = model(image)
+    heatmaps, depth = out.heatmaps[-1:].float(), out.depth.float()
+    if flip:
+        other, swap = model(image.flip(-1)), list(MIRROR)
+        heatmaps = (heatmaps + other.heatmaps[-1:].float().flip(-1)[:, :, swap]) / 2
+        depth = (depth + other.depth.float()[:, swap]) / 2
+    return images.SAPOutput(heatmaps, depth)
+
+
+def predict_people(
+    network: ImageNetwork,
+    people: People,
+    *,
+    name: str = "",
+    fps: float | None = None,
+    flip: bool | None = None,
+    batch_size: int = 16,
+    device: str | torch.device = "cpu",
+    workers: int = 0,
+    progress: bool = False,
+) -> Prediction:
+    """3D poses of the people in images, such as the frames of a video.
+
+    Args:
+        network: see :func:`load_image_network`; its model is moved to the device.
+        people: images with boxes, in the order of the result.
+        name: of the result; empty takes where the people come from.
+        fps: frames per second, where the images follow each other in time; None is what a video says, or else 25.
+        flip: average with the mirrored image; None is what the network says.
+        batch_size: images of one call.
+        device: where to compute.
+        workers: processes that decode and crop.
+        progress: show a progress bar on a terminal.
+
+    Returns:
+        Poses in Human3.6M's joints, relative to the pelvis; the bones have their canonical length in sum, so that the
+        size is nominal. Spine and neck/nose are made of their neighbours. `keypoints` are pixels of the images as they
+        are, `confidence` the heights of the heatmaps' peaks, at most 1.
+
+    Raises:
+        MissingFileError, DataError: an image is gone or damaged.
+        CheckpointError: the network predicts no numbers.
+    """
+    model = network.model.to(device)
+    mirrored = network.flip if flip is None else flip
+    seen = _Seen(people, model.input_size)
+    loader: Any = DataLoader(seen, batch_size=batch_size, num_workers=workers, shuffle=False)
+    parts: list[tuple[Tensor, ...]] = []
+    for batch in track(loader, "finding poses", progress):
+        out = found_in(model, batch["image"].to(device), mirrored)
+        parts.append((*_read(out, batch["affine"], model.input_size), batch["size"]))
+    poses, keypoints, confidence, scale, sizes = (torch.cat(of).numpy() for of in zip(*parts, strict=True))
+    if not np.isfinite(poses).all():
+        raise CheckpointError(f"{network.name} with {network.source} predicts NaN or infinite values, expected poses.")
+    told = getattr(people, "fps", None)
+    rate, notes = fps or told, []
+    if rate is None or not np.isfinite(rate):
+        rate = 25.0
+        if len(poses) > 1:
+            notes.append("the images' frame rate is not known, 25 frames per second are assumed; set fps")
+    width, height = sizes.max(0).tolist()
+    if len(np.unique(sizes, axis=0)) > 1:
+        notes.append(f"the images are of different sizes, up to {width} x {height} pixels; keypoints are in their own")
+    body = skeletons.get("h36m")
+    meta = {
+        "name": name or people.source,
+        "skeleton": "h36m",
+        "joint_names": list(body.joint_names),
+        "made_joints": ["spine: middle of pelvis and neck", "neck/nose: middle of neck and head"],
+        "units": "metre",
+        "frame": "camera: x right, y down, z forward; relative to the pelvis",
+        "size": "nominal: bones of canonical length",
+        "fps": rate,
+        "width": width,
+        "height": height,
+        "model": network.name,
+        "weights": Path(network.source).name,
+        "flip": mirrored,
+        "image_sizes": "width and height" if len(np.unique(sizes, axis=0)) == 1 else sizes.tolist(),
+        "versions": {"structloss": __version__, "torch": torch.__version__, "numpy": np.__version__},
+    }
+    return Prediction(
+        name or Path(people.source).name, poses, keypoints, confidence, "h36m", float(rate), width, height, scale,
+        meta, tuple(notes),
+    )  # fmt: skip
+
+
+class _Seen(ImageSamples):
+    """People as a network sees them, and how large their images are."""
+
+    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Tensor]:
+        person = self.person(key if isinstance(key, int) else key[1])
+        sample = sample_of(person, self.input_size)
+        height, width = person.image.shape[:2]
+        return {"image": sample["image"], "affine": sample["affine"], "size": torch.tensor([width, height])}
+
+
+def _read(out: images.SAPOutput, affine: Tensor, input_size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Poses `[B, 17, 3]`, metres; keypoints `[B, 17, 2]`, pixels of the images; confidence `[B, 17]`; and metres per
+    unit of the network's answer `[B]`, all on the CPU."""
+    heatmaps, depth = out.heatmaps[-1].cpu(), out.depth.cpu()
+    answer = images.decode(heatmaps, depth, unit="image")
+    poses = images.decode(heatmaps, depth, unit="mm") / 1000
+    scale = CANONICAL_LENGTH / 1000 / bone_lengths(answer).sum(-1).clamp(min=1e-9)
+    pixels = to_h36m(images.decode(heatmaps, depth, unit="pixels", input_size=input_size)[..., :2])
+    back = torch.from_numpy(np.stack([invert(matrix) for matrix in affine.double().numpy()])).float()
+    keypoints = pixels @ back[:, :, :2].transpose(1, 2) + back[:, None, :, 2]
+    peaks = images.confidence(heatmaps).clamp(0, 1)[..., None]
+    # of a joint that is made of others, the least of theirs
+    certain = to_h36m(peaks.expand(*peaks.shape[:-1], 2).clone())[..., 0]
+    certain[:, 7] = torch.minimum(peaks[:, PELVIS, 0], peaks[:, NECK, 0])
+    certain[:, 9] = torch.minimum(peaks[:, NECK, 0], peaks[:, HEAD, 0])
+    return to_h36m(poses), keypoints, certain, scale
