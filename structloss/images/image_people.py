@@ -116,6 +116,11 @@ class ImagePeople:
         return self.annotations.subjects
 
     @property
+    def actions(self) -> Sequence[str]:
+        """The same of what they do."""
+        return self.annotations.actions
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What to know about them."""
         return self.annotations.notes

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ...data.formats.h36m_npz import action_of
 from ...data.formats.unpickle import load_npz_objects
 from ...errors import DataError
 from ..image_people import Annotations, ImagePeople, folder_of, gathered, inside
@@ -24,6 +25,8 @@ _PELVIS, _THORAX = 6, 7
 _FOLDERS = (Path(), Path("images"), Path("../images"), Path(".."))
 _SUBJECT = re.compile(r"(?<![A-Za-z0-9])((?:S|TS)\d{1,2})(?!\d)")
 
+_ACTION = re.compile(r"(?:^|/)S\d{1,2}_([A-Z][A-Za-z]+)[^/]*$")  # of Human3.6M's frames
+
 
 def read_spin(file: SourceFile, settings: Settings) -> ImagePeople:
     """Read `imgname` [N], `center` [N, 2], `scale` [N], `part` [N, K, 3] and, for 3D, `S` [N, K, 4].
@@ -35,7 +38,8 @@ def read_spin(file: SourceFile, settings: Settings) -> ImagePeople:
 
     In a file with 3D joints the thorax is the middle of the shoulders in 2D and in 3D; elsewhere it is the annotated
     one. The top of the head is the file's, or else Human3.6M's head. Where some people have 3D poses, those without a
-    complete one are left out. A subject is what the image's name has for one ("S1", "TS6").
+    complete one are left out. Subjects and actions are what the
+    images' names have for them ("S1", "TS6"; "S9_Posing_1.54138969_000001.jpg").
 
     Args:
         file: the npz file.
@@ -76,7 +80,8 @@ def read_spin(file: SourceFile, settings: Settings) -> ImagePeople:
         annotated=annotated,
         visible=annotated,
         pose=pose,
-        subjects=_subjects(names),
+        subjects=_told(_SUBJECT, names),
+        actions=[action_of(name) for name in _told(_ACTION, names)],
         notes=notes,
     )
     if complete is not None:
@@ -154,9 +159,9 @@ def _array(content: dict[str, Any], name: str, path: Path, shape: tuple[int | No
     return found.astype(np.float64)
 
 
-def _subjects(names: list[str]) -> list[str]:
-    """The subject that each name tells; nothing where some tell none."""
-    found = [_SUBJECT.search(name) for name in names]
+def _told(pattern: re.Pattern[str], names: list[str]) -> list[str]:
+    """What each name tells; nothing where some tell none."""
+    found = [pattern.search(name) for name in names]
     return [match[1] for match in found if match is not None] if all(found) else []
 
 
