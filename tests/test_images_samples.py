@@ -3,7 +3,6 @@
 from dataclasses import replace
 from itertools import pairwise
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -431,4 +430,3 @@ def test_collate():
     data = ImageSamples(Group(3), input_size=16)
     batch = collate([data[0], data[2]])
     assert batch["image"].shape == (2, 3, 16, 16) and batch["index"].tolist() == [0, 2]
-    assert cv2.getNumThreads() > 0  # of this process, unlike those that load

@@ -161,13 +161,5 @@ def image_loader(
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_one_thread if workers else None,
         **options,
     )
-
-
-def _one_thread(worker: int) -> None:
-    """OpenCV's threads in every process would be more than the cores."""
-    import cv2
-
-    cv2.setNumThreads(0)

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError, needs_extra, shown
+from ..errors import ArgumentError, shown
+from ._opencv import one_thread, opencv
 
 __all__ = ["crop_matrix", "invert", "transform", "warp"]
 
@@ -98,8 +99,7 @@ def warp(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
         ArgumentError: another shape or dtype, or a map without an inverse.
         MissingDependencyError: OpenCV is not installed.
     """
-    with needs_extra("images"):
-        import cv2
+    cv2 = opencv()
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise ArgumentError(f"image is {image.dtype} {list(image.shape)}, expected uint8 [H, W, 3].")
     back = invert(matrix)  # input pixels -> image pixels
@@ -111,13 +111,15 @@ def warp(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
     # No more than there is along an axis: what is added to make whole blocks stays smaller than the part.
     shrink = np.array([max(1, min(ratio, most)) for most in (right - left, bottom - top)])
     if (shrink > 1).any():
-        part = _averaged(part, *map(int, shrink))
+        with one_thread():
+            part = _averaged(part, *map(int, shrink))
     # Pixel i of the part has its centre at left + i k + (k - 1) / 2.
     to_part = back.copy()
     to_part[:, 2] -= np.array([left, top]) + (shrink - 1) / 2
     to_part /= shrink[:, None]
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(part, to_part, (size, size), flags=flags, borderMode=cv2.BORDER_CONSTANT)
+    with one_thread():
+        return cv2.warpAffine(part, to_part, (size, size), flags=flags, borderMode=cv2.BORDER_CONSTANT)
 
 
 def _seen(back: np.ndarray, size: int, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
@@ -134,8 +136,7 @@ def _seen(back: np.ndarray, size: int, shape: tuple[int, ...]) -> tuple[int, int
 
 def _averaged(part: np.ndarray, across: int, down: int) -> np.ndarray:
     """Means of blocks of pixels; beyond the image they are black."""
-    import cv2
-
+    cv2 = opencv()
     height, width = part.shape[:2]
     rows, columns = -height % down, -width % across
     if rows or columns:

@@ -15,8 +15,9 @@ from typing import BinaryIO
 
 import numpy as np
 
-from ..errors import DataError, needs_extra
+from ..errors import DataError
 from ..reading import opened
+from ._opencv import one_thread, opencv
 
 __all__ = ["MOST_PIXELS", "SUFFIXES", "ImageHeader", "check_image", "read_image"]
 
@@ -77,8 +78,7 @@ def read_image(path: str | os.PathLike[str], *, upright: bool = False) -> np.nda
         MissingFileError, DataError: as :func:`check_image`, or it can't be decoded.
         MissingDependencyError: OpenCV is not installed.
     """
-    with needs_extra("images"):
-        import cv2
+    cv2 = opencv()
     with opened(path, _WHAT) as file:
         _checked(file, path)
         file.seek(0)
@@ -90,7 +90,8 @@ def read_image(path: str | os.PathLike[str], *, upright: bool = False) -> np.nda
     log = cv2.utils.logging
     level = log.setLogLevel(log.LOG_LEVEL_SILENT)  # what is wrong is said below, once
     try:
-        image = cv2.imdecode(content, flags)
+        with one_thread():
+            image = cv2.imdecode(content, flags)
     except cv2.error:
         image = None
     finally:
