@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -12,7 +12,19 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from .windows import PoseWindows
 
-__all__ = ["EpochSampler", "EverySample", "window_loader", "windows_of"]
+__all__ = ["EpochSampler", "EverySample", "Samples", "window_loader", "windows_of"]
+
+
+class Samples(Protocol):
+    """A data set that makes a whole batch at once, as :class:`PoseWindows` does."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]: ...
+
+    def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        """The samples of some indices, stacked."""
+        ...
 
 
 class EpochSampler(DistributedSampler):
@@ -22,7 +34,7 @@ class EpochSampler(DistributedSampler):
     (the last samples are repeated until the shares are equal).
     """
 
-    def __init__(self, dataset: PoseWindows, seed: int, replicas: int = 1, rank: int = 0) -> None:
+    def __init__(self, dataset: Dataset[Any], seed: int, replicas: int = 1, rank: int = 0) -> None:
         # The base class seeds with seed + epoch; the factor keeps seeds from sharing orders one epoch apart.
         super().__init__(dataset, num_replicas=replicas, rank=rank, shuffle=True, seed=seed * 1_000_003)
         self._done: tuple[int, int] | None = None
@@ -41,9 +53,9 @@ class EpochSampler(DistributedSampler):
 class EverySample(DistributedSampler):
     """A process's share of the samples, in order, none of them twice: what scores are summed over."""
 
-    def __init__(self, dataset: PoseWindows, replicas: int = 1, rank: int = 0) -> None:
+    def __init__(self, dataset: Dataset[Any], replicas: int = 1, rank: int = 0) -> None:
         super().__init__(dataset, num_replicas=replicas, rank=rank, shuffle=False)
-        self._samples = len(dataset)
+        self._samples = len(dataset)  # type: ignore[arg-type]  # every one of ours has a length
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._share)
@@ -59,7 +71,7 @@ class EverySample(DistributedSampler):
 class _Batches(Dataset[dict[str, Tensor]]):
     """Lets a DataLoader fetch the samples of a batch in one go."""
 
-    def __init__(self, windows: PoseWindows) -> None:
+    def __init__(self, windows: Samples) -> None:
         self.windows = windows
 
     def __len__(self) -> int:
@@ -116,9 +128,9 @@ def _as_it_is(batch: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def window_loader(
-    windows: PoseWindows, batch_size: int, sampler: DistributedSampler, *, workers: int = 0, **options: Any
+    windows: Samples, batch_size: int, sampler: DistributedSampler, *, workers: int = 0, **options: Any
 ) -> DataLoader[dict[str, Tensor]]:
-    """A DataLoader whose batches :meth:`PoseWindows.batch` makes: one gather per key, rather than sample by sample."""
+    """A DataLoader whose batches :meth:`Samples.batch` makes: one gather per key, rather than sample by sample."""
     collate: Callable[[Any], Any] = Packed.of if workers else _as_it_is
     return (_PackedLoader if workers else DataLoader)(
         _Batches(windows),
@@ -135,4 +147,5 @@ def window_loader(
 def windows_of(batches: object) -> PoseWindows | None:
     """The windows that a loader of :func:`window_loader` gives; None of any other."""
     dataset = getattr(batches, "dataset", None)
-    return dataset.windows if isinstance(dataset, _Batches) else None
+    windows = dataset.windows if isinstance(dataset, _Batches) else None
+    return windows if isinstance(windows, PoseWindows) else None
