@@ -1,12 +1,15 @@
 """Refiners of poses over time, as clips and as streams; bone lengths and poses that are given them; sensitivity."""
 
+import doctest
+import importlib
+
 import numpy as np
 import pytest
 import torch
 
 from structloss import skeletons
 from structloss.errors import ArgumentError, DtypeError, UnknownNameError
-from structloss.refine import LSTMRefiner, TPNet, bone_lengths, fit_skeleton, refine_every
+from structloss.refine import LSTMRefiner, TPNet, bone_lengths, fit_skeleton, refine_every, sensitivity_matrices
 
 H36M = skeletons.get("h36m")
 
@@ -374,3 +377,70 @@ def test_an_even_number_of_frames_has_two_in_the_middle():
 def test_what_bones_refuse(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+# -------------------------------------------------------------------------------------------------------- sensitivity
+
+
+def test_sensitivity_of_a_linear_map():
+    """Where each joint of the answer is a sum of joints times numbers, these numbers are the matrices."""
+    numbers = torch.randn(4, 5, 5, dtype=torch.float64)  # [N, J, J]
+    windows = poses(30, 4, joints=5, dtype=torch.float64)
+    found = sensitivity_matrices(
+        lambda x: torch.einsum("nij,bnjc->bic", numbers, x), windows, past=2, draws=3, sigma=0.02
+    )
+    assert found.offsets == (-2, -1, 0, 1) and (found.draws, found.poses, found.sigma) == (3, 30, 0.02)
+    np.testing.assert_allclose(found.matrices, numbers.abs().numpy(), rtol=1e-9)
+    np.testing.assert_array_equal(found.at(-1), found.matrices[1])
+    np.testing.assert_allclose(found.curves(), numbers.abs().mean(1).numpy(), rtol=1e-9)
+    one = sensitivity_matrices(
+        lambda x: torch.einsum("nij,bnjc->bic", numbers, x), windows, past=2, offsets=[0], draws=1
+    )
+    np.testing.assert_allclose(one.matrices[0], numbers[2].abs().numpy(), rtol=1e-9)
+    with pytest.raises(ArgumentError, match="offset is -1, expected one of 0"):
+        one.at(-1)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_the_shortcut_through_the_first_layer(layers, monkeypatch):
+    """TP-Net is not run for every draw; the matrices are those of a function that is, in pieces and at once."""
+    model = TPNet(past=2, future=1, hidden=12, hidden_layers=layers, residual=True, root=0).double()
+    windows = poses(20, 4, dtype=torch.float64)
+    short = sensitivity_matrices(model, windows, draws=4, offsets=[-2, 0, 1])
+    long = sensitivity_matrices(lambda x: model.refine(x)[:, 0], windows, past=2, draws=4, offsets=[-2, 0, 1])
+    np.testing.assert_allclose(short.matrices, long.matrices, rtol=1e-9, atol=1e-12)
+    assert (short.matrices[:, 0] == 0).all() and (short.matrices[:, 1:].max() > 0).all()
+    monkeypatch.setattr("structloss.refine.sensitivity._VALUES", 12 * 4 * 7)
+    pieces = sensitivity_matrices(model, windows, draws=4, offsets=[-2, 0, 1])
+    np.testing.assert_allclose(pieces.matrices, short.matrices, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: sensitivity_matrices(TPNet(hidden=8), torch.zeros(3, 5, 17, 3)), "windows has 5 frames, expected 20"),
+        (
+            lambda: sensitivity_matrices(TPNet(hidden=8), torch.zeros(3, 17, 3)),
+            r"windows has shape \[3, 17, 3\], expected",
+        ),
+        (lambda: sensitivity_matrices(len, torch.zeros(3, 5, 17, 3), sigma=0), "sigma is 0, expected"),
+        (lambda: sensitivity_matrices(len, torch.zeros(3, 5, 17, 3), draws=0), "draws is 0, expected"),
+        (
+            lambda: sensitivity_matrices(REFINERS["bi-lstm, whole"](), torch.zeros(3, 5, 17, 3)),
+            "refiner takes whole clips, expected",
+        ),
+        (
+            lambda: sensitivity_matrices(TPNet(past=1, hidden=8), torch.zeros(3, 2, 17, 3), offsets=[1]),
+            "offsets has 1, expected -1 to 0",
+        ),
+    ],
+)
+def test_what_sensitivity_refuses(call, message):
+    with pytest.raises(ArgumentError, match=message):
+        call()
+
+
+@pytest.mark.parametrize("name", ["base", "bones", "lstm", "tpnet"])
+def test_the_numbers_in_docstrings(name):
+    result = doctest.testmod(importlib.import_module(f"structloss.refine.{name}"))
+    assert result.attempted > 0 and result.failed == 0

@@ -85,7 +85,7 @@ class Refiner(nn.Module, ABC):
         Raises:
             ArgumentError, DtypeError: another shape, dtype or device than the network's.
         """
-        self._check(poses, "[B, T, J, 3]", 4)
+        self.check_poses(poses, "[B, T, J, 3]", 4)
         before, after = self.past or 0, self.future or 0
         flat = poses.flatten(2)
         padded = torch.cat([self._beyond(flat[:, :1], before), flat, self._beyond(flat[:, -1:], after)], dim=1)
@@ -96,7 +96,7 @@ class Refiner(nn.Module, ABC):
             for start in range(0, frames, piece)
         ]
         answer = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
-        return self._finish(answer, flat).unflatten(2, (self.num_joints, 3))
+        return self.finish(answer, flat).unflatten(2, (self.num_joints, 3))
 
     def refine(self, windows: Tensor) -> Tensor:
         """The refined poses of windows that bring their own neighbours, as training samples do.
@@ -110,7 +110,7 @@ class Refiner(nn.Module, ABC):
         Raises:
             ArgumentError, DtypeError: another shape, fewer frames, or another dtype or device.
         """
-        self._check(windows, "[B, L, J, 3]", 4)
+        self.check_poses(windows, "[B, L, J, 3]", 4)
         before, after = self.past or 0, self.future or 0
         if windows.shape[1] <= before + after:
             raise ArgumentError(
@@ -119,7 +119,7 @@ class Refiner(nn.Module, ABC):
             )
         flat = windows.flatten(2)
         middle = flat[:, before : flat.shape[1] - after]
-        return self._finish(self.predict(flat), middle).unflatten(2, (self.num_joints, 3))
+        return self.finish(self.predict(flat), middle).unflatten(2, (self.num_joints, 3))
 
     def stream(self) -> PoseStream:
         """An object that takes one pose at a time, see :class:`PoseStream`.
@@ -147,7 +147,7 @@ class Refiner(nn.Module, ABC):
         """Numbers per frame of the widest layer, the windows themselves among them."""
         return ((self.past or 0) + 1 + (self.future or 0)) * self.num_joints * 3
 
-    def _finish(self, answer: Tensor, poses: Tensor) -> Tensor:
+    def finish(self, answer: Tensor, poses: Tensor) -> Tensor:
         """What comes out, of what the network says of poses `[B, M, J * 3]`."""
         if self.residual:
             answer = answer + poses
@@ -155,7 +155,9 @@ class Refiner(nn.Module, ABC):
             answer = answer * self.kept
         return answer
 
-    def _check(self, poses: Tensor, expected: str, dims: int) -> None:
+    def check_poses(self, poses: Tensor, expected: str, dims: int) -> None:
+        """Raise unless poses have `dims` dimensions, as in the shape `expected`, and the network's joints, dtype and
+        device."""
         check_floating("poses", poses)
         if poses.dim() != dims or tuple(poses.shape[-2:]) != (self.num_joints, 3) or poses.shape[-3] < 1:
             raise ArgumentError(
@@ -215,7 +217,7 @@ class PoseStream:
                 network's.
         """
         single = pose.dim() == 2
-        self._refiner._check(pose[None, None] if single else pose[:, None], "[J, 3] or [B, J, 3]", 4)
+        self._refiner.check_poses(pose[None, None] if single else pose[:, None], "[J, 3] or [B, J, 3]", 4)
         batch = pose[None] if single else pose
         if self._ring is None:
             self._single = single
@@ -275,7 +277,7 @@ class PoseStream:
         self._place = (self._place + 1) % length
         window = ring[:, self._place : self._place + length]  # oldest first
         answer, self._state = refiner.step(window, self._state)
-        return refiner._finish(answer[:, None], window[:, self._before, None])[:, 0].unflatten(1, (-1, 3))
+        return refiner.finish(answer[:, None], window[:, self._before, None])[:, 0].unflatten(1, (-1, 3))
 
 
 def refine_every(refiner: Refiner, poses: Tensor, step: int = 1) -> Tensor:
