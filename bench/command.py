@@ -43,11 +43,18 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_measurement(
-    parser: argparse.ArgumentParser, *, rounds: int, budget: float | None = None, each: str = ""
+    parser: argparse.ArgumentParser,
+    *,
+    rounds: int,
+    budget: float | None = None,
+    each: str = "",
+    threads: str = "torch's",
+    memory: bool = True,
 ) -> None:
-    """Arguments about how to measure; without a `budget` those of time and memory are left out."""
+    """Arguments about how to measure; without a `budget` those of time and memory are left out, without `memory` that
+    of memory. `threads` says what is the default."""
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--threads", type=positive(int), metavar="N", help="default: torch's")
+    parser.add_argument("--threads", type=positive(int), metavar="N", help=f"default: {threads}")
     parser.add_argument("--rounds", type=positive(int), default=rounds, metavar="N", help=f"default {rounds}")
     if budget is not None:
         parser.add_argument(
@@ -57,7 +64,8 @@ def add_measurement(
             metavar="S",
             help=f"seconds per {each}, default {budget:g}",
         )
-        parser.add_argument("--no-memory", action="store_true", help="time only")
+        if memory:
+            parser.add_argument("--no-memory", action="store_true", help="time only")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write tidy rows")
 
 

@@ -82,9 +82,9 @@ def _driver() -> str:
     return done.stdout.partition("\n")[0].strip()
 
 
-def conditions(args: argparse.Namespace) -> str:
-    """The line under every table."""
-    threads = f"{args.threads} thread{'s' if args.threads > 1 else ''}"
+def conditions(args: argparse.Namespace, threads: str = "") -> str:
+    """The line under every table; `threads` where there is more than one number of them."""
+    threads = threads or f"{args.threads} thread{'s' if args.threads > 1 else ''}"
     today = datetime.date.today().isoformat()
     return f"{device_name(args.device)}, {threads}, {versions(args.device)}, {args.rounds} interleaved rounds, {today}"
 
