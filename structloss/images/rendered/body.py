@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .surfaces import Array, Capsules
+from .tones import pick
 
 __all__ = ["ALLOWANCE", "JOINT_PARTS", "MATERIALS", "PARTS", "Body", "Figure", "build_body", "sample_figure"]
 
@@ -95,8 +96,8 @@ def sample_figure(rng: np.random.Generator) -> Figure:
         shoulders=build**0.5 * float(factor[4]),
         belly=build * float(factor[5]),
         head=float(factor[6]),
-        hair=str(rng.choice(("short", "long", "bun", "none"), p=(0.5, 0.3, 0.1, 0.1))),
-        loose=float(rng.choice((0.002, 0.006, 0.014))),
+        hair=pick(rng, ("short", "long", "bun", "none"), (0.5, 0.3, 0.1, 0.1)),
+        loose=pick(rng, (0.002, 0.006, 0.014), (1, 1, 1)),
     )
 
 

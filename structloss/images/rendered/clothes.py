@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from .body import MATERIALS, PARTS, Body
 from .renderer import Surface
-from .tones import random_tone, triple
+from .tones import pick, random_tone, triple
 
 __all__ = ["PATTERNS", "Fabric", "Look", "colours", "sample_look"]
 
@@ -56,8 +56,8 @@ class Look:
 def sample_look(rng: np.random.Generator) -> Look:
     """A random look."""
     # Bare arms and legs are as frequent as covered ones.
-    sleeve = (0.15, rng.uniform(0.4, 0.7), rng.uniform(0.85, 1.2), 1.93)[rng.choice(4, p=(0.1, 0.35, 0.1, 0.45))]
-    leg = (rng.uniform(0.35, 0.7), rng.uniform(0.8, 1.3), 1.95)[rng.choice(3, p=(0.2, 0.15, 0.65))]
+    sleeve = pick(rng, (0.15, rng.uniform(0.4, 0.7), rng.uniform(0.85, 1.2), 1.93), (0.1, 0.35, 0.1, 0.45))
+    leg = pick(rng, (rng.uniform(0.35, 0.7), rng.uniform(0.8, 1.3), 1.95), (0.2, 0.15, 0.65))
     trousers = _fabric(rng, plain=0.75)
     if rng.random() < 0.4:  # jeans, or dark cloth
         tone = rng.uniform(0.08, 0.45) * np.array([0.75, 0.9, 1.15] if rng.random() < 0.6 else [1.0, 1.0, 1.0])
@@ -81,7 +81,7 @@ def _between(rng: np.random.Generator, colours: NDArray[np.float64]) -> tuple[fl
 
 def _fabric(rng: np.random.Generator, plain: float) -> Fabric:
     others = (1 - plain) / (len(PATTERNS) - 1)
-    pattern = str(rng.choice(PATTERNS, p=(plain, *(others,) * (len(PATTERNS) - 1))))
+    pattern = pick(rng, PATTERNS, (plain, *(others,) * (len(PATTERNS) - 1)))
     return Fabric(triple(random_tone(rng)), triple(random_tone(rng)), pattern, float(rng.uniform(0.04, 0.16)))
 
 

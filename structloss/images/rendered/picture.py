@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from .._opencv import one_thread
 from .body import ALLOWANCE, JOINT_PARTS, PARTS, Body
 from .clothes import Look, colours
-from .renderer import Pinhole, draw_depth, surface_at
+from .renderer import Box, Pinhole, draw_depth, surface_at, window_of
 from .scene import Bytes, Light, Occluder, Sensor
 from .surfaces import Array, first_hits
 
@@ -68,68 +68,90 @@ def render(
     """
     size = len(scene.background)
     with one_thread():
-        layer = _foreground(body, scene, size)
-        image = scene.background.astype(np.float32)
-        image *= 1 - layer[..., 3:]
-        image += layer[..., :3]
-        picture: Bytes = np.rint(image, out=image).astype(np.uint8)
+        picture = scene.background.copy()
+        window = _window(body, scene, size)
+        layer = _foreground(body, scene, window)
+        image = layer[..., :3]
+        image += picture[window] * (1 - layer[..., 3:])
+        picture[window] = np.rint(image, out=image).astype(np.uint8)
         if rng is not None:
             picture = scene.sensor.expose(picture, rng)
     if not return_parts:
         return picture
-    depth, seen = _draw(body, scene, size)
+    depth, seen = _draw(body, scene, size, (slice(0, size), slice(0, size)))
     kinds = np.concatenate([body.part, np.full(len(scene.occluders), HIDDEN), [NOTHING]]).astype(np.int16)
     return picture, kinds[seen], depth
 
 
-def _draw(body: Body, scene: Scene, size: int) -> tuple[Array, NDArray[np.int16]]:
+def _window(body: Body, scene: Scene, size: int) -> Box:
+    """The part of the picture in which there is anything before the background."""
+    boxes = [
+        (slice(side[0].start // 2, (side[0].stop + 1) // 2), slice(side[1].start // 2, (side[1].stop + 1) // 2))
+        for side in [window_of(body.capsules, scene.camera, 2 * size)]  # there are two rays to a pixel
+    ]
+    for occluder in scene.occluders:
+        reach = float(np.hypot(*occluder.half))
+        edges = np.clip(np.array([(c - reach, c + reach) for c in occluder.centre[::-1]]) * size, 0, size)
+        boxes.append(tuple(slice(int(low), int(np.ceil(high))) for low, high in edges))  # type: ignore[arg-type]
+    boxes = [box for box in boxes if box[0].start < box[0].stop and box[1].start < box[1].stop] or boxes[:1]
+    rows, columns = (slice(min(b[i].start for b in boxes), max(b[i].stop for b in boxes)) for i in (0, 1))
+    return rows, columns
+
+
+def _draw(body: Body, scene: Scene, size: int, window: Box) -> tuple[Array, NDArray[np.int16]]:
     """Depth and what is seen, as `draw_depth` gives them; occluders are numbered after the capsules."""
-    depth, seen = draw_depth(body.capsules, scene.camera, size)
-    grid = (np.arange(size) + 0.5) / size
+    depth, seen = draw_depth(body.capsules, scene.camera, size, window)
+    y, x = ((np.arange(side.start, side.stop) + 0.5) / size for side in window)
     for number, occluder in enumerate(scene.occluders, start=len(body.capsules)):
         reach = float(np.hypot(*occluder.half))
-        x, y = (slice(*np.searchsorted(grid, (c - reach, c + reach)).tolist()) for c in occluder.centre)
-        covered = occluder.covers(grid[x], grid[y, None]) & (occluder.depth < depth[y, x])
-        depth[y, x][covered], seen[y, x][covered] = occluder.depth, number
+        columns, rows = (
+            slice(*np.searchsorted(grid, (c - reach, c + reach)).tolist())
+            for grid, c in zip((x, y), occluder.centre, strict=True)
+        )
+        covered = occluder.covers(x[columns], y[rows, None]) & (occluder.depth < depth[rows, columns])
+        depth[rows, columns][covered], seen[rows, columns][covered] = occluder.depth, number
     return depth, seen
 
 
-def _foreground(body: Body, scene: Scene, size: int) -> NDArray[np.float32]:
-    """Colours from 0 to 255, times the share of the pixel that is covered, and that share: float32 `[size, size, 4]`.
+def _foreground(body: Body, scene: Scene, window: Box) -> NDArray[np.float32]:
+    """Colours from 0 to 255, times the share of the pixel that is covered, and that share: float32 `[H, W, 4]` of a
+    window.
 
     Four rays are cast per pixel. Where they all meet the same capsule, it is lit once, in the pixel's centre.
     """
-    depth, seen = _draw(body, scene, 2 * size)
+    size = len(scene.background)
+    (top, height), (left, width) = ((side.start, side.stop - side.start) for side in window)
+    doubled = (slice(2 * top, 2 * (top + height)), slice(2 * left, 2 * (left + width)))
+    depth, seen = _draw(body, scene, 2 * size, doubled)
     corners = [seen[i::2, j::2] for i in (0, 1) for j in (0, 1)]
     same = (corners[0] == corners[1]) & (corners[0] == corners[2]) & (corners[0] == corners[3])
     whole = np.flatnonzero(same & (corners[0] >= 0))
     mixed = np.flatnonzero(~same)
-    row, column = np.divmod(whole, size)
-    inner = 4 * size * row + 2 * column  # of the upper left ray, among all rays
-    edge_row, edge_column = np.divmod(mixed, size)
-    outer = ((4 * size * edge_row + 2 * edge_column)[:, None] + np.array([0, 1, 2 * size, 2 * size + 1])).ravel()
+    row, column = np.divmod(whole, width)
+    inner = 4 * width * row + 2 * column  # of the upper left ray, among all rays
+    edge_row, edge_column = np.divmod(mixed, width)
+    outer = ((4 * width * edge_row + 2 * edge_column)[:, None] + np.array([0, 1, 2 * width, 2 * width + 1])).ravel()
     depth, seen = depth.ravel(), seen.ravel()
     edge = seen[outer]
     covered = np.flatnonzero(edge >= 0)
     outer = outer[covered]
-    outer_row, outer_column = np.divmod(outer, 2 * size)
+    outer_row, outer_column = np.divmod(outer, 2 * width)
 
-    x = np.concatenate([(column + 0.5) / size, (outer_column + 0.5) / (2 * size)])
-    y = np.concatenate([(row + 0.5) / size, (outer_row + 0.5) / (2 * size)])
-    z = np.concatenate(
-        [(depth[inner] + depth[inner + 1] + depth[inner + 2 * size] + depth[inner + 2 * size + 1]) / 4, depth[outer]]
-    )
+    x = np.concatenate([(column + left + 0.5) / size, (outer_column + 2 * left + 0.5) / (2 * size)])
+    y = np.concatenate([(row + top + 0.5) / size, (outer_row + 2 * top + 0.5) / (2 * size)])
+    deep = (depth[inner] + depth[inner + 1] + depth[inner + 2 * width] + depth[inner + 2 * width + 1]) / 4
+    z = np.concatenate([deep, depth[outer]])
     number = np.concatenate([seen[inner], edge[covered]])
     lit = _lit(body, scene, x, y, z, number)
 
-    layer = np.zeros((size * size, 4), dtype=np.float32)
+    layer = np.zeros((height * width, 4), dtype=np.float32)
     layer[whole, :3] = lit[:, : len(whole)].T
     layer[whole, 3] = 1
     rays = np.zeros((len(edge), 4), dtype=np.float32)
     rays[covered, :3] = lit[:, len(whole) :].T
     rays[covered, 3] = 1
     layer[mixed] = (rays[0::4] + rays[1::4] + rays[2::4] + rays[3::4]) / 4
-    return layer.reshape(size, size, 4)
+    return layer.reshape(height, width, 4)
 
 
 def _lit(body: Body, scene: Scene, x: Array, y: Array, z: Array, number: NDArray[np.int16]) -> NDArray[np.float32]:

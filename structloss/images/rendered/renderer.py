@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .surfaces import Array, Capsules, Mapped
 
-__all__ = ["Pinhole", "Surface", "draw_depth", "surface_at"]
+__all__ = ["Box", "Pinhole", "Surface", "draw_depth", "surface_at", "window_of"]
 
 Box = tuple[slice, slice]
+"""Rows and columns of an image."""
 
 
 @dataclass(frozen=True)
@@ -37,34 +39,57 @@ class Pinhole:
         return ((pixels + 0.5) / size - np.array(self.centre)) / self.focal
 
 
-def draw_depth(capsules: Capsules, camera: Pinhole, size: int) -> tuple[Array, NDArray[np.int16]]:
+def window_of(capsules: Capsules, camera: Pinhole, size: int) -> Box:
+    """The part of an image of `size` pixels outside of which none of the capsules is seen."""
+    boxes = capsules.mapped.boxes()
+    (box,) = _pixels(np.array([[boxes[:, 0].min(), boxes[:, 1].max(), boxes[:, 2].min(), boxes[:, 3].max()]]), camera,
+                     (slice(0, size), slice(0, size)), size)  # fmt: skip
+    return box or (slice(0, 0), slice(0, 0))
+
+
+def draw_depth(
+    capsules: Capsules, camera: Pinhole, size: int, window: Box | None = None
+) -> tuple[Array, NDArray[np.int16]]:
     """What is seen at the centre of each pixel.
 
+    Args:
+        capsules: all in front of the camera, which is in none of them.
+        camera: what sees them.
+        size: pixels of the image's sides.
+        window: the part of the image to draw, [H, W]; None is all of it.
+
     Returns:
-        Depth, float64 `[size, size]`, infinite where there is nothing, and the capsule's number, int16, -1 there.
+        Depth, float64 `[H, W]`, infinite where there is nothing, and the capsule's number, int16, -1 there.
     """
-    depth = np.full((size, size), np.inf)
-    seen = np.full((size, size), -1, dtype=np.int16)
-    solid = capsules.mapped()
-    grid = np.arange(size, dtype=np.float64)
-    x = ((grid + 0.5) / size - camera.centre[0]) / camera.focal
-    y = (((grid + 0.5) / size - camera.centre[1]) / camera.focal)[:, None]
-    first, last = solid.boxes()
+    window = window or (slice(0, size), slice(0, size))
+    (height, width) = (side.stop - side.start for side in window)
+    # The reciprocal of the depth is what is computed: its quadratic equations are those of the depth, read backwards,
+    # but their near roots need no division, and cancel nothing.
+    near = np.zeros((height, width))
+    seen = np.full((height, width), -1, dtype=np.int16)
+    solid = capsules.mapped
+    y, x = (
+        ((np.arange(side.start, side.stop) + 0.5) / size - centre) / camera.focal
+        for side, centre in zip(window, camera.centre[::-1], strict=True)
+    )
+    shapes, fields = _shapes(solid, x, y), _fields(solid, x, y)
+    boxes = solid.boxes()
+    count = len(capsules)
+    first, last = boxes[:count], boxes[count:]
     whole = np.where([True, False, True, False], np.minimum(first, last), np.maximum(first, last))
-    boxes = [_pixels(box, camera, size) for box in (whole, first, last)]
-    fields = _fields(solid)
-    round_shape = x * x + (y * y + 1)  # d.d of rays that no map bends
-    buffers = (depth, seen, x, y, round_shape)
-    drawn = _continued(capsules)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        for i in range(len(capsules)):
-            values = fields[i]
-            if not drawn[i]:
-                _draw_ball(buffers, boxes[1][i], i, values.shape, values.start_linear, values.start_gap)
-            if not solid.ball[i]:
-                _draw_ball(buffers, boxes[2][i], i, values.shape, values.end_linear, values.end_gap)
-                _draw_side(buffers, boxes[0][i], i, values)
-    return depth, seen
+    pixels = _pixels(np.concatenate([boxes, whole]), camera, window, size)
+    single, continued = solid.ball.tolist(), _continued(capsules).tolist()
+    with np.errstate(invalid="ignore"):
+        for i in range(count):
+            start, end, side = pixels[i], pixels[count + i], pixels[2 * count + i]
+            if start is not None and not continued[i]:
+                _draw_ball(near, seen, start, i, shapes, fields.start)
+            if end is not None and not single[i]:
+                _draw_ball(near, seen, end, i, shapes, fields.end)
+            if side is not None and not single[i]:
+                _draw_side(near, seen, side, i, shapes, fields)
+    with np.errstate(divide="ignore"):
+        return np.divide(1.0, near, out=near), seen
 
 
 def _continued(capsules: Capsules) -> NDArray[np.bool_]:
@@ -79,104 +104,130 @@ def _continued(capsules: Capsules) -> NDArray[np.bool_]:
     return same
 
 
-@dataclass(frozen=True)
-class _Fields:
-    """Coefficients of what the depth is computed from, all polynomials in a ray's x and y: `shape` (x^2, xy, y^2, x,
-    y, 1) is that of d.d, None for capsules that are not flattened; the others (x, y, 1) are of linear ones."""
+class _Linear(NamedTuple):
+    """N linear functions of a ray's x and y: the sum of a number per column and a number per row, and a constant that
+    goes with each."""
 
-    shape: list[float] | None
-    start_linear: list[float]  # d.a
-    start_gap: float
-    end_linear: list[float]  # d.b
-    end_gap: float
-    side_linear: list[float]
-    side_gap: float
-    along: list[float]  # d.m / sqrt(squared)
-    offset: float  # t = (depth along - offset) / reach
-    reach: float
+    columns: Array  # [N, W]
+    rows: Array  # [N, H, 1]
+    constant: list[float]
+
+    def at(self, number: int, box: Box) -> Array:
+        """The values in a box, a new array."""
+        values: Array = self.columns[number, box[1]] + self.rows[number, box[0]]
+        return values
 
 
-def _fields(solid: Mapped) -> list[_Fields]:
+class _Shapes(NamedTuple):
+    """d.d of the mapped rays: of those that no map bends, and N of others, in parts for columns, rows and both."""
+
+    plain: list[bool]
+    round: Array  # [H, W]
+    columns: Array
+    rows: Array
+    mixed: Array  # [N, H, 1], times x
+    x: Array
+
+    def at(self, number: int, box: Box) -> Array:
+        """The values in a box, perhaps not a new array."""
+        if self.plain[number]:
+            return self.round[box]
+        values = self.mixed[number, box[0]] * self.x[box[1]]
+        values += self.columns[number, box[1]]
+        values += self.rows[number, box[0]]
+        return values
+
+
+class _Fields(NamedTuple):
+    """What depths are computed from: d.a / g and g = a.a - r^2 of the balls; and of the sides beta / g and g, d.m over
+    the root of `squared` and the offset with which it makes t times `reach`."""
+
+    start: _Linear
+    end: _Linear
+    side: _Linear
+    along: _Linear
+    reach: list[float]
+
+
+def _shapes(solid: Mapped, x: Array, y: Array) -> _Shapes:
+    f = solid.flatten
+    w = np.matmul(f, f)[..., None]
+    plain = (f == np.eye(3)).all((1, 2))
+    y2 = y[:, None]
+    return _Shapes(
+        plain.tolist(), x * x + (y2 * y2 + 1), (w[:, 0, 0] * x + 2 * w[:, 0, 2]) * x,
+        ((w[:, 1, 1] * y + 2 * w[:, 1, 2]) * y + w[:, 2, 2])[..., None], (2 * w[:, 0, 1] * y)[..., None], x,
+    )  # fmt: skip
+
+
+def _fields(solid: Mapped, x: Array, y: Array) -> _Fields:
     a, m, r, k = solid.a, solid.m, solid.radius, solid.k
+
+    def linear(coefficients: Array, constant: Array) -> _Linear:
+        c = coefficients[..., None]
+        return _Linear(c[:, 0] * x, (c[:, 1] * y + c[:, 2])[..., None], constant.tolist())
+
     maps = solid.flatten  # symmetric, so d.a = (x, y, 1) . (flatten a)
-    w = np.matmul(maps, maps)
-    shape = np.stack([w[:, 0, 0], 2 * w[:, 0, 1], w[:, 1, 1], 2 * w[:, 0, 2], 2 * w[:, 1, 2], w[:, 2, 2]], axis=1)
     da, dm = (maps * a[:, None]).sum(-1), (maps * m[:, None]).sum(-1)
     aa, am, mm = (a * a).sum(1), (a * m).sum(1), (m * m).sum(1)
     reach = np.sqrt(solid.squared)
     offset = (am - r * k) / reach
     along = dm / reach[:, None]
-    columns = (
-        shape, da, aa - r * r, da + dm, aa + 2 * am + mm - (r + k) ** 2,
-        da - along * offset[:, None], aa - r * r - offset**2, along, offset, reach,
-    )  # fmt: skip
-    lists = [column.tolist() for column in columns]
-    lists[0] = [None if plain else c for plain, c in zip((maps == np.eye(3)).all((1, 2)), lists[0], strict=True)]
-    return [_Fields(*values) for values in zip(*lists, strict=True)]
+    gaps = (aa - r * r, aa + 2 * am + mm - (r + k) ** 2, aa - r * r - offset**2)
+    near = (da, da + dm, da - along * offset[:, None])
+    start, end, side = (linear(n / gap[:, None], gap) for n, gap in zip(near, gaps, strict=True))
+    return _Fields(start, end, side, linear(along, offset), reach.tolist())
 
 
-def _pixels(boxes: Array, camera: Pinhole, size: int) -> list[Box | None]:
-    """The pixels whose centres lie in boxes `[N, 4]` of rays; None where there are none."""
+def _pixels(boxes: Array, camera: Pinhole, window: Box, size: int) -> list[Box | None]:
+    """The pixels of a window, counted from its corner, whose centres lie in boxes `[N, 4]` of rays; None where there
+    are none."""
+    rows, columns = window
     centre = np.array([camera.centre[0]] * 2 + [camera.centre[1]] * 2)
     edges = np.clip((boxes * camera.focal + centre) * size - 0.5, -1.0, size)
-    low, high = np.ceil(edges[:, ::2]).astype(int).clip(0), np.floor(edges[:, 1::2]).astype(int).clip(max=size - 1) + 1
+    corner = np.array([columns.start, rows.start])
+    low = np.ceil(edges[:, ::2]).astype(int) - corner
+    high = np.floor(edges[:, 1::2]).astype(int) + 1 - corner
+    low, high = low.clip(0), high.clip(max=np.array([columns.stop, rows.stop]) - corner)
     return [
         (slice(y0, y1), slice(x0, x1)) if x0 < x1 and y0 < y1 else None
         for (x0, y0), (x1, y1) in zip(low.tolist(), high.tolist(), strict=True)
     ]
 
 
-_Buffers = tuple[Array, NDArray[np.int16], Array, Array, Array]
+def _draw_ball(near: Array, seen: NDArray[np.int16], box: Box, number: int, shapes: _Shapes, centres: _Linear) -> None:
+    """1/z is the larger root of g w^2 - 2 d.a w + d.d, that is u + sqrt(u^2 - d.d / g) with u = d.a / g."""
+    u = centres.at(number, box)
+    w = u * u
+    w -= shapes.at(number, box) * (1 / centres.constant[number])
+    np.sqrt(w, out=w)
+    w += u
+    _keep(near[box], seen[box], w, w > near[box], number)
 
 
-def _quadratic(shape: list[float], x: Array, y: Array) -> Array:
-    xx, xy, yy, x1, y1, one = shape
-    return (x * xx + x1) * x + ((y * yy + y1) * y + one) + (y * xy) * x
+def _draw_side(near: Array, seen: NDArray[np.int16], box: Box, number: int, shapes: _Shapes, fields: _Fields) -> None:
+    """The same with alpha and beta for d.d and d.a. From inside the endless cone (g < 0) the other root counts."""
+    along = fields.along.at(number, box)
+    u = fields.side.at(number, box)
+    gap, offset = fields.side.constant[number], fields.along.constant[number]
+    alpha = along * along
+    np.subtract(shapes.at(number, box), alpha, out=alpha)
+    alpha *= 1 / gap
+    w = u * u
+    w -= alpha
+    np.sqrt(w, out=w)
+    if gap > 0:
+        w += u
+    else:
+        np.subtract(u, w, out=w)
+    nearer = along >= w * offset  # t >= 0
+    nearer &= along <= w * (offset + fields.reach[number])
+    nearer &= w > near[box]
+    _keep(near[box], seen[box], w, nearer, number)
 
 
-def _linear(c: list[float], x: Array, y: Array) -> Array:
-    return x * c[0] + (y * c[1] + c[2])
-
-
-def _draw_ball(
-    buffers: _Buffers, box: Box | None, number: int, shape: list[float] | None, linear: list[float], gap: float
-) -> None:
-    if box is None:
-        return
-    depth, seen, xs, ys, round_shape = buffers
-    x, y = xs[box[1]], ys[box[0]]
-    dd = round_shape[box] if shape is None else _quadratic(shape, x, y)
-    dc = _linear(linear, x, y)
-    z = dc * dc
-    z -= dd * gap
-    np.sqrt(z, out=z)
-    np.subtract(dc, z, out=z)
-    z /= dd
-    _keep(depth[box], seen[box], z, z < depth[box], number)
-
-
-def _draw_side(buffers: _Buffers, box: Box | None, number: int, f: _Fields) -> None:
-    if box is None:
-        return
-    depth, seen, xs, ys, round_shape = buffers
-    x, y = xs[box[1]], ys[box[0]]
-    along = _linear(f.along, x, y)
-    dd = round_shape[box] if f.shape is None else _quadratic(f.shape, x, y)
-    alpha = dd - along * along
-    beta = _linear(f.side_linear, x, y)
-    z = beta * beta
-    z -= alpha * f.side_gap
-    np.sqrt(z, out=z)
-    np.subtract(beta, z, out=z)
-    z /= alpha
-    along *= z
-    nearer = (along >= f.offset) & (along <= f.offset + f.reach)
-    nearer &= z < depth[box]
-    _keep(depth[box], seen[box], z, nearer, number)
-
-
-def _keep(depth: Array, seen: NDArray[np.int16], z: Array, nearer: NDArray[np.bool_], number: int) -> None:
-    np.copyto(depth, z, where=nearer)
+def _keep(near: Array, seen: NDArray[np.int16], w: Array, nearer: NDArray[np.bool_], number: int) -> None:
+    np.copyto(near, w, where=nearer)
     np.copyto(seen, number, where=nearer, casting="unsafe")
 
 
@@ -201,7 +252,7 @@ class Surface:
 
 def surface_at(capsules: Capsules, capsule: NDArray[np.intp], point: NDArray[np.float32]) -> Surface:
     """Normals and places on the axes of points `[3, F]` that lie on the capsules of these numbers `[F]`."""
-    solid = capsules.mapped()
+    solid = capsules.mapped
     f = solid.flatten
     table = np.concatenate(
         [

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from .._opencv import opencv
 from .renderer import Pinhole
 from .surfaces import Array
-from .tones import random_tone, triple
+from .tones import pick, random_tone, triple
 
 __all__ = [
     "Light",
@@ -179,21 +179,19 @@ def sample_occluders(rng: np.random.Generator, joints: Array, depth: float, prob
 def paint_background(rng: np.random.Generator, size: int) -> Bytes:
     """A random background, uint8 `[size, size, 3]`: a wall, a room, a gradient or blotches, with things in it. Its
     content is the same at any size."""
-    kind = rng.choice(("blotches", "gradient", "room"), p=(0.35, 0.25, 0.4))
+    kind = pick(rng, ("blotches", "gradient", "room"), (0.35, 0.25, 0.4))
     if kind == "blotches":
-        image = _blotches(rng, size, int(rng.integers(3, 24)), random_tone(rng), float(rng.uniform(0.04, 0.35)))
+        image = _enlarged(_blotches(rng, int(rng.integers(3, 24)), float(rng.uniform(0.04, 0.35))), size)
     elif kind == "gradient":
-        corners = np.array([random_tone(rng) for _ in range(4)], dtype=np.float32).reshape(2, 2, 3)
-        image = _enlarged(corners, size)
+        image = _enlarged(np.array([random_tone(rng) for _ in range(4)]).reshape(2, 2, 3), size)
     else:
         edge = rng.uniform(0.4, 0.95)
-        image = _blotches(rng, size, int(rng.integers(2, 9)), random_tone(rng), float(rng.uniform(0.02, 0.2)))
-        floor = _blotches(rng, size, int(rng.integers(2, 30)), random_tone(rng), float(rng.uniform(0.02, 0.3)))
+        image = _enlarged(_blotches(rng, int(rng.integers(2, 9)), float(rng.uniform(0.02, 0.2))), size)
+        floor = _enlarged(_blotches(rng, int(rng.integers(2, 30)), float(rng.uniform(0.02, 0.3))), size)
         row = round(edge * size)
         image[row:] = floor[row:]
-    painted: Bytes = np.clip(image * 255, 0, 255).astype(np.uint8)
-    _add_things(rng, painted)
-    return painted
+    _add_things(rng, image)
+    return image
 
 
 def _add_things(rng: np.random.Generator, image: Bytes) -> None:
@@ -231,21 +229,23 @@ def _add_things(rng: np.random.Generator, image: Bytes) -> None:
                      cv2.LINE_AA, shift)  # fmt: skip
 
 
-def _blotches(rng: np.random.Generator, size: int, cells: int, colour: Array, strength: float) -> Floats:
-    """A colour that varies from place to place, coarsely and finely."""
-    grey = rng.standard_normal((cells, cells, 1), dtype=np.float32)
-    coarse = grey + np.float32(rng.uniform(0, 1)) * rng.standard_normal((cells, cells, 3), dtype=np.float32)
-    fine = rng.standard_normal((4 * cells, 4 * cells, 1), dtype=np.float32)
-    image = _enlarged(coarse, size) * np.float32(0.6 * strength)
-    image += _enlarged(fine, size).reshape(size, size, 1) * np.float32(0.4 * strength)
-    image += colour.astype(np.float32)
-    return image
-
-
-def _enlarged(grid: Floats, size: int) -> Floats:
+def _blotches(rng: np.random.Generator, cells: int, strength: float) -> Array:
+    """A colour that varies from cell to cell and, more finely, within them: RGB `[4 cells, 4 cells, 3]`."""
     cv2 = opencv()
-    enlarged: Floats = cv2.resize(grid, (size, size), interpolation=cv2.INTER_LINEAR)
-    return enlarged
+    colour, hues = random_tone(rng), rng.random()
+    coarse = rng.standard_normal((cells, cells, 1)) + hues * rng.standard_normal((cells, cells, 3))
+    coarse = cv2.resize(coarse, (4 * cells, 4 * cells), interpolation=cv2.INTER_LINEAR)
+    fine = rng.standard_normal((4 * cells, 4 * cells, 1))
+    blotches: Array = colour + strength * (0.6 * coarse + 0.4 * fine)
+    return blotches
+
+
+def _enlarged(colours: Array, size: int) -> Bytes:
+    """RGB from 0 to 1 as an image."""
+    cv2 = opencv()
+    grid = np.rint(np.clip(colours, 0, 1) * 255).astype(np.uint8)
+    image: Bytes = cv2.resize(grid, (size, size), interpolation=cv2.INTER_LINEAR)
+    return image
 
 
 # 256 equally likely numbers, normally distributed: a random byte stands for one of them.
@@ -278,8 +278,9 @@ class Sensor:
         table = np.clip(np.round(levels[:, None] * np.array(self.gain)), 0, 255).astype(np.uint8)
         image = cv2.LUT(image, table[None])
         if self.noise > 0:
-            grain = np.rint(_NORMAL * self.noise).astype(np.int16)[np.frombuffer(rng.bytes(image.size), dtype=np.uint8)]
-            image = np.clip(grain.reshape(image.shape) + image, 0, 255).astype(np.uint8)
+            grain = np.frombuffer(rng.bytes(image.size), dtype=np.uint8).reshape(image.shape)
+            grain = cv2.LUT(grain, np.rint(128 + self.noise * _NORMAL).astype(np.uint8))
+            image = cv2.addWeighted(image, 1.0, grain, 1.0, -128.0)
         return image
 
 

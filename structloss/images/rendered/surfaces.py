@@ -12,6 +12,7 @@ for the side of the capsule, whose root counts where t is in [0, 1]; the two end
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +42,7 @@ class Capsules:
     def __len__(self) -> int:
         return len(self.start)
 
+    @cached_property
     def mapped(self) -> Mapped:
         """The capsules in the spaces where they are round."""
         a = _times(self.flatten, self.start)
@@ -70,29 +72,21 @@ class Mapped:
     ball: NDArray[np.bool_]
     flatten: Array
 
-    def boxes(self) -> tuple[Array, Array]:
-        """(x_min, x_max, y_min, y_max) in units of the rays' x and y around each start ball and each end ball,
-        `[N, 4]` twice. A capsule lies in the box around both."""
+    def boxes(self) -> Array:
+        """(x_min, x_max, y_min, y_max) in units of the rays' x and y around each start ball, then around each end
+        ball, `[2 N, 4]`. A capsule lies in the box around both."""
+        # Planes x = s z through the camera that touch a flattened ball: with n = (1, 0, -s) and the covariance q of the
+        # ball, (n.c)^2 = n q n, which is s^2 (z^2 - q_zz) - 2 s (c z - q_xz) + c^2 - q_xx = 0; and the same with y.
         inverse: Array = np.linalg.inv(self.flatten).astype(np.float64)
+        centre = np.concatenate([_times(inverse, self.a), _times(inverse, self.a + self.m)])
+        radius = np.concatenate([self.radius, self.radius + self.k])
         spread: Array = np.matmul(inverse, inverse)
-        return (
-            _ball_box(_times(inverse, self.a), self.radius, spread),
-            _ball_box(_times(inverse, self.a + self.m), self.radius + self.k, spread),
-        )
-
-
-def _ball_box(centre: Array, radius: Array, spread: Array) -> Array:
-    """Planes x = s z through the camera that touch flattened balls: (c_x - s c_z)^2 = r^2 n S n, n = (1, 0, -s)."""
-    sides = []
-    for axis in (0, 1):
-        q = (radius * radius)[:, None, None] * spread
-        c, z = centre[:, axis], centre[:, 2]
-        # s^2 (z^2 - q_zz) - 2 s (c z - q_az) + c^2 - q_aa = 0
-        square = np.maximum(z * z - q[:, 2, 2], 1e-9)
-        half = c * z - q[:, axis, 2]
-        root = np.sqrt(np.maximum(half * half - square * (c * c - q[:, axis, axis]), 0.0))
-        sides += [(half - root) / square, (half + root) / square]
-    return np.stack(sides, axis=1)
+        q = (radius * radius)[:, None, None] * np.concatenate([spread, spread])
+        c, z = centre[:, :2], centre[:, 2:]
+        square = np.maximum(z * z - q[:, 2, 2:], 1e-9)
+        half = c * z - q[:, :2, 2]
+        root = np.sqrt(np.maximum(half * half - square * (c * c - q[:, [0, 1], [0, 1]]), 0.0))
+        return np.stack([half - root, half + root], axis=2).reshape(-1, 4) / np.repeat(square, 4, axis=1)
 
 
 def first_hits(capsules: Capsules, rays: Array) -> Array:
@@ -105,7 +99,7 @@ def first_hits(capsules: Capsules, rays: Array) -> Array:
     Returns:
         float64 `[R, N]`.
     """
-    solid = capsules.mapped()
+    solid = capsules.mapped
     direction = np.concatenate([rays, np.ones_like(rays[:, :1])], axis=1)
     d = (solid.flatten[None] * direction[:, None, None, :]).sum(-1)  # [R, N, 3]
     dd = (d * d).sum(-1)
