@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +21,7 @@ from ..data.synthetic import generate_clips
 from ..errors import ArgumentError, DataError, check_choice, needs_extra
 from .augment import Augmentation
 from .batches import BATCHES, HalfAndHalf, InOrder, Shuffled, check_batch, image_loader
+from .memory import Kept
 from .opening import open_images, require_joints, require_labelled
 from .people import People
 from .samples import ImageSamples
@@ -84,6 +87,8 @@ class ImagesDataModule(LightningDataModule):
         augment_gain: least factor of a colour channel.
         missing: images that are missing or broken: "error", or "skip" to leave them out with a warning.
         check: what is checked of image files beforehand: "files", "decode" or "none".
+        keep_megabytes: of each kind of people, images to keep in memory once they were drawn or decoded, where the
+            training process loads them itself; 0 keeps none.
         progress: show progress bars on a terminal while preparing.
 
     Raises:
@@ -124,6 +129,7 @@ class ImagesDataModule(LightningDataModule):
         augment_gain: float = 0.6,
         missing: str = "error",
         check: str = "files",
+        keep_megabytes: float = 0.0,
         progress: bool = True,
     ) -> None:
         super().__init__()
@@ -152,6 +158,8 @@ class ImagesDataModule(LightningDataModule):
         self._augmentation = Augmentation(
             augment_scale, augment_rotation, augment_rotation_probability, augment_flip, augment_gain
         )
+        if not 0 <= keep_megabytes < math.inf:
+            raise ArgumentError(f"keep_megabytes is {keep_megabytes}, expected a number of at least 0.")
         self.save_hyperparameters(logger=False)  # checkpoints tell what data they were trained on
         paths = ("data", "images", "unlabelled", "unlabelled_images", "val_data", "val_images", "motion")
         self.hparams.update({name: value and str(value) for name, value in self.hparams.items() if name in paths})
@@ -171,8 +179,10 @@ class ImagesDataModule(LightningDataModule):
         self.count, self.unlabelled_count, self.val_count = count, unlabelled_count, val_count
         self.augment, self.augment_labelled = augment, augment_labelled
         self.missing, self.check = missing, check
+        self.keep_megabytes = keep_megabytes
         self.progress = progress
         self._built: tuple[ImageSamples, ImageSamples] | None = None
+        self._found: Any = None
         self._resumed: tuple[int, int] | None = None  # epoch, batches of it that were trained on
 
     @property
@@ -205,7 +215,7 @@ class ImagesDataModule(LightningDataModule):
         return self._built
 
     def _build(self) -> tuple[ImageSamples, ImageSamples]:
-        labelled, unlabelled, scored, actions = self._rendered() if self.data is None else self._opened()
+        labelled, unlabelled, scored, actions = self._people()
         parts = [labelled]
         if self.batch != "labelled" and unlabelled is not None:
             parts.append(unlabelled)
@@ -220,6 +230,29 @@ class ImagesDataModule(LightningDataModule):
             ImageSamples(parts, augment=augment, augment_labelled=self.augment_labelled, **common),
             ImageSamples(scored, **common),
         )
+
+    def _people(self) -> tuple[People, People | None, People, Sequence[str]]:
+        """Labelled people, others, those who are scored, and actions of these; once."""
+        if self._found is None:
+            *kinds, actions = self._rendered() if self.data is None else self._opened()
+            if self.keep_megabytes and not self.num_workers:
+                kinds = [None if people is None else Kept(people, self.keep_megabytes) for people in kinds]
+            self._found = (*kinds, actions)
+        return self._found
+
+    def with_batch(self, batch: str) -> ImagesDataModule:
+        """A data module of the same people, for batches of another kind; it has not been trained on.
+
+        Raises:
+            ArgumentError: no such kind, or an odd batch for "mixed".
+        """
+        check_choice("batch", batch, BATCHES)
+        if batch == "mixed":
+            check_batch(self.batch_size)
+        self._people()
+        other = copy.copy(self)
+        other._built, other._resumed, other.trainer, other.batch = None, None, None, batch
+        return other
 
     # ---- from files ----
 

@@ -9,7 +9,7 @@ from .. import skeletons
 from ..errors import ArgumentError
 from ._opencv import one_thread, opencv
 
-__all__ = ["draw_pose"]
+__all__ = ["draw_pose", "encode_png"]
 
 # RGB; orange and blue as in the other figures, but brighter: images are often dark.
 _COLOURS = {"right": (255, 116, 24), "left": (40, 144, 255), "centre": (250, 250, 250)}
@@ -74,6 +74,21 @@ def draw_pose(
             cv2.circle(out, tuple(points[joint].tolist()), radius, colour, -1 if seen[joint] else 1, cv2.LINE_AA,
                        _SHIFT)  # fmt: skip
     return out
+
+
+def encode_png(image: NDArray[np.uint8]) -> bytes:
+    """An image, uint8 RGB `[H, W, 3]`, as the content of a PNG file.
+
+    Raises:
+        ArgumentError: another shape or dtype.
+        MissingDependencyError: the `images` extra (OpenCV) is not installed.
+    """
+    image = np.asarray(image)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise ArgumentError(f"image is {image.dtype} of shape {list(image.shape)}, expected uint8 [H, W, 3].")
+    done, content = opencv().imencode(".png", np.ascontiguousarray(image[..., ::-1]))
+    assert done  # PNG holds any image
+    return bytes(content)
 
 
 def _side(body: skeletons.Skeleton, *joints: int) -> str:

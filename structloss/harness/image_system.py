@@ -1,0 +1,142 @@
+"""The whole of Dabral et al.'s system on rendered people: SAP-Net's stages, and TP-Net on what it predicts of people in
+motion. What `structloss demo sapnet` and `structloss ablate sapnet` run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import ArgumentError
+from ..images.rendered.people import RenderedPeople
+from ..refine.module import PredictionsDataModule
+from ..refine.prediction_files import PredictedClip, writing_predictions
+from .image_clips import Runs, predict_runs
+from .image_stages import StageResult
+from .refining import RefineModule, train_refiner
+
+__all__ = ["MotionRuns", "runs_of", "train_tpnet"]
+
+
+@dataclass(frozen=True)
+class MotionRuns:
+    """Rendered people in motion, at 25 frames per second as in the paper.
+
+    Attributes:
+        train: whose predictions TP-Net is trained on.
+        test: strangers, other subjects, who are scored.
+    """
+
+    train: RenderedPeople
+    test: RenderedPeople
+
+
+def runs_of(
+    seed: int,
+    *,
+    train: int = 30,
+    test: int = 12,
+    frames: int = 40,
+    size: int = 128,
+    motion: str | None = None,
+    held_out: Sequence[str] = (),
+    others: Sequence[str] = (),
+) -> MotionRuns:
+    """Runs of images of people in motion.
+
+    Args:
+        seed: of the people; other ones than those of stills of the same seed.
+        train, test: numbers of runs.
+        frames: images of a run.
+        size: width and height of the images, pixels.
+        motion: clips of any format; None is synthetic motion.
+        held_out: subjects of the test.
+        others: subjects of the training; none of those of the test.
+
+    Raises:
+        ArgumentError: a subject in both, or too few runs.
+    """
+    if shared := set(held_out) & set(others):
+        raise ArgumentError(f"held_out has {sorted(shared)[0]!r}, expected no subject of the training.")
+    if min(train, test) < 1:
+        raise ArgumentError(f"train and test are {train} and {test}, expected at least 1.")
+    common: dict[str, Any] = {"size": size, "frames": frames, "in_place": True, "truncated": 0.0, "motion": motion}
+    found = [
+        RenderedPeople(number * frames, seed=1_000_003 + 2 * seed + split, subjects=subjects or None, **common)
+        for split, (number, subjects) in enumerate(((train, others), (test, held_out)))
+    ]
+    return MotionRuns(found[0], found[1])
+
+
+def train_tpnet(
+    train: Sequence[PredictedClip],
+    test: Sequence[PredictedClip],
+    *,
+    past: int = 19,
+    future: int = 0,
+    epochs: int = 30,
+    lr: float = 1e-4,
+    seed: int = 0,
+    noise_mm: float = 0.0,
+    label: str = "TP-Net",
+    quiet: bool = False,
+) -> RefineModule:
+    """TP-Net on predictions of people in motion.
+
+    Args:
+        train: predictions of the training people, beside the truth.
+        test: those of strangers, whose scores are shown on the way.
+        past, future: frames around the one that is refined: 19 and 0 online, 9 and 10 semi-online.
+        epochs: through the windows of `train`.
+        lr: learning rate.
+        seed: of the weights and the order.
+        noise_mm: noise on the inputs of the training, mm.
+        label: shown with the progress.
+        quiet: print nothing.
+
+    Returns:
+        The trained module, in evaluation mode.
+    """
+    torch.manual_seed(seed)
+    module = RefineModule(past=past, future=future, lr=lr, seed=seed)
+    with TemporaryDirectory() as scratch:
+        paths = [_written(clips, Path(scratch) / f"{name}.npz") for name, clips in (("train", train), ("test", test))]
+        data = PredictionsDataModule(
+            predictions=paths[0],
+            val_predictions=paths[1],
+            past=past,
+            future=future,
+            frame_step=1,
+            seed=seed,
+            input_noise_mm=noise_mm,
+        )
+        data.setup()
+        train_refiner(module, data, epochs=epochs, seed=seed, label=label, quiet=quiet)
+    return module.eval()
+
+
+def _written(clips: Sequence[PredictedClip], path: Path) -> str:
+    with writing_predictions(path) as writer:
+        for clip in clips:
+            writer.add(clip)
+    return os.fspath(path)
+
+
+def predictions_of(result: StageResult, runs: MotionRuns, *, quiet: bool = False) -> tuple[Runs, Runs]:
+    """What a trained stage makes of the runs: of the training, of the test."""
+    found = [
+        predict_runs(result.module.model, people, device=result.module.device, progress="" if quiet else label)
+        for people, label in ((runs.train, "poses of people in motion"), (runs.test, "poses of strangers"))
+    ]
+    return found[0], found[1]
+
+
+def refined_by(module: RefineModule, poses: Tensor) -> Tensor:
+    """Poses `[1, T, 17, 3]`, metres, through a refiner."""
+    return module(poses.to(module.device)).cpu()
