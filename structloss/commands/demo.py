@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ArgumentError, MissingFileError, needs_extra
 from ..files import scratch_folder
 from ..text import visible
+from ._demo_files import check_out, print_table, put_in_place
+from ._demo_sapnet import add_sapnet
 from ._imports import import_torchmetrics
 from ._parser import command, nonnegative, options, positive
 
@@ -35,6 +36,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         "demo",
         "train the same small backbone with MPJPE and with MPJPE + depth ranking, compare them, write a report",
         "  structloss demo\n"
+        "  structloss demo sapnet                        from images: SAP-Net in four stages, and TP-Net\n"
         "  structloss demo --steps 50 --out quick\n"
         "  structloss demo --data motion.npz --seed 2\n"
         "  structloss demo --backbone repose-h36m --window 243 --steps 20000\n",
@@ -52,6 +54,8 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--lambda-s", type=nonnegative, default=1.0, help="weight of L_S (default: 1)")
     parser.add_argument("--lambda-t", type=nonnegative, default=1.0, help="weight of L_T (default: 1)")
     parser.set_defaults(run=_run)
+    actions = parser.add_subparsers(dest="action", metavar="[sapnet]", title="other demonstrations")
+    add_sapnet(actions)
 
 
 def _run(arguments: argparse.Namespace) -> None:
@@ -130,8 +134,8 @@ def run_demo(settings: DemoSettings) -> RunSummary:
         plot_poses(shown, scratch / "poses.png")
         figures = {"Training": scratch / "curves.png", "Poses of unseen subjects": scratch / "poses.png"}
         run_report(summary, scratch / "report.html", clips, figures=figures)
-        _replace(scratch, out)
-    _print_table(summary)
+        put_in_place(scratch, out, FILES)
+    print_table(summary)
     print(f"\nWrote {visible(out)}/: {', '.join(FILES)}", flush=True)
     return summary
 
@@ -141,7 +145,6 @@ def _check(settings: DemoSettings, out: Path) -> None:
     import torch
 
     from .. import backbones
-    from ..reports.results import read_json
 
     info = backbones.info(settings.backbone)
     if info.kind not in ("sequence", "frame") or info.joints_in[0] != 17 or info.joints_out != 17:
@@ -162,17 +165,7 @@ def _check(settings: DemoSettings, out: Path) -> None:
         )
     if settings.data is not None and not Path(settings.data).exists():
         raise MissingFileError(f"data file {settings.data} does not exist.")
-    if out.exists() and not out.is_dir():
-        raise ArgumentError(f"out is {str(out)!r}, a file, expected a folder.")
-    if out.is_dir() and any(out.iterdir()):
-        try:
-            read_json(out / "metrics.json")
-        except Exception as error:
-            raise ArgumentError(
-                f"out is {str(out)!r}, a folder with other content, expected an empty one or one of an earlier demo."
-            ) from error
-    with scratch_folder(out):  # can be made there
-        pass
+    check_out(out)
 
 
 def _prepare(settings: DemoSettings) -> tuple[MotionDataModule, dict[str, object]]:
@@ -272,22 +265,3 @@ def _summary(
         data=data,
         machine=machine(),
     )
-
-
-def _replace(scratch: Path, out: Path) -> None:
-    """Put each finished file in its place; the folder may hold an earlier demo."""
-    out.mkdir(exist_ok=True)
-    for name in FILES:
-        (scratch / name).replace(out / name)
-
-
-def _print_table(summary: RunSummary) -> None:
-    from ..reports import plain_table, table
-
-    print()
-    if sys.stdout.isatty():
-        from rich.console import Console
-
-        Console().print(table(summary))
-    else:
-        print(plain_table(summary))

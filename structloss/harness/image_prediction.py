@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from .. import __version__, images, skeletons
-from ..errors import ArgumentError, CheckpointError, needs_extra
+from ..errors import CheckpointError
 from ..images.crops import invert
 from ..images.joints import CANONICAL_LENGTH, HEAD, MIRROR, NECK, PELVIS, bone_lengths, to_h36m
 from ..images.people import People
@@ -21,7 +20,7 @@ from ..images.samples import ImageSamples, sample_of
 from ..progress import track
 from .predict import Prediction
 
-__all__ = ["ImageNetwork", "found_in", "load_image_network", "predict_people"]
+__all__ = ["ImageNetwork", "found_in", "predict_people"]
 
 
 @dataclass(frozen=True)
@@ -39,44 +38,6 @@ class ImageNetwork:
     name: str
     flip: bool
     source: str
-
-
-def load_image_network(
-    checkpoint: str | os.PathLike[str] | None = None,
-    *,
-    network: str | None = None,
-    weights: str | os.PathLike[str] | None = None,
-) -> ImageNetwork:
-    """A trained network, from a training checkpoint or from published weights. Nothing in either is executed.
-
-    Args:
-        checkpoint: a file written by `structloss fit`.
-        network: name in `structloss.images`, for `weights`.
-        weights: published state dict or .safetensors file.
-
-    Raises:
-        ArgumentError: neither or both of `checkpoint` and `network` with `weights`; a network that predicts no poses of
-            SAP-Net's joints.
-        UnknownNameError: an unknown network.
-        MissingFileError, CheckpointError: the file is absent, unreadable, or of another network.
-        MissingDependencyError: `checkpoint` without the `harness` extra.
-    """
-    if (checkpoint is None) == (network is None) or (network is None) != (weights is None):
-        raise ArgumentError("expected either a training checkpoint, or a network's name and its published weights.")
-    if checkpoint is not None:
-        with needs_extra("harness"):
-            from .image_training import ImageModule
-            from .load import load_module
-            from .systems import IMAGES
-        module = cast(ImageModule, load_module(checkpoint, IMAGES)[0])
-        found = module.hparams
-        return ImageNetwork(module.model, str(found["network"]), bool(found["flip_test"]), str(checkpoint))
-    assert network is not None and weights is not None
-    model = images.create(network)
-    if not isinstance(model, images.SAPNet):
-        raise ArgumentError(f"network is {network!r}, expected one of SAP-Net: sapnet or sapnet-tiny.")
-    images.load_published(model, weights)
-    return ImageNetwork(model.eval(), network, False, str(weights))
 
 
 @torch.no_grad()
@@ -112,7 +73,7 @@ def predict_people(
     """3D poses of the people in images, such as the frames of a video.
 
     Args:
-        network: see :func:`load_image_network`; its model is moved to the device.
+        network: see :func:`~structloss.harness.image_load.load_image_network`; its model is moved to the device.
         people: images with boxes, in the order of the result.
         name: of the result; empty takes where the people come from.
         fps: frames per second, where the images follow each other in time; None is what a video says, or else 25.
@@ -133,7 +94,7 @@ def predict_people(
     """
     model = network.model.to(device)
     mirrored = network.flip if flip is None else flip
-    seen = _Seen(people, model.input_size)
+    seen = _Seen(people, input_size=model.input_size)
     loader: Any = DataLoader(seen, batch_size=batch_size, num_workers=workers, shuffle=False)
     parts: list[tuple[Tensor, ...]] = []
     for batch in track(loader, "finding poses", progress):

@@ -14,19 +14,19 @@ from ..metrics import LIMBS, LSE, MPJPE, NMPJPE, PAMPJPE, DepthOrderAccuracy, Il
 from ..metrics.evaluation import Evaluation
 from .scores import scoring
 
-__all__ = ["ImageScores", "h36m_weights"]
+__all__ = ["MADE_JOINTS", "ImageScores", "h36m_weights", "limb_values"]
 
 #: SAP-Net's joint in the place of each of Human3.6M's
 _PLACES = (6, 2, 1, 0, 3, 4, 5, 7, 8, 9, 9, 13, 14, 15, 12, 11, 10)
 #: those that it does not find itself: its spine is the middle of pelvis and neck, neck/nose the middle of neck and head
-_MADE = (7, 9)
+MADE_JOINTS = (7, 9)
 
 
 def h36m_weights(annotated: Tensor) -> Tensor:
     """Which of Human3.6M's joints are known: bool `[..., 16]` in the order of SAP-Net -> bool `[..., 17]`, False for
     the two that are made of others."""
     known = annotated[..., _PLACES].clone()
-    known[..., _MADE] = False
+    known[..., MADE_JOINTS] = False
     return known
 
 
@@ -115,6 +115,11 @@ class ImageScores:
 
 
 def _structure(skeletons: MetricCollection) -> dict[str, float]:
-    found = skeletons.compute()
-    limbs = zip(LIMBS, found.pop("symmetry").tolist(), strict=True)
-    return {name: float(value) for name, value in found.items()} | {f"symmetry/{limb}": mm for limb, mm in limbs}
+    return limb_values(skeletons.compute())
+
+
+def limb_values(found: Mapping[str, Tensor]) -> dict[str, float]:
+    """Values of metrics as an evaluation stores them: one with a value for each limb under KEY/LIMB."""
+    single = {name: float(value) for name, value in found.items() if not value.dim()}
+    parts = {name: zip(LIMBS, value.tolist(), strict=True) for name, value in found.items() if value.dim()}
+    return single | {f"{name}/{limb}": mm for name, limbs in parts.items() for limb, mm in limbs}

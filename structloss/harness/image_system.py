@@ -139,4 +139,5 @@ def predictions_of(result: StageResult, runs: MotionRuns, *, quiet: bool = False
 
 def refined_by(module: RefineModule, poses: Tensor) -> Tensor:
     """Poses `[1, T, 17, 3]`, metres, through a refiner."""
-    return module(poses.to(module.device)).cpu()
+    with torch.no_grad():
+        return module(poses.to(module.device)).cpu()

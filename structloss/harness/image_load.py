@@ -1,0 +1,48 @@
+"""Trained networks from images to poses, from checkpoints of `structloss fit` or published weights."""
+
+from __future__ import annotations
+
+import os
+from typing import cast
+
+from .. import images
+from ..errors import ArgumentError
+from .image_prediction import ImageNetwork
+from .image_training import ImageModule
+from .load import load_module
+from .systems import IMAGES
+
+__all__ = ["load_image_network"]
+
+
+def load_image_network(
+    checkpoint: str | os.PathLike[str] | None = None,
+    *,
+    network: str | None = None,
+    weights: str | os.PathLike[str] | None = None,
+) -> ImageNetwork:
+    """A trained network, from a training checkpoint or from published weights. Nothing in either is executed.
+
+    Args:
+        checkpoint: a file written by `structloss fit`.
+        network: name in `structloss.images`, for `weights`.
+        weights: published state dict or .safetensors file.
+
+    Raises:
+        ArgumentError: neither or both of `checkpoint` and `network` with `weights`; a network that predicts no poses of
+            SAP-Net's joints.
+        UnknownNameError: an unknown network.
+        MissingFileError, CheckpointError: the file is absent, unreadable, or of another network.
+    """
+    if (checkpoint is None) == (network is None) or (network is None) != (weights is None):
+        raise ArgumentError("expected either a training checkpoint, or a network's name and its published weights.")
+    if checkpoint is not None:
+        module = cast(ImageModule, load_module(checkpoint, IMAGES)[0])
+        found = module.hparams
+        return ImageNetwork(module.model, str(found["network"]), bool(found["flip_test"]), str(checkpoint))
+    assert network is not None and weights is not None
+    model = images.create(network)
+    if not isinstance(model, images.SAPNet):
+        raise ArgumentError(f"network is {network!r}, expected one of SAP-Net: sapnet or sapnet-tiny.")
+    images.load_published(model, weights)
+    return ImageNetwork(model.eval(), network, False, str(weights))
