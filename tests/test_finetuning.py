@@ -20,7 +20,7 @@ RIGID = ("poseformer", "poseformerv2")  # one pose a window, whatever its length
 NAMES = [
     name
     for name in backbones.names()
-    if name in recipe_names() and backbones.info(name).kind not in ("pretrain", "refine")
+    if name in recipe_names("backbone") and backbones.info(name).kind not in ("pretrain", "refine")
 ]
 
 

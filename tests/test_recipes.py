@@ -24,11 +24,6 @@ from structloss.harness.training import train
 TINY = {"num_subjects": 2, "clips_per_subject": 1, "frames": 40, "views": 1, "batch_size": 2, "eval_batch_size": 1}
 
 
-def trains_lifters(name):
-    """Whether a recipe is of the harness's first system; others have tests of their own."""
-    return "system" not in yaml.safe_load(recipe_path(name).read_text())
-
-
 def parsed(name, **data):
     """Module and data as `structloss fit --config NAME` builds them, with a small network and little data."""
     recipe = yaml.safe_load(recipe_path(name).read_text())
@@ -62,7 +57,7 @@ def h3wb(tmp_path_factory):
     return {"data": str(folder)}
 
 
-@pytest.mark.parametrize("name", filter(trains_lifters, recipe_names()))
+@pytest.mark.parametrize("name", recipe_names("backbone"))
 def test_recipe_trains_two_steps(name, h3wb):
     more = h3wb if "h3wb" in name else {}
     if name.endswith("-semi"):

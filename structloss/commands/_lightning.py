@@ -189,7 +189,7 @@ class _CLI(LightningCLI):
         logger = self.trainer.logger
         if isinstance(logger, RunLogger) and self.trainer.is_global_zero:
             RunFolder(Path(logger.log_dir)).finish()
-            print(_outcome(Path(logger.log_dir)), flush=True)
+            print(_outcome(Path(logger.log_dir), report=self.system == LIFTING), flush=True)
 
     #: how a network that samples is tested, where it was given
     sampling: ClassVar[dict[str, int]] = {}
@@ -206,7 +206,8 @@ class _CLI(LightningCLI):
         if found is None or not self.trainer.is_global_zero:
             return
         self._show_figures()
-        print(breakdown(found), flush=True)
+        if isinstance(found, Evaluation):
+            print(breakdown(found), flush=True)
         if folder is not None:
             path = write_json(Path(folder) / "test.json", _test_json(found))
             print(visible(f"written to {path}"), flush=True)
@@ -239,8 +240,11 @@ class _CLI(LightningCLI):
         return {cls.wanted: LightningCLI.subcommands()[cls.wanted]}
 
 
-def _test_json(found: Evaluation) -> dict[str, Any]:
-    """What `test.json` holds: by action, the published measures; the plain MPJPE has a name of its own."""
+def _test_json(found: Evaluation | dict[str, float]) -> dict[str, Any]:
+    """What `test.json` holds: by action, the published measures; the plain MPJPE has a name of its own. Of a refiner it
+    is measures alone."""
+    if not isinstance(found, Evaluation):
+        return {"metrics": found}
     content = asdict(found)
     by_action = content.pop("by_action")
     content["per_subject"] = content.pop("by_subject")
@@ -256,15 +260,16 @@ def _new_test(run: Path | None, other: Path) -> Path:
         return RunFolder(other).new_test()
 
 
-def _outcome(run: Path) -> str:
-    """What to say of a run that has come to its end: best figures, checkpoint, what to type next."""
+def _outcome(run: Path, report: bool) -> str:
+    """What to say of a run that has come to its end: best figures, checkpoint, what to type next: a `report`, too, if
+    there is one of such a run."""
     best, checkpoint = best_of(run), checkpoint_in(run)
     lines = ["trained without a validation" if best is None else f"best validation, {_place(best)}"]
     if best is not None:
         lines += [f"  {line}" for line in shown_figures(best.figures)]
     if checkpoint is not None:
         lines += [f"checkpoint: {checkpoint}", f"next: structloss test --ckpt_path {shlex.quote(str(checkpoint))}"]
-        lines += [f"      structloss report {shlex.quote(str(run))}"]
+        lines += [f"      structloss report {shlex.quote(str(run))}"] if report else []
     return "\n".join(map(visible, lines))
 
 

@@ -241,6 +241,13 @@ class ImageModule(L.LightningModule):
             found.append(best_checkpoint("val/joint_error_2d"))
         return found
 
+    def setup(self, stage: str) -> None:
+        size = getattr(getattr(self.trainer, "datamodule", None), "input_size", self.model.input_size)
+        if size != self.model.input_size:
+            raise ArgumentError(
+                f"input_size is {size}, expected {self.model.input_size}, that of {self.hparams['network']}."
+            )
+
     def on_fit_start(self) -> None:
         data = getattr(self.trainer, "datamodule", None)
         if self.structure is not None and getattr(data, "batch", "") == "labelled":

@@ -17,7 +17,7 @@ from ..errors import ArgumentError
 if TYPE_CHECKING:
     import lightning as L
 
-__all__ = ["IMAGES", "LIFTING", "SYSTEMS", "System", "system_of"]
+__all__ = ["IMAGES", "LIFTING", "REFINE", "SYSTEMS", "System", "system_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +119,30 @@ IMAGES = System(
     links=MappingProxyType(_SEEDS),
 )
 
-SYSTEMS: tuple[System, ...] = (LIFTING, IMAGES)
+REFINE = System(
+    name="refine",
+    says="a refiner of 3D poses",
+    network="refiner",
+    module="structloss.harness.refining.RefineModule",
+    data="structloss.refine.module.PredictionsDataModule",
+    decides=MappingProxyType(
+        {
+            "refiner": "model",
+            "refiner_args": "model",
+            "past": "data",
+            "future": "data",
+            "border": "data",
+            "skeleton": "data",
+        }
+    ),
+    windows=("past", "future", "frames", "stride"),
+    cut=("past", "future", "frames", "stride", "frame_step", "border", "skeleton", "batch_size"),
+    links=MappingProxyType(
+        {**{f"model.{name}": f"data.{name}" for name in ("past", "future", "border", "skeleton")}, **_SEEDS}
+    ),
+)
+
+SYSTEMS: tuple[System, ...] = (LIFTING, IMAGES, REFINE)
 """All of them, the usual one first."""
 
 
