@@ -8,7 +8,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -29,8 +29,11 @@ _AROUND = 1.25  # as around annotated people
 
 
 class VideoPeople:
-    """The person in each frame of a video. The file is read once to find its frames, and decoded when one is asked for:
-    in order, that is one frame a time; out of order, from the last key frame before. Memory is that of a frame.
+    """The person in each frame of a video.
+
+    The file is read once to find its frames. They are decoded when they are asked for: in order, that is one frame a
+    time; out of order, from the last key frame before, or from the beginning where the file tells no times of its
+    frames (AVI, some streams). Memory is that of a frame.
 
     Args:
         path: the video.
@@ -57,7 +60,10 @@ class VideoPeople:
             stream = container.streams.video[0]
             rate = stream.average_rate or stream.guessed_rate
             self.fps = float(rate) if rate else math.nan
-            self._times = _times(container, stream, self.path)
+            times = _times(container, stream, self.path)
+        # None: frames are told by their number from the beginning.
+        self._times: np.ndarray | None = None if isinstance(times, int) else times
+        self._count = times if isinstance(times, int) else len(times)
         self._boxes: tuple[np.ndarray, np.ndarray] | None = None
         if boxes is not None:
             self._set_boxes(boxes)
@@ -85,7 +91,7 @@ class VideoPeople:
         return ()
 
     def __len__(self) -> int:
-        return len(self._times)
+        return self._count
 
     def frame(self, index: int) -> np.ndarray:
         """A frame, uint8 `[H, W, 3]`, RGB.
@@ -99,6 +105,11 @@ class VideoPeople:
         # A process that was forked has the same open file, with one place in it for both.
         if self._reader is None or self._reader.process != os.getpid():
             self._reader = _Reader(self.path)
+        if self._times is None:
+            if index < self._reader.number:  # seeking is not to be relied on without times
+                self._reader.close()
+                self._reader = _Reader(self.path)
+            return self._reader.numbered(index)
         return self._reader.frame(int(self._times[index]))
 
     def __getitem__(self, index: int) -> Person:
@@ -147,7 +158,7 @@ def video_frames(path: str | os.PathLike[str]) -> Iterator[np.ndarray]:
     finally:
         reader.close()
     if not any_frame:
-        raise DataError(f"{path} has no frames, expected at least one.")
+        _no_frames(path)
 
 
 class _Reader:
@@ -155,11 +166,13 @@ class _Reader:
 
     def __init__(self, path: Path) -> None:
         self.path, self.process = path, os.getpid()
+        self._errors = _errors()
         self._context = _opened(path)
         self._container = self._context.__enter__()
         self._stream = self._container.streams.video[0]
         self._frames: Iterator[Any] | None = None
         self._at: int | None = None  # time of the last frame
+        self.number = 0  # of the next frame, where frames are counted
 
     def close(self) -> None:
         self._context.__exit__(None, None, None)
@@ -168,7 +181,7 @@ class _Reader:
         """Frames from where the file is."""
         try:
             yield from self._container.decode(self._stream)
-        except _errors() as error:
+        except self._errors as error:
             raise DataError(f"{self.path} can't be decoded: {_said(error)}.") from error
 
     def frame(self, time: int) -> np.ndarray:
@@ -181,10 +194,20 @@ class _Reader:
                 return _pixels(found, self.path)
         raise DataError(f"{self.path} has no frame at its time {time}, as its contents say; it is damaged.")
 
+    def numbered(self, number: int) -> np.ndarray:
+        """The frame of a number, counted from the beginning, none before `self.number`."""
+        if self._frames is None:
+            self._frames = self.decoded()
+        for frame in self._frames:
+            self.number += 1
+            if self.number == number + 1:
+                return _pixels(frame, self.path)
+        raise DataError(f"{self.path} has no frame {number}, which it had when it was opened.")
+
     def _seek(self, time: int) -> None:
         try:
             self._container.seek(time, stream=self._stream, backward=True, any_frame=False)
-        except _errors() as error:
+        except self._errors as error:
             raise DataError(f"{self.path} can't be decoded: {_said(error)}.") from error
         self._frames, self._at = self.decoded(), None
 
@@ -237,15 +260,24 @@ def _opened(path: Path) -> Iterator[Any]:
         yield container
 
 
-def _times(container: Any, stream: Any, path: Path) -> np.ndarray:
-    """Times of all frames in the stream's unit, in order; nothing is decoded."""
+def _times(container: Any, stream: Any, path: Path) -> np.ndarray | int:
+    """Times of all frames in the stream's unit, in order, nothing is decoded for it; or the number of frames, where the
+    times of packets are not those of frames."""
     try:
-        times = {p.pts for p in container.demux(stream) if p.pts is not None and p.size and not _dropped(p)}
+        packets = [packet.pts for packet in container.demux(stream) if packet.size and not _dropped(packet)]
+        times = set(packets)
+        if packets and (None in times or "avi" in container.format.name):
+            with _opened(path) as again:
+                return sum(1 for _ in again.decode(again.streams.video[0])) or _no_frames(path)
     except _errors() as error:
         raise DataError(f"{path} can't be read: {_said(error)}.") from error
     if not times:
-        raise DataError(f"{path} has no frames, expected at least one.")
+        _no_frames(path)
     return np.array(sorted(times), np.int64)
+
+
+def _no_frames(path: Path) -> NoReturn:
+    raise DataError(f"{path} has no frames, expected at least one.")
 
 
 def _dropped(packet: Any) -> bool:
