@@ -80,6 +80,18 @@ def test_rendered_people(motion):
     assert not torch.equal(other.train_dataset[0]["image"], data.train_dataset[0]["image"])
 
 
+def test_rendered_people_are_kept_where_the_training_process_loads_them(motion, monkeypatch):
+    drawn = []
+    draw = RenderedPeople.__getitem__
+    monkeypatch.setattr(RenderedPeople, "__getitem__", lambda self, index: drawn.append(index) or draw(self, index))
+    options = {"motion": motion, "batch_size": 4, **SMALL}
+    for more, times in [({}, 2), ({"keep_megabytes": 9}, 1), ({"keep_megabytes": 9, "num_workers": 1}, 2)]:
+        data = ImagesDataModule(**options, **more).train_dataset
+        drawn.clear()
+        first, again = data[3], data[3]
+        assert drawn == [3] * times and torch.equal(first["image"], again["image"])
+
+
 def test_rendered_subjects_as_told(motion):
     data = ImagesDataModule(motion=motion, val_subjects=["syn01"], unlabelled_subjects=["syn02"], batch_size=2, **SMALL)
     labelled, unlabelled = data.train_dataset.people
@@ -131,14 +143,14 @@ def test_half_of_the_subjects_without_their_poses(files):
         assert len(of_files(files, unlabelled=None, batch=batch).train_dataset) == 12
 
 
-def test_people_to_score_from_a_file_of_their_own(files):
+def test_people_to_score_from_a_file_of_their_own(files, motion):
     data = of_files(files, val_data=str(files / "h36m" / "train.npz"))
     assert len(data.train_dataset.people[0]) == 16 and len(data.val_dataset) == 16
     data = of_files(files, val_data=str(files / "h36m" / "train.npz"), val_subjects=["S6"])
     assert len(data.train_dataset.people[0]) == 12 and len(data.val_dataset) == 4
-    rendered = ImagesDataModule(val_data=str(files / "h36m" / "train.npz"), batch_size=2, **SMALL)
-    assert isinstance(rendered.train_dataset.people[0], RenderedPeople) and len(rendered.val_dataset) == 5
-    assert isinstance(ImagesDataModule(data=None, **SMALL).hparams["data"], type(None))
+    data = ImagesDataModule(val_data=str(files / "h36m" / "train.npz"), motion=motion, batch_size=2, **SMALL)
+    assert len(data.train_dataset.people[0]) == 8 and len(data.val_dataset) == 5
+    assert data.val_dataset.people[0].source == str(files / "h36m" / "train.npz")
     with fails(ArgumentError, "val_subjects has 'S2', expected subjects of"):
         of_files(files, val_data=str(files / "h36m" / "train.npz"), val_subjects=["S2"]).setup()
     with fails(DataError, "val_data is", "which has no 3D poses"):
@@ -191,6 +203,7 @@ def test_files_that_cannot_be_split(files, tmp_path):
         ({"format": "mpii"}, "format is 'mpii', expected it with data."),
         ({"joints": "spin"}, "joints is 'spin', expected it with data."),
         ({"data": "x", "motion": "y"}, "motion is 'y', expected it with rendered people, but data is given."),
+        ({"keep_megabytes": -1.0}, "keep_megabytes is -1.0, expected a number of at least 0."),
         ({"augment_scale": -1}, "scale is -1, expected a number from 0 to 1."),
         ({"augment_gain": 2.0}, "gain is 2.0, expected a number above 0 and up to 1."),
     ],
@@ -231,6 +244,18 @@ def test_what_batches_are_made_of(files):
         assert len(found) == 3 and all(batch["has_depth"].tolist() == [True, True, False, False] for batch in found)
     shares = [place(of_files(files, eval_batch_size=3), 2, rank).val_dataloader() for rank in range(2)]
     assert sorted(int(i) for share in shares for batch in share for i in batch["index"]) == [0, 1, 2, 3]
+
+
+def test_batches_of_another_kind_of_the_same_people(files):
+    mixed = of_files(files, batch_size=4)
+    found = mixed.with_batch("labelled")
+    assert found.batch == "labelled" and mixed.batch == "mixed" and found.trainer is None
+    assert found.train_dataset.people[0] is mixed.train_dataset.people[0] and len(found.train_dataset.people) == 1
+    assert next(iter(found.train_dataloader()))["has_depth"].all()
+    with fails(ArgumentError, "batch is 'some', expected one of"):
+        mixed.with_batch("some")
+    with fails(ArgumentError, "batch_size is 5, expected an even number"):
+        of_files(files, batch="all", batch_size=5).with_batch("mixed")
 
 
 def test_what_is_changed_at_random(files):
