@@ -1,10 +1,12 @@
 """People in images: formats of annotations, image files that are not what they should be, videos, and the report."""
 
 import json
+import re
 import struct
 import warnings
 import zlib
 from contextlib import contextmanager
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -831,6 +833,12 @@ def test_the_command(mpii, coco, tmp_path, capsys):
     (tmp_path / "x.json").write_text("{}")
     code, out, err = run(capsys, "inspect", tmp_path / "x.json")
     assert code == 1 and "is of no known format" in err
+
+
+def test_the_page_lists_the_formats():
+    page = (Path(__file__).resolve().parents[1] / "docs" / "images.md").read_text(encoding="utf-8")
+    table = re.findall(r"^\| `([\w-]+)` \|.*\| ([\w ]+) \|$", page.partition("\n## Images in\n")[2], re.MULTILINE)
+    assert dict(table) == {name: source.gives for name, source in SOURCES.items()}
 
 
 def test_motion_is_still_inspected(tmp_path, capsys):
