@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING
 from .._lazy import lazy
 
 if TYPE_CHECKING:
+    from .augment import Augmentation
+    from .crops import crop_matrix, invert, transform, warp
     from .heatmaps import confidence, decode, heatmap_loss, heatmap_targets
+    from .inspection import ImagesReport, inspect_images
     from .joints import (
         depth_millimetres,
         depth_scale,
@@ -21,12 +24,16 @@ if TYPE_CHECKING:
         to_h36m,
         to_image_units,
     )
+    from .module import ImagesDataModule
     from .networks.sapnet import SAPNet, SAPOutput
+    from .opening import open_images, require_joints, require_labelled
     from .overlay import draw_pose
     from .people import People, Person
     from .registry import ImageNetworkInfo, LoadReport, create, info, load_published, names, save_checkpoint
     from .rendered.people import RenderedPeople, render_clip
     from .rendered.sheet import contact_sheet
+    from .samples import ImageSamples, collate, sample_of
+    from .video import VideoPeople, video_frames
 
 __all__ = [
     # networks
@@ -55,6 +62,23 @@ __all__ = [
     # people in images
     "People",
     "Person",
+    "VideoPeople",
+    "ImagesReport",
+    "inspect_images",
+    "open_images",
+    "require_joints",
+    "require_labelled",
+    "video_frames",
+    # training data
+    "Augmentation",
+    "ImageSamples",
+    "ImagesDataModule",
+    "collate",
+    "crop_matrix",
+    "invert",
+    "sample_of",
+    "transform",
+    "warp",
     # people that are rendered
     "RenderedPeople",
     "render_clip",
@@ -64,17 +88,24 @@ __all__ = [
 ]
 
 _HOMES = {
+    "augment": ("Augmentation",),
+    "crops": ("crop_matrix", "invert", "transform", "warp"),
     "heatmaps": ("confidence", "decode", "heatmap_loss", "heatmap_targets"),
     "joints": (
         *("depth_millimetres", "depth_scale", "depth_target", "flip_joints"),
         *("from_h36m", "from_image_units", "to_h36m", "to_image_units"),
     ),
+    "inspection": ("ImagesReport", "inspect_images"),
+    "module": ("ImagesDataModule",),
     "networks.sapnet": ("SAPNet", "SAPOutput"),
+    "opening": ("open_images", "require_joints", "require_labelled"),
     "people": ("People", "Person"),
     "registry": ("ImageNetworkInfo", "LoadReport", "create", "info", "load_published", "names", "save_checkpoint"),
     "overlay": ("draw_pose",),
     "rendered.people": ("RenderedPeople", "render_clip"),
     "rendered.sheet": ("contact_sheet",),
+    "samples": ("ImageSamples", "collate", "sample_of"),
+    "video": ("VideoPeople", "video_frames"),
 }
 
 __getattr__, __dir__ = lazy(__name__, _HOMES)
