@@ -1,5 +1,6 @@
 """People in images: formats of annotations, image files that are not what they should be, videos, and the report."""
 
+import copy
 import json
 import re
 import struct
@@ -7,6 +8,7 @@ import warnings
 import zlib
 from contextlib import contextmanager
 from pathlib import Path
+from random import Random
 
 import cv2
 import numpy as np
@@ -735,6 +737,128 @@ def test_formats_are_told_apart(tmp_path, mpii, coco):
         open_images(tmp_path / "none")
     with fails(UnknownNameError, "did you mean 'coco'"):
         open_images(coco, format="cocco")
+
+
+VALUES = (
+    None, True, 0, -1, 1e308, float("nan"), float("inf"), 10**30, "x", "", [], [[]], {}, {"a": 1}, [1, 2], "7.jpg",
+    -5.5, [None] * 51, [["x"] * 2] * 16, [1e308] * 51, "a" * 5000, "\ud800", [[1, 2]] * 16,
+)  # fmt: skip
+
+
+def changed_somewhere(content, random):
+    """The content with a value in it taken out or replaced by another."""
+    places = []
+
+    def visit(node, place):
+        for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+            places.append((node, key))
+            if isinstance(value, dict | list):
+                visit(value, (*place, key))
+
+    visit(content, ())
+    node, key = random.choice(places)
+    if random.random() < 0.2:
+        del node[key]
+    else:
+        node[key] = copy.deepcopy(random.choice(VALUES))
+    return content
+
+
+@pytest.mark.parametrize("kind", ["coco", "mpii"])
+def test_any_json_is_people_or_a_sentence(kind, tmp_path):
+    for name in ("a.jpg", "7.jpg", "8.jpg"):
+        write(tmp_path / name)
+    random, path, read = Random(3), tmp_path / "x.json", 0
+    for _ in range(250):
+        content = coco_content() if kind == "coco" else [mpii_person(), mpii_person(joints_vis=[1] * 16)]
+        path.write_text(json.dumps(changed_somewhere(json.loads(json.dumps(content)), random)))
+        try:
+            report = inspect_images(path, format=kind, images=tmp_path)
+            json.dumps(report.to_dict(), allow_nan=False)
+            read += str(report) != ""
+        except StructlossError as error:
+            assert len(one_sentence(error)) < 500
+    assert 50 < read < 230
+
+
+def test_any_numbers_in_an_npz_are_people_or_a_sentence(tmp_path):
+    from structloss.images.samples import ImageSamples
+
+    path = write_spin(tmp_path / "x.npz")
+    random, noise, read = Random(4), np.random.default_rng(4), 0
+    for _ in range(120):
+        arrays = spin_arrays()
+        name = random.choice(["part", "S", "center", "scale"])
+        odd = random.choice([np.nan, np.inf, -1, 0, 1e300, -1e300, 1e-300])
+        arrays[name][noise.random(arrays[name].shape) < random.choice([0.01, 0.3, 1.0])] = odd
+        np.savez(path, **arrays)
+        try:
+            samples = ImageSamples(open_images(path), input_size=16)
+        except StructlossError as error:
+            one_sentence(error)
+            continue
+        for number in range(len(samples)):
+            for key, value in samples[number].items():
+                assert not value.is_floating_point() or value.isfinite().all(), key
+        read += 1
+    assert 20 < read < 110
+
+
+#: a made-up format: a line for each person, with the image, the centre of the box and its side
+LINES = """
+import numpy as np
+
+from structloss.data.formats.registry import Option
+from structloss.images.image_people import Annotations, gathered
+from structloss.images.source import MISSING, SOURCES, Source
+
+
+def read_lines(file, settings):
+    rows = [line.split() for line in file.path.read_text().splitlines()]
+    box = np.array([row[1:] for row in rows], float)
+    joints = np.repeat(box[:, None, :2], 16, 1)
+    known = np.ones((len(rows), 16), bool)
+    people = Annotations(
+        files=[row[0] for row in rows], file=np.arange(len(rows)), centre=box[:, :2],
+        side=box[:, 2] * float(settings.get("times", 1)), joints=joints, annotated=known, visible=known,
+    )
+    return gathered(people, file.path.parent, str(file.path), missing=settings.get("missing", "error"))
+
+
+SOURCES.register(
+    Source("lines", "a line for each person", read_lines, suffixes=(".lines",), options=(MISSING, Option("times", "x")))
+)
+"""
+
+
+def test_a_new_format_is_one_file(monkeypatch, tmp_path, capsys):
+    import sys
+
+    from structloss.images import sources
+
+    path = tmp_path / "a.lines"
+    path.write_text("a.png 20 10 8\nb.png 20 10 16\n")
+    write(tmp_path / "a.png")
+    with fails(DataError, "is of no known format"):
+        open_images(path)
+    (tmp_path / "beside").mkdir()
+    (tmp_path / "beside" / "lines.py").write_text(LINES)
+    monkeypatch.setattr(SOURCES, "_entries", dict(SOURCES))
+    monkeypatch.setattr(SOURCES, "_searched", set(SOURCES._searched))
+    monkeypatch.setattr(sources, "__path__", [*sources.__path__, str(tmp_path / "beside")])
+    try:
+        with pytest.warns(UserWarning, match="1 of 2 images"):
+            (person,) = open_images(path, times=2, missing="skip")
+        assert person.side == 16 and person.image.shape == (48, 64, 3)
+        code, out, _ = run(capsys, "inspect", path, "--times", "3")
+        assert code == 0 and "boxes      24 to 24 px" in out
+        assert "\nlines " in run(capsys, "formats")[1]
+        with fails(ArgumentError, "times is given for", "expected it with lines only"):
+            open_images(tmp_path / "a.png", times=2)
+        with fails(UnknownNameError, "unknown option 'tims': did you mean 'times'"):
+            open_images(path, tims=2)
+    finally:
+        sys.modules.pop("structloss.images.sources.lines", None)
 
 
 def test_options_that_a_format_has_no_use_for(mpii, tmp_path):

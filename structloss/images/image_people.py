@@ -21,6 +21,7 @@ from .source import CHECKS, SKIPPING
 __all__ = ["Annotations", "ImagePeople", "folder_of", "gathered", "inside", "numbers", "whole_box"]
 
 _FAR = 1e6  # pixels; nothing is further away in an image that can be decoded
+_LONG = 80  # characters of a name in a message
 _LOOKED_FOR = 100  # images, to find the folder by: some may be missing
 _LEAST = 1.0  # pixels, sides of a box
 
@@ -302,7 +303,8 @@ def _check(folder: Path, annotations: Annotations, number: int, decode: bool, up
 
 def _reason(message: str, folder: Path, name: str) -> str:
     """What is wrong with an image, with its name rather than its path."""
-    return message.replace(str(folder / name), name).partition(", expected")[0].rstrip(".")
+    short = name if len(name) <= _LONG else f"...{name[-_LONG:]}"
+    return message.replace(str(folder / name), short).partition(", expected")[0].rstrip(".")
 
 
 def numbers(value: object, what: str, shape: tuple[int, ...]) -> np.ndarray:

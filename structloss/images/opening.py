@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from ..data._words import some
 from ..data.formats.candidate import surest
@@ -26,6 +27,7 @@ def open_images(
     boxes: str | os.PathLike[str] | None = None,
     upright: bool | None = None,
     progress: bool = False,
+    **options: Any,
 ) -> People:
     """People in images, with what a file says about them; images are decoded when a person is asked for.
 
@@ -44,21 +46,24 @@ def open_images(
         boxes: JSON file of people's boxes, for images without annotations and videos.
         upright: turn images without annotations as their EXIF orientation says; None does.
         progress: show a progress bar on a terminal.
+        options: those of formats that were registered from outside; None is as good as absent.
 
     Raises:
         MissingFileError: there is no such path, or no folder of images.
         DataError: no known format, content of another kind, nobody to show, or images that can't be used.
         ArgumentError: an option that the format has no use for.
-        UnknownNameError: an unknown format.
+        UnknownNameError: an unknown format, or an option that no format has.
         MissingDependencyError: OpenCV, or for a video PyAV, is not installed.
     """
     check_choice("missing", missing, SKIPPING)
     check_choice("check", check, CHECKS)
     file, source = recognise_images(path, format)
-    told = {"images": images, "joints": joints, "boxes": boxes, "upright": upright}
+    told = {"images": images, "joints": joints, "boxes": boxes, "upright": upright, **options}
     told |= {"missing": None if missing == "error" else missing, "check": None if check == "files" else check}
     given = {name: value for name, value in told.items() if value is not None}
+    known = dict.fromkeys(option.name for entry in SOURCES.values() for option in entry.options)
     for name in given:
+        check_name("option", name, known)
         if not source.takes(name):
             takers = ", ".join(entry.name for entry in SOURCES.values() if entry.takes(name))
             raise ArgumentError(f"{name} is given for {file.path} ({source.name}), expected it with {takers} only.")

@@ -19,6 +19,7 @@ __all__ = ["read_spin"]
 
 _HEIGHT = 200.0  # pixels of a box of scale 1
 _MILLIMETRES = 1000.0
+_FAR = 1e6  # metres or pixels: no place
 _ALIKE = 0.7  # least correlation of 3D and 2D coordinates
 _COMPARED = 1000  # people
 _PELVIS, _THORAX = 6, 7
@@ -59,7 +60,7 @@ def read_spin(file: SourceFile, settings: Settings) -> ImagePeople:
     centre = _array(content, "center", path, (len(names), 2))
     scale = _array(content, "scale", path, (len(names),))
     solid = _array(content, "S", path, (len(names), part.shape[1], 4)) if "S" in content else None
-    known = (part[..., 2] > 0) & np.isfinite(part).all(-1)
+    known = _there(part)
     notes: tuple[str, ...] = ()
     pose = complete = None
     found = None if solid is None else _solid(layout, known, part, solid)
@@ -96,11 +97,17 @@ def _solid(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Poses `[N, 16, 3]` in mm, which of them are complete, 2D joints that are known, and those; each joint is made
     from the same joints in 2D as in 3D."""
-    there = (solid[..., 3] > 0) & np.isfinite(solid[..., :3]).all(-1)
+    there = _there(solid)
     flat = np.where(known[..., None], part[..., :2], 0.0)
     found, pose, joints, annotated = to_mpii(layout, there, solid[..., :3].copy(), flat, known, shoulders=True)
     pose = _MILLIMETRES * (pose - pose[:, _PELVIS : _PELVIS + 1])
     return pose, np.all(found, axis=1), annotated & found, joints
+
+
+def _there(joints: np.ndarray) -> np.ndarray:
+    """Joints `[N, K]` that have a confidence and a place; false of NaN, too."""
+    known = (joints[..., -1] > 0) & np.all(np.abs(joints[..., :-1]) < _FAR, axis=-1)
+    return np.asarray(known)
 
 
 def _check_frame(pose: np.ndarray, joints: np.ndarray, known: np.ndarray, path: Path) -> None:
