@@ -248,6 +248,15 @@ def test_what_depth_alone_depends_on():
         assert torch.equal(model.heatmaps(picture()), model(picture()).heatmaps)
 
 
+def test_a_fresh_network_starts_near_zero():
+    """As nearly all of a heatmap is: training need not unlearn anything first."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        heatmaps, depth = images.create("sapnet", **SMALL)(picture())
+    for out in (heatmaps, depth):
+        assert 0 < float(out.square().mean().sqrt()) < 0.05
+
+
 def test_bfloat16_by_autocast():
     model = small()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):

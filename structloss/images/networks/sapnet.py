@@ -135,6 +135,14 @@ class SAPNet(ImageNetwork):
         self.tmpOut_ = nn.ModuleList(nn.Conv2d(joints, features, 1) for _ in range(stacks))  # heatmaps back to features
         self.reg_ = residuals(features, levels * depth_modules)
         self.reg = nn.Linear(features * (self.heatmap_size >> levels) ** 2, joints)
+        self.reset_heads()
+
+    def reset_heads(self) -> None:
+        """Heatmaps and depths that start near 0, which nearly all of a heatmap is to be: normal weights of deviation
+        0.001, no bias [ours]. PyTorch's usual weights, which the other layers have, take long to be unlearnt here."""
+        for head in (*self.tmpOut, self.reg):
+            nn.init.normal_(head.weight, std=1e-3)
+            nn.init.zeros_(head.bias)
 
     def forward(self, image: Tensor) -> SAPOutput:
         """Predict heatmaps and depths.
