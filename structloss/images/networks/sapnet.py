@@ -76,6 +76,9 @@ class SAPNet(ImageNetwork):
 
     Input is RGB / 256 without subtraction of a mean [Zhou et al.]; images in 0..1 are as good.
 
+    On a CPU, `model.to(memory_format=torch.channels_last)` is faster: `sapnet` by a fifth (one image, one thread), a
+    training step of `sapnet-tiny` (16 images, two threads) by a fifth, too.
+
     Source: Dabral et al., ECCV 2018, Fig. 1; Zhou et al., ICCV 2017. Sizes other than the published ones are ours: the
     stem's widths are a quarter, half and all of `features`, and the depth module halves the resolution as often as an
     hourglass does.
