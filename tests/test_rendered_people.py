@@ -504,3 +504,28 @@ def test_looks_and_lights_are_in_range():
         assert np.linalg.norm(light.direction) == pytest.approx(1)
         assert light.direction[1] < 0  # from above
         assert sensor.blur >= 0 <= sensor.noise
+
+
+def test_float32_shifts_edges_by_next_to_nothing():
+    for body, camera, _ in random_bodies(6, 7):
+        exact, seen = draw_depth(body.capsules, camera, 200)
+        single, seen32 = draw_depth(body.capsules, camera, 200, exact=False)
+        assert (exact.dtype, single.dtype) == (np.float64, np.float32)
+        assert (seen != seen32).mean() < 2e-4
+        same = (seen == seen32) & (seen >= 0)
+        wrong = np.abs(single[same] / exact[same] - 1)
+        assert np.quantile(wrong, 0.99) < 1e-4
+        assert wrong.max() < 2e-3  # where rays touch
+        box = (slice(30, 121), slice(17, 160))
+        part, seen_there = draw_depth(body.capsules, camera, 200, box)
+        np.testing.assert_allclose(part, exact[box], rtol=1e-12)
+        np.testing.assert_array_equal(seen_there, seen[box])
+
+
+def test_nobody_in_the_picture_leaves_the_background():
+    background = np.random.default_rng(0).integers(0, 255, (32, 32, 3)).astype(np.uint8)
+    body = build_body(STANDING + np.array([50.0, 0, 4.0]), Figure())
+    scene = scene_of(Pinhole(1.9, (0.5, 0.5)), 32, background=background)
+    image, parts, _ = render(body, scene, return_parts=True)
+    np.testing.assert_array_equal(image, background)
+    assert (parts == NOTHING).all()

@@ -128,7 +128,7 @@ class _Builder:
         self.scale = scale
         self.ends: list[tuple[Array, Array]] = []
         self.radii: list[tuple[float, float]] = []
-        self.maps: list[Array] = []
+        self.thin: list[tuple[Array, float]] = []
         self.kinds: list[tuple[int, int]] = []
 
     def add(
@@ -138,16 +138,14 @@ class _Builder:
         """A capsule; `thin` = (unit vector, share): the surface is that share of the radius away in its direction."""
         self.ends.append((start, end))
         self.radii.append((radii[0] * self.scale, radii[1] * self.scale))
-        flatten = np.eye(3)
-        if thin is not None:
-            axis, share = thin
-            flatten = flatten + (1 / share - 1) * axis[:, None] * axis[None, :]
-        self.maps.append(flatten)
+        self.thin.append(thin or (start, 1.0))
         self.kinds.append((PARTS.index(part), MATERIALS.index(material)))
 
     def body(self, across: Array) -> Body:
         ends, radii, kinds = np.array(self.ends), np.array(self.radii), np.array(self.kinds)
-        capsules = Capsules(ends[:, 0], ends[:, 1], radii[:, 0], radii[:, 1], np.array(self.maps))
+        axes, shares = np.array([axis for axis, _ in self.thin]), np.array([share for _, share in self.thin])
+        flatten = np.eye(3) + (1 / shares - 1)[:, None, None] * axes[:, :, None] * axes[:, None, :]
+        capsules = Capsules(ends[:, 0], ends[:, 1], radii[:, 0], radii[:, 1], flatten)
         length = np.sqrt(((ends[:, 1] - ends[:, 0]) ** 2).sum(1))
         return Body(capsules, kinds[:, 0], kinds[:, 1], length, self.scale, across)
 

@@ -92,7 +92,7 @@ def colours(body: Body, surface: Surface, look: Look) -> Floats:
         dtype=np.float32,
     ).T
     material = body.material[surface.capsule]
-    out = table[:, material]
+    out = table.take(material, axis=1)
     upper = np.array([name.endswith(("upper arm", "thigh")) for name in PARTS])[body.part]
     # Where along its limb a point lies, as `sleeve` and `leg` count.
     reach = surface.along + np.where(upper, 0, 1).astype(np.float32)[surface.capsule]

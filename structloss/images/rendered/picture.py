@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from .._opencv import one_thread
 from .body import ALLOWANCE, JOINT_PARTS, PARTS, Body
 from .clothes import Look, colours
-from .renderer import Box, Pinhole, draw_depth, surface_at, window_of
+from .renderer import Box, Pinhole, Reals, draw_depth, surface_at, window_of
 from .scene import Bytes, Light, Occluder, Sensor
 from .surfaces import Array, first_hits
 
@@ -78,9 +78,9 @@ def render(
             picture = scene.sensor.expose(picture, rng)
     if not return_parts:
         return picture
-    depth, seen = _draw(body, scene, size, (slice(0, size), slice(0, size)))
+    depth, seen = _draw(body, scene, size, (slice(0, size), slice(0, size)), exact=True)
     kinds = np.concatenate([body.part, np.full(len(scene.occluders), HIDDEN), [NOTHING]]).astype(np.int16)
-    return picture, kinds[seen], depth
+    return picture, kinds[seen], depth.astype(np.float64)
 
 
 def _window(body: Body, scene: Scene, size: int) -> Box:
@@ -98,9 +98,9 @@ def _window(body: Body, scene: Scene, size: int) -> Box:
     return rows, columns
 
 
-def _draw(body: Body, scene: Scene, size: int, window: Box) -> tuple[Array, NDArray[np.int16]]:
+def _draw(body: Body, scene: Scene, size: int, window: Box, exact: bool) -> tuple[Reals, NDArray[np.int16]]:
     """Depth and what is seen, as `draw_depth` gives them; occluders are numbered after the capsules."""
-    depth, seen = draw_depth(body.capsules, scene.camera, size, window)
+    depth, seen = draw_depth(body.capsules, scene.camera, size, window, exact=exact)
     y, x = ((np.arange(side.start, side.stop) + 0.5) / size for side in window)
     for number, occluder in enumerate(scene.occluders, start=len(body.capsules)):
         reach = float(np.hypot(*occluder.half))
@@ -122,7 +122,7 @@ def _foreground(body: Body, scene: Scene, window: Box) -> NDArray[np.float32]:
     size = len(scene.background)
     (top, height), (left, width) = ((side.start, side.stop - side.start) for side in window)
     doubled = (slice(2 * top, 2 * (top + height)), slice(2 * left, 2 * (left + width)))
-    depth, seen = _draw(body, scene, 2 * size, doubled)
+    depth, seen = _draw(body, scene, 2 * size, doubled, exact=False)
     corners = [seen[i::2, j::2] for i in (0, 1) for j in (0, 1)]
     same = (corners[0] == corners[1]) & (corners[0] == corners[2]) & (corners[0] == corners[3])
     whole = np.flatnonzero(same & (corners[0] >= 0))
@@ -154,7 +154,7 @@ def _foreground(body: Body, scene: Scene, window: Box) -> NDArray[np.float32]:
     return layer.reshape(height, width, 4)
 
 
-def _lit(body: Body, scene: Scene, x: Array, y: Array, z: Array, number: NDArray[np.int16]) -> NDArray[np.float32]:
+def _lit(body: Body, scene: Scene, x: Array, y: Array, z: Reals, number: NDArray[np.int16]) -> NDArray[np.float32]:
     """Colours from 0 to 255, float32 `[3, F]`, of things at places (x, y) of the image, in sides of it, and depths."""
     out = np.empty((3, len(x)), dtype=np.float32)
     mine = np.flatnonzero(number < len(body.capsules))

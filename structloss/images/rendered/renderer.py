@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from .surfaces import Array, Capsules, Mapped
 
-__all__ = ["Box", "Pinhole", "Surface", "draw_depth", "surface_at", "window_of"]
+__all__ = ["Box", "Pinhole", "Reals", "Surface", "draw_depth", "surface_at", "window_of"]
 
 Box = tuple[slice, slice]
 """Rows and columns of an image."""
+Reals = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ def window_of(capsules: Capsules, camera: Pinhole, size: int) -> Box:
 
 
 def draw_depth(
-    capsules: Capsules, camera: Pinhole, size: int, window: Box | None = None
-) -> tuple[Array, NDArray[np.int16]]:
+    capsules: Capsules, camera: Pinhole, size: int, window: Box | None = None, *, exact: bool = True
+) -> tuple[Reals, NDArray[np.int16]]:
     """What is seen at the centre of each pixel.
 
     Args:
@@ -57,22 +58,25 @@ def draw_depth(
         camera: what sees them.
         size: pixels of the image's sides.
         window: the part of the image to draw, [H, W]; None is all of it.
+        exact: compute in float64. In float32, which takes less time, one pixel in ten thousand shows the other side
+            of an edge, and 99 % of the depths are within 3e-5 of themselves.
 
     Returns:
-        Depth, float64 `[H, W]`, infinite where there is nothing, and the capsule's number, int16, -1 there.
+        Depth, float64 or float32 `[H, W]`, infinite where there is nothing, and the capsule's number, int16, -1 there.
     """
     window = window or (slice(0, size), slice(0, size))
     (height, width) = (side.stop - side.start for side in window)
     # The reciprocal of the depth is what is computed: its quadratic equations are those of the depth, read backwards,
     # but their near roots need no division, and cancel nothing.
-    near = np.zeros((height, width))
+    dtype = np.float64 if exact else np.float32
+    near: Reals = np.zeros((height, width), dtype=dtype)
     seen = np.full((height, width), -1, dtype=np.int16)
     solid = capsules.mapped
     y, x = (
         ((np.arange(side.start, side.stop) + 0.5) / size - centre) / camera.focal
         for side, centre in zip(window, camera.centre[::-1], strict=True)
     )
-    shapes, fields = _shapes(solid, x, y), _fields(solid, x, y)
+    shapes, fields = _shapes(solid, x, y, dtype), _fields(solid, x, y, dtype)
     boxes = solid.boxes()
     count = len(capsules)
     first, last = boxes[:count], boxes[count:]
@@ -108,13 +112,13 @@ class _Linear(NamedTuple):
     """N linear functions of a ray's x and y: the sum of a number per column and a number per row, and a constant that
     goes with each."""
 
-    columns: Array  # [N, W]
-    rows: Array  # [N, H, 1]
+    columns: Reals  # [N, W]
+    rows: Reals  # [N, H, 1]
     constant: list[float]
 
-    def at(self, number: int, box: Box) -> Array:
+    def at(self, number: int, box: Box) -> Reals:
         """The values in a box, a new array."""
-        values: Array = self.columns[number, box[1]] + self.rows[number, box[0]]
+        values: Reals = self.columns[number, box[1]] + self.rows[number, box[0]]
         return values
 
 
@@ -122,13 +126,13 @@ class _Shapes(NamedTuple):
     """d.d of the mapped rays: of those that no map bends, and N of others, in parts for columns, rows and both."""
 
     plain: list[bool]
-    round: Array  # [H, W]
-    columns: Array
-    rows: Array
-    mixed: Array  # [N, H, 1], times x
-    x: Array
+    round: Reals  # [H, W]
+    columns: Reals
+    rows: Reals
+    mixed: Reals  # [N, H, 1], times x
+    x: Reals
 
-    def at(self, number: int, box: Box) -> Array:
+    def at(self, number: int, box: Box) -> Reals:
         """The values in a box, perhaps not a new array."""
         if self.plain[number]:
             return self.round[box]
@@ -149,23 +153,24 @@ class _Fields(NamedTuple):
     reach: list[float]
 
 
-def _shapes(solid: Mapped, x: Array, y: Array) -> _Shapes:
+def _shapes(solid: Mapped, x: Array, y: Array, dtype: type[np.floating]) -> _Shapes:
     f = solid.flatten
     w = np.matmul(f, f)[..., None]
     plain = (f == np.eye(3)).all((1, 2))
     y2 = y[:, None]
-    return _Shapes(
-        plain.tolist(), x * x + (y2 * y2 + 1), (w[:, 0, 0] * x + 2 * w[:, 0, 2]) * x,
-        ((w[:, 1, 1] * y + 2 * w[:, 1, 2]) * y + w[:, 2, 2])[..., None], (2 * w[:, 0, 1] * y)[..., None], x,
-    )  # fmt: skip
+    columns = (w[:, 0, 0] * x + 2 * w[:, 0, 2]) * x
+    rows = ((w[:, 1, 1] * y + 2 * w[:, 1, 2]) * y + w[:, 2, 2])[..., None]
+    parts = (x * x + (y2 * y2 + 1), columns, rows, (2 * w[:, 0, 1] * y)[..., None], x)
+    return _Shapes(plain.tolist(), *(part.astype(dtype) for part in parts))
 
 
-def _fields(solid: Mapped, x: Array, y: Array) -> _Fields:
+def _fields(solid: Mapped, x: Array, y: Array, dtype: type[np.floating]) -> _Fields:
     a, m, r, k = solid.a, solid.m, solid.radius, solid.k
 
     def linear(coefficients: Array, constant: Array) -> _Linear:
         c = coefficients[..., None]
-        return _Linear(c[:, 0] * x, (c[:, 1] * y + c[:, 2])[..., None], constant.tolist())
+        columns, rows = c[:, 0] * x, (c[:, 1] * y + c[:, 2])[..., None]
+        return _Linear(columns.astype(dtype), rows.astype(dtype), constant.tolist())
 
     maps = solid.flatten  # symmetric, so d.a = (x, y, 1) . (flatten a)
     da, dm = (maps * a[:, None]).sum(-1), (maps * m[:, None]).sum(-1)
@@ -195,7 +200,7 @@ def _pixels(boxes: Array, camera: Pinhole, window: Box, size: int) -> list[Box |
     ]
 
 
-def _draw_ball(near: Array, seen: NDArray[np.int16], box: Box, number: int, shapes: _Shapes, centres: _Linear) -> None:
+def _draw_ball(near: Reals, seen: NDArray[np.int16], box: Box, number: int, shapes: _Shapes, centres: _Linear) -> None:
     """1/z is the larger root of g w^2 - 2 d.a w + d.d, that is u + sqrt(u^2 - d.d / g) with u = d.a / g."""
     u = centres.at(number, box)
     w = u * u
@@ -205,7 +210,7 @@ def _draw_ball(near: Array, seen: NDArray[np.int16], box: Box, number: int, shap
     _keep(near[box], seen[box], w, w > near[box], number)
 
 
-def _draw_side(near: Array, seen: NDArray[np.int16], box: Box, number: int, shapes: _Shapes, fields: _Fields) -> None:
+def _draw_side(near: Reals, seen: NDArray[np.int16], box: Box, number: int, shapes: _Shapes, fields: _Fields) -> None:
     """The same with alpha and beta for d.d and d.a. From inside the endless cone (g < 0) the other root counts."""
     along = fields.along.at(number, box)
     u = fields.side.at(number, box)
@@ -226,7 +231,7 @@ def _draw_side(near: Array, seen: NDArray[np.int16], box: Box, number: int, shap
     _keep(near[box], seen[box], w, nearer, number)
 
 
-def _keep(near: Array, seen: NDArray[np.int16], w: Array, nearer: NDArray[np.bool_], number: int) -> None:
+def _keep(near: Reals, seen: NDArray[np.int16], w: Reals, nearer: NDArray[np.bool_], number: int) -> None:
     np.copyto(near, w, where=nearer)
     np.copyto(seen, number, where=nearer, casting="unsafe")
 
@@ -263,7 +268,7 @@ def surface_at(capsules: Capsules, capsule: NDArray[np.intp], point: NDArray[np.
         ],
         axis=1,
     ).T.astype(np.float32)  # fmt: skip
-    xx, yy, zz, xy, xz, yz, ax, ay, az, mx, my, mz, r, k, tx, ty, tz, t0 = table[:, capsule]
+    xx, yy, zz, xy, xz, yz, ax, ay, az, mx, my, mz, r, k, tx, ty, tz, t0 = table.take(capsule, axis=1)
     px, py, pz = point
     qx, qy, qz = (
         xx * px + xy * py + xz * pz,
