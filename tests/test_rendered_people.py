@@ -302,6 +302,10 @@ def test_people_depend_on_seed_and_index_alone():
     assert [digest(few[i]) for i in range(3)] == [found[i] for i in range(3)]
     assert digest(pickle.loads(pickle.dumps(few))[1]) == found[1]
     assert digest(RenderedPeople(3, motion=CLIPS[:6], size=64, seed=6, frames=2)[0]) != found[0]
+    bare, behind = (RenderedPeople(4, motion=CLIPS, size=64, occluders=share) for share in (0.0, 1.0))
+    for i in range(4):
+        np.testing.assert_array_equal(bare[i].joints, behind[i].joints)
+        assert (bare[i].image != behind[i].image).mean() > 0.01
     with multiprocessing.get_context("fork").Pool(1) as pool:
         assert pool.apply_async(some_digests, ([4, 1],)).get(60) == {i: found[i] for i in (4, 1)}
     code = f"import sys; sys.path.insert(0, {str(__file__.rpartition('/')[0])!r})\n"
@@ -318,8 +322,8 @@ def test_content_is_the_same_at_any_size():
         np.testing.assert_array_equal(a.visible, b.visible)
         np.testing.assert_array_equal(a.pose, b.pose)
         half = b.image.reshape(64, 2, 64, 2, 3).mean((1, 3))
-        assert np.abs(half - a.image).mean() < 8
-        assert np.abs(half - large[(i + 1) % 6].image.reshape(64, 2, 64, 2, 3).mean((1, 3))).mean() > 20
+        other = large[(i + 1) % 6].image.reshape(64, 2, 64, 2, 3).mean((1, 3))
+        assert np.abs(half - a.image).mean() < 0.2 * np.abs(half - other).mean()  # grain, and backgrounds as fine
 
 
 def test_people_who_are_cut_off_have_joints_outside_that_are_not_visible():
@@ -370,7 +374,8 @@ def test_a_run_longer_than_its_clip_goes_back_and_forth():
     order = [0, 1, 2, 3, 2, 1, 0, 1, 2]
     np.testing.assert_array_equal(poses, clip.positions[order].astype(float))
     one = replace(clip, positions=clip.positions[:1])
-    assert len({digest(p)[:64] for p in RenderedPeople(3, motion=[one], size=32, frames=3)}) == 3  # grain
+    first, *others = RenderedPeople(3, motion=[one], size=32, frames=3)
+    assert all((first.joints == other.joints).all() for other in others)
 
 
 def test_a_clip_becomes_the_frames_of_a_video():

@@ -173,7 +173,7 @@ class RenderedPeople:
         return self._last[1]
 
     def _new_run(self, number: int) -> _Run:
-        rng = self._stream(number, _MOTION)
+        rng = self._stream(number, _PERSON)
         chosen = int(rng.integers(self._starts[-1]))
         clip_number = int(np.searchsorted(self._starts, chosen, side="right")) - 1
         clip = self._clips[clip_number]
@@ -186,25 +186,23 @@ class RenderedPeople:
         poses = clip.positions[np.where(places > last, 2 * last - places, places)].astype(np.float64)
         if self._in_place:
             poses[..., :2] -= poses[:, :1, :2] - poses[:1, :1, :2]
-        figure = sample_figure(self._stream(number, _FIGURE))
-        look = sample_look(self._stream(number, _LOOK))
-        view = sample_view(self._stream(number, _VIEW), poses.reshape(-1, 3), self._truncated)
+        # What an option can change is drawn last.
+        figure, look, light, sensor = sample_figure(rng), sample_look(rng), sample_light(rng), sample_sensor(rng)
+        view = sample_view(rng, poses.reshape(-1, 3), self._truncated)
         cameras = view.to_camera(poses)
         flat = view.camera.project(cameras[0], 1) + 0.5
         nearest = float(cameras[..., 2].min())
-        rng = self._stream(number, _THINGS)
         things = sample_occluders(rng, flat, nearest * rng.uniform(0.7, 0.9), self._occluders)
         backdrop = self._stream(0 if self._background == "shared" else number, _BACKGROUND)
         with one_thread():
             background = paint_background(backdrop, self._size)
-        rng = self._stream(number, _LIGHT)
         up = tuple((view.rotation[:, 2]).tolist())
-        scene = Scene(view.camera, up, sample_light(rng), look, things, background, sample_sensor(rng))
+        scene = Scene(view.camera, up, light, look, things, background, sensor)
         return _Run(clip, poses, figure, view, scene)
 
 
-# Streams of random numbers of a run: one more or less of one thing leaves the others as they are.
-_MOTION, _FIGURE, _LOOK, _VIEW, _THINGS, _BACKGROUND, _LIGHT, _NOISE = range(8)
+# Streams of random numbers of a run, and of the noise of each of its images.
+_PERSON, _BACKGROUND, _NOISE = range(3)
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ class Pinhole:
 
 def window_of(capsules: Capsules, camera: Pinhole, size: int) -> Box:
     """The part of an image of `size` pixels outside of which none of the capsules is seen."""
-    boxes = capsules.mapped.boxes()
+    boxes = capsules.mapped.boxes
     (box,) = _pixels(np.array([[boxes[:, 0].min(), boxes[:, 1].max(), boxes[:, 2].min(), boxes[:, 3].max()]]), camera,
                      (slice(0, size), slice(0, size)), size)  # fmt: skip
     return box or (slice(0, 0), slice(0, 0))
@@ -77,7 +77,7 @@ def draw_depth(
         for side, centre in zip(window, camera.centre[::-1], strict=True)
     )
     shapes, fields = _shapes(solid, x, y, dtype), _fields(solid, x, y, dtype)
-    boxes = solid.boxes()
+    boxes = solid.boxes
     count = len(capsules)
     first, last = boxes[:count], boxes[count:]
     whole = np.where([True, False, True, False], np.minimum(first, last), np.maximum(first, last))

@@ -58,7 +58,7 @@ def sample_view(rng: np.random.Generator, points: Array, truncated: float) -> Vi
     distance = reach * rng.uniform(2.6, 7.0) + 0.5 * min(reach, 1.0)
     backward = np.array([np.cos(pitch) * np.cos(yaw), np.cos(pitch) * np.sin(yaw), np.sin(pitch)])
     right = np.array([-np.sin(yaw), np.cos(yaw), 0.0])  # y left of x, seen against x
-    down = np.cross(-backward, right)
+    down = np.array([np.sin(pitch) * np.cos(yaw), np.sin(pitch) * np.sin(yaw), -np.cos(pitch)])
     c, s = np.cos(roll), np.sin(roll)
     rotation = np.stack([c * right + s * down, c * down - s * right, -backward])
     view = View(rotation, middle + distance * backward, Pinhole(1.0, (0.0, 0.0)))

@@ -72,6 +72,7 @@ class Mapped:
     ball: NDArray[np.bool_]
     flatten: Array
 
+    @cached_property
     def boxes(self) -> Array:
         """(x_min, x_max, y_min, y_max) in units of the rays' x and y around each start ball, then around each end
         ball, `[2 N, 4]`. A capsule lies in the box around both."""
