@@ -428,7 +428,7 @@ def test_people_can_be_walked_through_and_subjects_chosen(tmp_path):
         ({"count": True}, "count is True, expected a whole number at least 1."),
         ({"size": 8}, "size is 8, expected a whole number from 16 to 1024."),
         ({"seed": -1}, "seed is -1, expected a whole number at least 0."),
-        ({"frames": 0}, "frames is 0, expected a whole number at least 1."),
+        ({"frames": 0}, "frames is 0, expected a whole number from 1 to 100000."),
         ({"step": 1.5}, "step is 1.5, expected a whole number at least 1."),
         ({"occluders": 2}, "occluders is 2, expected a probability from 0 to 1."),
         ({"truncated": float("nan")}, "truncated is nan, expected a probability from 0 to 1."),
@@ -534,3 +534,21 @@ def test_nobody_in_the_picture_leaves_the_background():
     image, parts, _ = render(body, scene, return_parts=True)
     np.testing.assert_array_equal(image, background)
     assert (parts == NOTHING).all()
+
+
+@pytest.mark.parametrize("kind", ["one point", "one far joint", "a line", "far away", "millimetres"])
+def test_poses_that_are_no_bodies_give_a_picture_all_the_same(kind):
+    positions = CLIPS[0].positions[:2].copy()
+    if kind == "one point":
+        positions[:] = 1.0
+    elif kind == "one far joint":
+        positions[:, 13] += 100
+    elif kind == "a line":
+        positions[:] = np.linspace(0, 1.7, 17)[:, None] * np.array([0, 0, 1])
+    else:
+        positions = positions + 1e4 if kind == "far away" else positions * 1000
+    with np.errstate(all="raise", under="ignore"):
+        person = RenderedPeople(1, motion=[replace(CLIPS[0], positions=positions)], size=32)[0]
+    assert np.isfinite(person.joints).all()
+    assert np.isfinite(person.pose).all()
+    assert person.image.std() > 0

@@ -27,6 +27,7 @@ __all__ = ["BACKGROUNDS", "RenderedPeople", "render_clip"]
 BACKGROUNDS: tuple[str, ...] = ("random", "shared")
 
 _LARGEST = 1024  # pixels
+_LONGEST = 100_000  # frames of a run
 _SHOULDERS = (11, 14)  # of Human3.6M's joints
 _H36M, _MPII = skeletons.get("h36m"), skeletons.get("mpii")
 
@@ -51,8 +52,8 @@ class RenderedPeople:
         motion: clips, or the path of an archive or of motion capture that clips can be read from
             (:func:`~structloss.data.opening.open_data`); None makes synthetic motion of 24 people from the seed.
         subjects: whose clips to use, by name; None uses all.
-        frames: people come in runs of so many images of one person: same clothes, camera, light, background and
-            occluders, while the motion goes on. 1: everybody is somebody else.
+        frames: people come in runs of so many images of one person, at most 100,000: same clothes, camera, light,
+            background and occluders, while the motion goes on. 1: everybody is somebody else.
         step: how many frames of the clip lie between two images of a run. A run that is longer than its clip goes back
             and forth in it.
         background: "random", a new one for each run; or "shared", one for all.
@@ -83,7 +84,8 @@ class RenderedPeople:
         truncated: float = 0.12,
         in_place: bool = False,
     ) -> None:
-        _between(1, None, count=count, frames=frames, step=step)
+        _between(1, None, count=count, step=step)
+        _between(1, _LONGEST, frames=frames)
         _between(0, None, seed=seed)
         _between(16, _LARGEST, size=size)
         for name, share in (("occluders", occluders), ("truncated", truncated)):
