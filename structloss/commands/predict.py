@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import ArgumentError, DataError, check_choice
+from ..errors import ArgumentError, DataError
 from ..text import visible
 from ._imports import import_torchmetrics
 from ._parser import command, flags_of, options, positive, with_flags
+from ._predict_settings import OWN, PredictSettings, chosen_device
 
 if TYPE_CHECKING:
     from ..data.formats import Keypoints
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["PredictSettings", "add", "run_predict"]
 
 ORDER = 60
-
-DEVICES = ("auto", "cpu", "cuda")
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -34,10 +32,15 @@ def add(commands: argparse._SubParsersAction) -> None:
         "  structloss predict openpose_json/ --ckpt last.ckpt --image-size 1280 720 --out poses --video mp4\n"
         "  structloss predict data_2d_custom_clip.npz --backbone videopose3d-243 --weights pretrained.bin --out poses\n"
         "  structloss predict keypoints.npy --layout coco --image-size 640 480 --variant demo \\\n"
-        "      --backbone mhformer-351 --weights mhformer.pth --bvh walk.bvh --floor --video walk.gif\n",
+        "      --backbone mhformer-351 --weights mhformer.pth --bvh walk.bvh --floor --video walk.gif\n"
+        "  structloss predict keypoints.npy --ckpt last.ckpt --refine tpnet.ckpt --fit-skeleton --out poses\n"
+        "  structloss predict --split train --ckpt last.ckpt --npz train.npz    to train a refiner on\n",
     )
     parser.add_argument(
-        "input", help="keypoints: .npz, .npy, .json of a detector or of COCO, a folder of OpenPose or YOLO-pose"
+        "input",
+        nargs="?",
+        help="keypoints: .npz, .npy, .json of a detector or of COCO, a folder of OpenPose or YOLO-pose; with --split "
+        "where the data set is now, if it was moved",
     )
     network = parser.add_argument_group("network")
     network.add_argument("--ckpt", metavar="FILE.ckpt", help="checkpoint of structloss fit")
@@ -49,7 +52,9 @@ def add(commands: argparse._SubParsersAction) -> None:
     network.add_argument(
         "--flip", action=argparse.BooleanOptionalAction, help="average with the mirrored input (default: as trained)"
     )
-    network.add_argument("--batch-size", type=positive, default=16, help="windows of one call (default: 16)")
+    network.add_argument(
+        "--batch-size", type=positive, help="windows of one call (default: 16; with --split, that of the validation)"
+    )
     network.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="(default: auto)")
     reading = parser.add_argument_group("input")
     reading.add_argument("--layout", default="auto", help="coco, h36m, halpe26, body25, mpii, ... (default: auto)")
@@ -62,6 +67,21 @@ def add(commands: argparse._SubParsersAction) -> None:
     reading.add_argument("--fps", type=float, help="frames per second, where the file doesn't say")
     reading.add_argument(
         "--person", default="longest", help="longest, largest, all, or a track's number (default: longest)"
+    )
+    reading.add_argument(
+        "--split",
+        choices=("train", "test"),
+        help="predict the clips that the checkpoint was trained or tested on, into one npz that --data.predictions of "
+        "structloss fit --config tpnet takes",
+    )
+    after = parser.add_argument_group("after the network")
+    after.add_argument("--refine", metavar="FILE.ckpt", help="checkpoint of structloss fit --config tpnet")
+    after.add_argument(
+        "--fit-skeleton",
+        nargs="?",
+        const=OWN,
+        metavar="LENGTHS.json",
+        help="give bones a constant length: of a file, or without one the median of the prediction",
     )
     writing = parser.add_argument_group("output")
     writing.add_argument("--out", metavar="DIR", help="folder for NAME.npz and NAME.bvh of every track")
@@ -82,43 +102,12 @@ def _run(arguments: argparse.Namespace, flags: Mapping[str, str]) -> None:
         person=int(person) if person.lstrip("-").isdecimal() else person,
         image_size=None if size is None else (size[0], size[1]),
     )
-    run_predict(settings, flags)
+    if settings.split is None:
+        run_predict(settings, flags)
+    else:
+        from ._predict_split import run_predict_split
 
-
-@dataclass(frozen=True)
-class PredictSettings:
-    """What to predict, with what, and where to write it. Names and defaults are those of the command's options.
-
-    Attributes:
-        input: 2D keypoints, see :func:`~structloss.data.formats.read_keypoints`.
-        ckpt, backbone, weights, target: see :func:`~structloss.harness.predict.load_lifter`.
-        out: folder for `NAME.npz` and `NAME.bvh` of every track; None writes only what is named.
-        npz, bvh: files to write, for an input of one track.
-        floor: in BVH files, put the lowest joint of every frame at height 0; otherwise the pelvis is there.
-        video: an MP4 or GIF to write, for an input of one track; or "mp4" or "gif": one for every track, in `out`.
-        layout, image_size, person, fps: see :func:`~structloss.data.formats.read_keypoints`.
-        variant, flip, batch_size: see :func:`~structloss.harness.predict.predict`.
-        device: "cpu", "cuda" or "auto".
-    """
-
-    input: str
-    ckpt: str | None = None
-    backbone: str | None = None
-    weights: str | None = None
-    target: str | None = None
-    out: str | None = None
-    npz: str | None = None
-    bvh: str | None = None
-    floor: bool = False
-    video: str | None = None
-    layout: str = "auto"
-    image_size: tuple[int, int] | None = None
-    person: str | int = "longest"
-    fps: float | None = None
-    variant: str | None = None
-    flip: bool | None = None
-    batch_size: int = 16
-    device: str = "auto"
+        run_predict_split(settings)
 
 
 def run_predict(settings: PredictSettings, flags: Mapping[str, str] | None = None) -> list[Path]:
@@ -135,18 +124,18 @@ def run_predict(settings: PredictSettings, flags: Mapping[str, str] | None = Non
         StructlossError: see the functions that `settings` names; nothing to write, one file for several tracks, or a
             file that can't be written.
     """
-    import torch
-
     import_torchmetrics()
     from ..data._words import count
     from ..data.formats import read_keypoints
     from ..harness.predict import load_lifter, predict
 
-    check_choice("device", settings.device, DEVICES)
+    device = chosen_device(settings.device)
     if (settings.ckpt is None) == (settings.backbone is None) or (settings.backbone is None) != (
         settings.weights is None
     ):
         raise ArgumentError("expected either --ckpt, or --backbone with --weights.")
+    if settings.input is None:
+        raise ArgumentError("no input is given, expected a file of keypoints, or --split train or test.")
     tracks = read_keypoints(
         settings.input, layout=settings.layout, image_size=settings.image_size, person=settings.person, fps=settings.fps
     )
@@ -156,17 +145,17 @@ def run_predict(settings: PredictSettings, flags: Mapping[str, str] | None = Non
 
         check_encoder()
     lifter = load_lifter(settings.ckpt, backbone=settings.backbone, weights=settings.weights, target=settings.target)
-    device = "cuda" if settings.device == "auto" and torch.cuda.is_available() else settings.device
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ArgumentError("device is 'cuda', but PyTorch finds no NVIDIA GPU, expected 'cpu' or 'auto'.")
+    after = _after(settings, lifter.skeleton, device)
     written = []
     for number, (track, paths) in enumerate(zip(tracks, outputs, strict=True), start=1):
         of = f" ({number} of {len(tracks)})" if len(tracks) > 1 else ""
         print(f"{visible(track.name)}{of}: {count(len(track), 'frame')}, {track.skeleton} keypoints", flush=True)
         made = predict(
             lifter, track, variant=settings.variant, flip=settings.flip, fps=settings.fps,
-            batch_size=settings.batch_size, device="cpu" if device == "auto" else device, progress=True,
+            batch_size=settings.batch_size or 16, device=device, progress=True,
         )  # fmt: skip
+        for step in after:
+            made = step(made)
         for note in made.notes:
             print(f"  note: {visible(with_flags(note, flags or {}, argument=False))}", flush=True)
         for kind, path in paths.items():
@@ -176,6 +165,27 @@ def run_predict(settings: PredictSettings, flags: Mapping[str, str] | None = Non
                 raise DataError(f"{path} can't be written: {error.strerror or error}.") from error
             print(f"  wrote {visible(path)}", flush=True)
     return written
+
+
+def _after(settings: PredictSettings, skeleton: str, device: str) -> list[Callable[[Prediction], Prediction]]:
+    """What is done with a prediction, read before anything is predicted: refined over time, then given its bones."""
+    from ..harness.refined import fitted, read_lengths, refined
+
+    steps: list[Callable[[Prediction], Prediction]] = []
+    if settings.refine is not None:
+        from ..harness.refining import load_refiner
+
+        refiner = load_refiner(settings.refine)
+        if refiner.skeleton != skeleton:
+            raise ArgumentError(
+                f"--refine is {settings.refine!r}, a refiner of poses of {refiner.skeleton!r}, expected one for "
+                f"{skeleton!r}, in which the network answers."
+            )
+        steps.append(lambda made: refined(made, refiner, device=device))
+    if settings.fit_skeleton is not None:
+        lengths = None if settings.fit_skeleton == OWN else read_lengths(settings.fit_skeleton, skeleton)
+        steps.append(lambda made: fitted(made, lengths))
+    return steps
 
 
 def _outputs(settings: PredictSettings, tracks: Sequence[Keypoints]) -> list[dict[str, Path]]:
@@ -216,7 +226,7 @@ def _outputs(settings: PredictSettings, tracks: Sequence[Keypoints]) -> list[dic
                 paths["video"] = folder / f"{stem}.{everywhere}"
         found.append(paths)
     for path in (path for paths in found for path in paths.values()):
-        if path.exists() and path.samefile(settings.input):
+        if settings.input is not None and path.exists() and path.samefile(settings.input):
             raise ArgumentError(f"{path} is the input, expected another file or folder for the output.")
     return found
 

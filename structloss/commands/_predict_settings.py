@@ -1,0 +1,70 @@
+"""What `structloss predict` is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import ArgumentError, check_choice
+
+__all__ = ["DEVICES", "OWN", "PredictSettings", "chosen_device"]
+
+DEVICES = ("auto", "cpu", "cuda")
+#: bone lengths that are those of the prediction itself
+OWN = "own"
+
+
+@dataclass(frozen=True)
+class PredictSettings:
+    """What to predict, with what, and where to write it. Names and defaults are those of the command's options.
+
+    Attributes:
+        input: 2D keypoints, see :func:`~structloss.data.formats.read_keypoints`; None with `split` alone.
+        ckpt, backbone, weights, target: see :func:`~structloss.harness.predict.load_lifter`.
+        out: folder for `NAME.npz` and `NAME.bvh` of every track; None writes only what is named.
+        npz, bvh: files to write, for an input of one track.
+        floor: in BVH files, put the lowest joint of every frame at height 0; otherwise the pelvis is there.
+        video: an MP4 or GIF to write, for an input of one track; or "mp4" or "gif": one for every track, in `out`.
+        layout, image_size, person, fps: see :func:`~structloss.data.formats.read_keypoints`.
+        variant, flip, batch_size: see :func:`~structloss.harness.predict.predict`; None is its default.
+        device: "cpu", "cuda" or "auto".
+        split: predict the clips of a split instead, see :mod:`structloss.commands._predict_split`.
+        refine: checkpoint of a refiner, see :func:`~structloss.harness.refining.load_refiner`; None for none.
+        fit_skeleton: file of bone lengths, see :func:`~structloss.harness.refined.read_lengths`; "own" is the median of
+            the prediction, None leaves bones as they are.
+    """
+
+    input: str | None = None
+    ckpt: str | None = None
+    backbone: str | None = None
+    weights: str | None = None
+    target: str | None = None
+    out: str | None = None
+    npz: str | None = None
+    bvh: str | None = None
+    floor: bool = False
+    video: str | None = None
+    layout: str = "auto"
+    image_size: tuple[int, int] | None = None
+    person: str | int = "longest"
+    fps: float | None = None
+    variant: str | None = None
+    flip: bool | None = None
+    batch_size: int | None = None
+    device: str = "auto"
+    split: str | None = None
+    refine: str | None = None
+    fit_skeleton: str | None = None
+
+
+def chosen_device(name: str) -> str:
+    """ "cpu" or "cuda"; "auto" takes the GPU if there is one.
+
+    Raises:
+        ArgumentError: there is none, or another name.
+    """
+    import torch
+
+    check_choice("device", name, DEVICES)
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ArgumentError("device is 'cuda', but PyTorch finds no NVIDIA GPU, expected 'cpu' or 'auto'.")
+    return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
