@@ -14,8 +14,22 @@ import pytest
 import torch
 
 import structloss
-from bench import backbones, definition, inputs, losses, lossnet, measure, overhead, providers, run, step, tables
+from bench import (
+    backbones,
+    definition,
+    inputs,
+    losses,
+    lossnet,
+    measure,
+    overhead,
+    providers,
+    refine,
+    run,
+    step,
+    tables,
+)
 from bench.plain import poseformer
+from structloss.refine import LSTMRefiner, TPNet
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = inputs.Shape(2, 27, 17)
@@ -408,6 +422,26 @@ def test_loss_net_in_a_training_step(tmp_path, capsys):
         assert rows[name, "share_of_step"] > 0 and parts < 3 * rows[name, "step"]
     assert lossnet.main([*small, "--nets", "grahp"]) == 2
     assert "unknown loss network 'grahp'" in capsys.readouterr().err
+
+
+def test_what_a_refined_pose_costs(tmp_path, capsys, monkeypatch):
+    small = {"tp-net": lambda: TPNet(hidden=16, future=2), "lstm": lambda: LSTMRefiner(hidden=16)}
+    monkeypatch.setattr(refine, "NETWORKS", small)
+    path = tmp_path / "rows.csv"
+    assert refine.main(["--rounds", "9", "--threads", "1", "--csv", str(path)]) == 0
+    out, rows = capsys.readouterr().out, read(path)
+    assert {(row["provider"], row["mode"], row["metric"]) for row in rows} == {
+        (name, mode, metric)
+        for name in small
+        for mode, metric in (
+            ("stream", "time"), ("stream", "mean_time"), ("stream", "busy_time"), ("clip", "time_per_frame")
+        )
+    }  # fmt: skip
+    assert all(0 < float(row["p50"]) < 1000 and row["unit"] == "ms" for row in rows)
+    assert all(f"| {name} | " in out for name in small)
+    monkeypatch.setattr(TPNet, "step", lambda self, window, state: (window[:, 0], None))
+    assert refine.main(["--rounds", "3"]) == 1
+    assert "the stream of tp-net is" in capsys.readouterr().err
 
 
 def test_what_a_call_costs_against_an_addition(tmp_path, capsys):

@@ -113,7 +113,7 @@ def check_fit(words):
             assert (rest or value) in recipe_names(), f"there is no recipe {rest or value}"
 
 
-BENCHMARKS = ("step", "backbones", "loader", "lossnet", "overhead")
+BENCHMARKS = ("step", "backbones", "loader", "lossnet", "overhead", "refine")
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if commands_of(page)])
@@ -129,7 +129,7 @@ def test_commands_exist(page):
         if (
             words[0] == "bench"
             and len(words) > 1
-            and words[1] in ("step", "backbones", "loader", "lossnet", "overhead")
+            and words[1] in ("step", "backbones", "loader", "lossnet", "overhead", "refine")
         ):
             command.append(words[1])
         if words[0].startswith("-"):

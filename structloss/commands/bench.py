@@ -15,7 +15,7 @@ __all__ = ["add"]
 
 ORDER = 90
 
-_PARTS = ("backbones", "images", "loader", "lossnet", "overhead", "step")
+_PARTS = ("backbones", "images", "loader", "lossnet", "overhead", "refine", "step")
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -29,8 +29,9 @@ def add(commands: argparse._SubParsersAction) -> None:
         "  structloss bench --device cuda --shapes 2048,243,17\n"
         "  structloss bench step --backbone repose-h36m --csv step.csv\n"
         "  structloss bench overhead --threads 1              what a call costs beside its kernel, against torch.add\n"
+        "  structloss bench refine --threads 1                what a refined pose costs, streamed and in clips\n"
         "  structloss bench step --help                       every part has its own help\n",
-        usage="structloss bench [step|backbones|images|loader|lossnet|overhead] [options]",
+        usage="structloss bench [step|backbones|images|loader|lossnet|overhead|refine] [options]",
         forwards=True,
         parts=_PARTS,
     )
