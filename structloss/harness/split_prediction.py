@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from .lifting import LiftingModule
 from .load import load_trained, trained_arguments
 from .scores import kept
 
-__all__ = ["SPLITS", "PredictedSplit", "predict_split"]
+__all__ = ["SPLITS", "PredictedSplit", "predict_split", "predict_windows"]
 
 SPLITS = ("train", "test")
 
@@ -93,18 +94,41 @@ def predict_split(
     arguments = _data_arguments(checkpoint, split, data, progress)
     source = MotionDataModule(**arguments)
     windows = source.test_dataset
-    size = batch_size or source.eval_batch_size
-    told = {
-        "model": module.hparams["backbone"],
-        "checkpoint": str(checkpoint),
-        "data": arguments["data"] or "synthetic",
-        "split": split,
-        "flip": bool(module.hparams["flip_test"]),
-    }
+    told = {"checkpoint": str(checkpoint), "data": arguments["data"] or "synthetic", "split": split}
+    return predict_windows(
+        module, windows, path, batch_size=batch_size or source.eval_batch_size, source=told, progress=progress
+    )
+
+
+def predict_windows(
+    module: LiftingModule,
+    windows: PoseWindows,
+    path: str | os.PathLike[str],
+    *,
+    batch_size: int = 16,
+    source: Mapping[str, Any] | None = None,
+    progress: bool = False,
+) -> PredictedSplit:
+    """The same of a module and of test windows that are there already.
+
+    Args:
+        module: in evaluation mode, on the device to compute on.
+        windows: that have every frame once, as :attr:`structloss.data.MotionDataModule.test_dataset` has.
+        path: the npz file to write.
+        batch_size: windows of one call.
+        source: what else is written of where they are from.
+        progress: show a progress bar on a terminal.
+
+    Raises:
+        ArgumentError: the network does not predict all joints.
+        DataError: nothing of the data has a size in millimetres.
+        OSError: the file can't be written.
+    """
+    told = {"model": module.hparams["backbone"], "flip": bool(module.hparams["flip_test"]), **(source or {})}
     count = frames = 0
     error, joints, unknown = 0.0, 0.0, 0
     with writing_predictions(path, module.skeleton.name, told) as writer:
-        for clip in _clips(module, windows, size, progress):
+        for clip in _clips(module, windows, batch_size, progress):
             if clip is None:
                 unknown += 1
                 continue
@@ -115,11 +139,10 @@ def predict_split(
             error += float(np.where(weight > 0, distance, 0.0).sum(dtype=np.float64))
             joints += float(weight.sum())
         if not count:
-            raise DataError(f"{arguments['data']} publishes no millimetres of its {split} split, expected some.")
+            raise DataError("nothing tells the size in millimetres of any clip of the data, expected some.")
     notes = (f"{unknown} clips are left out: nothing tells their size in millimetres",) if unknown else ()
-    return PredictedSplit(
-        Path(path), count, frames, windows.store.subjects, 1000 * error / joints if joints else float("nan"), notes
-    )
+    mean = 1000 * error / joints if joints else math.nan
+    return PredictedSplit(Path(path), count, frames, windows.store.subjects, mean, notes)
 
 
 def _data_arguments(checkpoint: str | os.PathLike[str], split: str, data: str | None, progress: bool) -> dict[str, Any]:
