@@ -60,7 +60,7 @@ def h3wb(tmp_path_factory):
 @pytest.mark.parametrize("name", recipe_names("backbone"))
 def test_recipe_trains_two_steps(name, h3wb):
     more = h3wb if "h3wb" in name else {}
-    if name.endswith("-semi"):
+    if name.endswith(("-semi", "-weak")):
         more = {"num_subjects": 3, "unlabelled_subjects": ["syn02"]}
     module, data, recipe = parsed(name, **more)
     data.progress = False

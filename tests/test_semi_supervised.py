@@ -21,13 +21,12 @@ from structloss.harness.checkpoint_io import SafeCheckpointIO
 from structloss.harness.lifting import LiftingModule
 from structloss.harness.load import load_trained
 from structloss.harness.semi_supervised import (
-    SemiSupervised,
-    SemiSupervisedSettings,
     bone_length_loss,
     reprojection_loss,
     trajectory_loss,
 )
 from structloss.harness.training import train
+from structloss.harness.unlabelled import UnlabelledWindows
 
 SIZES = {"filter_widths": [3, 3], "channels": 16, "dropout": 0.0}
 H36M = skeletons.get("h36m")
@@ -183,14 +182,13 @@ def test_true_poses_have_no_loss(folder, network):
 
 
 def test_unlabelled_windows_are_all_seen_and_drawn_again_the_same(folder):
-    data = data_of(folder)
-    semi = SemiSupervised(SemiSupervisedSettings())
-    semi._windows = windows = data.unlabelled_dataset
-    first = [semi._shuffled(3, place) for place in range(len(windows))]
-    assert sorted(first) == list(range(len(windows))) and first != sorted(first)
-    second = [semi._shuffled(3, place) for place in range(len(windows), 2 * len(windows))]
+    drawn = UnlabelledWindows(data_of(folder).unlabelled_dataset)
+    count = len(drawn.windows)
+    first = [drawn.number(3, place) for place in range(count)]
+    assert sorted(first) == list(range(count)) and first != sorted(first)
+    second = [drawn.number(3, place) for place in range(count, 2 * count)]
     assert sorted(second) == sorted(first) and second != first
-    assert [semi._shuffled(3, place) for place in range(5)] == first[:5]  # a resumed run
+    assert [drawn.number(3, place) for place in range(5)] == first[:5]  # a resumed run
 
 
 # Training

@@ -33,8 +33,8 @@ class Stored:
     def __init__(self, path: str, subcommand: str, arguments: Sequence[str]) -> None:
         self.path, self._arguments = path, arguments
         self.system, model, self._data = trained_arguments(path)
-        #: the weights to start from have been started from; a loss network is of use in training only
-        without = ("init_from",) if subcommand == "fit" else ("init_from", "learned")
+        #: the weights to start from have been started from; the others are of use in training only
+        without = ("init_from",) if subcommand == "fit" else ("init_from", "learned", "structure_aware")
         self._model = {name: value for name, value in model.items() if name not in without}
 
     def check_system(self, told: System | None) -> None:

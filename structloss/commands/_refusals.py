@@ -27,7 +27,7 @@ _DISK = {
     if hasattr(errno, name)
 }
 #: settings that are paths; messages begin with the path alone
-_FILES = ("data.data", "data.reference", "model.init_from")
+_FILES = ("data.data", "data.reference", "data.unlabelled", "model.init_from")
 _FULL = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EROFS", "EFBIG") if hasattr(errno, name)}
 #: what a library raises for settings; others (AttributeError, KeyError, AssertionError, ...) are faults, not refusals
 _REFUSING = (ValueError, TypeError, RuntimeError, ImportError, NotImplementedError, OSError, ArithmeticError)

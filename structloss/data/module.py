@@ -22,7 +22,7 @@ from .protocols import PROTOCOLS, rules_of, scored_subjects, split
 from .selection import Selection, names_of
 from .store import PoseStore
 from .synthetic import check_people, generate_clips
-from .unlabelled import set_apart
+from .unlabelled import has_keypoints_alone, read_unlabelled, set_apart
 from .windows import PoseWindows
 
 with needs_extra("harness"):
@@ -76,6 +76,11 @@ class MotionDataModule(LightningDataModule):
         test_set: what `test` scores: the "test" subjects, or those of "train", every frame of theirs once.
         unlabelled_subjects: training subjects whose 3D poses training does without (semi-supervised training): their
             windows are :attr:`unlabelled_dataset`, not part of the others.
+        unlabelled: a file or folder of 2D keypoints, or a data set whose 3D is left alone, to train on without 3D poses
+            in place of `unlabelled_subjects`; see :func:`~structloss.data.unlabelled.read_unlabelled`. It is read when
+            training asks for it, cut as the other data are, and none of it is scored.
+        unlabelled_options: how to read it: "image_size", "layout", "person", "fps", "variant" of keypoints; "format",
+            "keypoints", "reference", "skip_bad" of a data set.
         short_clips: clips shorter than the window: "pad" (weight 0), "skip" or "error".
         num_subjects: people of the synthetic motion.
         clips_per_subject: clips of each synthetic person.
@@ -114,6 +119,8 @@ class MotionDataModule(LightningDataModule):
         downsample: int = 1,
         test_set: str = "test",
         unlabelled_subjects: list[str] | None = None,
+        unlabelled: str | None = None,
+        unlabelled_options: dict[str, Any] | None = None,
         short_clips: str = "pad",
         num_subjects: int = 24,
         clips_per_subject: int = 6,
@@ -132,7 +139,8 @@ class MotionDataModule(LightningDataModule):
         if protocol is not None:
             check_choice("protocol", protocol, tuple(PROTOCOLS))
         self.save_hyperparameters(logger=False)  # checkpoints tell what data they were trained on
-        self.hparams.update({name: value and str(value) for name, value in (("data", data), ("reference", reference))})
+        paths = (("data", data), ("reference", reference), ("unlabelled", unlabelled))
+        self.hparams.update({name: value and str(value) for name, value in paths})
         check_choice("test_set", test_set, _TESTED)
         self._selection = Selection(None if actions is None else tuple(actions), subset, downsample)
         self._cut = Cut("train", window, stride, sampling, context, frame_step, short_clips)
@@ -142,6 +150,11 @@ class MotionDataModule(LightningDataModule):
             what = "skip_bad is True" if format is None else f"format is {format!r}"
             raise ArgumentError(f"{what}, expected it with data that is read.")
         self.format, self.skip_bad = format, skip_bad
+        if unlabelled is not None and unlabelled_subjects:
+            raise ArgumentError("unlabelled and unlabelled_subjects are both given, expected one of them.")
+        if unlabelled is None and unlabelled_options:
+            raise ArgumentError(f"unlabelled_options is {unlabelled_options!r}, expected it with unlabelled.")
+        self.unlabelled, self.unlabelled_options = unlabelled, dict(unlabelled_options or {})
         self.window = window
         self.stride = stride
         self.sampling = sampling
@@ -166,6 +179,7 @@ class MotionDataModule(LightningDataModule):
         self.skeleton: Skeleton = get(skeleton)
         self._built: tuple[PoseWindows, PoseWindows, PoseWindows | None] | None = None
         self._tested: PoseWindows | None = None
+        self._unlabelled: PoseWindows | None = None
         self._labels: dict[str, Any] = {}
         self._tails = "cover"
         self._resumed: tuple[int, int] | None = None  # epoch, batches of it that were trained on
@@ -191,8 +205,27 @@ class MotionDataModule(LightningDataModule):
 
     @property
     def unlabelled_dataset(self) -> PoseWindows | None:
-        """Training windows of the unlabelled subjects, cut as the others are; None without such subjects."""
-        return self._datasets()[2]
+        """Windows of what is unlabelled, cut as the training windows are; None without any."""
+        if self.unlabelled is None:
+            return self._datasets()[2]
+        if self._unlabelled is None:
+            self._unlabelled = self._read_unlabelled(self.unlabelled)
+        return self._unlabelled
+
+    def _read_unlabelled(self, path: str) -> PoseWindows:
+        options: dict[str, Any] = {"detections": self.detections, "seed": self.seed, "views": self.views}
+        options |= {"options": self.unlabelled_options, "progress": self._shows_progress}
+        store = read_unlabelled(path, self.skeleton.name, **options)
+        store = replace(self._selection, subset=1.0).thinned(store, "train")
+        longest = max(view.frames for view in store.views)
+        if self.short_clips != "pad" and self.sampling == "windows" and longest < self._cut.inner:
+            raise ArgumentError(
+                f"unlabelled is {path!r} with clips of at most {longest} frames, expected some of {self._cut.inner}, "
+                "the window, or short_clips 'pad'."
+            )
+        names = ("window", "stride", "sampling", "context", "frame_step", "mirrored", "short_clips")
+        # 2D alone needs no camera, so the target is the one that asks for none.
+        return PoseWindows(store, "train", target="camera", **{name: getattr(self, name) for name in names})
 
     @property
     def subjects(self) -> tuple[str, ...]:
@@ -304,7 +337,15 @@ class MotionDataModule(LightningDataModule):
             "reference": self.reference,
             "skip_bad": self.skip_bad or None,
         }
-        return open_data(self.data, format=self.format, progress=self._shows_progress, **options)
+        try:
+            return open_data(self.data, format=self.format, progress=self._shows_progress, **options)
+        except DataError as error:
+            if self.format is None and has_keypoints_alone(self.data):
+                raise DataError(
+                    f"{self.data} has 2D keypoints alone, expected a data set with 3D poses; beside one, clips without "
+                    "3D are given as unlabelled."
+                ) from error
+            raise
 
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """Shuffled training windows; in a resumed run, at first those of the epoch that were not trained on yet."""

@@ -112,7 +112,8 @@ class PoseWindows(Dataset[dict[str, Tensor]]):
         self.context, self.sampling, self.frame_step, self.mirrored = context, sampling, frame_step, mirrored
         self._check_source()
         longest = max(source.views, key=lambda view: view.frames)
-        cut.check_longest(longest.frames, longest.motion)
+        if not (source.source.get("unlabelled") and short_clips == "pad"):  # images go with videos there
+            cut.check_longest(longest.frames, longest.motion)
         self.subjects = tuple(subjects) if subjects is not None else source.subjects
         self.actions = tuple(actions) if actions is not None else source.actions
         #: `subject/name` of each motion
@@ -225,6 +226,14 @@ class PoseWindows(Dataset[dict[str, Tensor]]):
             return {"weight": weight}
         whole[torch.from_numpy(~again | outside)] = 0
         return {"weight": weight, "weight_again": whole}
+
+    def within(self, indices: Sequence[int]) -> Tensor:
+        """bool `[B, T]`: which frames of the samples of some indices are their clip's own, and no repetition of its
+        first or last one."""
+        window = np.asarray(indices, dtype=np.int64) % max(1, len(self._windows))
+        view, start, _ = self._windows[window].T
+        wanted = start[:, None] + self.frame_step * np.arange(self.window)
+        return torch.from_numpy((wanted >= 0) & (wanted < self._views[view, 5][:, None]))
 
     def statistics(self) -> dict[str, Tensor]:
         """Mean and standard deviation of every coordinate over all frames of all views: "input_mean" and "input_std"

@@ -39,6 +39,7 @@ from .semi_supervised import (
     start_trajectory,
     trajectory_network,
 )
+from .structure_aware import StructureAware, StructureAwareSettings
 from .videos import VideoOrder, VideoSteps, repeats_frames
 
 __all__ = ["REPOSE_OBJECTIVE", "LiftingModule", "describe"]
@@ -73,6 +74,9 @@ class LiftingModule(L.LightningModule):
         semi_supervised: train on clips without 3D poses too, and a second network for the trajectory of the root
             (VideoPose3D): settings of :class:`~structloss.harness.semi_supervised.SemiSupervisedSettings`; {} for the
             defaults, None for none.
+        structure_aware: train on clips of which only 2D is known too, as many in a batch as labelled ones, by what is
+            known of bodies (Dabral et al.): settings of
+            :class:`~structloss.harness.structure_aware.StructureAwareSettings`; {} for the defaults, None for none.
         target: "global", "root_relative" or "camera", as in the data module (the command line links the two).
         skeleton: name of the skeleton of input and output.
         optimizer: "adamw", "adam" or "amsgrad".
@@ -116,6 +120,7 @@ class LiftingModule(L.LightningModule):
         learn_weights: bool = False,
         learned: dict[str, Any] | None = None,
         semi_supervised: dict[str, Any] | None = None,
+        structure_aware: dict[str, Any] | None = None,
         target: str = "global",
         skeleton: str = "h36m",
         optimizer: str = "adamw",
@@ -172,6 +177,11 @@ class LiftingModule(L.LightningModule):
         settings = LearnedSettings.of(learned)
         self._check_learned(backbone, settings, standardise)
         joints = self._predicted_joints()
+        self.structure_aware: StructureAware | None = None
+        if (structure := StructureAwareSettings.of(structure_aware)) is not None:
+            self._check_structure_aware(backbone)
+            assert joints is not None  # pre-training is refused
+            self.structure_aware = StructureAware(structure, self.skeleton, joints)
         self.learned = None if settings is None else LearnedTraining(settings, self.skeleton, joints)
         self.val_metrics, self.val_order = validation_metrics(skeleton, "val/")
         self.test_metrics, self.test_order = validation_metrics(skeleton, "test/")
@@ -198,10 +208,11 @@ class LiftingModule(L.LightningModule):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         batch = self._augment(batch)
         further: Tensor | None = None
-        if self.semi_supervised is None:
-            predictions = self.model.supervise(batch["input"], batch["target"], batch["weight"])
+        parts: dict[str, Tensor] = {}
+        if (beside := self.semi_supervised or self.structure_aware) is not None:
+            predictions, further, parts = beside.step(self, batch, batch_idx)
         else:
-            predictions, further, parts = self.semi_supervised.step(self, batch, batch_idx)
+            predictions = self.model.supervise(batch["input"], batch["target"], batch["weight"])
         self.synchronise()
         started = time.perf_counter()
         total, terms = self.loss(predictions)
@@ -209,7 +220,7 @@ class LiftingModule(L.LightningModule):
         self.loss_seconds += time.perf_counter() - started
         if further is not None:
             total = total + further
-            terms |= {name: value.detach() for name, value in parts.items()}
+        terms |= {name: value.detach() for name, value in parts.items()}
         if self.learned is not None:
             energy, seen = self.learned.step(self, batch, predictions, total)
             terms |= {f"learned_{name}": value for name, value in seen.items()}
@@ -306,8 +317,13 @@ class LiftingModule(L.LightningModule):
         if isinstance(data := training_data(self.trainer), MotionDataModule):
             objective = self.hparams["objective"] or REPOSE_OBJECTIVE
             check_term_frames(objective, self.model, self.hparams["backbone"], data)
-        if self.semi_supervised is not None:
-            self.semi_supervised.begin(self)
+        if (beside := self.semi_supervised or self.structure_aware) is not None:
+            beside.begin(self)
+        elif getattr(training_data(self.trainer), "unlabelled", None) is not None:
+            raise ArgumentError(
+                f"unlabelled is {str(training_data(self.trainer).unlabelled)!r}, expected None without structure_aware "
+                "or semi_supervised, which train on it."
+            )
         if self.hparams["standardise"]:
             assert isinstance(self.model, TakesStatistics)  # as the constructor has checked
             self.model.set_statistics(**training_data(self.trainer).train_dataset.statistics())
@@ -396,6 +412,16 @@ class LiftingModule(L.LightningModule):
             if self.hparams[name] != needed and not unused:
                 why = ": data.mirrored mirrors poses, trajectories and cameras" if name == "flip_probability" else ""
                 raise ArgumentError(f"{name} is {self.hparams[name]!r}, expected {needed!r} with semi_supervised{why}.")
+
+    def _check_structure_aware(self, backbone: str) -> None:
+        if self.model.kind == "pretrain":
+            raise ArgumentError(f"structure_aware is set, expected None for {backbone}, which predicts no poses.")
+        if self.hparams["standardise"]:
+            raise ArgumentError(
+                "standardise is True, expected False with structure_aware: standardised poses have no bones."
+            )
+        if self.semi_supervised is not None:
+            raise ArgumentError("structure_aware is set, expected None with semi_supervised, which has its own losses.")
 
     def _check_learned(self, backbone: str, settings: LearnedSettings | None, standardise: bool) -> None:
         if settings is None:

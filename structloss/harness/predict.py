@@ -196,7 +196,7 @@ def predict(
             f"keypoints of {keypoints.name} lie within -2 to 2, expected pixels of an image of {keypoints.width} x "
             f"{keypoints.height}; are they normalised already?"
         )
-    seen = _in_skeleton(keypoints, lifter.skeleton, variant)
+    seen = keypoints.in_skeleton(lifter.skeleton, variant)
     notes = _notes(keypoints, seen)
     rate = fps or keypoints.fps
     if rate is None:
@@ -233,20 +233,6 @@ def predict(
         keypoints.name, positions, seen.keypoints, seen.confidence, lifter.skeleton, rate, keypoints.width,
         keypoints.height, scale.astype(np.float32), meta, tuple(notes),
     )  # fmt: skip
-
-
-def _in_skeleton(keypoints: Keypoints, skeleton: str, variant: str | None) -> Keypoints:
-    """The keypoints in the joints of the network."""
-    if keypoints.skeleton == skeleton:
-        return keypoints
-    if skeleton not in ("h36m", "mpi_inf_3dhp"):
-        raise ArgumentError(f"{keypoints.name} has the layout {keypoints.skeleton!r}, expected {skeleton!r}.")
-    made = keypoints.to_h36m(variant)
-    if skeleton == "h36m":
-        return made
-    joined = np.concatenate([made.keypoints, made.confidence[..., None]], axis=-1)
-    joined = skeletons.convert(joined, "h36m", skeleton, confidence=True)
-    return replace(made, keypoints=joined[..., :2], confidence=joined[..., 2], skeleton=skeleton)
 
 
 def _notes(keypoints: Keypoints, seen: Keypoints) -> list[str]:

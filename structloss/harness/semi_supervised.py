@@ -31,6 +31,7 @@ from ..skeletons import Skeleton
 from .learned_training import Trainee
 from .loss_nets import training_data
 from .screen_cameras import cameras_of
+from .unlabelled import UnlabelledWindows
 
 __all__ = [
     "SemiSupervised",
@@ -189,9 +190,8 @@ class SemiSupervised:
 
     def __init__(self, settings: SemiSupervisedSettings) -> None:
         self.settings = settings
-        self._windows: PoseWindows | None = None
+        self._unlabelled: UnlabelledWindows | None = None
         self._cameras: dict[tuple[int, int], tuple[float, ...]] = {}
-        self._order: tuple[int, np.ndarray] = (-1, np.empty(0))  # of the last cycle through the unlabelled windows
 
     def begin(self, module: Lifting) -> None:
         """Find the unlabelled windows and their cameras.
@@ -204,10 +204,11 @@ class SemiSupervised:
             raise ArgumentError(
                 "unlabelled_subjects is None, expected training subjects whose 3D poses semi_supervised does without."
             )
-        self._windows, self._cameras = windows, cameras_of(windows)
+        self._unlabelled, self._cameras = UnlabelledWindows(windows), cameras_of(windows)
         if not np.isfinite(list(self._cameras.values())).all():
+            given = "unlabelled" if training_data(module.trainer).unlabelled else "unlabelled_subjects"
             raise ArgumentError(
-                f"unlabelled_subjects has {windows.store.subjects[0]!r}, whose cameras are not all known, expected "
+                f"{given} has {windows.store.subjects[0]!r}, whose cameras are not all known, expected "
                 "cameras to project poses with."
             )
 
@@ -237,25 +238,13 @@ class SemiSupervised:
         return [Supervision(poses[:size], seen["target"], seen["weight"])], total, terms
 
     def _draw(self, module: Lifting, batch_idx: int, size: int) -> dict[str, Tensor]:
-        """Input and cameras of the unlabelled windows of a step, shuffled; which ones depends on where in training it
-        is, so a resumed run draws the same."""
-        assert self._windows is not None
-        trainer, data = module.trainer, training_data(module.trainer)
-        step = module.current_epoch * int(trainer.num_training_batches) + batch_idx
-        places = (step * data.batch_size + np.arange(size)) * trainer.world_size + module.global_rank
-        indices = [self._shuffled(int(module.hparams["seed"]), place) for place in places.tolist()]
-        found = self._windows.batch(indices)
+        """Input and cameras of the unlabelled windows of a step."""
+        assert self._unlabelled is not None
+        found = self._unlabelled.draw(module, batch_idx, size)
         numbers = zip(found["clip"].tolist(), found["view"].tolist(), strict=True)
         camera = torch.tensor([self._cameras[number] for number in numbers])
-        camera[mirrored(found["index"], self._windows)] *= _MIRROR
+        camera[mirrored(found["index"], self._unlabelled.windows)] *= _MIRROR
         return {"input": found["input"].to(module.device), "camera": camera.to(module.device)}
-
-    def _shuffled(self, seed: int, place: int) -> int:
-        assert self._windows is not None
-        cycle, position = divmod(place, len(self._windows))
-        if self._order[0] != cycle:
-            self._order = cycle, np.random.default_rng([seed, 1, cycle]).permutation(len(self._windows))
-        return int(self._order[1][position])
 
 
 def _single(out: Tensor) -> Tensor:

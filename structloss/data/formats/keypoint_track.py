@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ... import skeletons
 from ...errors import ArgumentError
 from .._checks import positive
 from .keypoint_maps import keypoints_to_h36m
@@ -78,3 +79,24 @@ class Keypoints:
         joined = np.concatenate([self.keypoints, self.confidence[..., None]], axis=-1)
         made = keypoints_to_h36m(joined, self.skeleton, variant)
         return replace(self, keypoints=made[..., :2], confidence=made[..., 2], skeleton="h36m")
+
+    def in_skeleton(self, skeleton: str, variant: str | None = None) -> Keypoints:
+        """The same person in the joints of a registered skeleton, by way of Human3.6M's where they are not these.
+
+        Args:
+            skeleton: "h36m", "mpi_inf_3dhp", or what the keypoints are in.
+            variant: as in :meth:`to_h36m`.
+
+        Raises:
+            ArgumentError: there is no way from this layout to those joints, or a convention that it can't follow.
+        """
+        if self.skeleton == skeleton:
+            return self
+        if skeleton not in ("h36m", "mpi_inf_3dhp"):
+            raise ArgumentError(f"{self.name} has the layout {self.skeleton!r}, expected {skeleton!r}.")
+        made = self.to_h36m(variant)
+        if skeleton == "h36m":
+            return made
+        joined = np.concatenate([made.keypoints, made.confidence[..., None]], axis=-1)
+        joined = skeletons.convert(joined, "h36m", skeleton, confidence=True)
+        return replace(made, keypoints=joined[..., :2], confidence=joined[..., 2], skeleton=skeleton)
