@@ -29,6 +29,7 @@ _EXAMPLES = {
   structloss fit --config repose-tiny --model.objective '{mpjpe: 1.0, depth_ranking_joints: 5.0}'
   structloss fit --config repose-h36m --init-from motionbert_lite.bin    fine-tune a published checkpoint
   structloss fit --config repose-tiny --loss learned --model.learned.net graph-small
+  structloss fit --config videopose3d-27-weak --data.data h36m.poses --data.unlabelled coco_keypoints.json
   torchrun --nproc-per-node 8 -m structloss.cli fit --config repose-h36m --trainer.devices 8 --data.data h36m.poses
 
 A run that was killed or stopped resumes from its last checkpoint when the same command is given again.
@@ -88,6 +89,10 @@ def _describe(parser: argparse.ArgumentParser, name: str) -> None:
     data.add_argument("--data.num_workers", metavar="N", help="processes that load data (0: none beside training)")
     data.add_argument("--data.val_subjects", metavar="NAMES", help="held-out subjects, as in '[S9, S11]'")
     data.add_argument("--data.actions", metavar="NAMES", help="these alone, as in '[Walking, Sitting]'")
+    if name == "fit":
+        data.add_argument(
+            "--data.unlabelled", metavar="PATH", help="2D alone to train on too: keypoints, or a data set"
+        )
     if name == "test":
         data.add_argument("--data.test_set", metavar="NAME", help="test or train: whose subjects to score (test)")
     model = parser.add_argument_group("model and loss")
@@ -96,6 +101,7 @@ def _describe(parser: argparse.ArgumentParser, name: str) -> None:
     if name == "fit":
         model.add_argument("--loss", metavar="learned", help="train a loss network beside the backbone (SEAL-pose)")
         model.add_argument("--model.learned.KEY", metavar="VALUE", help="its settings: net, weight (auto:0.1), lr, ...")
+        model.add_argument("--model.structure_aware", metavar="{}", help="judge 2D alone by anatomy (SAP-Net's losses)")
         model.add_argument("--model.lr", metavar="LR", help="learning rate at the start")
         model.add_argument("--model.ema", metavar="DECAY", help="average the weights; validate and save the average")
     model.add_argument("--model.objective", metavar="LOSSES", help="term: weight, as in '{mpjpe: 1.0, velocity: 0.5}'")
