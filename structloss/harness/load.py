@@ -37,7 +37,7 @@ def load_module(path: str | os.PathLike[str], system: System) -> tuple[L.Lightni
     if found != system:
         raise CheckpointError(f"{path} is of {found.says}, expected a checkpoint of {system.says}.")
     # Neither the weights to start from nor the loss network is needed any more.
-    unneeded: dict[str, Any] = {name: None for name in ("init_from", "learned") if name in arguments}
+    unneeded: dict[str, Any] = {name: None for name in ("init_from", "learned", "structure_aware") if name in arguments}
     module = system.classes()[0](**(arguments | unneeded))
     module.on_load_checkpoint(checkpoint)
     try:

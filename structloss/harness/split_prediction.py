@@ -147,7 +147,7 @@ def predict_windows(
 
 def _data_arguments(checkpoint: str | os.PathLike[str], split: str, data: str | None, progress: bool) -> dict[str, Any]:
     """Those of the data module that a checkpoint was trained with, for one of the splits."""
-    _, arguments = trained_arguments(checkpoint)
+    _, _, arguments = trained_arguments(checkpoint)
     if not arguments:
         raise DataError(
             f"{checkpoint} doesn't say what data it was trained on, expected one written by structloss fit."
