@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from test_distributed import start_both
 
 pytest.importorskip("lightning")
 pytest.importorskip("cv2")
@@ -238,8 +239,8 @@ def test_bf16_trains(commands, tmp_path):
 @pytest.mark.slow(seconds=12)
 def test_two_processes_train_one_network(commands, tmp_path):
     arguments = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.max_steps", "3"]
-    done = commands.run(tmp_path, *RUN, *arguments)
-    assert done.returncode == 0, done.stderr
+    processes = start_both(commands, tmp_path, *RUN, *arguments)
+    assert [commands.wait(process) for process in processes] == [0, 0], (tmp_path / "log").read_text()
     assert all(value.isfinite().all() for value in weights(tmp_path).values())
 
 
