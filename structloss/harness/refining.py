@@ -174,7 +174,7 @@ class RefineModule(L.LightningModule):
             torch.cuda.synchronize(self.device)
 
     def _score(self, batch: dict[str, Tensor], metrics: nn.ModuleDict) -> None:
-        refined = self.model(batch["input"])
+        refined = self.model(batch["input"]).float()
         with scoring():
             for name, poses in (("before", batch["input"]), ("after", refined)):
                 part = cast(MetricCollection, metrics[name])
