@@ -113,7 +113,7 @@ def check_fit(words):
             assert (rest or value) in recipe_names(), f"there is no recipe {rest or value}"
 
 
-BENCHMARKS = ("step", "backbones", "loader", "lossnet", "overhead", "refine")
+BENCHMARKS = ("step", "backbones", "images", "loader", "lossnet", "overhead", "refine")
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if commands_of(page)])
@@ -126,12 +126,8 @@ def test_commands_exist(page):
         command = [words[0]]
         if len(words) > 1 and words[1] in ("inspect", "convert", "synthetic", "formats", "info", "list"):
             command.append(words[1])
-        if (
-            words[0] == "bench"
-            and len(words) > 1
-            and words[1] in ("step", "backbones", "loader", "lossnet", "overhead", "refine")
-        ):
-            command.append(words[1])
+        if (words[0] == "bench" and words[1:2] and words[1] in BENCHMARKS) or words[0] == "plot":
+            command += words[1:2]
         if words[0].startswith("-"):
             command, words = [], [*words]
         known = flags_of(*command)

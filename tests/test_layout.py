@@ -41,7 +41,7 @@ MAY_IMPORT = {
     "images": {*_BASE, "backbones", "data"},
     "refine": {*_BASE, "backbones", "data"},
     "harness": {*_BASE, "ops", "functional", "nn", "backbones", "metrics", "learned", "data", "images", "refine"},
-    "reports": {*_BASE, "metrics"},
+    "reports": {*_BASE, "metrics", "functional"},
     "commands": {
         *(
             *_BASE,

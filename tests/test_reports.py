@@ -473,7 +473,7 @@ def test_poses_draw_down_as_down_and_depth_to_the_right(tmp_path, monkeypatch):
     from structloss.reports import poses
 
     seen = []
-    monkeypatch.setattr(poses, "_limbs", lambda axes, skeleton, points, *rest: seen.append(points.copy()))
+    monkeypatch.setattr(poses, "draw_limbs", lambda axes, skeleton, points, *rest: seen.append(points.copy()))
     samples = make_samples(1, frames=1)
     reports.plot_poses(samples, tmp_path / "x.png", dpi=40)
     target = samples.target[0]

@@ -21,7 +21,7 @@ from .tables import one_line
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["plot_poses"]
+__all__ = ["draw_input", "draw_limbs", "plot_poses", "set_view"]
 
 _DASH = (0, (1.7, 0.9))  # left side
 _TARGET = "#8a8a8a"
@@ -32,7 +32,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM, _GAP = 0.6, 0.15, 0.95, 0.5, 0.16
 _NARROWEST = 7.6
 
 
-def _limbs(
+def draw_limbs(
     axes: Axes, skeleton: Skeleton, points: np.ndarray, colour: str, width: float, alpha: np.ndarray | float = 1.0
 ) -> None:
     """Bones of one pose, [J, 2] -> lines: right side solid, left side dashed, the middle solid and thinner."""
@@ -66,13 +66,14 @@ def _letters(axes: Axes, skeleton: Skeleton, points: np.ndarray, reach: float) -
         )
 
 
-def _input(
+def draw_input(
     axes: Axes, skeleton: Skeleton, points: np.ndarray, confidence: np.ndarray, box: tuple[float, float]
 ) -> None:
+    """2D `[J, 2]`, y down, in a panel of so many inches; what is less sure is fainter."""
     points = points * np.array([1.0, -1.0])  # image y points down
     certain = np.clip(np.nan_to_num(confidence), 0.0, 1.0)
     seen = 0.2 + 0.8 * certain
-    _limbs(axes, skeleton, points, "#333333", 1.7 if len(points) <= 40 else 1.0, seen)
+    draw_limbs(axes, skeleton, points, "#333333", 1.7 if len(points) <= 40 else 1.0, seen)
     size = (6 + 34 * certain) * (1.0 if len(points) <= 40 else 0.25)
     axes.scatter(points[:, 0], points[:, 1], s=size, color="#111111", alpha=seen, linewidths=0, zorder=3)
     low, high = np.nanmin(points, axis=0), np.nanmax(points, axis=0)
@@ -85,7 +86,7 @@ def _input(
     axes.set_yticks([])
 
 
-def _view(axes: Axes, centre: np.ndarray, box: tuple[float, float]) -> None:
+def set_view(axes: Axes, centre: np.ndarray, box: tuple[float, float]) -> None:
     """Limits, and a grid of 250 mm with numbers every 500 mm."""
     from matplotlib.ticker import MultipleLocator
 
@@ -171,7 +172,7 @@ class _Drawing:
         label = _unbroken(one_line(samples.labels[frame]))
         self._text(0.3, below + _TALL / 2, label, _TALL, rotation=90, va="center", fontsize=8)
         first, front, *sides = panels
-        _input(first, self.skeleton, samples.input[frame], samples.confidence[frame], (self.widths[0], _TALL))
+        draw_input(first, self.skeleton, samples.input[frame], samples.confidence[frame], (self.widths[0], _TALL))
         self._draw_front(front, row)
         for k, axes in enumerate(sides):
             self._draw_side(axes, row, k)
@@ -203,25 +204,25 @@ class _Drawing:
     def _draw_front(self, axes: Axes, row: int) -> None:
         """All arms over the true pose, from the camera."""
         target, *arms = self.upright[:, row, :, :2]
-        _limbs(axes, self.skeleton, target, _TARGET, self._bold(3.4, 1.8), 0.55)
-        _view(axes, self.centre[row, [0, 1]], (self.widths[1] * self.scale, self.extent[1]))
+        draw_limbs(axes, self.skeleton, target, _TARGET, self._bold(3.4, 1.8), 0.55)
+        set_view(axes, self.centre[row, [0, 1]], (self.widths[1] * self.scale, self.extent[1]))
         for k, pose in enumerate(arms):
             width = self._bold(1.4, 0.9) * _style.layered(k, len(arms))
-            _limbs(axes, self.skeleton, pose, _style.colour(k), width)
+            draw_limbs(axes, self.skeleton, pose, _style.colour(k), width)
 
     def _draw_side(self, axes: Axes, row: int, arm: int) -> None:
         """One arm over the true pose, from the camera's right, with its errors."""
         true, flat, colour = self.upright[0, row][:, [2, 1]], self.upright[1 + arm, row][:, [2, 1]], _style.colour(arm)
-        _limbs(axes, self.skeleton, true, _TARGET, self._bold(3.4, 1.8), 0.55)
+        draw_limbs(axes, self.skeleton, true, _TARGET, self._bold(3.4, 1.8), 0.55)
         for a, b in zip(true, flat, strict=True):
             axes.plot([a[0], b[0]], [a[1], b[1]], color="#111111", linewidth=0.7, alpha=0.55)
-        _limbs(axes, self.skeleton, flat, colour, self._bold(2.0, 1.1))
+        draw_limbs(axes, self.skeleton, flat, colour, self._bold(2.0, 1.1))
         axes.scatter(flat[:, 0], flat[:, 1], s=self._bold(9, 2), color=colour, linewidths=0, zorder=3)
         depth = np.abs(flat[:, 0] - true[:, 0])
         far = flat[depth > _FAR]
         ring: dict[str, Any] = {"facecolors": "none", "edgecolors": "#111111", "linewidths": 1.1}
         axes.scatter(far[:, 0], far[:, 1], s=self._bold(52, 14), zorder=4, **ring)
-        _view(axes, self.centre[row, [2, 1]], (self.widths[2 + arm] * self.scale, self.extent[1]))
+        set_view(axes, self.centre[row, [2, 1]], (self.widths[2 + arm] * self.scale, self.extent[1]))
         error = float(np.nanmean(self.samples.errors(self.names[arm])[self.frames[row]]))
         title = f"{measure('mpjpe').title} {error:.0f} mm\nmean depth error {np.nanmean(depth):.0f} mm"
         axes.set_title(title, fontsize=8.5, color=colour, pad=3, linespacing=1.15)
