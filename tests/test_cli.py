@@ -96,7 +96,7 @@ def test_help_of_the_lightning_commands(name, capsys):
     assert stopped.value.code == 0
     ours = capsys.readouterr().out
     assert "examples:" in ours and f"structloss {name}" in ours and "repose-tiny" in ours
-    assert ours.count("\n") <= 80 and "--help-all" in ours
+    assert ours.count("\n") <= 88 and "--help-all" in ours
     assert ("--fresh" in ours) == (name == "fit")
 
 

@@ -29,7 +29,6 @@ _EXAMPLES = {
   structloss fit --config repose-tiny --model.objective '{mpjpe: 1.0, depth_ranking_joints: 5.0}'
   structloss fit --config repose-h36m --init-from motionbert_lite.bin    fine-tune a published checkpoint
   structloss fit --config repose-tiny --loss learned --model.learned.net graph-small
-  structloss fit --config videopose3d-27-weak --data.data h36m.poses --data.unlabelled coco_keypoints.json
   torchrun --nproc-per-node 8 -m structloss.cli fit --config repose-h36m --trainer.devices 8 --data.data h36m.poses
 
 A run that was killed or stopped resumes from its last checkpoint when the same command is given again.
