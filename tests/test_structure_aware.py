@@ -367,6 +367,22 @@ def test_unlabelled_frames_are_thinned_as_labelled_ones_and_not_scored(tmp_path)
     assert data.hparams["unlabelled"] == str(tmp_path / "seen.poses")
 
 
+def test_semi_supervised_training_takes_the_2d_of_a_file_whose_cameras_are_known(tmp_path):
+    save_store(observe(generate_clips(1, 1, 20, seed=1), "train", views=2), tmp_path / "seen.poses")
+    options = {"sampling": "centred", "window": 9, "stride": 1, "target": "camera", "mirrored": True}
+    arguments = {"filter_widths": [3, 3], "channels": 16}
+    settings = {"structure_aware": None, "semi_supervised": {"warmup": 0}, "target": "camera", "flip_probability": 0.0}
+
+    def reprojection(path):
+        data = data_of(unlabelled=str(path), **options)
+        module = module_of("videopose3d-27", arguments, **settings)
+        return train(module, data, steps=2, validations=0, evaluation=False, quiet=True).curves["train_reprojection"]
+
+    assert np.isfinite(reprojection(tmp_path / "seen.poses")).all()
+    with pytest.raises(ArgumentError, match="unlabelled has 'unlabelled', whose cameras are not all known"):
+        reprojection(coco(tmp_path / "a.json"))
+
+
 @pytest.mark.parametrize(
     ("write", "options", "sentence"),
     [

@@ -138,15 +138,13 @@ def _of_clip(clip: Clip) -> PoseSequence:
 
 
 def _of_store(store: PoseStore) -> list[PoseSequence]:
-    import numpy as np
-
     found = []
     for view in store.views:
         rows = slice(view.start, view.start + view.frames)
-        weight = None if store.weight is None else np.array(store.weight[rows])
+        weight = None if store.weight is None else store.weight[rows]
         name = f"{view.motion} {view.camera}".strip()
-        poses, seen = np.array(store.pose[rows]), np.array(store.input[rows])
-        found.append(PoseSequence(name, poses, store.skeleton, weight, seen, fps=view.fps))
+        # Slices of a mapped store are not in memory until they are drawn.
+        found.append(PoseSequence(name, store.pose[rows], store.skeleton, weight, store.input[rows], fps=view.fps))
     return found
 
 

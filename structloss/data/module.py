@@ -342,8 +342,8 @@ class MotionDataModule(LightningDataModule):
         except DataError as error:
             if self.format is None and has_keypoints_alone(self.data):
                 raise DataError(
-                    f"{self.data} has 2D keypoints alone, expected a data set with 3D poses; beside one, clips without "
-                    "3D are given as unlabelled."
+                    f"{self.data} has 2D keypoints alone, expected a data set with 3D poses; for clips without 3D "
+                    "beside it, set unlabelled."
                 ) from error
             raise
 
