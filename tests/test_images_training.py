@@ -247,6 +247,7 @@ def test_two_processes_train_one_network(commands, tmp_path):
 # ---- stages --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow(seconds=12)
 def test_stages_start_from_the_one_before(commands, tmp_path):
     small = ["--model.network_args", NETWORK, "--data.input_size", "32", "--data.count", "8", "--data.val_count", "4"]
     few = ["--trainer.max_steps", "2", "--data.batch_size", "4", "--data.progress", "false"]
@@ -280,7 +281,6 @@ def test_the_recipes_are_the_papers_schedule():
     assert stages[0]["model"]["trains"] == "heatmaps"
 
 
-@pytest.mark.slow(seconds=15)
 def test_the_system_runs_from_nothing_to_refined_poses():
     """Stages in one process, predictions of people in motion, TP-Net on top; each stage starts where the last ended."""
     schedule = Schedule(
