@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ArgumentError, check_name, needs_extra
 from ..text import visible_lines
+from ._ablate_sapnet import NAME, sapnet_grid
 from ._imports import import_torchmetrics
 from ._parser import command, positive
 
 if TYPE_CHECKING:
     from ..harness.ablation import CellResult, Grid
+    from ..harness.image_ablation import ImageGrid
     from ..reports.ablation import Summary
 
 __all__ = ["add", "run_ablation"]
@@ -33,10 +35,13 @@ def add(commands: argparse._SubParsersAction) -> None:
         "  structloss ablate --data h36m/ --keypoints gt            on Human3.6M with ground-truth 2D\n"
         "  structloss ablate finetune --data motion.npz             fine-tuning trained networks (RePOSE, Table 5)\n"
         "  structloss ablate finetune --backbones motionbert-full --init-from motionbert-full=best.bin --steps 2000\n"
+        "  structloss ablate sapnet --jobs 2                        from images (Dabral et al., Table 3)\n"
         "  structloss ablate my_grid.yaml --seeds 0 1 2 3 4 --out runs/my_grid\n"
         "\nGiven again, the command trains the cells that are missing.\n",
     )
-    parser.add_argument("grid", nargs="?", default="losses", help="losses, finetune, or a YAML file (default: losses)")
+    parser.add_argument(
+        "grid", nargs="?", default="losses", help="losses, finetune, sapnet, or a YAML file (default: losses)"
+    )
     parser.add_argument("--data", metavar="PATH", help="data set of any format (default: synthetic motion)")
     parser.add_argument("--keypoints", metavar="NAME", help="2D file of a Human3.6M npz: gt, cpn_ft_h36m_dbb, ...")
     parser.add_argument("--out", metavar="DIR", help="folder to write (default: runs/ablate-GRID)")
@@ -57,9 +62,16 @@ def _run(arguments: argparse.Namespace) -> None:
         import_torchmetrics()
         from ..harness.ablation import load_grid
 
+    if arguments.grid == NAME:
+        run_ablation(sapnet_grid(arguments), arguments.out or f"runs/ablate-{NAME}", jobs=arguments.jobs, say=_say)
+        return
     grid = _changed(load_grid(arguments.grid), arguments)
     out = arguments.out or f"runs/ablate-{Path(arguments.grid).stem}"
-    run_ablation(grid, out, jobs=arguments.jobs, say=lambda text: print(visible_lines(text), flush=True))
+    run_ablation(grid, out, jobs=arguments.jobs, say=_say)
+
+
+def _say(text: str) -> None:
+    print(visible_lines(text), flush=True)
 
 
 def _changed(grid: Grid, arguments: argparse.Namespace) -> Grid:
@@ -83,7 +95,9 @@ def _changed(grid: Grid, arguments: argparse.Namespace) -> Grid:
     return replace(grid, **changes)
 
 
-def run_ablation(grid: Grid, out: str | Path, *, jobs: int = 1, say: Callable[[str], object] = print) -> list[Summary]:
+def run_ablation(
+    grid: Grid | ImageGrid, out: str | Path, *, jobs: int = 1, say: Callable[[str], object] = print
+) -> list[Summary]:
     """Run a grid and write `table.md`, `table.csv` and `plot.png` beside its `cells`; returns the summaries.
 
     Args:
@@ -98,7 +112,8 @@ def run_ablation(grid: Grid, out: str | Path, *, jobs: int = 1, say: Callable[[s
     """
     with needs_extra("harness"):
         import_torchmetrics()
-        from ..harness.ablation import run_grid
+        from ..harness.ablation import Grid, run_grid
+        from ..harness.image_ablation import run_image_grid
     from ..files import write_text
     from ..metrics.measures import measure
     from ..reports.ablation import ablation_csv, ablation_table, plot_ablation, summarise
@@ -110,7 +125,10 @@ def run_ablation(grid: Grid, out: str | Path, *, jobs: int = 1, say: Callable[[s
         found = f"{error.title} {value:.{error.decimals}f} {error.unit}" if math.isfinite(value) else "no poses"
         say(f"{done}/{total}  {cell.backbone}, {cell.objective}, seed {cell.seed}: {found}, {result.seconds:.0f} s")
 
-    results = run_grid(grid, folder / "cells", jobs=jobs, report=report)
+    if isinstance(grid, Grid):
+        results = run_grid(grid, folder / "cells", jobs=jobs, report=report)
+    else:
+        results = run_image_grid(grid, folder / "cells", jobs=jobs, report=report)
     summaries = summarise(grid, results)
     table = ablation_table(grid, summaries)
     write_text(folder / "table.md", table)

@@ -29,7 +29,17 @@ from .lifting import LiftingModule
 from .recipe_files import recipe_settings
 from .training import train
 
-__all__ = ["Cell", "CellResult", "Grid", "grid_names", "load_grid", "run_grid"]
+__all__ = [
+    "Cell",
+    "CellResult",
+    "Grid",
+    "begin_process",
+    "grid_names",
+    "load_grid",
+    "read_result",
+    "run_grid",
+    "write_result",
+]
 
 _KEYS = (
     "objectives",
@@ -239,7 +249,9 @@ def run_grid(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     cells = grid.cells()
-    results = {cell: found for cell in cells if (found := _read(folder, cell, _fingerprint(grid, cell))) is not None}
+    results = {
+        cell: found for cell in cells if (found := read_result(folder, cell, _fingerprint(grid, cell))) is not None
+    }
     missing = [cell for cell in cells if cell not in results]
     _check_frames(grid, missing)
     for number, result in enumerate(results.values(), 1):
@@ -285,7 +297,9 @@ def _train_all(grid: Grid, cells: list[Cell], folder: Path, jobs: int) -> Iterat
             yield from _train_group(grid, group, folder)
         return
     threads = max(1, torch.get_num_threads() // jobs)
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_begin, initargs=(threads,)) as pool:
+    with ProcessPoolExecutor(
+        jobs, mp_context=get_context("spawn"), initializer=begin_process, initargs=(threads,)
+    ) as pool:
         waiting = {pool.submit(_list_group, grid, group, folder): group for group in groups.values()}
         try:
             for future in as_completed(waiting):
@@ -295,7 +309,7 @@ def _train_all(grid: Grid, cells: list[Cell], folder: Path, jobs: int) -> Iterat
             raise
 
 
-def _begin(threads: int) -> None:
+def begin_process(threads: int) -> None:
     """Set up a process of the pool: its share of the cores, and an end when the run that started it is killed."""
     torch.set_num_threads(threads)
     parent = parent_process()
@@ -325,7 +339,7 @@ def _train_group(grid: Grid, cells: list[Cell], folder: Path) -> Iterator[CellRe
             start = _pretrain(grid, cells[0], model, windows)
         for cell in cells:
             result = _train_cell(grid, cell, settings_of(grid, cell)[0], windows, start)
-            _write(folder, result, _fingerprint(grid, cell))
+            write_result(folder, result, _fingerprint(grid, cell))
             yield result
 
 
@@ -362,11 +376,12 @@ def _train_cell(
     return CellResult(cell, found.metrics, found.structure, found.per_action, trained.curves, trained.seconds)
 
 
-def _write(folder: Path, result: CellResult, fingerprint: str) -> None:
+def write_result(folder: Path, result: CellResult, fingerprint: str) -> None:
+    """Keep the result of a cell, with what it depends on."""
     write_json(folder / result.cell.file, {"fingerprint": fingerprint, "version": __version__, **asdict(result)})
 
 
-def _read(folder: Path, cell: Cell, fingerprint: str) -> CellResult | None:
+def read_result(folder: Path, cell: Cell, fingerprint: str) -> CellResult | None:
     """The result of a cell; None if there is none, or one of other settings."""
     try:
         content = read_json(folder / cell.file, "the result of a cell")

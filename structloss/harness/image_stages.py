@@ -48,6 +48,7 @@ class Schedule:
         steps: optimizer steps of each stage.
         lr: peak learning rate of the first three stages; the fourth has a tenth, as published.
         optimizer: of all stages.
+        heatmap_weight: of L_HM: with 1, as published, depths outweigh heatmaps in a training as short as ours.
         batch_size: samples of a step.
         seed: of weights, people and order.
         data: further arguments of :class:`~structloss.images.ImagesDataModule`.
@@ -60,6 +61,7 @@ class Schedule:
     steps: tuple[int, int, int, int] = (700, 400, 400, 200)
     lr: float = 2e-3
     optimizer: str = "adam"
+    heatmap_weight: float = 100.0
     batch_size: int = 16
     seed: int = 0
     data: Mapping[str, Any] = field(default_factory=dict, hash=False)
@@ -123,6 +125,7 @@ def stage(number: int, schedule: Schedule, **model: Any) -> Stage:
         "optimizer": schedule.optimizer,
         "schedule": "one_cycle",
         "lr": schedule.lr * (0.1 if number == 4 else 1.0),
+        "heatmap_weight": schedule.heatmap_weight,
         "seed": schedule.seed,
         **model,
     }

@@ -147,6 +147,7 @@ class ImageModule(L.LightningModule):
                 parameter.requires_grad_(False)
         if init_from is not None:
             images.load_published(self.model, init_from)
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a fifth faster on CPUs
         if compile:
             self.model.compile()  # in place: the names of the weights stay
         self.scores = ImageScores()
@@ -163,11 +164,12 @@ class ImageModule(L.LightningModule):
         torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0]) >> 1)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        image = batch["image"].contiguous(memory_format=torch.channels_last)
         if self.hparams["trains"] == "heatmaps":
-            heatmaps = self.model.heatmaps(batch["image"])
+            heatmaps = self.model.heatmaps(image)
             out = images.SAPOutput(heatmaps, torch.zeros_like(batch["depth"]))
         else:
-            out = self.model(batch["image"])
+            out = self.model(image)
         total, terms = self.losses(out, batch)
         size = len(batch["image"])
         self.log("train/loss", total.detach(), prog_bar=True, batch_size=size, sync_dist=True)

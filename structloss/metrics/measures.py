@@ -314,7 +314,6 @@ _ROWS = (
         factor=100,
         group="image",
         meaning="mean distance of a joint found in the image to the true one, of the joints that are seen",
-        ablation=False,
     ),
     Measure(
         "depth_error",
@@ -322,7 +321,6 @@ _ROWS = (
         "mm",
         group="image",
         meaning="mean error of a joint's depth relative to the pelvis",
-        ablation=False,
     ),
     # ----------------------------------------------------------------------------------------------------- trajectory
     Measure(
