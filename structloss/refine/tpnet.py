@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ..errors import ArgumentError
 from .base import Refiner, check_count
@@ -92,18 +93,23 @@ class TPNet(Refiner):
         return self.after_first(self.fc[0](gathered))
 
     def step(self, window: Tensor, state: Any) -> tuple[Tensor, Any]:
-        # One pose takes as long as it takes to read the first layer's weights, and two take no longer. So every other
-        # time the sums of the next window are made as well, as far as its poses are known; when the last one has come,
-        # the rows of the weights that it meets are all that is still to be read.
+        # One pose takes as long as it takes to read the first layer's weights, and two take no longer. So half of the
+        # neurons, in turns, also get their sums for the next window, as far as its poses are known. The next time they
+        # need but the part of the weights that meets the pose that has come: every frame reads half of the weights.
         flat = window.flatten(1)
-        size = self.num_joints * 3
-        first = cast(nn.Linear, self.fc[0])
-        newest, ahead = state or (first.weight[:, -size:].t().contiguous(), None)
-        if ahead is not None:
-            return self.after_first(torch.addmm(ahead, flat[:, -size:], newest)), (newest, None)
+        size, first = self.num_joints * 3, cast(nn.Linear, self.fc[0])
+        newest, turn, ahead = state or (first.weight[:, -size:].t().contiguous(), 0, None)
+        low, high = slice(0, first.out_features // 2), slice(first.out_features // 2, None)
+        whole, known = (low, high) if turn == 0 else (high, low)
         following = torch.cat([flat[:, size:], torch.zeros_like(flat[:, :size])], dim=1)
-        sums, ahead = first(torch.cat([flat, following])).chunk(2)
-        return self.after_first(sums), (newest, ahead)
+        both = functional.linear(torch.cat([flat, following]), first.weight[whole], first.bias[whole])
+        now, following = both.chunk(2)
+        if ahead is None:  # a clip begins
+            rest = functional.linear(flat, first.weight[known], first.bias[known])
+        else:
+            rest = torch.addmm(ahead, flat[:, -size:], newest[:, known])
+        sums = torch.cat([now, rest] if turn == 0 else [rest, now], dim=1)
+        return self.after_first(sums), (newest, 1 - turn, following)
 
     def after_first(self, hidden: Tensor) -> Tensor:
         """From the first layer's sums `[..., hidden]`, before the ReLU, to the answer `[..., J * 3]`."""
