@@ -1,9 +1,8 @@
 """What a refined pose costs: streams of TP-Net and its rivals, one pose a call, and whole clips of 500 frames.
 
 A frame's time is that of one call of a stream, whose answers are first compared with those of the clip. "busy" is the
-processor's time a frame, the mean over all calls; on a machine that others use it says more than the clock. TP-Net
-reads its weights every other frame alone, so that half of the calls are short: its mean is what a video costs, p80 what
-a frame may have to wait. Take one thread.
+processor's time a frame, the mean over all calls; on a machine that others use it says more than the clock. Take one
+thread.
 """
 
 from __future__ import annotations
