@@ -125,6 +125,9 @@ def test_the_split_of_a_command(motion, tmp_path, capsys):
             f"next: structloss fit --config tpnet --data.predictions {tmp_path / 'deep/predictions-train.npz'}" in out
         )
         assert len(read_predictions(tmp_path / "deep" / "predictions-train.npz").clips) == 12
+        main(["predict", str(moved), "--split", "test", "--ckpt", str(path), "--npz", str(tmp_path / "a.npz")])
+        out = capsys.readouterr().out
+        assert "4 clips of syn04, 142 frames" in out and "next:" not in out  # no refiner is trained on these
     finally:
         moved.rename(motion)
 

@@ -57,7 +57,8 @@ def run_predict_split(settings: PredictSettings) -> Path:
     for note in made.notes:
         print(f"  note: {visible(note)}", flush=True)
     print(f"  wrote {visible(path)}", flush=True)
-    print(f"next: structloss fit --config tpnet --data.predictions {visible(path)}", flush=True)
+    if settings.split == "train":
+        print(f"next: structloss fit --config tpnet --data.predictions {visible(path)}", flush=True)
     return path
 
 
