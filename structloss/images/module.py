@@ -251,7 +251,8 @@ class ImagesDataModule(LightningDataModule):
             check_batch(self.batch_size)
         self._people()
         other = copy.copy(self)
-        other._built, other._resumed, other.trainer, other.batch = None, None, None, batch
+        other.trainer, other.batch = None, batch
+        vars(other).update(_built=None, _resumed=None)
         return other
 
     # ---- from files ----
