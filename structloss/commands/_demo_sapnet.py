@@ -46,6 +46,7 @@ def add_sapnet(actions: argparse._SubParsersAction) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of weights, people and order (default: 0)")
     parser.add_argument("--motion", metavar="PATH", help="clips that people do (default: synthetic motion)")
     parser.add_argument("--count", type=positive, default=1500, help="people with and without 3D, each (default: 1500)")
+    parser.add_argument("--runs", type=positive, default=12, help="strangers in motion who are scored (default: 12)")
     parser.add_argument("--batch-size", type=positive, default=16, help="images of a step (default: 16)")
     parser.add_argument("--lr", type=nonnegative, default=2e-3, help="peak learning rate (default: 2e-3)")
     parser.add_argument("--out", default="structloss-demo-sapnet", help="folder (default: structloss-demo-sapnet)")
@@ -68,6 +69,7 @@ class SAPNetDemoSettings:
         seed: of weights, people, motion and order.
         motion: clips that people do; None is synthetic motion.
         count: people with 3D poses, and as many without, to train on.
+        runs: strangers in motion who are scored, 40 images each; TP-Net is trained on two and a half times as many.
         batch_size: images of a step.
         lr: peak learning rate of SAP-Net.
         out: folder to write.
@@ -78,6 +80,7 @@ class SAPNetDemoSettings:
     seed: int = 0
     motion: str | None = None
     count: int = 1500
+    runs: int = 12
     batch_size: int = 16
     lr: float = 2e-3
     out: str = "structloss-demo-sapnet"
@@ -85,7 +88,8 @@ class SAPNetDemoSettings:
     def command(self) -> str:
         """The command line that repeats the run."""
         parts: list[object] = ["structloss", "demo", "sapnet", "--steps", *self.steps, "--epochs", self.epochs]
-        parts += ["--seed", self.seed, "--count", self.count, "--batch-size", self.batch_size, "--lr", f"{self.lr:g}"]
+        parts += ["--seed", self.seed, "--count", self.count, "--runs", self.runs]
+        parts += ["--batch-size", self.batch_size, "--lr", f"{self.lr:g}"]
         parts += [] if self.motion is None else ["--motion", self.motion]
         return shlex.join(map(str, parts))
 
@@ -113,18 +117,21 @@ def run_sapnet_demo(settings: SAPNetDemoSettings) -> RunSummary:
         lr=settings.lr,
         batch_size=settings.batch_size,
         seed=settings.seed,
-        data={"count": settings.count, "val_count": 160, "motion": settings.motion},
+        data={"count": settings.count, "val_count": min(96, max(12, settings.count // 10)), "motion": settings.motion},
     )
     size = info(schedule.network).input_size
     data = people_of(schedule, "mixed", size)
-    runs = runs_of(settings.seed, size=size, motion=settings.motion)
+    runs = runs_of(
+        settings.seed, train=round(2.5 * settings.runs), test=settings.runs, size=size, motion=settings.motion
+    )
     results: list[StageResult] = []
     arms: list[ArmResult] = []
     found: Runs | None = None
     for number in STAGES:
         what = stage(number, schedule)
         print(f"{what.name}, {what.steps} steps of {settings.batch_size} images", flush=True)
-        result = train_stage(what, data, weights_of(results[-1]) if results else None)
+        start = weights_of(results[-1]) if results else None
+        result = train_stage(what, data, start, score=False)  # scored on people in motion
         found, arm = _scored(result, runs)
         results.append(result)
         arms.append(arm)

@@ -201,7 +201,7 @@ def _start(schedule: Schedule, data: Any, folder: Path, fingerprint: str) -> dic
         result: StageResult | None = None
         for number in (1, 2):
             weights = weights_of(result) if result is not None else None
-            result = train_stage(stage(number, schedule), data, weights, validations=0, quiet=True)
+            result = train_stage(stage(number, schedule), data, weights, validations=0, score=False, quiet=True)
         assert result is not None  # there are two stages
         images.save_checkpoint(result.module.model, path)
         return weights_of(result)
@@ -215,7 +215,7 @@ def _train_arm(schedule: Schedule, data: Any, name: str, start: Mapping[str, Ten
         own = {term: weight for term, weight in ARMS[name].items() if number == 4 or term != "bone_symmetry"}
         what = stage(number, schedule, structure_aware=own or None)
         weights = start if result is None else weights_of(result)
-        result = train_stage(what, data, weights, validations=0, quiet=True)
+        result = train_stage(what, data, weights, validations=0, score=False, quiet=True)
     assert result is not None  # there are two stages
     return result
 

@@ -145,6 +145,7 @@ def train_stage(
     start: Mapping[str, Tensor] | None = None,
     *,
     validations: int = 2,
+    score: bool = True,
     quiet: bool = False,
 ) -> StageResult:
     """Train a stage and score it.
@@ -154,6 +155,7 @@ def train_stage(
         data: its people; the kind of its batches is set.
         start: the network's state dict after the stage before; None starts from fresh weights of the stage's seed.
         validations: how often to validate on the way.
+        score: score it on the held-out people; otherwise the evaluation is empty.
         quiet: print nothing.
     """
     started = time.perf_counter()
@@ -165,7 +167,9 @@ def train_stage(
     fitted = fit(
         module, people, steps=what.steps, validations=validations, label=what.name, seed=what.model["seed"], quiet=quiet
     )
-    evaluation = evaluate_images(module, people, progress="" if quiet else what.name)
+    evaluation = Evaluation({})
+    if score:
+        evaluation = evaluate_images(module, people, progress="" if quiet else what.name)
     seconds = time.perf_counter() - started
     return StageResult(what, module.eval(), evaluation, fitted.curves, fitted.timer.clips_per_second, seconds)
 
