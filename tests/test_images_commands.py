@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 
 pytest.importorskip("lightning")
-cv2 = pytest.importorskip("cv2")
+pytest.importorskip("cv2")
 
 from structloss.commands._demo_sapnet import SAPNetDemoSettings, run_sapnet_demo
 from structloss.commands.ablate import run_ablation
 from structloss.errors import ArgumentError
 from structloss.harness.image_ablation import ARMS, REFINED, ImageGrid, run_image_grid
 from structloss.harness.image_stages import Schedule
+
+cv2 = pytest.importorskip("cv2")
 
 ROWS = ["stage 1: heatmaps", "stage 2: depth", "stage 3: structure", "stage 4: symmetry", "TP-Net on stage 4"]
 
