@@ -329,3 +329,13 @@ def test_a_run_resumes_in_the_middle_of_an_epoch(batch, stop, files, tmp_path):
 def test_the_order_is_the_same_with_loading_processes(files, tmp_path):
     shown = [fit(of_files(files, num_workers=workers, seed=2), tmp_path, epochs=2).shown for workers in (0, 2)]
     assert shown[0] == shown[1] and len(shown[0]) == 12
+
+
+def test_how_people_are_rendered():
+    data = ImagesDataModule(
+        input_size=32, count=12, val_count=4, rendered={"facing": 80.0, "truncated": 0.0}, progress=False
+    )
+    joints = np.stack([data.train_dataset.person(i).joints for i in range(12)])
+    assert (joints[:, 2, 0] < joints[:, 3, 0]).all()  # hips: the right one is on the left of the image
+    with pytest.raises(ArgumentError, match=r"rendered has 'light', expected some of facing, occluders, truncated"):
+        ImagesDataModule(rendered={"light": 1.0})

@@ -552,3 +552,18 @@ def test_poses_that_are_no_bodies_give_a_picture_all_the_same(kind):
     assert np.isfinite(person.joints).all()
     assert np.isfinite(person.pose).all()
     assert person.image.std() > 0
+
+
+def test_people_who_face_the_camera_have_their_right_side_on_the_left_of_the_image():
+    facing = [RenderedPeople(30, size=32, seed=4, facing=80.0, truncated=0.0)[i] for i in range(30)]
+    sides = np.array([person.joints[2, 0] < person.joints[3, 0] for person in facing])  # hips
+    assert sides.all()
+    anywhere = [RenderedPeople(30, size=32, seed=4, truncated=0.0)[i] for i in range(30)]
+    sides = np.array([person.joints[2, 0] < person.joints[3, 0] for person in anywhere])
+    assert 5 < sides.sum() < 25
+    front = RenderedPeople(3, size=32, seed=4, facing=0.0, truncated=0.0)
+    for index in range(3):  # straight from the front, both hips are at one depth
+        pose = front[index].pose
+        assert abs(pose[2, 2] - pose[3, 2]) < 0.35 * np.linalg.norm(pose[2] - pose[3])  # the camera may look down
+    with pytest.raises(ArgumentError, match=r"facing is 181, expected degrees from 0 to 180"):
+        RenderedPeople(1, facing=181)

@@ -122,7 +122,12 @@ def run_sapnet_demo(settings: SAPNetDemoSettings) -> RunSummary:
     size = info(schedule.network).input_size
     data = people_of(schedule, "mixed", size)
     runs = runs_of(
-        settings.seed, train=round(2.5 * settings.runs), test=settings.runs, size=size, motion=settings.motion
+        settings.seed,
+        train=round(2.5 * settings.runs),
+        test=settings.runs,
+        size=size,
+        motion=settings.motion,
+        rendered=schedule.rendered,
     )
     results: list[StageResult] = []
     arms: list[ArmResult] = []

@@ -158,7 +158,8 @@ def _train_seed(grid: ImageGrid, seed: int, folder: Path) -> Iterator[CellResult
     schedule = replace(grid.schedule, seed=seed)
     size = images.info(schedule.network).input_size
     data = people_of(schedule, "mixed", size)
-    runs = runs_of(seed, train=3 * grid.runs, test=grid.runs, frames=grid.frames, size=size, motion=grid.motion)
+    sizes = {"train": 3 * grid.runs, "test": grid.runs, "frames": grid.frames, "size": size}
+    runs = runs_of(seed, **sizes, motion=grid.motion, rendered=schedule.rendered)
     start: dict[str, Tensor] | None = None
     last: images.SAPNet | None = None
     for cell in grid.cells(seed):

@@ -4,7 +4,7 @@ motion. What `structloss demo sapnet` and `structloss ablate sapnet` run."""
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,6 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..data.clips import Clip
+from ..data.opening import open_data
+from ..data.protocols import scored_subjects
+from ..data.selection import names_of
 from ..errors import ArgumentError
 from ..images.rendered.people import RenderedPeople
 from ..refine.module import PredictionsDataModule
@@ -45,8 +49,7 @@ def runs_of(
     frames: int = 40,
     size: int = 128,
     motion: str | None = None,
-    held_out: Sequence[str] = (),
-    others: Sequence[str] = (),
+    rendered: Mapping[str, Any] | None = None,
 ) -> MotionRuns:
     """Runs of images of people in motion.
 
@@ -55,21 +58,30 @@ def runs_of(
         train, test: numbers of runs.
         frames: images of a run.
         size: width and height of the images, pixels.
-        motion: clips of any format; None is synthetic motion.
-        held_out: subjects of the test.
-        others: subjects of the training; none of those of the test.
+        motion: clips of any format, a part of whose subjects is of the test alone; None is synthetic motion.
+        rendered: how they are rendered, see :class:`~structloss.images.ImagesDataModule`.
 
     Raises:
-        ArgumentError: a subject in both, or too few runs.
+        ArgumentError: too few runs, or subjects.
     """
-    if shared := set(held_out) & set(others):
-        raise ArgumentError(f"held_out has {sorted(shared)[0]!r}, expected no subject of the training.")
     if min(train, test) < 1:
         raise ArgumentError(f"train and test are {train} and {test}, expected at least 1.")
-    common: dict[str, Any] = {"size": size, "frames": frames, "in_place": True, "truncated": 0.0, "motion": motion}
+    common: dict[str, Any] = {"size": size, "frames": frames, "in_place": True, **(rendered or {}), "truncated": 0.0}
+    clips: Sequence[Clip] | None = None
+    parts: tuple[Sequence[str] | None, ...] = (None, None)  # synthetic people of another seed are others
+    if motion is not None:
+        opened = open_data(motion)
+        if not isinstance(opened, list):
+            raise ArgumentError(
+                f"motion is {motion!r}, which holds poses seen by cameras, expected clips in the world."
+            )
+        clips = opened
+        names = names_of(clips, "subject")
+        held = scored_subjects(names, None, motion)
+        parts = ([name for name in names if name not in held], [name for name in names if name in held])
     found = [
-        RenderedPeople(number * frames, seed=1_000_003 + 2 * seed + split, subjects=subjects or None, **common)
-        for split, (number, subjects) in enumerate(((train, others), (test, held_out)))
+        RenderedPeople(number * frames, seed=1_000_003 + 2 * seed + split, motion=clips, subjects=of or None, **common)
+        for split, (number, of) in enumerate(zip((train, test), parts, strict=True))
     ]
     return MotionRuns(found[0], found[1])
 

@@ -74,6 +74,8 @@ class ImagesDataModule(LightningDataModule):
         unlabelled_subjects: training subjects whose 3D poses training does without. None: nobody of files, the second
             half of the training subjects of rendered people.
         motion: what rendered people do, clips that :func:`~structloss.data.opening.open_data` reads; None is synthetic.
+        rendered: how people are rendered: `facing`, `occluders` and `truncated` of
+            :class:`~structloss.images.rendered.people.RenderedPeople`.
         count: training people with 3D poses; None is 2000 rendered ones, or all of a file. Of a file they are evenly
             spaced.
         unlabelled_count: the same of those without.
@@ -117,6 +119,7 @@ class ImagesDataModule(LightningDataModule):
         val_subjects: list[str] | None = None,
         unlabelled_subjects: list[str] | None = None,
         motion: str | None = None,
+        rendered: dict[str, Any] | None = None,
         count: int | None = None,
         unlabelled_count: int | None = None,
         val_count: int | None = None,
@@ -176,6 +179,7 @@ class ImagesDataModule(LightningDataModule):
         self.val_subjects = None if val_subjects is None else tuple(val_subjects)
         self.unlabelled_subjects = tuple(unlabelled_subjects or ())
         self.motion = motion
+        self.rendered = _rendering(rendered)
         self.count, self.unlabelled_count, self.val_count = count, unlabelled_count, val_count
         self.augment, self.augment_labelled = augment, augment_labelled
         self.missing, self.check = missing, check
@@ -366,6 +370,7 @@ class ImagesDataModule(LightningDataModule):
 
         def people(number: int, count: int, who: Sequence[str], labelled: bool = True) -> People:
             options: dict[str, Any] = {"size": self.input_size, "motion": clips, "labelled": labelled}
+            options |= self.rendered
             return RenderedPeople(count, seed=first + number, subjects=list(who), **options)
 
         labelled = people(0, self.count or _RENDERED, subjects[~apart].tolist())
@@ -446,3 +451,14 @@ class ImagesDataModule(LightningDataModule):
     def _trainer_value(self, name: str, default: Any) -> Any:
         """An attribute of the trainer, or `default` where the module is used without one."""
         return default if self.trainer is None else getattr(self.trainer, name)
+
+
+_RENDERING = ("facing", "occluders", "truncated")
+
+
+def _rendering(given: dict[str, Any] | None) -> dict[str, Any]:
+    """Arguments of RenderedPeople; it checks their values."""
+    for name in given or {}:
+        if name not in _RENDERING:
+            raise ArgumentError(f"rendered has {name!r}, expected some of {', '.join(_RENDERING)}.")
+    return dict(given or {})

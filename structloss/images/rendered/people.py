@@ -60,6 +60,8 @@ class RenderedPeople:
         labelled: give the 3D poses; otherwise `pose` is None, as for a data set of images alone.
         occluders: probability that something stands in front of the person.
         truncated: probability that the image shows the person in part.
+        facing: the camera stands at most so many degrees away from the front of the person, as it is in the first image
+            of a run; 180 is anywhere.
         in_place: take out the pelvis' movement over the floor, so that walkers stay in the image.
 
     Raises:
@@ -82,6 +84,7 @@ class RenderedPeople:
         labelled: bool = True,
         occluders: float = 0.25,
         truncated: float = 0.12,
+        facing: float = 180.0,
         in_place: bool = False,
     ) -> None:
         _between(1, None, count=count, step=step)
@@ -91,6 +94,8 @@ class RenderedPeople:
         for name, share in (("occluders", occluders), ("truncated", truncated)):
             if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
                 raise ArgumentError(f"{name} is {shown(share)}, expected a probability from 0 to 1.")
+        if isinstance(facing, bool) or not isinstance(facing, int | float) or not 0 <= facing <= 180:
+            raise ArgumentError(f"facing is {shown(facing)}, expected degrees from 0 to 180.")
         check_choice("background", background, BACKGROUNDS)
         with one_thread():  # says at once if OpenCV is missing
             self._clips = _clips(motion, seed, subjects)
@@ -98,7 +103,7 @@ class RenderedPeople:
         self._count, self._size, self._seed = int(count), int(size), int(seed)
         self._frames, self._step, self._in_place = int(frames), int(step), bool(in_place)
         self._background, self._labelled = background, bool(labelled)
-        self._occluders, self._truncated = float(occluders), float(truncated)
+        self._occluders, self._truncated, self._facing = float(occluders), float(truncated), float(facing)
         self._last: tuple[int, _Run] | None = None
 
     @property
@@ -190,7 +195,8 @@ class RenderedPeople:
             poses[..., :2] -= poses[:, :1, :2] - poses[:1, :1, :2]
         # What an option can change is drawn last.
         figure, look, light, sensor = sample_figure(rng), sample_look(rng), sample_light(rng), sample_sensor(rng)
-        view = sample_view(rng, poses.reshape(-1, 3), self._truncated)
+        heading = 0.0 if self._facing == 180 else _heading(poses[0])  # from anywhere is from anywhere
+        view = sample_view(rng, poses.reshape(-1, 3), self._truncated, heading, self._facing)
         cameras = view.to_camera(poses)
         flat = view.camera.project(cameras[0], 1) + 0.5
         nearest = float(cameras[..., 2].min())
@@ -251,6 +257,16 @@ def mpii_joints(pose: Array) -> Array:
     joints = np.array(skeletons.convert(pose, "h36m", "mpii", variant="zhou"))
     joints[..., 7, :] = pose[..., list(_SHOULDERS), :].mean(-2)
     return joints
+
+
+def _heading(pose: Array) -> float:
+    """Where the person's front is, of a pose `[17, 3]` in the world: the angle from x towards y, radians; that of the
+    hips, or of the shoulders where hips are in one place."""
+    for left, right in ((4, 1), (11, 14)):
+        across = pose[left, :2] - pose[right, :2]
+        if np.linalg.norm(across) > 1e-6:
+            return float(np.arctan2(-across[0], across[1]))  # a quarter turn clockwise from right-to-left
+    return 0.0
 
 
 def _between(low: int, high: int | None, **values: object) -> None:

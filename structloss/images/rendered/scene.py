@@ -48,12 +48,15 @@ class View:
         return ((points - self.position)[..., None, :] * self.rotation).sum(-1)
 
 
-def sample_view(rng: np.random.Generator, points: Array, truncated: float) -> View:
-    """A camera that looks at all of these world points `[K, 3]`, from any side and any distance, mostly from a little
-    above, cropped to them; with probability `truncated` only to a part of them."""
+def sample_view(
+    rng: np.random.Generator, points: Array, truncated: float, heading: float = 0.0, facing: float = 180.0
+) -> View:
+    """A camera that looks at all of these world points `[K, 3]`, from any distance, mostly from a little above, cropped
+    to them; with probability `truncated` only to a part of them. It stands at most `facing` degrees away from the
+    direction `heading`, radians."""
     middle = (points.min(0) + points.max(0)) / 2
     reach = max(float(np.sqrt(((points - middle) ** 2).sum(1)).max()), 1e-3)
-    yaw, roll = rng.uniform(-np.pi, np.pi), np.radians(np.clip(rng.normal(0, 5), -15, 15))
+    yaw, roll = heading + rng.uniform(-np.pi, np.pi) * (facing / 180), np.radians(np.clip(rng.normal(0, 5), -15, 15))
     pitch = np.radians(np.clip(rng.normal(12, 14), -20, 50))
     distance = reach * rng.uniform(2.6, 7.0) + 0.5 * min(reach, 1.0)
     backward = np.array([np.cos(pitch) * np.cos(yaw), np.cos(pitch) * np.sin(yaw), np.sin(pitch)])
