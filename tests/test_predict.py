@@ -30,7 +30,8 @@ from structloss.errors import (
 from structloss.harness import LiftingModule
 from structloss.harness.checkpoint_io import SafeCheckpointIO
 from structloss.harness.predict import Lifter, load_lifter, predict
-from structloss.reports.pose_video import _encode_gif, _encode_mp4, pose_frames, write_pose_video
+from structloss.reports.encoders import encode_gif, encode_mp4
+from structloss.reports.pose_video import pose_frames, write_pose_video
 
 H36M = skeletons.get("h36m")
 
@@ -406,9 +407,9 @@ def test_frames_are_drawn_when_they_are_asked_for():
     frames.close()
 
 
-@pytest.mark.parametrize("encode", [_encode_gif, _encode_mp4])
+@pytest.mark.parametrize("encode", [encode_gif, encode_mp4])
 def test_encoders_do_not_keep_frames(tmp_path, encode):
-    if encode is _encode_mp4:
+    if encode is encode_mp4:
         pytest.importorskip("av")
     alive: list[weakref.ref] = []
     most = 0

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,11 +11,11 @@ from ..errors import ArgumentError, DataError
 from ..text import visible
 from ._imports import import_torchmetrics
 from ._parser import command, flags_of, options, positive, with_flags
+from ._predict_output import after_network, file_name, named_files, write_prediction
 from ._predict_settings import OWN, PredictSettings, chosen_device
 
 if TYPE_CHECKING:
     from ..data.formats import Keypoints
-    from ..harness.predict import Prediction
 
 __all__ = ["PredictSettings", "add", "run_predict"]
 
@@ -141,11 +140,11 @@ def run_predict(settings: PredictSettings, flags: Mapping[str, str] | None = Non
     )
     outputs = _outputs(settings, tracks)
     if any(path.suffix.lower() == ".mp4" for paths in outputs for path in paths.values()):
-        from ..reports.pose_video import check_encoder
+        from ..reports.encoders import check_encoder
 
         check_encoder()
     lifter = load_lifter(settings.ckpt, backbone=settings.backbone, weights=settings.weights, target=settings.target)
-    after = _after(settings, lifter.skeleton, device)
+    after = after_network(settings, lifter.skeleton, device)
     written = []
     for number, (track, paths) in enumerate(zip(tracks, outputs, strict=True), start=1):
         of = f" ({number} of {len(tracks)})" if len(tracks) > 1 else ""
@@ -160,66 +159,32 @@ def run_predict(settings: PredictSettings, flags: Mapping[str, str] | None = Non
             print(f"  note: {visible(with_flags(note, flags or {}, argument=False))}", flush=True)
         for kind, path in paths.items():
             try:
-                written.append(_write(kind, path, made, settings.floor))
+                written.append(write_prediction(kind, path, made, settings.floor))
             except OSError as error:
                 raise DataError(f"{path} can't be written: {error.strerror or error}.") from error
             print(f"  wrote {visible(path)}", flush=True)
     return written
 
 
-def _after(settings: PredictSettings, skeleton: str, device: str) -> list[Callable[[Prediction], Prediction]]:
-    """What is done with a prediction, read before anything is predicted: refined over time, then given its bones."""
-    from ..harness.refined import fitted, read_lengths, refined
-
-    steps: list[Callable[[Prediction], Prediction]] = []
-    if settings.refine is not None:
-        from ..harness.refining import load_refiner
-
-        refiner = load_refiner(settings.refine)
-        if refiner.skeleton != skeleton:
-            raise ArgumentError(
-                f"--refine is {settings.refine!r}, a refiner of poses of {refiner.skeleton!r}, expected one for "
-                f"{skeleton!r}, in which the network answers."
-            )
-        steps.append(lambda made: refined(made, refiner, device=device))
-    if settings.fit_skeleton is not None:
-        lengths = None if settings.fit_skeleton == OWN else read_lengths(settings.fit_skeleton, skeleton)
-        steps.append(lambda made: fitted(made, lengths))
-    return steps
-
-
 def _outputs(settings: PredictSettings, tracks: Sequence[Keypoints]) -> list[dict[str, Path]]:
     """For each track: "npz", "bvh" and "video" -> the file to write. Messages name the flags."""
-    from ..reports.pose_video import FORMATS
-
-    named = {kind: getattr(settings, kind) for kind in ("npz", "bvh", "video") if getattr(settings, kind)}
-    everywhere = named.pop("video").lower() if str(named.get("video")).lower() in ("mp4", "gif") else None
-    if everywhere and not settings.out:
-        raise ArgumentError(
-            f"--video is {everywhere!r} without --out, expected a folder, or a file's name for the video."
-        )
+    named, everywhere = named_files(settings)
     if not (named or settings.out):
         raise ArgumentError(
             "nothing is to be written, expected a folder for --out, or a file for --npz, --bvh or --video."
         )
-    endings = {"npz": (".npz",), "bvh": (".bvh",), "video": FORMATS}
-    for kind, name in named.items():
-        if Path(name).suffix.lower() not in endings[kind]:
-            raise ArgumentError(f"--{kind} is {name!r}, expected a name that ends in {' or '.join(endings[kind])}.")
     if named and len(tracks) > 1:
         raise DataError(
             f"{settings.input} has {len(tracks)} tracks, expected one for --{' and --'.join(named)}; give --out, a "
             "folder, or choose one with --person."
         )
     folder = Path(settings.out) if settings.out else None
-    if folder is not None and folder.exists() and not folder.is_dir():
-        raise ArgumentError(f"--out is {str(folder)!r}, a file, expected a folder.")
     found: list[dict[str, Path]] = []
     taken: set[str] = set()
     for track in tracks:
-        paths = {kind: Path(name) for kind, name in named.items()}
+        paths = dict(named)
         if folder is not None:
-            stem = _file_name(track.name, taken)
+            stem = file_name(track.name, taken)
             paths.setdefault("npz", folder / f"{stem}.npz")
             paths.setdefault("bvh", folder / f"{stem}.bvh")
             if everywhere:
@@ -229,43 +194,3 @@ def _outputs(settings: PredictSettings, tracks: Sequence[Keypoints]) -> list[dic
         if settings.input is not None and path.exists() and path.samefile(settings.input):
             raise ArgumentError(f"{path} is the input, expected another file or folder for the output.")
     return found
-
-
-def _file_name(name: str, taken: set[str]) -> str:
-    """A file's name for a track, not used before: "S9/Walking 1/0" -> "S9_Walking_1_0", "clip.mp4" -> "clip"."""
-    name = re.sub(r"\.(mp4|avi|mov|mkv|webm|jpe?g|png)$", "", name, flags=re.IGNORECASE)
-    base = re.sub(r"[^\w.-]+", "_", name).strip("._") or "track"
-    stem, number = base, 2
-    while stem.lower() in taken:
-        stem, number = f"{base}_{number}", number + 1
-    taken.add(stem.lower())
-    return stem
-
-
-def _write(kind: str, path: Path, made: Prediction, floor: bool) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if kind == "npz":
-        return made.save(path)
-    if kind == "bvh":
-        return _write_bvh(path, made, floor)
-    from ..reports.pose_video import write_pose_video
-
-    title = visible(f"{made.name} – {made.meta['model']}")
-    return write_pose_video(
-        path, made.keypoints, made.confidence, made.positions, fps=made.fps, skeleton=made.skeleton, title=title,
-        progress=True,
-    )  # fmt: skip
-
-
-def _write_bvh(path: Path, made: Prediction, floor: bool) -> Path:
-    import numpy as np
-
-    from .. import skeletons
-    from ..data.formats import write_bvh
-
-    poses, skeleton = made.positions, made.skeleton
-    if skeleton not in ("h36m", "mpi_inf_3dhp"):
-        poses, skeleton = skeletons.convert(poses.astype(np.float64), skeleton, "h36m"), "h36m"
-    if floor:
-        poses = poses - poses[..., 1].max(axis=1)[:, None, None] * np.array([0, 1, 0], poses.dtype)  # y points down
-    return write_bvh(path, poses, made.fps, skeleton=skeleton, up="-y")

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Generator
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import skeletons
-from ..errors import ArgumentError, MissingDependencyError, how_to_install, needs_extra
+from ..errors import ArgumentError
 from ..files import replacing
 from ..progress import track
 from . import _style
+from .encoders import encode_gif, encode_mp4
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["FORMATS", "check_encoder", "pose_frames", "write_pose_video"]
+__all__ = ["FORMATS", "pose_frames", "write_pose_video"]
 
 FORMATS = (".mp4", ".gif")
 """Endings of files that can be written."""
@@ -81,7 +80,7 @@ def write_pose_video(
         keypoints, confidence, positions, fps=fps, skeleton=skeleton, title=title, step=step, progress=progress
     )
     with replacing(path) as temporary:
-        (_encode_gif if gif else _encode_mp4)(temporary, frames, fps / step)
+        (encode_gif if gif else encode_mp4)(temporary, frames, fps / step)
     return path
 
 
@@ -235,67 +234,3 @@ def _floor(axes: Any, upright: np.ndarray) -> None:
     lines = _view(ends)[..., :2]
     axes.add_collection(LineCollection(list(lines), colors="#d5d5d5", linewidths=0.9), autolim=False)
     _fit(axes, np.concatenate([lines.reshape(-1, 2), _view(upright)[..., :2].reshape(-1, 2)]), margin=0.04)
-
-
-def check_encoder() -> Any:
-    """The package that encodes MP4 files.
-
-    Raises:
-        MissingDependencyError: it is not installed.
-    """
-    try:
-        import av
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"MP4 files need av, which is not installed: {how_to_install('video')}, or write a .gif."
-        ) from error
-    return av
-
-
-def _encode_mp4(path: Path, frames: Generator[NDArray[np.uint8], None, None], fps: float) -> None:
-    av = check_encoder()
-    with (
-        contextlib.closing(frames),
-        av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as container,
-    ):
-        stream: Any = None
-        for image in frames:
-            image = image[: len(image) // 2 * 2, : image.shape[1] // 2 * 2]  # H.264 wants even sizes
-            if stream is None:
-                rate = Fraction(fps).limit_denominator(1001)
-                stream = container.add_stream("libx264", rate=rate, options={"crf": "20", "preset": "veryfast"})
-                stream.height, stream.width = image.shape[:2]
-                stream.pix_fmt = "yuv420p"
-            for packet in stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")):
-                container.mux(packet)
-        for packet in stream.encode():
-            container.mux(packet)
-
-
-def _encode_gif(path: Path, frames: Generator[NDArray[np.uint8], None, None], fps: float) -> None:
-    """Frame by frame, only what differs from the frame before; Pillow's own writer keeps all frames in memory."""
-    with needs_extra("harness"):
-        from PIL import Image, ImageChops
-        from PIL.GifImagePlugin import getdata, getheader
-    palette: Any = None
-    before: Any = None
-    shown = 0  # hundredths of a second, GIF's unit
-    with contextlib.closing(frames), open(path, "wb") as file:
-        for number, pixels in enumerate(frames, start=1):
-            image = Image.fromarray(pixels)
-            if palette is None:
-                palette = image.quantize(255, dither=Image.Dither.NONE)
-            image = image.quantize(palette=palette, dither=Image.Dither.NONE)
-            until = round(number * 100 / fps)
-            box = (0, 0, 1, 1)  # an unchanged frame still takes its time
-            if before is None:
-                box = (0, 0, *image.size)
-                head = b"".join(getheader(image)[0])
-                file.write(b"GIF89a" + head[6:])
-                file.write(b"\x21\xff\x0bNETSCAPE2.0\x03\x01\x00\x00\x00")  # repeat for ever
-            else:
-                box = ImageChops.difference(image.convert("RGB"), before.convert("RGB")).getbbox() or box
-            for block in getdata(image.crop(box), box[:2], duration=10 * (until - shown)):
-                file.write(block)
-            before, shown = image, until
-        file.write(b";")
