@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ def open_images(
     missing: str = "error",
     check: str = "files",
     joints: str | list[str] | None = None,
-    boxes: str | os.PathLike[str] | None = None,
+    boxes: str | os.PathLike[str] | Sequence[float] | None = None,
     upright: bool | None = None,
     progress: bool = False,
     **options: Any,
@@ -43,7 +44,8 @@ def open_images(
         check: what is checked beforehand: "files" (headers and ends of all images), "decode" (all of them are decoded),
             "none". An image that turns out to be damaged later is an error in any case.
         joints: order of the joints of an npz, see :func:`~structloss.images.joint_layouts.layout_of`.
-        boxes: JSON file of people's boxes, for images without annotations and videos.
+        boxes: for images without annotations and videos, JSON file of people's boxes, or one box [x, y, width, height]
+            in pixels for all.
         upright: turn images without annotations as their EXIF orientation says; None does.
         progress: show a progress bar on a terminal.
         options: those of formats that were registered from outside; None is as good as absent.

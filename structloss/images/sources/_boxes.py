@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ...errors import DataError
+from ...errors import ArgumentError, DataError
 from ...reading import read_json
 from ..image_people import numbers
 
-__all__ = ["centre_and_side", "read_boxes"]
+__all__ = ["centre_and_side", "check_inside", "read_boxes"]
 
 _AROUND = 1.25  # as around annotated people
 
 
-def read_boxes(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+def read_boxes(path: str | os.PathLike[str] | Sequence[float]) -> dict[str, np.ndarray]:
     """Boxes by what they are of, float64 `[n, 4]`: x, y, width, height in pixels.
 
-    The file is an object of name -> [x, y, width, height], or a list of such boxes for several people; a list of boxes
+    Instead of a file it may be a box itself, for all. The file is an object of name -> [x, y, width, height], or a list of such boxes for several people; a list of boxes
     is one for each frame, by its number; a single box, under the name "", is for all.
 
     Raises:
         MissingFileError, DataError: no such file, or other content.
     """
+    if not isinstance(path, str | os.PathLike):
+        return {"": _boxes(list(path), "boxes")}
     content = read_json(path, "a JSON file of boxes")
     if isinstance(content, list) and len(content) == 4 and not any(isinstance(part, list) for part in content):
         content = {"": content}
@@ -47,3 +49,23 @@ def _boxes(value: Any, what: str) -> np.ndarray:
 def centre_and_side(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Centres `[n, 2]` and sides `[n]` of squares around boxes `[n, 4]`, a quarter wider than their longer sides."""
     return boxes[:, :2] + boxes[:, 2:] / 2 - 0.5, _AROUND * boxes[:, 2:].max(1)
+
+
+def check_inside(box: np.ndarray, sizes: Sequence[tuple[int, int]], what: str) -> None:
+    """Raise where a box `[4]` has no pixel of an image.
+
+    Args:
+        box: x, y, width, height.
+        sizes: width and height of the image, pixels; several where it may be turned, of which any will do.
+        what: the image, for messages.
+
+    Raises:
+        ArgumentError: it lies outside.
+    """
+    x, y, width, height = box.tolist()
+    if not any(x < across and y < down and x + width > 0 and y + height > 0 for across, down in sizes):
+        across, down = sizes[0]
+        raise ArgumentError(
+            f"boxes has [{x:g}, {y:g}, {width:g}, {height:g}] for {what}, which has {across} x {down} pixels, expected "
+            "x, y, width and height of a box that lies in it."
+        )

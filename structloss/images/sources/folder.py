@@ -9,12 +9,13 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from ...data._words import some
 from ...data.formats.candidate import MAYBE, NO
 from ...errors import DataError
 from ..image_files import SUFFIXES
 from ..image_people import Annotations, ImagePeople, gathered, inside
 from ..source import BOXES, CHECK, MISSING, SOURCES, UPRIGHT, Settings, Source, SourceFile
-from ._boxes import centre_and_side, read_boxes
+from ._boxes import centre_and_side, check_inside, read_boxes
 
 __all__ = ["read_folder"]
 
@@ -35,11 +36,12 @@ def read_folder(file: SourceFile, settings: Settings) -> ImagePeople:
 
     Args:
         file: the folder, or an image.
-        settings: `boxes` (JSON, an object of image -> [x, y, width, height] or a list of these), `upright`, `missing`,
-            `check`, `progress`, see :func:`~structloss.images.opening.open_images`.
+        settings: `boxes` (a box [x, y, width, height] for all, or JSON: an object of image -> box or a list of
+            these), `upright`, `missing`, `check`, `progress`, see :func:`~structloss.images.opening.open_images`.
 
     Raises:
         MissingFileError, DataError: no images, boxes that are none, or images that can't be used.
+        ArgumentError: a box outside of its image.
     """
     path = file.path
     folder, names = (path, sorted(_images(path), key=_natural)) if file.is_folder else (path.parent, [path.name])
@@ -48,15 +50,20 @@ def read_folder(file: SourceFile, settings: Settings) -> ImagePeople:
     notes: tuple[str, ...] = ()
     file_of = np.arange(len(names))
     centre, side = np.zeros((len(names), 2)), np.ones(len(names))
+    rows: np.ndarray | None = None
     if (told := settings.get("boxes")) is not None:
         boxes = read_boxes(told)
         if "" in boxes:
             boxes = dict.fromkeys(names, boxes[""])
         if without := [name for name in names if name not in boxes]:
+            if not file.is_folder:
+                raise DataError(f"{told} has no box for {path.name}, expected one; it has some for {some(boxes, 3)}.")
             notes = (f"{len(without)} of {len(names)} images are left out: {told} has no box for them",)
-        names = [inside(name, f"{told}") for name in boxes]
+        # Of one image its own boxes alone; of a folder, names that it does not have are told by who checks the images.
+        names = sorted((inside(name, f"{told}") for name in boxes), key=_natural) if file.is_folder else names
         file_of = np.repeat(np.arange(len(names)), [len(boxes[name]) for name in names])
-        centre, side = centre_and_side(np.concatenate(list(boxes.values())))
+        rows = np.concatenate([boxes[name] for name in names])
+        centre, side = centre_and_side(rows)
     nothing = np.zeros((len(file_of), 16), bool)
     annotations = Annotations(
         files=names,
@@ -71,9 +78,20 @@ def read_folder(file: SourceFile, settings: Settings) -> ImagePeople:
         whole=told is None,
     )
     options = {key: settings[key] for key in ("missing", "check", "progress") if key in settings}
-    return gathered(
-        annotations, folder, str(path), upright=settings.get("upright", True), needs_joints=False, **options
-    )
+    upright = settings.get("upright", True)
+    people = gathered(annotations, folder, str(path), upright=upright, needs_joints=False, **options)
+    if rows is not None:
+        _check_boxes(people, annotations, rows)
+    return people
+
+
+def _check_boxes(people: ImagePeople, annotations: Annotations, boxes: np.ndarray) -> None:
+    """Raise where a box lies outside of its image, whichever way EXIF may turn it."""
+    for number, box in zip(annotations.file.tolist(), boxes, strict=True):
+        if (header := people.headers.get(number)) is not None:
+            size = header.width, header.height
+            turned = [size[::-1]] if people.upright and header.format != "PNM" else []
+            check_inside(box, [size, *turned], annotations.files[number])
 
 
 def _images(folder: Path) -> Iterator[str]:
