@@ -659,7 +659,7 @@ def test_errors_of_the_command(checkpoint, alphapose, monkeypatch, capsys, optio
 )
 def test_the_command_needs_one_network(network, capsys):
     assert main(["predict", "results.json", "--out", "o", *network]) == 1
-    assert capsys.readouterr().err == "structloss: error: expected either --ckpt, or --backbone with --weights.\n"
+    assert capsys.readouterr().err == "structloss: error: expected --ckpt, or --backbone or --network with --weights.\n"
 
 
 def test_a_missing_encoder_is_found_out_before_predicting(checkpoint, alphapose, monkeypatch, capsys):

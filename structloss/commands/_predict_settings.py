@@ -18,7 +18,8 @@ class PredictSettings:
     """What to predict, with what, and where to write it. Names and defaults are those of the command's options.
 
     Attributes:
-        input: 2D keypoints, see :func:`~structloss.data.formats.read_keypoints`; None with `split` alone.
+        input: 2D keypoints, see :func:`~structloss.data.formats.read_keypoints`; or images or a video, see
+            :func:`~structloss.images.open_images`, for a network from images; None with `split` alone.
         ckpt, backbone, weights, target: see :func:`~structloss.harness.predict.load_lifter`.
         out: folder for `NAME.npz` and `NAME.bvh` of every track; None writes only what is named.
         npz, bvh: files to write, for an input of one track.
@@ -31,6 +32,10 @@ class PredictSettings:
         refine: checkpoint of a refiner, see :func:`~structloss.harness.refining.load_refiner`; None for none.
         fit_skeleton: file of bone lengths, see :func:`~structloss.harness.refined.read_lengths`; "own" is the median of
             the prediction, None leaves bones as they are.
+        network, colours: with `weights`, see :func:`~structloss.harness.image_load.load_image_network`.
+        boxes, images, missing: see :func:`~structloss.images.open_images`; None is its default.
+        box: x, y, width, height in pixels: one box for all images.
+        overlay: images with the joints drawn over: a video's file, a folder of pictures, or one image's file.
     """
 
     input: str | None = None
@@ -54,6 +59,13 @@ class PredictSettings:
     split: str | None = None
     refine: str | None = None
     fit_skeleton: str | None = None
+    network: str | None = None
+    colours: str | None = None
+    boxes: str | None = None
+    box: tuple[float, float, float, float] | None = None
+    images: str | None = None
+    missing: str | None = None
+    overlay: str | None = None
 
 
 def chosen_device(name: str) -> str:

@@ -13,6 +13,8 @@ __all__ = ["run_predict_split"]
 
 #: what belongs to keypoints of a video, as attributes of the settings
 _OF_VIDEOS = ("bvh", "video", "variant", "image_size", "fps", "refine", "fit_skeleton")
+#: what belongs to images
+_OF_IMAGES = ("network", "colours", "boxes", "box", "images", "missing", "overlay")
 
 
 def run_predict_split(settings: PredictSettings) -> Path:
@@ -26,10 +28,10 @@ def run_predict_split(settings: PredictSettings) -> Path:
         raise ArgumentError(
             f"--split is {settings.split!r} without --ckpt, expected a checkpoint, which knows its data."
         )
-    for name in _OF_VIDEOS:
+    for name in (*_OF_VIDEOS, *_OF_IMAGES):
         if (value := getattr(settings, name)) is not None:
-            flag = f"--{name.replace('_', '-')}"
-            raise ArgumentError(f"{flag} is {value!r} with --split, expected it with keypoints of a video.")
+            flag, what = f"--{name.replace('_', '-')}", "images" if name in _OF_IMAGES else "keypoints of a video"
+            raise ArgumentError(f"{flag} is {value!r} with --split, expected it with {what}.")
     if settings.floor:
         raise ArgumentError("--floor is given with --split, expected it with keypoints of a video.")
     path = _output(settings)

@@ -1,4 +1,4 @@
-"""`structloss predict`: keypoints of a video in, 3D poses as npz, BVH and video out."""
+"""`structloss predict`: keypoints of a video, or images, in; 3D poses as npz, BVH and video out."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from ..errors import ArgumentError, DataError
 from ..text import visible
 from ._imports import import_torchmetrics
 from ._parser import command, flags_of, options, positive, with_flags
+from ._predict_images import are_of_images, run_predict_images
 from ._predict_output import after_network, file_name, named_files, write_prediction
 from ._predict_settings import OWN, PredictSettings, chosen_device
 
@@ -26,25 +27,32 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser = command(
         commands,
         "predict",
-        "lift 2D keypoints of a video of any length to 3D poses: npz, BVH, and a video of both",
+        "make 3D poses of 2D keypoints, images or a video of any length: npz, BVH, videos, pictures",
         "  structloss predict alphapose-results.json --ckpt last.ckpt --image-size 1920 1080 --fps 30 --out poses\n"
         "  structloss predict openpose_json/ --ckpt last.ckpt --image-size 1280 720 --out poses --video mp4\n"
         "  structloss predict data_2d_custom_clip.npz --backbone videopose3d-243 --weights pretrained.bin --out poses\n"
         "  structloss predict keypoints.npy --layout coco --image-size 640 480 --variant demo \\\n"
         "      --backbone mhformer-351 --weights mhformer.pth --bvh walk.bvh --floor --video walk.gif\n"
         "  structloss predict keypoints.npy --ckpt last.ckpt --refine tpnet.ckpt --fit-skeleton --out poses\n"
-        "  structloss predict --split train --ckpt last.ckpt --npz train.npz    to train a refiner on\n",
+        "  structloss predict --split train --ckpt last.ckpt --npz train.npz    to train a refiner on\n"
+        "  structloss predict walk.mp4 --ckpt sapnet.ckpt --box 120 40 200 420 --refine tpnet.ckpt --out walk\n"
+        "  structloss predict photos/ --ckpt sapnet.ckpt --boxes boxes.json --missing skip --overlay drawn\n",
     )
     parser.add_argument(
         "input",
         nargs="?",
-        help="keypoints: .npz, .npy, .json of a detector or of COCO, a folder of OpenPose or YOLO-pose; with --split "
-        "where the data set is now, if it was moved",
+        help="keypoints: .npz, .npy, .json of a detector or of COCO, a folder of OpenPose or YOLO-pose; for a network "
+        "from images an image, a folder of images, a video, or annotations (MPII, COCO, SPIN); with --split where the "
+        "data set is now, if it was moved",
     )
     network = parser.add_argument_group("network")
     network.add_argument("--ckpt", metavar="FILE.ckpt", help="checkpoint of structloss fit")
     network.add_argument("--backbone", metavar="NAME", help="see structloss backbones list; with --weights")
-    network.add_argument("--weights", metavar="FILE", help="published checkpoint or .safetensors of the backbone")
+    network.add_argument("--network", metavar="NAME", help="network from images, sapnet or sapnet-tiny; with --weights")
+    network.add_argument("--weights", metavar="FILE", help="published checkpoint or .safetensors of the network")
+    network.add_argument(
+        "--colours", choices=("bgr", "rgb"), help="channels that --weights of --network were trained on (default: bgr)"
+    )
     network.add_argument(
         "--target", choices=("camera", "global", "root_relative"), help="space it answers in (default: as trained)"
     )
@@ -63,7 +71,9 @@ def add(commands: argparse._SubParsersAction) -> None:
     reading.add_argument(
         "--image-size", nargs=2, type=positive, metavar=("W", "H"), help="pixels, where the file doesn't say"
     )
-    reading.add_argument("--fps", type=float, help="frames per second, where the file doesn't say")
+    reading.add_argument(
+        "--fps", type=float, help="frames per second, where the file doesn't say; images then follow each other"
+    )
     reading.add_argument(
         "--person", default="longest", help="longest, largest, all, or a track's number (default: longest)"
     )
@@ -72,6 +82,19 @@ def add(commands: argparse._SubParsersAction) -> None:
         choices=("train", "test"),
         help="predict the clips that the checkpoint was trained or tested on, into one npz that --data.predictions of "
         "structloss fit --config tpnet takes",
+    )
+    pixels = parser.add_argument_group("images and videos")
+    pixels.add_argument(
+        "--boxes",
+        metavar="FILE.json",
+        help="image or frame -> [x, y, width, height] in pixels, or a list of them (default: the whole image)",
+    )
+    pixels.add_argument(
+        "--box", nargs=4, type=float, metavar=("X", "Y", "W", "H"), help="one box for all images or frames, pixels"
+    )
+    pixels.add_argument("--images", metavar="FOLDER", help="of the images that annotations name (default: beside them)")
+    pixels.add_argument(
+        "--missing", choices=("error", "skip"), help="images that are missing or broken: refuse them, or leave them out"
     )
     after = parser.add_argument_group("after the network")
     after.add_argument("--refine", metavar="FILE.ckpt", help="checkpoint of structloss fit --config tpnet")
@@ -90,16 +113,22 @@ def add(commands: argparse._SubParsersAction) -> None:
         "--floor", action="store_true", help="in BVH files, every frame's lowest joint is at height 0, not the pelvis"
     )
     writing.add_argument("--video", metavar="FILE", help="FILE.mp4 or FILE.gif; or mp4 or gif: one per track, in --out")
+    writing.add_argument(
+        "--overlay",
+        metavar="FILE|FOLDER",
+        help="what was found, drawn over the images: FILE.mp4 for a video, a folder for images",
+    )
     parser.set_defaults(run=lambda arguments: _run(arguments, flags_of(parser)))
 
 
 def _run(arguments: argparse.Namespace, flags: Mapping[str, str]) -> None:
-    given = options(arguments, "person", "image_size")
-    person, size = arguments.person, arguments.image_size
+    given = options(arguments, "person", "image_size", "box")
+    person, size, box = arguments.person, arguments.image_size, arguments.box
     settings = PredictSettings(
         **given,
         person=int(person) if person.lstrip("-").isdecimal() else person,
         image_size=None if size is None else (size[0], size[1]),
+        box=None if box is None else (box[0], box[1], box[2], box[3]),
     )
     if settings.split is None:
         run_predict(settings, flags)
@@ -123,6 +152,8 @@ def run_predict(settings: PredictSettings, flags: Mapping[str, str] | None = Non
         StructlossError: see the functions that `settings` names; nothing to write, one file for several tracks, or a
             file that can't be written.
     """
+    if are_of_images(settings):
+        return run_predict_images(settings, flags)
     import_torchmetrics()
     from ..data._words import count
     from ..data.formats import read_keypoints
@@ -132,7 +163,7 @@ def run_predict(settings: PredictSettings, flags: Mapping[str, str] | None = Non
     if (settings.ckpt is None) == (settings.backbone is None) or (settings.backbone is None) != (
         settings.weights is None
     ):
-        raise ArgumentError("expected either --ckpt, or --backbone with --weights.")
+        raise ArgumentError("expected --ckpt, or --backbone or --network with --weights.")
     if settings.input is None:
         raise ArgumentError("no input is given, expected a file of keypoints, or --split train or test.")
     tracks = read_keypoints(

@@ -6,13 +6,16 @@ import os
 from typing import cast
 
 from .. import images
-from ..errors import ArgumentError
+from ..errors import ArgumentError, check_choice
 from .image_prediction import ImageNetwork
 from .image_training import ImageModule
 from .load import load_module
 from .systems import IMAGES
 
-__all__ = ["load_image_network"]
+__all__ = ["COLOURS", "load_image_network"]
+
+COLOURS = ("bgr", "rgb")
+"""Orders of the channels that published weights were trained on."""
 
 
 def load_image_network(
@@ -20,6 +23,7 @@ def load_image_network(
     *,
     network: str | None = None,
     weights: str | os.PathLike[str] | None = None,
+    colours: str | None = None,
 ) -> ImageNetwork:
     """A trained network, from a training checkpoint or from published weights. Nothing in either is executed.
 
@@ -27,15 +31,21 @@ def load_image_network(
         checkpoint: a file written by `structloss fit`.
         network: name in `structloss.images`, for `weights`.
         weights: published state dict or .safetensors file.
+        colours: order of the channels that `weights` were trained on: "bgr", that of the authors' code, which None
+            takes, or "rgb".
 
     Raises:
-        ArgumentError: neither or both of `checkpoint` and `network` with `weights`; a network that predicts no poses of
-            SAP-Net's joints.
+        ArgumentError: `colours` with a checkpoint, which is of "rgb", or others; neither or both of `checkpoint` and
+            `network` with `weights`; a network that predicts no poses of SAP-Net's joints.
         UnknownNameError: an unknown network.
         MissingFileError, CheckpointError: the file is absent, unreadable, or of another network.
     """
     if (checkpoint is None) == (network is None) or (network is None) != (weights is None):
         raise ArgumentError("expected either a training checkpoint, or a network's name and its published weights.")
+    if colours is not None:
+        check_choice("colours", colours, COLOURS)
+        if weights is None:
+            raise ArgumentError(f"colours is {colours!r}, expected it with published weights only.")
     if checkpoint is not None:
         module = cast(ImageModule, load_module(checkpoint, IMAGES)[0])
         found = module.hparams
@@ -45,4 +55,4 @@ def load_image_network(
     if not isinstance(model, images.SAPNet):
         raise ArgumentError(f"network is {network!r}, expected one of SAP-Net: sapnet or sapnet-tiny.")
     images.load_published(model, weights)
-    return ImageNetwork(model.eval(), network, False, str(weights))
+    return ImageNetwork(model.eval(), network, False, str(weights), bgr=colours != "rgb")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from .. import __version__, images, skeletons
-from ..errors import CheckpointError
+from ..errors import ArgumentError, CheckpointError
 from ..images.crops import invert
 from ..images.joints import CANONICAL_LENGTH, HEAD, MIRROR, NECK, PELVIS, bone_lengths, to_h36m
 from ..images.people import People
@@ -21,6 +22,9 @@ from ..progress import track
 from .predict import Prediction
 
 __all__ = ["ImageNetwork", "found_in", "predict_people"]
+
+_TOLD = 10_000  # people whose images' names are in meta
+_LONGEST = 200  # characters of a name
 
 
 @dataclass(frozen=True)
@@ -32,12 +36,14 @@ class ImageNetwork:
         name: of the network.
         flip: average with what is found in the mirrored image, unless asked otherwise.
         source: the file of its weights.
+        bgr: it was trained on images whose channels are blue, green, red, as OpenCV reads them.
     """
 
     model: images.SAPNet
     name: str
     flip: bool
     source: str
+    bgr: bool = False
 
 
 @torch.no_grad()
@@ -70,13 +76,16 @@ def predict_people(
     workers: int = 0,
     progress: bool = False,
 ) -> Prediction:
-    """3D poses of the people in images, such as the frames of a video.
+    """3D poses of the people in images, such as the frames of a video, one after the other.
+
+    Memory is that of a batch and of the poses, not of the images.
 
     Args:
         network: see :func:`~structloss.harness.image_load.load_image_network`; its model is moved to the device.
         people: images with boxes, in the order of the result.
         name: of the result; empty takes where the people come from.
-        fps: frames per second, where the images follow each other in time; None is what a video says, or else 25.
+        fps: frames per second, where the images follow each other in time; None is what a video says, or else 25, with
+            a note if there are several images.
         flip: average with the mirrored image; None is what the network says.
         batch_size: images of one call.
         device: where to compute.
@@ -86,64 +95,98 @@ def predict_people(
     Returns:
         Poses in Human3.6M's joints, relative to the pelvis; the bones have their canonical length in sum, so that the
         size is nominal. Spine and neck/nose are made of their neighbours. `keypoints` are pixels of the images as they
-        are, `confidence` the heights of the heatmaps' peaks, at most 1.
+        are, `confidence` the heights of the heatmaps' peaks, 0 to 1, and of a joint that is made of two the lesser one.
+        `meta` has the images' names and the squares that the network saw, for at most 10,000 people; of the frames of
+        a video just its own.
 
     Raises:
-        MissingFileError, DataError: an image is gone or damaged.
+        ArgumentError: a frame rate that is not positive.
+        MissingFileError, DataError: an image is gone or damaged, or a box is none.
         CheckpointError: the network predicts no numbers.
     """
+    if fps is not None and not (math.isfinite(fps) and fps > 0):
+        raise ArgumentError(f"fps is {fps!r}, expected a positive number.")
     model = network.model.to(device)
     mirrored = network.flip if flip is None else flip
     seen = _Seen(people, input_size=model.input_size)
     loader: Any = DataLoader(seen, batch_size=batch_size, num_workers=workers, shuffle=False)
     parts: list[tuple[Tensor, ...]] = []
-    for batch in track(loader, "finding poses", progress):
-        out = found_in(model, batch["image"].to(device), mirrored)
-        parts.append((*_read(out, batch["affine"], model.input_size), batch["size"]))
-    poses, keypoints, confidence, scale, sizes = (torch.cat(of).numpy() for of in zip(*parts, strict=True))
-    if not np.isfinite(poses).all():
+    for batch in track(loader, "Finding poses", progress):
+        pixels = batch["image"].flip(1) if network.bgr else batch["image"]
+        out = found_in(model, pixels.to(device), mirrored)
+        parts.append((*_read(out, batch["affine"], model.input_size), batch["size"], batch["square"]))
+    poses, keypoints, confidence, scale, sizes, squares = (torch.cat(of).numpy() for of in zip(*parts, strict=True))
+    if not (np.isfinite(poses).all() and np.isfinite(keypoints).all()):
         raise CheckpointError(f"{network.name} with {network.source} predicts NaN or infinite values, expected poses.")
     told = getattr(people, "fps", None)
-    rate, notes = fps or told, []
-    if rate is None or not np.isfinite(rate):
+    rate, notes = told if fps is None else fps, list(getattr(people, "notes", ()))
+    if rate is None or not math.isfinite(rate):
         rate = 25.0
         if len(poses) > 1:
-            notes.append("the images' frame rate is not known, 25 frames per second are assumed; set fps")
+            notes.append("the frame rate is not known, 25 frames per second are assumed; set fps")
     width, height = sizes.max(0).tolist()
     if len(np.unique(sizes, axis=0)) > 1:
         notes.append(f"the images are of different sizes, up to {width} x {height} pixels; keypoints are in their own")
     body = skeletons.get("h36m")
+    name = name or Path(people.source).name or "people"
     meta = {
-        "name": name or people.source,
+        "name": name,
         "skeleton": "h36m",
         "joint_names": list(body.joint_names),
         "made_joints": ["spine: middle of pelvis and neck", "neck/nose: middle of neck and head"],
         "units": "metre",
         "frame": "camera: x right, y down, z forward; relative to the pelvis",
         "size": "nominal: bones of canonical length",
-        "fps": rate,
+        "fps": float(rate),
         "width": width,
         "height": height,
         "model": network.name,
         "weights": Path(network.source).name,
         "flip": mirrored,
-        "image_sizes": "width and height" if len(np.unique(sizes, axis=0)) == 1 else sizes.tolist(),
         "versions": {"structloss": __version__, "torch": torch.__version__, "numpy": np.__version__},
+        **_told_of(seen.names, sizes, squares),
     }
     return Prediction(
-        name or Path(people.source).name, poses, keypoints, confidence, "h36m", float(rate), width, height, scale,
-        meta, tuple(notes),
+        name, poses, keypoints, confidence, "h36m", float(rate), width, height, scale, meta, tuple(notes)
     )  # fmt: skip
 
 
 class _Seen(ImageSamples):
-    """People as a network sees them, and how large their images are."""
+    """People as a network sees them, how large their images are, and which square of them it is."""
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Tensor]:
         person = self.person(key if isinstance(key, int) else key[1])
         sample = sample_of(person, self.input_size)
         height, width = person.image.shape[:2]
-        return {"image": sample["image"], "affine": sample["affine"], "size": torch.tensor([width, height])}
+        # From border to border: the first pixel begins at -1/2, and a box of the image begins at 0.
+        left, top = np.asarray(person.centre, np.float64) - person.side / 2 + 0.5
+        return {
+            "image": sample["image"],
+            "affine": sample["affine"],
+            "size": torch.tensor([width, height]),
+            "square": torch.tensor([left, top, person.side], dtype=torch.float64),
+        }
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the images that are known without decoding them, person by person; of a video none."""
+        (people,) = self.people
+        of = getattr(people, "annotations", None)
+        return [] if of is None else [of.files[number] for number in of.file[:_TOLD].tolist()]
+
+
+def _told_of(names: list[str], sizes: np.ndarray, squares: np.ndarray) -> dict[str, Any]:
+    """What `meta` says about the images and boxes, one for all where they are the same."""
+    found: dict[str, Any] = {"people": len(sizes)}
+    if names:
+        found["images"] = [name if len(name) <= _LONGEST else f"...{name[-_LONGEST:]}" for name in names]
+    for key, values in (("image_sizes", sizes), ("squares", np.round(squares, 2))):
+        same = bool((values == values[0]).all())
+        found[key] = values[0].tolist() if same else values[:_TOLD].tolist()
+    found["squares_are"] = "x, y of the upper left corner and side of what the network saw, pixels"
+    if len(sizes) > _TOLD:
+        found["left_out"] = f"names, sizes and squares of the people after the first {_TOLD}"
+    return found
 
 
 def _read(out: images.SAPOutput, affine: Tensor, input_size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import ArgumentError, MissingDependencyError, how_to_install, needs_extra
 from ..files import replacing
+from ..progress import track
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,7 +38,9 @@ def check_encoder() -> Any:
     return av
 
 
-def write_mp4(path: str | os.PathLike[str], frames: Frames, fps: float) -> Path:
+def write_mp4(
+    path: str | os.PathLike[str], frames: Frames, fps: float, *, count: int | None = None, progress: bool = False
+) -> Path:
     """Encode frames as an MP4 file, which appears complete or not at all. A frame is in memory at a time.
 
     Args:
@@ -45,6 +48,8 @@ def write_mp4(path: str | os.PathLike[str], frames: Frames, fps: float) -> Path:
         frames: uint8 RGB `[height, width, 3]`, all of one size; of an odd width or height the last pixels are left out,
             since H.264 takes none. They are closed at the end.
         fps: frames per second.
+        count: of the frames, for the progress bar.
+        progress: show a progress bar on a terminal, where `count` is told.
 
     Raises:
         ArgumentError: another ending, or a rate that is not positive.
@@ -57,8 +62,13 @@ def write_mp4(path: str | os.PathLike[str], frames: Frames, fps: float) -> Path:
     if not (np.isfinite(fps) and fps > 0):
         raise ArgumentError(f"fps is {fps!r}, expected a positive number.")
     with contextlib.closing(frames), replacing(path) as temporary:
-        encode_mp4(temporary, frames, fps)
+        encode_mp4(temporary, frames if count is None else _counted(frames, count, progress), fps)
     return path
+
+
+def _counted(frames: Frames, count: int, progress: bool) -> Frames:
+    for _ in track(range(count), "Drawing", progress):
+        yield next(frames)
 
 
 def encode_mp4(path: Path, frames: Frames, fps: float) -> None:

@@ -20,8 +20,9 @@ _AROUND = 1.25  # as around annotated people
 def read_boxes(path: str | os.PathLike[str] | Sequence[float]) -> dict[str, np.ndarray]:
     """Boxes by what they are of, float64 `[n, 4]`: x, y, width, height in pixels.
 
-    Instead of a file it may be a box itself, for all. The file is an object of name -> [x, y, width, height], or a list of such boxes for several people; a list of boxes
-    is one for each frame, by its number; a single box, under the name "", is for all.
+    Instead of a file it may be a box itself, for all. The file is an object of name -> [x, y, width, height], or a list
+    of such boxes for several people; a list of boxes is one for each frame, by its number; a single box, under the name
+    "", is for all.
 
     Raises:
         MissingFileError, DataError: no such file, or other content.

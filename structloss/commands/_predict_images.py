@@ -1,0 +1,346 @@
+"""`structloss predict` of images and videos: people's poses in 3D, and pictures with what was found drawn over them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ArgumentError, DataError, StructlossError, needs_extra
+from ..text import visible
+from ._imports import import_torchmetrics
+from ._parser import with_flags
+from ._predict_output import after_network, file_name, named_files, write_prediction
+from ._predict_settings import OWN, PredictSettings, chosen_device
+
+if TYPE_CHECKING:
+    from ..harness.predict import Prediction
+    from ..images import People
+    from ..images.image_people import ImagePeople
+
+__all__ = ["are_of_images", "run_predict_images"]
+
+#: what belongs to keypoints, and what it is when it is not given
+_OF_KEYPOINTS = {"target": None, "layout": "auto", "variant": None, "image_size": None, "person": "longest"}
+#: what belongs to images
+_OF_IMAGES = ("boxes", "box", "images", "missing", "overlay", "colours")
+_FOLLOWING = "expected it with frames that follow each other: a video, or images of one person each with --fps"
+
+
+@dataclass
+class _Files:
+    """What to write: kinds of :func:`write_prediction`, a video to draw over, or pictures by the image's name."""
+
+    named: dict[str, Path] = field(default_factory=dict)
+    video: Path | None = None
+    pictures: dict[str, Path] = field(default_factory=dict)
+
+
+def are_of_images(settings: PredictSettings) -> bool:
+    """Whether the network starts from images rather than from keypoints.
+
+    Raises:
+        ArgumentError: the input is of the other kind, or options of images are given with keypoints.
+        StructlossError: the checkpoint can't be read, where the input is of images.
+    """
+    if settings.network is not None:
+        return True
+    pixels = settings.input is not None and _shows(Path(settings.input))
+    told = settings.backbone and f"--backbone is {settings.backbone!r}, a lifting network"
+    if settings.ckpt is not None and settings.backbone is None:
+        with needs_extra("harness"):
+            import_torchmetrics()
+            from ..harness.load import trained_arguments
+            from ..harness.systems import IMAGES
+        try:
+            system = trained_arguments(settings.ckpt)[0]
+        except StructlossError:
+            if pixels:
+                raise
+            return False  # who lifts keypoints says so, after what is wrong with them
+        if system == IMAGES:
+            return True
+        told = f"--ckpt is {settings.ckpt!r}, a checkpoint of {system.says}"
+    if pixels and told:
+        raise ArgumentError(
+            f"{told}, and {settings.input} shows people, expected a network from images, such as those of structloss "
+            "fit --config sapnet-tiny, or keypoints."
+        )
+    for name in _OF_IMAGES:
+        if (value := getattr(settings, name)) is not None:
+            raise ArgumentError(f"--{name} is {value!r} with keypoints, expected it with a network from images.")
+    return False
+
+
+def _shows(path: Path) -> bool:
+    """Whether a path is an image, a video, or a folder of images and of nothing that keypoints could be in."""
+    from ..images.image_files import SUFFIXES
+    from ..images.video import VIDEO_SUFFIXES
+
+    if not path.is_dir():
+        return path.suffix.lower() in (*SUFFIXES, *VIDEO_SUFFIXES)
+    endings = {inner.suffix.lower() for inner in path.iterdir()}
+    return bool(endings & {*SUFFIXES}) and not endings & {".json", ".npy", ".npz", ".txt", ".csv"}
+
+
+def run_predict_images(settings: PredictSettings, flags: Mapping[str, str] | None = None) -> list[Path]:
+    """Predict, write, and print a few lines. What can't be written is found out before predicting.
+
+    Args:
+        settings: what to do.
+        flags: argument -> flag that sets it, for notes that say what to set.
+
+    Returns:
+        The files written; of pictures in a folder, the folder.
+
+    Raises:
+        StructlossError: see :func:`structloss.images.open_images`, and :mod:`structloss.harness.image_prediction`;
+            options of keypoints, nothing to write, or a file that can't be written or is the input.
+    """
+    _check_options(settings)
+    named, everywhere = named_files(settings)
+    if not (named or settings.out or settings.overlay):
+        raise ArgumentError(
+            "nothing is to be written, expected a folder for --out, or a file for --npz, --bvh, --video or --overlay."
+        )
+    device = chosen_device(settings.device)
+    people = _opened(settings)
+    files = _files(settings, people, named, everywhere)
+    _check_following(settings, people, files)
+    if any(path is not None and path.suffix.lower() == ".mp4" for path in (*files.named.values(), files.video)):
+        from ..reports.encoders import check_encoder
+
+        check_encoder()
+    with needs_extra("harness"):
+        import_torchmetrics()
+        from ..harness.image_load import load_image_network
+        from ..harness.image_prediction import predict_people
+    network = load_image_network(
+        settings.ckpt, network=settings.network, weights=settings.weights, colours=settings.colours
+    )
+    after = after_network(settings, "h36m", device)
+    print(_said(settings, people), flush=True)
+    made = predict_people(
+        network, people, name=_name(settings), fps=settings.fps, flip=settings.flip,
+        batch_size=settings.batch_size or 16, device=device, progress=True,
+    )  # fmt: skip
+    for step in after:
+        made = step(made)
+    made = _told_apart(made, people, _follow(settings, people))
+    for note in made.notes:
+        print(f"  note: {visible(with_flags(note, flags or {}, argument=False))}", flush=True)
+    return _write_all(files, made, people, settings)
+
+
+# ---- what is asked for ---------------------------------------------------------------------------------------------
+
+
+def _check_options(settings: PredictSettings) -> None:
+    if settings.backbone is not None or (settings.ckpt is None) != (settings.network is not None):
+        raise ArgumentError("expected --ckpt, or --backbone or --network with --weights.")
+    if settings.network is not None and settings.weights is None:
+        raise ArgumentError(f"--network is {settings.network!r} without --weights, expected a file of its weights.")
+    if settings.network is None and settings.weights is not None:
+        raise ArgumentError(f"--weights is {settings.weights!r} with --ckpt, expected it with --network.")
+    for name, usual in _OF_KEYPOINTS.items():
+        if (value := getattr(settings, name)) != usual:
+            flag, told = f"--{name.replace('_', '-')}", value if isinstance(value, str) else list(value or ())
+            raise ArgumentError(f"{flag} is {told!r} with a network from images, expected it with keypoints.")
+    if settings.input is None:
+        raise ArgumentError("no input is given, expected an image, a folder of images, or a video.")
+    if settings.box is not None:
+        if settings.boxes is not None:
+            raise ArgumentError(f"--box is given with --boxes {settings.boxes!r}, expected one of them.")
+        if not (all(map(math.isfinite, settings.box)) and min(settings.box[2:]) > 0):
+            told = " ".join(f"{value:g}" for value in settings.box)
+            raise ArgumentError(f"--box is {told}, expected x, y, width and height in pixels, the last two above 0.")
+    if settings.fps is not None and not (math.isfinite(settings.fps) and settings.fps > 0):
+        raise ArgumentError(f"--fps is {settings.fps:g}, expected a positive number.")
+
+
+def _opened(settings: PredictSettings) -> People:
+    from ..data.formats.candidate import surest
+    from ..images import open_images
+    from ..images.source import SOURCES, SourceFile
+    from ..reading import existing
+
+    assert settings.input is not None  # checked with the options
+    file = SourceFile(existing(Path(settings.input), "an image, a folder of images, or a video"))
+    sources = surest(file, SOURCES.values())
+    if not sources:
+        how = f"--network {settings.network}" if settings.network else "--ckpt"
+        raise DataError(
+            f"{settings.input} has no images, expected an image, a folder of images, a video, or annotations of MPII, "
+            f"COCO or SPIN, since the network of {how} starts from images."
+        )
+    told: dict[str, Any] = {"boxes": settings.boxes if settings.box is None else list(settings.box)}
+    if settings.missing == "skip":
+        # Images that are damaged inside are left out, too: it costs decoding all of them before.
+        told |= {"missing": "skip", "check": "decode"}
+    people = open_images(file.path, images=settings.images, progress=True, **told)
+    if not (_is_video(people) or hasattr(people, "annotations")):
+        raise DataError(f"{settings.input} has neither images nor frames that could be drawn over, expected some.")
+    return people
+
+
+def _is_video(people: Any) -> bool:
+    return hasattr(people, "frame")
+
+
+def _name(settings: PredictSettings) -> str:
+    return Path(str(settings.input)).name or Path(str(settings.input)).resolve().name or "images"
+
+
+def _said(settings: PredictSettings, people: Any) -> str:
+    from ..data._words import count
+
+    name = visible(_name(settings))
+    if _is_video(people):
+        width, height = people.size
+        rate = "" if math.isnan(people.fps) else f", {people.fps:.4g} per second"
+        return f"{name}: {count(len(people), 'frame')} of {width} x {height} pixels{rate}"
+    images = len({*people.annotations.file.tolist()})
+    of = "1 person" if len(people) == 1 else f"{len(people)} people"
+    return f"{name}: {of} in {count(images, 'image')}"
+
+
+def _follow(settings: PredictSettings, people: Any) -> bool:
+    """Whether one person is seen in frame after frame."""
+    return _is_video(people) or (settings.fps is not None and not _several(people))
+
+
+def _several(people: Any) -> bool:
+    """Whether there are several people in an image."""
+    return not _is_video(people) and len({*people.annotations.file.tolist()}) < len(people)
+
+
+def _check_following(settings: PredictSettings, people: Any, files: _Files) -> None:
+    if settings.fps is not None and _several(people):
+        raise ArgumentError(
+            f"--fps is {settings.fps:g}, and {settings.input} has several people in an image, expected one in each."
+        )
+    if not _follow(settings, people):
+        asked = {kind: path for kind, path in files.named.items() if kind != "npz"}
+        for name, value in {**asked, "refine": settings.refine}.items():
+            if value is not None:
+                raise ArgumentError(f"--{name} is {str(value)!r} with {settings.input}, {_FOLLOWING}.")
+    if settings.fit_skeleton == OWN and _several(people):
+        raise ArgumentError(
+            f"--fit-skeleton has no file, and {settings.input} has several people in an image, expected one in each, "
+            "or a file of bone lengths."
+        )
+
+
+# ---- where it goes -------------------------------------------------------------------------------------------------
+
+
+def _files(settings: PredictSettings, people: Any, named: Mapping[str, Path], everywhere: str | None) -> _Files:
+    """The files to write, none of which is the input's."""
+    video, found = _is_video(people), _Files(dict(named))
+    overlay, flag = None if settings.overlay is None else Path(settings.overlay), "--overlay"
+    if settings.out:
+        stem = file_name(_name(settings), set())
+        folder = Path(settings.out)
+        found.named.setdefault("npz", folder / f"{stem}.npz")
+        if _follow(settings, people):
+            found.named.setdefault("bvh", folder / f"{stem}.bvh")
+        if everywhere:
+            found.named["video"] = folder / f"{stem}.{everywhere}"
+        if overlay is None:
+            overlay, flag = folder / (f"{stem}-overlay.mp4" if video else "overlay"), "--out"
+    if overlay is not None and video:
+        if overlay.suffix.lower() != ".mp4":
+            raise ArgumentError(f"--overlay is {str(overlay)!r}, expected a name that ends in .mp4 for a video.")
+        found.video = overlay
+    elif overlay is not None:
+        found.pictures = _pictures(overlay, flag, people, Path(str(settings.input)))
+    _check_apart(found, people, Path(str(settings.input)))
+    return found
+
+
+def _pictures(overlay: Path, flag: str, people: ImagePeople, given: Path) -> dict[str, Path]:
+    """Name of each image -> the picture of it."""
+    from ..images.overlay_frames import PICTURES, people_of
+
+    names = [people.annotations.files[file] for file in people_of(people)]
+    if overlay.suffix.lower() in PICTURES and not overlay.is_dir():
+        if len(names) > 1:
+            raise ArgumentError(
+                f"{flag} is {str(overlay)!r}, expected a folder for the pictures of {len(names)} images."
+            )
+        return {names[0]: overlay}
+    if overlay.suffix.lower() in (".mp4", ".gif") or (overlay.exists() and not overlay.is_dir()):
+        raise ArgumentError(f"{flag} is {str(overlay)!r}, expected a folder for the pictures of images.")
+    if given.is_dir() and overlay.resolve().is_relative_to(given.resolve()):
+        raise ArgumentError(
+            f"{flag} puts pictures into {overlay}, where they would be images of {given}, expected a folder outside of "
+            "it."
+        )
+    # Formats that are not written become PNG, under their whole name, since a.webp may lie beside a.png.
+    return {name: overlay / (name if Path(name).suffix.lower() in PICTURES else f"{name}.png") for name in names}
+
+
+def _check_apart(files: _Files, people: Any, given: Path) -> None:
+    """Raise where a file to write is one that is read."""
+    for path in (*files.named.values(), files.video):
+        if path is not None and path.exists() and path.samefile(given):
+            raise ArgumentError(f"{path} is the input, expected another file or folder for the output.")
+    for name, path in files.pictures.items():
+        image = people.folder / name
+        if path.exists() and image.exists() and path.samefile(image):
+            raise ArgumentError(f"{path} is an image of the input, expected another file or folder for --overlay.")
+
+
+# ---- what is written -----------------------------------------------------------------------------------------------
+
+
+def _told_apart(made: Prediction, people: Any, follow: bool) -> Prediction:
+    """The prediction with what its meta doesn't know yet, and without notes on a frame rate that nobody needs."""
+    told: dict[str, Any] = {"frames_follow": follow}
+    if skipped := getattr(people, "skipped", ()):
+        told["images_left_out"] = len(skipped)
+    notes = made.notes if follow else tuple(note for note in made.notes if not note.startswith("the frame rate is not"))
+    return replace(made, meta={**made.meta, **told}, notes=notes)
+
+
+def _write_all(files: _Files, made: Prediction, people: Any, settings: PredictSettings) -> list[Path]:
+    from ..data._words import count
+    from ..images.overlay_frames import overlay_frames, overlay_pictures, write_picture
+    from ..progress import track
+
+    written: list[Path] = []
+    path = Path()
+
+    def wrote(text: str = "") -> None:
+        written.append(path)
+        print(f"  wrote {text}{visible(path)}", flush=True)
+
+    try:
+        for kind, path in files.named.items():
+            write_prediction(kind, path, made, settings.floor)
+            wrote()
+        if files.video is not None:
+            from ..reports.encoders import write_mp4
+
+            path = files.video
+            frames = overlay_frames(people, made.keypoints, made.confidence)
+            rate = people.fps if math.isfinite(people.fps) else made.fps
+            write_mp4(path, frames, rate, count=len(people), progress=True)
+            wrote()
+        pictures = overlay_pictures(people, made.keypoints, made.confidence) if files.pictures else iter(())
+        for _ in track(range(len(files.pictures)), "Drawing", True):
+            name, picture = next(pictures)
+            path = files.pictures[name]
+            write_picture(path, picture)
+        if len(files.pictures) == 1:
+            wrote()
+        elif files.pictures:
+            path = Path(settings.overlay) if settings.overlay else Path(str(settings.out)) / "overlay"
+            wrote(f"{count(len(files.pictures), 'picture')} in ")
+    except StructlossError:  # some are OSErrors
+        raise
+    except OSError as error:
+        raise DataError(f"{path} can't be written: {error.strerror or error}.") from error
+    return written
