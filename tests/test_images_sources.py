@@ -541,11 +541,22 @@ def test_folder_with_boxes(tmp_path):
         ({"a.png": [1, 2, 3]}, "has shape [3], expected [4]"),
         ({"a.png": [1, 2, -3, 4]}, "expected x, y and a width and height above 0"),
         ({"../a.png": [1, 2, 3, 4]}, "expected a path within"),
-        ({"x.png": [1, 2, 3, 4]}, "x.png does not exist"),
+        ({"x.png": [1, 2, 3, 4]}, "boxes names 1 image that"),
     ]:
         boxes.write_text(json.dumps(content))
         with fails(DataError, part):
             open_images(tmp_path / "images", boxes=boxes)
+    boxes.write_text(json.dumps({"x.png": [1, 2, 3, 4], "c.png": [1, 2, 3, 4], "a.png": [60, 4, 9, 9]}))
+    with pytest.warns(UserWarning, match="1 of 3 images of .* can't be used: x.png does not exist"):
+        people = open_images(tmp_path / "images", boxes=boxes, missing="skip")
+    assert [person.name for person in people] == ["a.png", "c.png"]  # in the order of names, not of the file
+    assert [person.name for person in open_images(tmp_path / "images/c.png", boxes=boxes)] == ["c.png"]
+    with fails(DataError, "has no box for b.png", "it has some for"):
+        open_images(tmp_path / "images/b.png", boxes=boxes)
+    assert [person.side for person in open_images(tmp_path / "images", boxes=[10, 4, 20, 30])] == [37.5] * 3
+    for box in ([64, 4, 9, 9], [-9, 4, 9, 9], [4, 64, 9, 9], [4, -9, 9, 9]):
+        with fails(ArgumentError, "boxes has [", "for a.png, which has 64 x 48 pixels"):
+            open_images(tmp_path / "images", boxes=box)
 
 
 def test_missing_images_are_named_counted_and_skipped_on_request(tmp_path):
@@ -639,6 +650,9 @@ def test_video(tmp_path):
         boxes.write_text(json.dumps(content))
         with fails(DataError, "boxes has frames", "expected the first one, 0"):
             open_images(path, boxes=boxes)
+    assert [person.side for person in open_images(path, boxes=[10, 4, 20, 30])] == [37.5] * 8
+    with fails(ArgumentError, "boxes has [64, 4, 9, 9] for frame 0 of", "which has 64 x 48 pixels"):
+        open_images(path, boxes=[64, 4, 9, 9])
 
 
 def test_frames_of_any_container_by_number(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -65,8 +66,8 @@ def are_of_images(settings: PredictSettings) -> bool:
         told = f"--ckpt is {settings.ckpt!r}, a checkpoint of {system.says}"
     if pixels and told:
         raise ArgumentError(
-            f"{told}, and {settings.input} shows people, expected a network from images, such as those of structloss "
-            "fit --config sapnet-tiny, or keypoints."
+            f"{told}, and the input, {settings.input}, is of images, expected a network from images, such as those of "
+            "structloss fit --config sapnet-tiny, or an input of keypoints."
         )
     for name in _OF_IMAGES:
         if (value := getattr(settings, name)) is not None:
@@ -146,7 +147,7 @@ def _check_options(settings: PredictSettings) -> None:
         raise ArgumentError(f"--weights is {settings.weights!r} with --ckpt, expected it with --network.")
     for name, usual in _OF_KEYPOINTS.items():
         if (value := getattr(settings, name)) != usual:
-            flag, told = f"--{name.replace('_', '-')}", value if isinstance(value, str) else list(value or ())
+            flag, told = f"--{name.replace('_', '-')}", list(value) if isinstance(value, tuple) else value
             raise ArgumentError(f"{flag} is {told!r} with a network from images, expected it with keypoints.")
     if settings.input is None:
         raise ArgumentError("no input is given, expected an image, a folder of images, or a video.")
@@ -179,7 +180,13 @@ def _opened(settings: PredictSettings) -> People:
     if settings.missing == "skip":
         # Images that are damaged inside are left out, too: it costs decoding all of them before.
         told |= {"missing": "skip", "check": "decode"}
-    people = open_images(file.path, images=settings.images, progress=True, **told)
+    try:
+        people = open_images(file.path, images=settings.images, progress=True, **told)
+    except (ArgumentError, DataError) as error:
+        flag = "--boxes" if settings.box is None else "--box"
+        if str(error).startswith("boxes "):  # of either flag
+            raise type(error)(f"{flag}{str(error).removeprefix('boxes')}") from error
+        raise
     if not (_is_video(people) or hasattr(people, "annotations")):
         raise DataError(f"{settings.input} has neither images nor frames that could be drawn over, expected some.")
     return people
@@ -283,7 +290,11 @@ def _pictures(overlay: Path, flag: str, people: ImagePeople, given: Path) -> dic
 
 
 def _check_apart(files: _Files, people: Any, given: Path) -> None:
-    """Raise where a file to write is one that is read."""
+    """Raise where a file to write is one that is read, or where none can be made."""
+    for path in (*files.named.values(), *(() if files.video is None else [files.video]), *files.pictures.values()):
+        above = next(folder for folder in path.absolute().parents if folder.exists())
+        if not (above.is_dir() and os.access(above, os.W_OK | os.X_OK)):
+            raise DataError(f"{path} can't be written: {above} is no folder that files can be made in.")
     for path in (*files.named.values(), files.video):
         if path is not None and path.exists() and path.samefile(given):
             raise ArgumentError(f"{path} is the input, expected another file or folder for the output.")

@@ -6,10 +6,10 @@ import os
 from typing import cast
 
 from .. import images
-from ..errors import ArgumentError, check_choice
+from ..errors import ArgumentError, CheckpointError, check_choice
 from .image_prediction import ImageNetwork
 from .image_training import ImageModule
-from .load import load_module
+from .load import load_module, trained_arguments
 from .systems import IMAGES
 
 __all__ = ["COLOURS", "load_image_network"]
@@ -51,8 +51,21 @@ def load_image_network(
         found = module.hparams
         return ImageNetwork(module.model, str(found["network"]), bool(found["flip_test"]), str(checkpoint))
     assert network is not None and weights is not None
+    if _of_training(weights):  # whose colours and sizes it would not be read with
+        raise ArgumentError(
+            f"weights is {str(weights)!r}, a checkpoint of structloss fit, expected published weights; such a file is "
+            "given as the checkpoint (--ckpt)."
+        )
     model = images.create(network)
     if not isinstance(model, images.SAPNet):
         raise ArgumentError(f"network is {network!r}, expected one of SAP-Net: sapnet or sapnet-tiny.")
     images.load_published(model, weights)
     return ImageNetwork(model.eval(), network, False, str(weights), bgr=colours != "rgb")
+
+
+def _of_training(path: str | os.PathLike[str]) -> bool:
+    try:
+        trained_arguments(path)
+    except CheckpointError:
+        return False
+    return True

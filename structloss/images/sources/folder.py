@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from ...data._words import some
+from ...data._words import count, some
 from ...data.formats.candidate import MAYBE, NO
 from ...errors import DataError
 from ..image_files import SUFFIXES
@@ -59,8 +59,14 @@ def read_folder(file: SourceFile, settings: Settings) -> ImagePeople:
             if not file.is_folder:
                 raise DataError(f"{told} has no box for {path.name}, expected one; it has some for {some(boxes, 3)}.")
             notes = (f"{len(without)} of {len(names)} images are left out: {told} has no box for them",)
-        # Of one image its own boxes alone; of a folder, names that it does not have are told by who checks the images.
-        names = sorted((inside(name, f"{told}") for name in boxes), key=_natural) if file.is_folder else names
+        unknown = sorted({inside(name, f"{told}") for name in boxes} - {*names}) if file.is_folder else []
+        if unknown and settings.get("missing", "error") == "error":
+            raise DataError(
+                f"boxes names {count(len(unknown), 'image')} that {path} does not have: {some(unknown, 3)}; set "
+                "missing to 'skip' to leave them out."
+            )
+        # Of one image its own boxes alone; of a folder, whoever checks the images leaves unknown ones out.
+        names = sorted(boxes, key=_natural) if file.is_folder else names
         file_of = np.repeat(np.arange(len(names)), [len(boxes[name]) for name in names])
         rows = np.concatenate([boxes[name] for name in names])
         centre, side = centre_and_side(rows)
