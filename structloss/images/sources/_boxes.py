@@ -12,7 +12,7 @@ from ...errors import ArgumentError, DataError
 from ...reading import read_json
 from ..image_people import numbers
 
-__all__ = ["centre_and_side", "check_inside", "read_boxes"]
+__all__ = ["centre_and_side", "check_inside", "is_inside", "read_boxes"]
 
 _AROUND = 1.25  # as around annotated people
 
@@ -52,21 +52,21 @@ def centre_and_side(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return boxes[:, :2] + boxes[:, 2:] / 2 - 0.5, _AROUND * boxes[:, 2:].max(1)
 
 
-def check_inside(box: np.ndarray, sizes: Sequence[tuple[int, int]], what: str) -> None:
-    """Raise where a box `[4]` has no pixel of an image.
+def is_inside(box: np.ndarray, size: tuple[int, int]) -> bool:
+    """Whether a box `[4]` has a pixel of an image of this width and height."""
+    x, y, width, height = box.tolist()
+    return bool(x < size[0] and y < size[1] and x + width > 0 and y + height > 0)
 
-    Args:
-        box: x, y, width, height.
-        sizes: width and height of the image, pixels; several where it may be turned, of which any will do.
-        what: the image, for messages.
+
+def check_inside(box: np.ndarray, size: tuple[int, int], what: str) -> None:
+    """Raise where a box `[4]` has no pixel of an image of this width and height; `what` names the image.
 
     Raises:
         ArgumentError: it lies outside.
     """
-    x, y, width, height = box.tolist()
-    if not any(x < across and y < down and x + width > 0 and y + height > 0 for across, down in sizes):
-        across, down = sizes[0]
+    if not is_inside(box, size):
+        told = ", ".join(f"{value:g}" for value in box.tolist())
         raise ArgumentError(
-            f"boxes has [{x:g}, {y:g}, {width:g}, {height:g}] for {what}, which has {across} x {down} pixels, expected "
-            "x, y, width and height of a box that lies in it."
+            f"boxes has [{told}] for {what}, which has {size[0]} x {size[1]} pixels, expected x, y, width and height "
+            "of a box that lies in it."
         )

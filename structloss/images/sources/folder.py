@@ -12,10 +12,10 @@ import numpy as np
 from ...data._words import count, some
 from ...data.formats.candidate import MAYBE, NO
 from ...errors import DataError
-from ..image_files import SUFFIXES
+from ..image_files import SUFFIXES, read_image
 from ..image_people import Annotations, ImagePeople, gathered, inside
 from ..source import BOXES, CHECK, MISSING, SOURCES, UPRIGHT, Settings, Source, SourceFile
-from ._boxes import centre_and_side, check_inside, read_boxes
+from ._boxes import centre_and_side, check_inside, is_inside, read_boxes
 
 __all__ = ["read_folder"]
 
@@ -92,12 +92,16 @@ def read_folder(file: SourceFile, settings: Settings) -> ImagePeople:
 
 
 def _check_boxes(people: ImagePeople, annotations: Annotations, boxes: np.ndarray) -> None:
-    """Raise where a box lies outside of its image, whichever way EXIF may turn it."""
+    """Raise where a box lies outside of its image."""
     for number, box in zip(annotations.file.tolist(), boxes, strict=True):
-        if (header := people.headers.get(number)) is not None:
-            size = header.width, header.height
-            turned = [size[::-1]] if people.upright and header.format != "PNM" else []
-            check_inside(box, [size, *turned], annotations.files[number])
+        name = annotations.files[number]
+        if (header := people.headers.get(number)) is None:
+            continue
+        size = header.width, header.height
+        if people.upright and is_inside(box, size) != is_inside(box, size[::-1]):  # EXIF may have turned it
+            height, width = read_image(people.folder / name, upright=True).shape[:2]
+            size = width, height
+        check_inside(box, size, name)
 
 
 def _images(folder: Path) -> Iterator[str]:

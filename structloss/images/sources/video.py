@@ -33,7 +33,7 @@ def read_video(file: SourceFile, settings: Settings) -> VideoPeople:
         numbered[int(name or 0)] = value[0]
     people = VideoPeople(file.path, boxes=numbered)
     for number, box in numbered.items():
-        check_inside(box, [people.size], f"frame {number} of {file.path}")
+        check_inside(box, people.size, f"frame {number} of {file.path}")
     return people
 
 
