@@ -60,7 +60,9 @@ def add(commands: argparse._SubParsersAction) -> None:
         "--flip", action=argparse.BooleanOptionalAction, help="average with the mirrored input (default: as trained)"
     )
     network.add_argument(
-        "--batch-size", type=positive, help="windows or images of one call (default: 16; with --split, that of the validation)"
+        "--batch-size",
+        type=positive,
+        help="windows or images of one call (default: 16; with --split, the validation's)",
     )
     network.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="(default: auto)")
     reading = parser.add_argument_group("input")
@@ -106,7 +108,9 @@ def add(commands: argparse._SubParsersAction) -> None:
         help="give bones a constant length: of a file, or without one the median of the prediction",
     )
     writing = parser.add_argument_group("output")
-    writing.add_argument("--out", metavar="DIR", help="folder for NAME.npz and NAME.bvh of every track; for images the overlay, too")
+    writing.add_argument(
+        "--out", metavar="DIR", help="folder for NAME.npz and NAME.bvh of every track; of images, pictures too"
+    )
     writing.add_argument("--npz", metavar="FILE.npz", help="positions, keypoints, confidence, scale and meta")
     writing.add_argument("--bvh", metavar="FILE.bvh", help="skeleton with rotations; centimetres, y up")
     writing.add_argument(
