@@ -487,6 +487,8 @@ def inputs(tmp_path_factory, checkpoint):
         ("clip.mp4 --overlay folder", ["--overlay is 'folder', expected a name that ends in .mp4 for a video"]),
         ("in --npz last.ckpt/a.npz", ["last.ckpt/a.npz can't be written", "last.ckpt is no folder"]),
         ("in --overlay last.ckpt/a", ["last.ckpt/a/a.png can't be written"]),
+        (f"in --npz {'n' * 300}.npz", ["can't be written: File name too long"]),
+        (f"{'n' * 300}.png --out o", ["nnn.png", "File name too long"]),
     ],
 )
 def test_what_is_refused(inputs, monkeypatch, capsys, command, parts):

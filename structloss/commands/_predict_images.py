@@ -80,9 +80,12 @@ def _shows(path: Path) -> bool:
     from ..images.image_files import SUFFIXES
     from ..images.video import VIDEO_SUFFIXES
 
-    if not path.is_dir():
-        return path.suffix.lower() in (*SUFFIXES, *VIDEO_SUFFIXES)
-    endings = {inner.suffix.lower() for inner in path.iterdir()}
+    try:
+        if not path.is_dir():
+            return path.suffix.lower() in (*SUFFIXES, *VIDEO_SUFFIXES)
+        endings = {inner.suffix.lower() for inner in path.iterdir()}
+    except (OSError, ValueError):  # whoever reads it says what is wrong
+        return False
     return bool(endings & {*SUFFIXES}) and not endings & {".json", ".npy", ".npz", ".txt", ".csv"}
 
 
@@ -291,17 +294,21 @@ def _pictures(overlay: Path, flag: str, people: ImagePeople, given: Path) -> dic
 
 def _check_apart(files: _Files, people: Any, given: Path) -> None:
     """Raise where a file to write is one that is read, or where none can be made."""
-    for path in (*files.named.values(), *(() if files.video is None else [files.video]), *files.pictures.values()):
-        above = next(folder for folder in path.absolute().parents if folder.exists())
-        if not (above.is_dir() and os.access(above, os.W_OK | os.X_OK)):
-            raise DataError(f"{path} can't be written: {above} is no folder that files can be made in.")
-    for path in (*files.named.values(), files.video):
-        if path is not None and path.exists() and path.samefile(given):
-            raise ArgumentError(f"{path} is the input, expected another file or folder for the output.")
-    for name, path in files.pictures.items():
-        image = people.folder / name
-        if path.exists() and image.exists() and path.samefile(image):
-            raise ArgumentError(f"{path} is an image of the input, expected another file or folder for --overlay.")
+    images = {path: people.folder / name for name, path in files.pictures.items()}
+    videos = [] if files.video is None else [files.video]
+    for path in (*files.named.values(), *videos, *images):
+        try:
+            above = next(folder for folder in path.absolute().parents if folder.exists())
+            if not (above.is_dir() and os.access(above, os.W_OK | os.X_OK)):
+                raise DataError(f"{path} can't be written: {above} is no folder that files can be made in.")
+            image = images.get(path, given)
+            if path.exists() and image.exists() and path.samefile(image):
+                what = "an image of the input" if path in images else "the input"
+                raise ArgumentError(f"{path} is {what}, expected another file or folder for the output.")
+        except (OSError, ValueError) as error:
+            if isinstance(error, StructlossError):
+                raise
+            raise DataError(f"{path} can't be written: {getattr(error, 'strerror', None) or error}.") from error
 
 
 # ---- what is written -----------------------------------------------------------------------------------------------
