@@ -532,6 +532,19 @@ def test_broken_images_are_skipped_on_request(inputs, tmp_path, checkpoint, caps
     assert json.loads(str(np.load(out / "broken.npz")["meta"]))["images_left_out"] == 2
 
 
+def test_boxes_of_a_turned_photograph(tmp_path, checkpoint, capsys):
+    """Boxes, keypoints and the picture are those of the image as viewers show it, which EXIF says."""
+    noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    content = cv2.imencode(".jpg", noise)[1].tobytes()
+    turned = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06" + bytes(6)
+    (tmp_path / "a.jpg").write_bytes(content[:2] + b"\xff\xe1" + bytes([0, len(turned) + 2]) + turned + content[2:])
+    arguments = [tmp_path / "a.jpg", "--ckpt", checkpoint, "--overlay", tmp_path / "b.png"]
+    text = refused(capsys, *arguments, "--box", 45, 0, 9, 9)
+    assert text.startswith("--box has [45, 0, 9, 9] for a.jpg, which has 40 x 60 pixels")
+    predicted(capsys, *arguments, "--box", 0, 45, 9, 9)
+    assert read_image(tmp_path / "b.png").shape == (60, 40, 3)
+
+
 def test_a_missing_extra(inputs, monkeypatch, capsys):
     monkeypatch.chdir(inputs)
     monkeypatch.setitem(__import__("sys").modules, "av", None)
