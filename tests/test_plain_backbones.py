@@ -8,7 +8,7 @@ from backbone_cases import NAMES, clip, extras, shallow, small
 
 import bench.backbones
 from bench.backbones import has_plain_form, one_of_each_family, plain_form
-from structloss import backbones
+from structloss import backbones, images
 from structloss.backbones.official import to_official
 from structloss.errors import ArgumentError
 
@@ -21,7 +21,8 @@ def test_every_plain_form_is_of_a_family():
     folder = Path(bench.backbones.__file__).parent / "plain"
     forms = {path.stem for path in folder.glob("*.py")} - {"common", "__init__"}
     families = {backbones.info(name).family for name in TIMED}
-    assert forms == {bench.backbones._module(family) for family in families}
+    from_pixels = {images.info(name).family for name in images.names()}
+    assert forms == {bench.backbones._module(family) for family in families | from_pixels}
     assert {backbones.info(name).family for name in one_of_each_family()} == families
     assert families >= {
         "d3dp", "jointformer", "ktpformer", "mhformer", "mixste", "motionagformer", "motionbert", "poseformer",

@@ -30,6 +30,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from structloss.harness.checkpoint_io import SafeCheckpointIO
 from structloss.harness.recipe_files import recipe_path
 from structloss.harness.refining import RefineModule, load_refiner, train_refiner
+from structloss.harness.systems import REFINE, system_of
 from structloss.harness.training import quiet_lightning
 from structloss.refine import PredictionsDataModule
 
@@ -378,7 +379,7 @@ def test_the_loss_is_the_squared_error_in_metres(files):
 def test_recipes(name, files):
     """Each builds what it says by the parser of the command line, and trains; the command line links the two parts."""
     recipe = yaml.safe_load(recipe_path(name).read_text())
-    assert recipe.pop("system") == "refine"
+    assert system_of(recipe["model"]) is REFINE
     assert (recipe["trainer"]["max_epochs"], recipe["model"]["optimizer"]) == (30, "adam")
     recipe["data"] |= {"predictions": [str(files / "train.npz")], "batch_size": 8}
     parser = LightningArgumentParser(exit_on_error=False)

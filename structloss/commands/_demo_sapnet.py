@@ -48,7 +48,7 @@ def add_sapnet(actions: argparse._SubParsersAction) -> None:
     parser.add_argument("--count", type=positive, default=1500, help="people with and without 3D, each (default: 1500)")
     parser.add_argument("--runs", type=positive, default=12, help="strangers in motion who are scored (default: 12)")
     parser.add_argument("--batch-size", type=positive, default=16, help="images of a step (default: 16)")
-    parser.add_argument("--lr", type=nonnegative, default=2e-3, help="peak learning rate (default: 2e-3)")
+    parser.add_argument("--lr", type=nonnegative, default=4e-3, help="peak learning rate (default: 4e-3)")
     parser.add_argument("--out", default="structloss-demo-sapnet", help="folder (default: structloss-demo-sapnet)")
     parser.set_defaults(run=_run)
 
@@ -82,7 +82,7 @@ class SAPNetDemoSettings:
     count: int = 1500
     runs: int = 12
     batch_size: int = 16
-    lr: float = 2e-3
+    lr: float = 4e-3
     out: str = "structloss-demo-sapnet"
 
     def command(self) -> str:
