@@ -17,12 +17,13 @@ from structloss import images
 from structloss.errors import ArgumentError, CheckpointError
 from structloss.harness.image_clips import predict_runs, score_clips
 from structloss.harness.image_scores import MADE_JOINTS, ImageScores, h36m_weights
-from structloss.harness.image_stages import STAGES, Schedule, people_of, stage, train_stage, weights_of
+from structloss.harness.image_stages import STAGES, Schedule, evaluate_images, people_of, stage, train_stage, weights_of
 from structloss.harness.image_system import refined_by, runs_of, train_tpnet
 from structloss.harness.image_training import ImageModule, depth_loss, weak_poses
 from structloss.harness.load import load_module, load_trained
 from structloss.harness.recipe_files import recipe_names, recipe_path
 from structloss.harness.systems import IMAGES, LIFTING, REFINE, SYSTEMS, system_of
+from structloss.harness.training import fit
 from structloss.reading import read_yaml
 
 #: of a network that trains in milliseconds
@@ -336,3 +337,14 @@ def test_a_checkpoint_of_another_system_is_refused_in_words(trained, commands):
     assert done.returncode == 1 and "is of a network from images, expected one of a lifting network" in done.stderr
     done = commands.run(folder, "fit", "--config", "sapnet-stage1", "--model.network", "sapnet-tiny")
     assert done.returncode == 1 and "--data.input_size is 256, expected 96, that of sapnet-tiny" in done.stderr
+
+
+def test_what_is_shown_and_kept_of_a_validation_is_of_that_validation():
+    """Modules that log their figures at the end of a validation do so after callbacks' hooks of the same name."""
+    data = people_of(Schedule(batch_size=4, data={"count": 8, "val_count": 4, "progress": False}), "mixed", 32)
+    module = ImageModule(network_args=SMALL)
+    found = fit(module, data, steps=4, validations=2, quiet=True)
+    assert found.curves["val_step"] == [2, 4]
+    last = evaluate_images(module, data).metrics["mpjpe"]
+    assert found.curves["val_mpjpe"][1] == pytest.approx(last, rel=1e-5)
+    assert found.curves["val_mpjpe"][0] != pytest.approx(last, rel=1e-5)

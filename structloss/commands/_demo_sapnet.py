@@ -39,8 +39,8 @@ def add_sapnet(actions: argparse._SubParsersAction) -> None:
         "  structloss demo sapnet --motion motion.npz --seed 2\n",
     )
     parser.add_argument(
-        "--steps", nargs=4, type=positive, metavar="N", default=(500, 300, 300, 150),
-        help="training steps of the four stages (default: 500 300 300 150)",
+        "--steps", nargs=4, type=positive, metavar="N", default=(450, 270, 250, 120),
+        help="training steps of the four stages (default: 450 270 250 120)",
     )  # fmt: skip
     parser.add_argument("--epochs", type=positive, default=20, help="epochs of TP-Net (default: 20)")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights, people and order (default: 0)")
@@ -75,7 +75,7 @@ class SAPNetDemoSettings:
         out: folder to write.
     """
 
-    steps: tuple[int, ...] = (500, 300, 300, 150)
+    steps: tuple[int, ...] = (450, 270, 250, 120)
     epochs: int = 20
     seed: int = 0
     motion: str | None = None
@@ -136,8 +136,9 @@ def run_sapnet_demo(settings: SAPNetDemoSettings) -> RunSummary:
         what = stage(number, schedule)
         print(f"{what.name}, {what.steps} steps of {settings.batch_size} images", flush=True)
         start = weights_of(results[-1]) if results else None
-        result = train_stage(what, data, start, score=False)  # scored on people in motion
+        result = train_stage(what, data, start, validations=3, score=False)  # scored on people in motion
         found, arm = _scored(result, runs)
+        _shift(arm, sum(other.stage.steps for other in results))
         results.append(result)
         arms.append(arm)
     assert found is not None  # there are stages
@@ -184,6 +185,12 @@ def _scored(result: StageResult, runs: MotionRuns) -> tuple[Runs, ArmResult]:
     return found, arm
 
 
+def _shift(arm: ArmResult, steps: int) -> None:
+    """Curves of a stage go on where those of the stage before end."""
+    for axis in ("step", "val_step"):
+        arm.curves[axis] = [steps + step for step in arm.curves.get(axis, [])]
+
+
 def _refined(settings: SAPNetDemoSettings, last: StageResult, runs: MotionRuns, found: Runs) -> tuple[ArmResult, Any]:
     """TP-Net on the last stage's predictions of the training people: its row, and the module."""
     from ..harness.image_clips import predict_runs, score_clips
@@ -192,7 +199,7 @@ def _refined(settings: SAPNetDemoSettings, last: StageResult, runs: MotionRuns, 
 
     print(f"TP-Net, {settings.epochs} epochs", flush=True)
     seen = predict_runs(last.module.model, runs.train, progress="poses of people in motion")
-    refiner = train_tpnet(seen.clips, found.clips, epochs=settings.epochs, seed=settings.seed)
+    refiner = train_tpnet(seen.clips, found.clips, epochs=settings.epochs, seed=settings.seed, quiet=True)
     arm = ArmResult(name="TP-Net on stage 4", objective={"squared error of poses": 1.0})
     arm.take(score_clips(found.clips, lambda poses: refined_by(refiner, poses)))
     return arm, refiner

@@ -54,7 +54,8 @@ class History(Callback):
             if name.startswith("train/") and not name.endswith("_epoch"):
                 self._append(name.replace("train/", "train_").removesuffix("_step"), float(value))
 
-    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    # Not at the end of the epoch, when a module that logs its figures then has not done so.
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.sanity_checking:
             return
         self._append("val_step", trainer.global_step)
@@ -202,7 +203,7 @@ class _Progress(Callback):
         self._started = self._said_at = time.perf_counter()
         self._total, self._said_step = total_steps(trainer), trainer.global_step
 
-    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._say(trainer, pl_module, validated=True)
 
@@ -298,6 +299,7 @@ class TerminalProgress(_Progress):
         self._advance()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        super().on_validation_end(trainer, pl_module)
         if self._bar is not None and trainer.state.fn == "fit":  # in the middle of training, whose bar stays
             self._bar.remove_task(self._task)
             self._task = self._training
