@@ -9,9 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from structloss.data.loading import EverySample
 from structloss.errors import ArgumentError, DataError
 from structloss.images.augment import Augmentation, Change, change_pose
-from structloss.images.batches import HalfAndHalf, InOrder, Shuffled, image_loader
+from structloss.images.batches import HalfAndHalf, Shuffled, image_loader
 from structloss.images.crops import crop_matrix, invert, transform, warp
 from structloss.images.people import Person
 from structloss.images.samples import ImageSamples, collate, sample_of
@@ -390,9 +391,9 @@ def test_shuffles_and_shares():
     assert sorted(keys(Shuffled(data, 0))) == list(range(11)) and keys(Shuffled(data, 0)) != list(range(11))
     parts = [keys(Shuffled(data, 0, 4, rank), 2) for rank in range(4)]
     assert {len(part) for part in parts} == {3} and set().union(*parts) == set(range(11))
-    shares = [list(InOrder(data, 4, rank)) for rank in range(4)]
+    shares = [list(EverySample(data, 4, rank)) for rank in range(4)]
     assert sorted(number for share in shares for number in share) == list(range(11)) and [
-        len(InOrder(data, 4, rank)) for rank in range(4)
+        len(EverySample(data, 4, rank)) for rank in range(4)
     ] == [
         3,
         3,

@@ -19,6 +19,7 @@ from .image_space import TARGETS
 from .loading import EpochSampler, EverySample, window_loader
 from .observation import check_observing, observe
 from .protocols import PROTOCOLS, rules_of, scored_subjects, split
+from .resuming import ResumesWithinEpoch
 from .selection import Selection, names_of
 from .store import PoseStore
 from .synthetic import check_people, generate_clips
@@ -33,7 +34,7 @@ __all__ = ["MotionDataModule"]
 _TESTED = ("test", "train")
 
 
-class MotionDataModule(LightningDataModule):
+class MotionDataModule(ResumesWithinEpoch, LightningDataModule):
     """Windows of 2D keypoints with 3D poses, for training and for scoring on unseen subjects.
 
     The training loader shuffles by (seed, epoch). Its last, smaller batch is kept, unless it would hold a single
@@ -182,7 +183,6 @@ class MotionDataModule(LightningDataModule):
         self._unlabelled: PoseWindows | None = None
         self._labels: dict[str, Any] = {}
         self._tails = "cover"
-        self._resumed: tuple[int, int] | None = None  # epoch, batches of it that were trained on
 
     @property
     def train_dataset(self) -> PoseWindows:
@@ -350,11 +350,10 @@ class MotionDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """Shuffled training windows; in a resumed run, at first those of the epoch that were not trained on yet."""
         sampler = EpochSampler(self.train_dataset, self.seed, *self._place)
-        if self._resumed is not None:
-            epoch, batches = self._resumed
-            sampler.resume(epoch, batches * self.batch_size)
-        lonely = len(sampler) % self.batch_size == 1 and len(sampler) > 1 and self.batch_size > 1
-        return window_loader(self.train_dataset, self.batch_size, sampler, workers=self.num_workers, drop_last=lonely)
+        self._continue(sampler)
+        return window_loader(
+            self.train_dataset, self.batch_size, sampler, workers=self.num_workers, drop_last=self._lonely(sampler)
+        )
 
     def val_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """Windows of the held-out subjects in order."""
@@ -371,25 +370,3 @@ class MotionDataModule(LightningDataModule):
     def predict_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """The same data as in validation."""
         return self.val_dataloader()
-
-    def state_dict(self) -> dict[str, Any]:
-        """How much of which epoch has been trained on; Lightning keeps it in checkpoints."""
-        trainer = self.trainer
-        assert trainer is not None  # whoever writes a checkpoint is one
-        batches = trainer.fit_loop.epoch_loop.batch_progress.current.ready
-        if batches >= trainer.num_training_batches:  # the epoch is over
-            return {"epoch": trainer.current_epoch + 1, "batches": 0}
-        return {"epoch": trainer.current_epoch, "batches": batches}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore what :meth:`state_dict` returned: the next epoch goes through what is left of that one."""
-        self._resumed = state_dict["epoch"], state_dict["batches"]
-
-    @property
-    def _place(self) -> tuple[int, int]:
-        """Number of processes, and which of them this is."""
-        return self._trainer_value("world_size", 1), self._trainer_value("global_rank", 0)
-
-    def _trainer_value(self, name: str, default: Any) -> Any:
-        """An attribute of the trainer, or `default` where the module is used without one."""
-        return default if self.trainer is None else getattr(self.trainer, name)

@@ -7,21 +7,22 @@ from collections.abc import Mapping
 from typing import Any
 
 import lightning as L
-import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from .. import images, nn
-from ..errors import ArgumentError, CheckpointError, DataError, check_choice
+from ..errors import ArgumentError, check_choice
 from ..images.heatmaps import heatmap_loss, heatmap_targets
 from ..images.joints import to_h36m, to_image_units
 from .callbacks import best_checkpoint
+from .checkpoint_checks import check_finite, check_same_network, seed_step
 from .image_prediction import found_in
 from .image_scores import ImageScores, h36m_weights
 from .optimizers import OptimizerSettings
 from .scores import Evaluation
+from .structure_aware import STRUCTURE_TERMS
 
 __all__ = ["TRAINS", "ImageModule", "depth_loss", "weak_poses"]
 
@@ -159,9 +160,7 @@ class ImageModule(L.LightningModule):
         return self.model(image)
 
     def on_train_batch_start(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        # What is random depends on where in training we are, not on how we got here: a resumed run draws the same.
-        place = [self.hparams["seed"], self.current_epoch, batch_idx, self.global_rank]
-        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0]) >> 1)
+        seed_step(self, batch_idx)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         image = batch["image"].contiguous(memory_format=torch.channels_last)
@@ -258,24 +257,10 @@ class ImageModule(L.LightningModule):
             )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        for name, value in checkpoint.get("state_dict", {}).items():
-            if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-                raise DataError(
-                    f"{name} has NaN or infinite values at step {self.global_step}, expected finite weights; try a "
-                    "lower lr. No checkpoint is written, the last good one is as it was."
-                )
+        check_finite(checkpoint, self.global_step)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        found = checkpoint.get("hyper_parameters", {})
-        for name in ("network", "network_args"):
-            if name in found and (found[name] or None) != (self.hparams[name] or None):
-                raise CheckpointError(
-                    f"the checkpoint is of a model with {name} {found[name]!r}, expected {self.hparams[name]!r}."
-                )
-
-
-#: terms that need no target
-_STRUCTURE = ("illegal_angle", "bone_symmetry", "bone_ratio")
+        check_same_network(checkpoint, self.hparams, ("network", "network_args"))
 
 
 def _structure(weights: Mapping[str, float] | None) -> nn.Objective | None:
@@ -283,6 +268,6 @@ def _structure(weights: Mapping[str, float] | None) -> nn.Objective | None:
     if not weights:
         return None
     for name in weights:
-        if name not in _STRUCTURE:
-            raise ArgumentError(f"structure_aware has {name!r}, expected some of {', '.join(_STRUCTURE)}.")
+        if name not in STRUCTURE_TERMS:
+            raise ArgumentError(f"structure_aware has {name!r}, expected some of {', '.join(STRUCTURE_TERMS)}.")
     return nn.Objective(dict(weights), skeleton="h36m") if any(weights.values()) else None

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import lightning as L
-import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
@@ -22,9 +21,10 @@ from ..data import MotionDataModule, flip, flip_batch, to_millimetres
 from ..data.augment import chance
 from ..data.image_space import TARGETS
 from ..data.loading import windows_of
-from ..errors import ArgumentError, CheckpointError, DataError, check_choice
+from ..errors import ArgumentError, CheckpointError, check_choice
 from ..terms import check_term
 from .callbacks import best_checkpoint
+from .checkpoint_checks import check_finite, check_same_network, seed_step
 from .frames import check_term_frames
 from .learned_training import LearnedSettings, LearnedTraining
 from .loss_nets import training_data
@@ -200,10 +200,8 @@ class LiftingModule(L.LightningModule):
         return self.model(keypoints)
 
     def on_train_batch_start(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        # Dropout and noise depend on where in training we are, not on how we got here: a resumed run draws the same.
         self._fade_batch_norm_momentum()
-        place = [self.hparams["seed"], self.current_epoch, batch_idx, self.global_rank]
-        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0]) >> 1)
+        seed_step(self, batch_idx)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         batch = self._augment(batch)
@@ -346,12 +344,7 @@ class LiftingModule(L.LightningModule):
                 norm.momentum = momentum
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        for name, value in checkpoint.get("state_dict", {}).items():
-            if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-                raise DataError(
-                    f"{name} has NaN or infinite values at step {self.global_step}, expected finite weights; try a "
-                    "lower lr. No checkpoint is written, the last good one is as it was."
-                )
+        check_finite(checkpoint, self.global_step)
         if self.hparams["standardise"]:  # the published state dict has no place for them
             names = ("input_mean", "input_std", "output_mean", "output_std")
             checkpoint["statistics"] = {name: getattr(self.model, name) for name in names}
@@ -363,12 +356,7 @@ class LiftingModule(L.LightningModule):
             self.model.register_buffer(name, value, persistent=False)
         if self.learned is not None:
             self.learned.restore(checkpoint.get("learned", {}))
-        found = checkpoint.get("hyper_parameters", {})
-        for name in ("backbone", "backbone_args", "target", "skeleton"):
-            if name in found and (found[name] or None) != (self.hparams[name] or None):
-                raise CheckpointError(
-                    f"the checkpoint is of a model with {name} {found[name]!r}, expected {self.hparams[name]!r}."
-                )
+        check_same_network(checkpoint, self.hparams, ("backbone", "backbone_args", "target", "skeleton"))
 
     def _start_from(self, path: str) -> None:
         if self.trajectory is not None:

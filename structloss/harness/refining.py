@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any, cast
 
 import lightning as L
-import numpy as np
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from .. import backbones, skeletons
-from ..errors import ArgumentError, CheckpointError, DataError, check_name
+from ..errors import ArgumentError, CheckpointError, check_name
 from ..metrics import MPJPE, MPJVE, PAMPJPE, AccelerationError, BoneLengthSpread
 from ..refine import LSTMRefiner, Refiner, TPNet
+from .checkpoint_checks import check_finite, check_same_network, seed_step
 from .checkpoint_io import SafeCheckpointIO
 from .optimizers import OptimizerSettings
 from .scores import scoring
@@ -109,9 +109,7 @@ class RefineModule(L.LightningModule):
         return self.model(poses)
 
     def on_train_batch_start(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        # Dropout depends on where in training we are, not on how we got here: a resumed run draws the same.
-        place = [self.hparams["seed"], self.current_epoch, batch_idx, self.global_rank]
-        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0]) >> 1)
+        seed_step(self, batch_idx)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         error = (self.model.refine(batch["input"]) - batch["target"]).square().mean(-1)
@@ -151,22 +149,14 @@ class RefineModule(L.LightningModule):
         self.fps = float(getattr(data, "fps", math.nan))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        for name, value in checkpoint.get("state_dict", {}).items():
-            if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-                raise DataError(
-                    f"{name} has NaN or infinite values at step {self.global_step}, expected finite weights; try a "
-                    "lower lr. No checkpoint is written, the last good one is as it was."
-                )
+        check_finite(checkpoint, self.global_step)
         checkpoint["fps"] = self.fps
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.fps = float(checkpoint.get("fps", math.nan))
-        found = checkpoint.get("hyper_parameters", {})
-        for name in ("refiner", "refiner_args", "past", "future", "border", "skeleton"):
-            if name in found and (found[name] or None) != (self.hparams[name] or None):
-                raise CheckpointError(
-                    f"the checkpoint is of a model with {name} {found[name]!r}, expected {self.hparams[name]!r}."
-                )
+        check_same_network(
+            checkpoint, self.hparams, ("refiner", "refiner_args", "past", "future", "border", "skeleton")
+        )
 
     def synchronise(self) -> None:
         """Wait for a GPU, if a timer asks for it."""

@@ -23,9 +23,9 @@ from .learned_training import Trainee
 from .loss_nets import training_data
 from .unlabelled import InTraining, UnlabelledWindows
 
-__all__ = ["StructureAware", "StructureAwareSettings", "structure_poses"]
+__all__ = ["STRUCTURE_TERMS", "StructureAware", "StructureAwareSettings", "structure_poses"]
 
-_TERMS = ("illegal_angle", "bone_symmetry", "bone_ratio")
+STRUCTURE_TERMS = ("illegal_angle", "bone_symmetry", "bone_ratio")
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class StructureAwareSettings:
     options: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("warmup", "scale", *_TERMS):
+        for name in ("warmup", "scale", *STRUCTURE_TERMS):
             value = getattr(self, name)
             number = isinstance(value, int if name == "warmup" else (int, float)) and not isinstance(value, bool)
             if not number or not 0 <= value < math.inf or (name == "scale" and value == 0):
@@ -62,7 +62,7 @@ class StructureAwareSettings:
                 raise ArgumentError(f"structure_aware.{name} is {value!r}, expected {kind} {least}.")
         if not self.weights:
             raise ArgumentError(
-                f"structure_aware has no term with a weight, expected one above 0 of {', '.join(_TERMS)}."
+                f"structure_aware has no term with a weight, expected one above 0 of {', '.join(STRUCTURE_TERMS)}."
             )
         for name, given in self.options.items():
             if name not in self.weights or not isinstance(given, Mapping):
@@ -73,7 +73,7 @@ class StructureAwareSettings:
     @property
     def weights(self) -> dict[str, float]:
         """Term -> λ, of those that have one."""
-        return {name: float(getattr(self, name)) for name in _TERMS if getattr(self, name)}
+        return {name: float(getattr(self, name)) for name in STRUCTURE_TERMS if getattr(self, name)}
 
     @classmethod
     def of(cls, given: Mapping[str, Any] | None) -> StructureAwareSettings | None:

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 from ..errors import ArgumentError
 from .samples import ImageSamples, collate
 
-__all__ = ["BATCHES", "HalfAndHalf", "InOrder", "Shuffled", "check_batch", "image_loader"]
+__all__ = ["BATCHES", "HalfAndHalf", "Shuffled", "check_batch", "image_loader"]
 
 BATCHES = ("mixed", "labelled", "all")
 """What batches of training are made of."""
@@ -125,20 +125,6 @@ class Shuffled(_Order):
         """Numbers of this process's samples in an epoch, int64."""
         length = len(self) * self.num_replicas
         return self._stream(self._samples, length, epoch, 0)[self.rank :: self.num_replicas]
-
-
-class InOrder(DistributedSampler):
-    """A process's share of the people, in order, nobody twice: what scores are summed over."""
-
-    def __init__(self, dataset: ImageSamples, replicas: int = 1, rank: int = 0) -> None:
-        super().__init__(dataset, num_replicas=replicas, rank=rank, shuffle=False)
-        self._samples = len(dataset)
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(range(self.rank, self._samples, self.num_replicas))
-
-    def __len__(self) -> int:
-        return len(range(self.rank, self._samples, self.num_replicas))
 
 
 def image_loader(

@@ -14,13 +14,15 @@ from torch.utils.data import DataLoader
 from ..data._checks import at_least
 from ..data._words import some
 from ..data.clips import Clip
+from ..data.loading import EverySample
 from ..data.opening import open_data
 from ..data.protocols import scored_subjects
+from ..data.resuming import ResumesWithinEpoch
 from ..data.selection import names_of
 from ..data.synthetic import generate_clips
 from ..errors import ArgumentError, DataError, check_choice, needs_extra
 from .augment import Augmentation
-from .batches import BATCHES, HalfAndHalf, InOrder, Shuffled, check_batch, image_loader
+from .batches import BATCHES, HalfAndHalf, Shuffled, check_batch, image_loader
 from .memory import Kept
 from .opening import open_images, require_joints, require_labelled
 from .people import People
@@ -37,7 +39,7 @@ _RENDERED, _RENDERED_VAL = 2000, 256  # people
 _TESTED = ("S9", "S11")  # of Human3.6M
 
 
-class ImagesDataModule(LightningDataModule):
+class ImagesDataModule(ResumesWithinEpoch, LightningDataModule):
     """People in images with 3D poses, for training and for scoring on others, and people with 2D joints alone.
 
     Samples are those of :class:`~structloss.images.samples.ImageSamples`. Labelled people come first in a batch. The
@@ -187,7 +189,6 @@ class ImagesDataModule(LightningDataModule):
         self.progress = progress
         self._built: tuple[ImageSamples, ImageSamples] | None = None
         self._found: Any = None
-        self._resumed: tuple[int, int] | None = None  # epoch, batches of it that were trained on
 
     @property
     def train_dataset(self) -> ImageSamples:
@@ -410,16 +411,15 @@ class ImagesDataModule(LightningDataModule):
             sampler = HalfAndHalf(dataset, self.batch_size, self.seed, *self._place)
         else:
             sampler = Shuffled(dataset, self.seed, *self._place)
-        if self._resumed is not None:
-            epoch, batches = self._resumed
-            sampler.resume(epoch, batches * self.batch_size)
-        lonely = len(sampler) % self.batch_size == 1 and len(sampler) > 1 and self.batch_size > 1
-        return image_loader(dataset, self.batch_size, sampler, workers=self.num_workers, drop_last=lonely)
+        self._continue(sampler)
+        return image_loader(
+            dataset, self.batch_size, sampler, workers=self.num_workers, drop_last=self._lonely(sampler)
+        )
 
     def val_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """Samples of the people who are scored, in order."""
         dataset = self.val_dataset
-        sampler = InOrder(dataset, *self._place)
+        sampler = EverySample(dataset, *self._place)
         return image_loader(dataset, self.eval_batch_size, sampler, workers=self.num_workers)
 
     def test_dataloader(self) -> DataLoader[dict[str, Tensor]]:
@@ -429,28 +429,6 @@ class ImagesDataModule(LightningDataModule):
     def predict_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """The same."""
         return self.val_dataloader()
-
-    def state_dict(self) -> dict[str, Any]:
-        """How much of which epoch has been trained on; Lightning keeps it in checkpoints."""
-        trainer = self.trainer
-        assert trainer is not None  # whoever writes a checkpoint is one
-        batches = trainer.fit_loop.epoch_loop.batch_progress.current.ready
-        if batches >= trainer.num_training_batches:  # the epoch is over
-            return {"epoch": trainer.current_epoch + 1, "batches": 0}
-        return {"epoch": trainer.current_epoch, "batches": batches}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore what :meth:`state_dict` returned: the next epoch goes through what is left of that one."""
-        self._resumed = state_dict["epoch"], state_dict["batches"]
-
-    @property
-    def _place(self) -> tuple[int, int]:
-        """Number of processes, and which of them this is."""
-        return self._trainer_value("world_size", 1), self._trainer_value("global_rank", 0)
-
-    def _trainer_value(self, name: str, default: Any) -> Any:
-        """An attribute of the trainer, or `default` where the module is used without one."""
-        return default if self.trainer is None else getattr(self.trainer, name)
 
 
 _RENDERING = ("facing", "occluders", "truncated")

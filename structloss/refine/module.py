@@ -16,6 +16,7 @@ from ..data._words import some
 from ..data.augment import chance
 from ..data.loading import EpochSampler, EverySample, window_loader
 from ..data.protocols import scored_subjects
+from ..data.resuming import ResumesWithinEpoch
 from ..errors import ArgumentError, DataError, check_choice, needs_extra
 from ..skeletons import flip
 from .base import BORDERS, check_count
@@ -31,7 +32,7 @@ _TESTED = ("test", "train")
 _RATE = 25.0  # frames per second: 5 steps are 200 ms in the paper
 
 
-class PredictionsDataModule(LightningDataModule):
+class PredictionsDataModule(ResumesWithinEpoch, LightningDataModule):
     """A trained network's predictions beside the true poses, for training a refiner and for scoring it.
 
     Training goes through windows in an order that depends on (seed, epoch) alone; noise and mirroring depend on
@@ -112,7 +113,6 @@ class PredictionsDataModule(LightningDataModule):
         self.input_noise_mm, self.flip_probability, self.test_set = input_noise_mm, flip_probability, test_set
         self._built: tuple[PredictionWindows, PredictionClips, PredictionClips | None] | None = None
         self._fps = math.nan
-        self._resumed: tuple[int, int] | None = None  # epoch, batches of it that were trained on
 
     @property
     def train_dataset(self) -> PredictionWindows:
@@ -196,9 +196,7 @@ class PredictionsDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """Shuffled training windows; in a resumed run, at first those of the epoch that were not trained on yet."""
         sampler = EpochSampler(self.train_dataset, self.seed, *self._place)
-        if self._resumed is not None:
-            epoch, batches = self._resumed
-            sampler.resume(epoch, batches * self.batch_size)
+        self._continue(sampler)
         return window_loader(self.train_dataset, self.batch_size, sampler, workers=self.num_workers)
 
     def val_dataloader(self) -> DataLoader[dict[str, Tensor]]:
@@ -236,28 +234,6 @@ class PredictionsDataModule(LightningDataModule):
             swapped = batch["weight"][..., list(self.skeleton.mirror)]
             batch["weight"] = torch.where(mirror[:, None, None], swapped, batch["weight"])
         return batch
-
-    def state_dict(self) -> dict[str, Any]:
-        """How much of which epoch has been trained on; Lightning keeps it in checkpoints."""
-        trainer = self.trainer
-        assert trainer is not None  # whoever writes a checkpoint is one
-        batches = trainer.fit_loop.epoch_loop.batch_progress.current.ready
-        if batches >= trainer.num_training_batches:  # the epoch is over
-            return {"epoch": trainer.current_epoch + 1, "batches": 0}
-        return {"epoch": trainer.current_epoch, "batches": batches}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore what :meth:`state_dict` returned: the next epoch goes through what is left of that one."""
-        self._resumed = state_dict["epoch"], state_dict["batches"]
-
-    @property
-    def _place(self) -> tuple[int, int]:
-        """Number of processes, and which of them this is."""
-        return self._trainer_value("world_size", 1), self._trainer_value("global_rank", 0)
-
-    def _trainer_value(self, name: str, default: Any) -> Any:
-        """An attribute of the trainer, or `default` where the module is used without one."""
-        return default if self.trainer is None else getattr(self.trainer, name)
 
 
 def _files(given: str | Sequence[str] | None) -> tuple[str, ...]:
