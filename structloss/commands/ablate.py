@@ -50,7 +50,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         "--objectives", nargs="+", metavar="NAME", help="some of the grid's, the first being the baseline"
     )
     parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="instead of the grid's")
-    parser.add_argument("--steps", type=positive, metavar="N", help="training steps of a cell")
+    parser.add_argument("--steps", type=positive, metavar="N", help="training steps of a cell (sapnet: stage 1)")
     parser.add_argument("--views", type=positive, metavar="N", help="cameras that see each clip, 1 to 4 (default: 4)")
     parser.add_argument("--init-from", nargs="+", metavar="NAME=FILE", help="checkpoints that backbones start from")
     parser.add_argument("--jobs", type=positive, default=1, metavar="N", help="processes side by side (default: 1)")

@@ -8,7 +8,7 @@ import math
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -33,11 +33,11 @@ __all__ = [
     "Cell",
     "CellResult",
     "Grid",
-    "begin_process",
     "grid_names",
     "load_grid",
     "read_result",
     "run_grid",
+    "side_by_side",
     "write_result",
 ]
 
@@ -292,15 +292,26 @@ def _train_all(grid: Grid, cells: list[Cell], folder: Path, jobs: int) -> Iterat
     groups: dict[tuple[str, int], list[Cell]] = {}
     for cell in cells:
         groups.setdefault((cell.backbone, cell.seed), []).append(cell)
+    return side_by_side(_train_group, [(grid, group, folder) for group in groups.values()], jobs)
+
+
+def side_by_side(
+    train: Callable[..., Iterator[CellResult]], groups: Sequence[tuple[Any, ...]], jobs: int
+) -> Iterator[CellResult]:
+    """What `train(*group)` yields of each group, in processes that share the cores; of one after the other for one job.
+
+    Args:
+        train: a function of a module, which processes can import.
+        groups: its arguments.
+        jobs: groups at a time.
+    """
     if jobs == 1:
-        for group in groups.values():
-            yield from _train_group(grid, group, folder)
+        for group in groups:
+            yield from train(*group)
         return
     threads = max(1, torch.get_num_threads() // jobs)
-    with ProcessPoolExecutor(
-        jobs, mp_context=get_context("spawn"), initializer=begin_process, initargs=(threads,)
-    ) as pool:
-        waiting = {pool.submit(_list_group, grid, group, folder): group for group in groups.values()}
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_begin, initargs=(threads,)) as pool:
+        waiting = [pool.submit(_listed, train, group) for group in groups]
         try:
             for future in as_completed(waiting):
                 yield from future.result()
@@ -309,7 +320,11 @@ def _train_all(grid: Grid, cells: list[Cell], folder: Path, jobs: int) -> Iterat
             raise
 
 
-def begin_process(threads: int) -> None:
+def _listed(train: Callable[..., Iterator[CellResult]], group: tuple[Any, ...]) -> list[CellResult]:
+    return list(train(*group))
+
+
+def _begin(threads: int) -> None:
     """Set up a process of the pool: its share of the cores, and an end when the run that started it is killed."""
     torch.set_num_threads(threads)
     parent = parent_process()
@@ -320,10 +335,6 @@ def begin_process(threads: int) -> None:
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
-
-
-def _list_group(grid: Grid, cells: list[Cell], folder: Path) -> list[CellResult]:
-    return list(_train_group(grid, cells, folder))
 
 
 def _train_group(grid: Grid, cells: list[Cell], folder: Path) -> Iterator[CellResult]:

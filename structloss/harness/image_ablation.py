@@ -6,22 +6,19 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from .. import images
 from ..errors import ArgumentError, CheckpointError
 from ..metrics.evaluation import Evaluation
-from .ablation import Cell, CellResult, begin_process, read_result, write_result
+from .ablation import Cell, CellResult, read_result, side_by_side, write_result
 from .image_clips import Runs, predict_runs, score_clips
 from .image_stages import Schedule, StageResult, people_of, stage, train_stage, weights_of
-from .image_system import MotionRuns, refined_by, runs_of, train_tpnet
+from .image_system import predictions_of, refined_by, runs_of, train_tpnet
 
 __all__ = ["ARMS", "REFINED", "ImageGrid", "run_image_grid"]
 
@@ -125,32 +122,12 @@ def run_image_grid(
         if report:
             report(number, len(cells), result)
     missing = [seed for seed in grid.seeds if any(found[cell] is None for cell in grid.cells(seed))]
-    for result in _train_all(grid, missing, folder, jobs):
+    groups = [(grid, seed, folder) for seed in missing]
+    for result in side_by_side(_train_seed, groups, min(jobs, max(1, len(groups)))):
         if result.cell not in results and report:
             report(len(results) + 1, len(cells), result)
         results[result.cell] = result
     return [results[cell] for cell in cells]
-
-
-def _train_all(grid: ImageGrid, seeds: list[int], folder: Path, jobs: int) -> Iterator[CellResult]:
-    if jobs == 1 or len(seeds) < 2:
-        for seed in seeds:
-            yield from _train_seed(grid, seed, folder)
-        return
-    threads = max(1, torch.get_num_threads() // jobs)
-    options: dict[str, Any] = {"mp_context": get_context("spawn"), "initializer": begin_process, "initargs": (threads,)}
-    with ProcessPoolExecutor(jobs, **options) as pool:
-        waiting = [pool.submit(_list_seed, grid, seed, folder) for seed in seeds]
-        try:
-            for future in as_completed(waiting):
-                yield from future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _list_seed(grid: ImageGrid, seed: int, folder: Path) -> list[CellResult]:
-    return list(_train_seed(grid, seed, folder))
 
 
 def _train_seed(grid: ImageGrid, seed: int, folder: Path) -> Iterator[CellResult]:
@@ -162,6 +139,7 @@ def _train_seed(grid: ImageGrid, seed: int, folder: Path) -> Iterator[CellResult
     runs = runs_of(seed, **sizes, motion=grid.motion, rendered=schedule.rendered)
     start: dict[str, Tensor] | None = None
     last: images.SAPNet | None = None
+    seen: tuple[Runs, Runs] | None = None  # what it makes of the runs: both refiners take the same
     for cell in grid.cells(seed):
         name, print_ = cell.objective, grid.fingerprint(cell.objective)
         weights = folder / f"{schedule.network}__{name.replace('+ ', '')}__seed{seed}.safetensors"
@@ -179,7 +157,8 @@ def _train_seed(grid: ImageGrid, seed: int, folder: Path) -> Iterator[CellResult
                 last = _loaded(schedule.network, weights)
         elif done is None:
             assert last is not None  # of the row above
-            done = _refined(cell, last, runs, grid, seed)
+            seen = seen or predictions_of(last, runs)
+            done = _refined(cell, *seen, grid)
             write_result(folder, done, print_)
         assert done is not None  # of one kind or the other
         yield done
@@ -221,12 +200,12 @@ def _train_arm(schedule: Schedule, data: Any, name: str, start: Mapping[str, Ten
     return result
 
 
-def _refined(cell: Cell, model: images.SAPNet, runs: MotionRuns, grid: ImageGrid, seed: int) -> CellResult:
+def _refined(cell: Cell, train: Runs, test: Runs, grid: ImageGrid) -> CellResult:
     past, future = REFINED[cell.objective]
-    train, test = (predict_runs(model, people) for people in (runs.train, runs.test))
-    module = train_tpnet(train.clips, test.clips, past=past, future=future, epochs=grid.epochs, seed=seed, quiet=True)
-    found: Runs = test
-    evaluation = score_clips(found.clips, lambda poses: refined_by(module, poses), error_2d=found.error_2d)
+    module = train_tpnet(
+        train.clips, test.clips, past=past, future=future, epochs=grid.epochs, seed=cell.seed, quiet=True
+    )
+    evaluation = score_clips(test.clips, lambda poses: refined_by(module, poses), error_2d=test.error_2d)
     return CellResult(cell, evaluation.metrics, evaluation.structure, evaluation.per_action, {}, 0.0)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import images
 from ..data.clips import Clip
 from ..data.opening import open_data
 from ..data.protocols import scored_subjects
@@ -22,10 +23,9 @@ from ..images.rendered.people import RenderedPeople
 from ..refine.module import PredictionsDataModule
 from ..refine.prediction_files import PredictedClip, writing_predictions
 from .image_clips import Runs, predict_runs
-from .image_stages import StageResult
 from .refining import RefineModule, train_refiner
 
-__all__ = ["MotionRuns", "runs_of", "train_tpnet"]
+__all__ = ["MotionRuns", "predictions_of", "refined_by", "runs_of", "train_tpnet"]
 
 
 @dataclass(frozen=True)
@@ -140,13 +140,9 @@ def _written(clips: Sequence[PredictedClip], path: Path) -> str:
     return os.fspath(path)
 
 
-def predictions_of(result: StageResult, runs: MotionRuns, *, quiet: bool = False) -> tuple[Runs, Runs]:
-    """What a trained stage makes of the runs: of the training, of the test."""
-    found = [
-        predict_runs(result.module.model, people, device=result.module.device, progress="" if quiet else label)
-        for people, label in ((runs.train, "poses of people in motion"), (runs.test, "poses of strangers"))
-    ]
-    return found[0], found[1]
+def predictions_of(model: images.SAPNet, runs: MotionRuns) -> tuple[Runs, Runs]:
+    """What a trained network makes of the runs: of the training, of the test."""
+    return predict_runs(model, runs.train), predict_runs(model, runs.test)
 
 
 def refined_by(module: RefineModule, poses: Tensor) -> Tensor:
