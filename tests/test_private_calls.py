@@ -12,6 +12,7 @@ import ctypes
 import importlib
 import inspect
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -54,15 +55,20 @@ def _private(name):
     return name.startswith("_") and not name.startswith("__")
 
 
+@cache
+def _of_a_base(base):
+    """Private names of a class that is not ours; many of ours have the same bases."""
+    names = set(filter(_private, vars(base)))
+    with contextlib.suppress(OSError, TypeError):  # written in C
+        names |= set(re.findall(r"self\.(_[a-z]\w*)", inspect.getsource(base)))
+    return names
+
+
 def _theirs(cls):
     """Private names of the bases of a class that are not ours."""
-    names = set()
-    for base in inspect.getmro(cls)[1:]:
-        if base.__module__.partition(".")[0] not in ("structloss", "builtins", "typing", "abc"):
-            names |= set(filter(_private, vars(base)))
-            with contextlib.suppress(OSError, TypeError):  # written in C
-                names |= set(re.findall(r"self\.(_[a-z]\w*)", inspect.getsource(base)))
-    return names
+    bases = inspect.getmro(cls)[1:]
+    foreign = (b for b in bases if b.__module__.partition(".")[0] not in ("structloss", "builtins", "typing", "abc"))
+    return set().union(*map(_of_a_base, foreign))
 
 
 def _attributes(node, of):
