@@ -17,7 +17,10 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 #: folder -> the package that it is installed as
 SOURCES = {"structloss": "structloss", "kernels": "structloss.kernels"}
 
-_BASE = {"checks", "errors", "files", "progress", "reading", "skeletons", "terms", "text", "units", "_lazy"}
+_BASE = {
+    *("checks", "errors", "files", "progress", "reading"),
+    *("shape_templates", "skeletons", "terms", "text", "units", "_lazy"),
+}
 #: Room -> the rooms that it may import. docs/README.md draws it.
 MAY_IMPORT = {
     "text": set(),
@@ -25,6 +28,7 @@ MAY_IMPORT = {
     "checks": {"errors"},
     "_lazy": set(),
     "skeletons": {"errors", "text"},
+    "shape_templates": {"errors", "text"},
     "terms": {"errors", "text"},
     "units": {"errors", "text"},
     "files": {"errors", "text"},
