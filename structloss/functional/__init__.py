@@ -19,7 +19,7 @@ They raise ArgumentError (a ValueError) for shapes, devices, reductions, options
 a TypeError) for dtypes, UnknownNameError for names, BackendError for a backend that can't serve the call.
 """
 
-from . import anatomy, fused, limbs, motion, position, ranking
+from . import anatomy, fused, limbs, motion, parts, position, ranking
 from ._call import REDUCTIONS
 
 # Every public name of a module is one of the package's.
@@ -27,8 +27,17 @@ from .anatomy import *  # noqa: F403
 from .fused import *  # noqa: F403
 from .limbs import *  # noqa: F403
 from .motion import *  # noqa: F403
+from .parts import *  # noqa: F403
 from .position import *  # noqa: F403
 from .ranking import *  # noqa: F403
 
 __all__ = ["REDUCTIONS"]
-__all__ += anatomy.__all__ + fused.__all__ + limbs.__all__ + motion.__all__ + position.__all__ + ranking.__all__
+__all__ += (
+    anatomy.__all__
+    + fused.__all__
+    + limbs.__all__
+    + motion.__all__
+    + parts.__all__
+    + position.__all__
+    + ranking.__all__
+)

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..errors import ArgumentError
 from . import library
 
-__all__ = ["Plan", "objective", "planned", "ranking_hinge"]
+__all__ = ["Plan", "check_not_transformed", "objective", "planned", "ranking_hinge"]
 
 
 class Plan(Protocol):
@@ -123,12 +123,12 @@ class _Planned(torch.autograd.Function):
 _apply = super(torch.autograd.Function, _Planned).apply
 
 
-def _check_not_transformed() -> None:
-    """Raise inside the transforms of torch.func: the gradient that the forward pass computes is none of theirs."""
+def check_not_transformed(argument: str = "pred") -> None:
+    """Raise inside the transforms of torch.func: the gradients that the kernels compute are none of theirs."""
     if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
         raise ArgumentError(
-            "pred is inside a transform of torch.func (grad, vmap, jacrev, ...), expected one outside of them: "
-            "loss.backward() or torch.autograd.grad give the gradient, leading dimensions of pred the batch."
+            f"{argument} is inside a transform of torch.func (grad, vmap, jacrev, ...), expected one outside of them: "
+            f"loss.backward() or torch.autograd.grad give the gradient, leading dimensions of {argument} the batch."
         )
 
 
@@ -142,7 +142,7 @@ def planned(
     need_values: bool = True,
 ) -> tuple[Tensor, list[Tensor]]:
     """Total and, if asked for, detached values of the terms (0-d each), of tensors whose memory holds their values."""
-    _check_not_transformed()
+    check_not_transformed()
     need_grad = torch.is_grad_enabled() and pred.requires_grad
     values: list[Tensor] = []
 
@@ -168,7 +168,7 @@ def objective(
     backend: str | None,
 ) -> tuple[Tensor, Tensor]:
     """Total (0-d) and detached term values [K]."""
-    _check_not_transformed()
+    check_not_transformed()
     need_grad = torch.is_grad_enabled() and pred.requires_grad
     names = ",".join(terms)
     return _Objective.apply(pred, lam, target, weight, lambdas, names, skeleton, options, reduction, need_grad, backend)
@@ -182,6 +182,6 @@ def ranking_hinge(
     backend: str | None,
 ) -> Tensor:
     """Loss (0-d)."""
-    _check_not_transformed()
+    check_not_transformed()
     need_grad = torch.is_grad_enabled() and pred.requires_grad
     return _RankingHinge.apply(pred, target, weight, reduction, need_grad, backend)

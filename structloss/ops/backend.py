@@ -15,7 +15,16 @@ import torch
 
 from ..errors import BackendError, check_name
 
-__all__ = ["BACKENDS", "BackendStatus", "backends", "current_backend", "interpreted", "resolve", "use_backend"]
+__all__ = [
+    "BACKENDS",
+    "BackendStatus",
+    "backends",
+    "choose",
+    "current_backend",
+    "interpreted",
+    "resolve",
+    "use_backend",
+]
 
 _log = logging.getLogger("structloss")
 
@@ -204,13 +213,18 @@ def resolve(name: str | None, device: torch.device, terms: tuple[str, ...] = (),
         UnknownNameError: there is no such backend.
         BackendError: a backend asked for by name can't serve the call.
     """
+    return choose(name, device, lambda candidate: unavailable_reason(candidate, device, terms, joints))
+
+
+def choose(name: str | None, device: torch.device, reason: Callable[[str], str]) -> str:
+    """As :func:`resolve`, for any operator: `reason` tells why a backend can't serve the call, "" for one that can."""
     name = check_name("backend", current_backend() if name is None else name, BACKENDS)
     if name != "auto":
-        if problem := unavailable_reason(name, device, terms, joints):
+        if problem := reason(name):
             raise BackendError(f"backend {name!r} can't serve this call: {problem}")
         return name
     for candidate in _AUTO.get(device.type, ()):
-        problem = unavailable_reason(candidate, device, terms, joints)
+        problem = reason(candidate)
         if not problem:
             return candidate
         if _log.isEnabledFor(logging.DEBUG):  # this is on the path of every call

@@ -26,6 +26,7 @@ __all__ = [
     "plan_objective",
     "plan_ranking_hinge",
     "values_in_memory",
+    "without_autocast",
 ]
 
 
@@ -53,7 +54,7 @@ def _in_dtype(x: _Given, dtype: torch.dtype) -> _Given:
     return x if x is None or x.dtype == dtype else x.to(dtype)
 
 
-def _without_autocast(launch):
+def without_autocast(launch):
     """The dtype policy is ours: under autocast half inputs arrive as they are and are computed in float32."""
 
     @functools.wraps(launch)
@@ -92,7 +93,7 @@ def launch_ranking_hinge(pred: Tensor, target: Tensor, weight: Tensor | None, *r
     return torch.ops.structloss.ranking_hinge(pred, target, weight, *rest)
 
 
-@_without_autocast
+@without_autocast
 def _launch_objective(
     pred: Tensor,  # [B, T, J, 3]
     target: Tensor | None,  # [B, T, J, 3]
@@ -116,7 +117,7 @@ def _launch_objective(
     return implementation.objective(pred, target, weight, chosen, names, skeleton, options, reduction, need_grad)
 
 
-@_without_autocast
+@without_autocast
 def _launch_ranking_hinge(
     pred: Tensor,  # [R, N]
     target: Tensor,  # [R, N]
