@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from ..errors import ArgumentError
 from .samples import ImageSamples, collate
@@ -38,7 +38,7 @@ _SHUFFLES = 1
 class _Order(DistributedSampler):
     """Positions of an epoch in an order, a share of them to each process, as many to each."""
 
-    def __init__(self, dataset: ImageSamples, seed: int, replicas: int, rank: int) -> None:
+    def __init__(self, dataset: Dataset[dict[str, Tensor]], seed: int, replicas: int, rank: int) -> None:
         super().__init__(dataset, num_replicas=replicas, rank=rank, shuffle=True, seed=seed)
         self._done: tuple[int, int] | None = None
 
@@ -108,15 +108,15 @@ class Shuffled(_Order):
     """All people of a data set, shuffled; under DDP the last ones are repeated until the shares are equal.
 
     Args:
-        dataset: of any number of sources.
+        dataset: of any number of sources; or any other that has a length.
         seed: of the shuffles.
         replicas: processes.
         rank: which of them this is.
     """
 
-    def __init__(self, dataset: ImageSamples, seed: int, replicas: int = 1, rank: int = 0) -> None:
+    def __init__(self, dataset: Dataset[dict[str, Tensor]], seed: int, replicas: int = 1, rank: int = 0) -> None:
         super().__init__(dataset, seed, replicas, rank)
-        self._samples = len(dataset)
+        self._samples = len(dataset)  # type: ignore[arg-type]
 
     def __len__(self) -> int:
         return math.ceil(self._samples / self.num_replicas)
@@ -128,12 +128,17 @@ class Shuffled(_Order):
 
 
 def image_loader(
-    dataset: ImageSamples, batch_size: int, sampler: DistributedSampler, *, workers: int = 0, **options: Any
+    dataset: Dataset[dict[str, Tensor]],
+    batch_size: int,
+    sampler: DistributedSampler,
+    *,
+    workers: int = 0,
+    **options: Any,
 ) -> DataLoader[dict[str, Tensor]]:
     """A DataLoader of samples as batches.
 
     Args:
-        dataset: of people.
+        dataset: of people, or of pairs of frames.
         batch_size: of a process.
         sampler: gives keys of the data set.
         workers: processes that decode and warp; 0 does it in the training process.

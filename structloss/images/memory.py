@@ -1,35 +1,55 @@
-"""People kept in memory: drawn or decoded once, not in every epoch."""
+"""People and frames kept in memory: drawn or decoded once, not in every epoch."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
 from ..errors import ArgumentError, shown
-from .people import People, Person
+from .frames.folders import Frame
+from .people import Person
 
 __all__ = ["Kept"]
 
+Item = TypeVar("Item", Person, Frame)
+Out = TypeVar("Out", covariant=True)
 
-class Kept:
+
+class _Source(Protocol[Out]):
+    """What can be kept: people, or frames."""
+
+    @property
+    def labelled(self) -> bool: ...
+
+    @property
+    def source(self) -> str: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Out: ...
+
+
+class Kept(Generic[Item]):
     """The people of a source, kept when they are first asked for, as far as a bound on memory allows.
 
     Processes that load data have a memory of their own each; it is meant for loading in the training process.
 
     Args:
-        people: who they are.
+        people: who they are; or frames.
         megabytes: of images to keep at most; people beyond are asked for again each time.
 
     Raises:
         ArgumentError: a bound that is not positive.
     """
 
-    def __init__(self, people: People, megabytes: float = 1024.0) -> None:
+    def __init__(self, people: _Source[Item], megabytes: float = 1024.0) -> None:
         if not megabytes > 0:
             raise ArgumentError(f"megabytes is {shown(megabytes)}, expected a positive number.")
-        self.people, self._left = people, int(megabytes * 2**20)
-        self._kept: dict[int, Person] = {}
+        self.people: _Source[Item] = people
+        self._left = int(megabytes * 2**20)
+        self._kept: dict[int, Item] = {}
 
     @property
     def labelled(self) -> bool:
@@ -44,7 +64,7 @@ class Kept:
     def __len__(self) -> int:
         return len(self.people)
 
-    def __getitem__(self, index: int) -> Person:
+    def __getitem__(self, index: int) -> Item:
         if (found := self._kept.get(index)) is not None:
             return found
         person = self.people[index]

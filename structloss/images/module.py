@@ -1,4 +1,4 @@
-"""The Lightning data module of people in images. Only this file of the room imports lightning."""
+"""The Lightning data module of people in images. In this room only data modules import lightning."""
 
 from __future__ import annotations
 

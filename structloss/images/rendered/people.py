@@ -22,7 +22,7 @@ from .picture import Scene, render, visible_joints
 from .scene import View, paint_background, sample_light, sample_occluders, sample_sensor, sample_view
 from .surfaces import Array
 
-__all__ = ["BACKGROUNDS", "RenderedPeople", "render_clip"]
+__all__ = ["BACKGROUNDS", "RenderedPeople", "between", "motion_clips", "render_clip"]
 
 BACKGROUNDS: tuple[str, ...] = ("random", "shared")
 
@@ -87,10 +87,10 @@ class RenderedPeople:
         facing: float = 180.0,
         in_place: bool = False,
     ) -> None:
-        _between(1, None, count=count, step=step)
-        _between(1, _LONGEST, frames=frames)
-        _between(0, None, seed=seed)
-        _between(16, _LARGEST, size=size)
+        between(1, None, count=count, step=step)
+        between(1, _LONGEST, frames=frames)
+        between(0, None, seed=seed)
+        between(16, _LARGEST, size=size)
         for name, share in (("occluders", occluders), ("truncated", truncated)):
             if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
                 raise ArgumentError(f"{name} is {shown(share)}, expected a probability from 0 to 1.")
@@ -98,7 +98,7 @@ class RenderedPeople:
             raise ArgumentError(f"facing is {shown(facing)}, expected degrees from 0 to 180.")
         check_choice("background", background, BACKGROUNDS)
         with one_thread():  # says at once if OpenCV is missing
-            self._clips = _clips(motion, seed, subjects)
+            self._clips = motion_clips(motion, seed, subjects)
         self._starts = np.cumsum([0, *(len(clip) for clip in self._clips)])
         self._count, self._size, self._seed = int(count), int(size), int(seed)
         self._frames, self._step, self._in_place = int(frames), int(step), bool(in_place)
@@ -243,7 +243,7 @@ def render_clip(
     Raises:
         ArgumentError: as there.
     """
-    _between(1, None, step=step)
+    between(1, None, step=step)
     count = (len(clip) - 1) // step + 1
     return RenderedPeople(
         count, size=size, seed=seed, motion=[clip], frames=count, step=step, labelled=labelled, occluders=occluders,
@@ -269,7 +269,8 @@ def _heading(pose: Array) -> float:
     return 0.0
 
 
-def _between(low: int, high: int | None, **values: object) -> None:
+def between(low: int, high: int | None, **values: object) -> None:
+    """Raise :class:`ArgumentError` unless all are whole numbers from `low` to `high`; None is any."""
     for name, value in values.items():
         whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
         if not whole or value < low or (high is not None and value > high):  # type: ignore[operator]
@@ -277,10 +278,10 @@ def _between(low: int, high: int | None, **values: object) -> None:
             raise ArgumentError(f"{name} is {shown(value)}, expected a whole number {expected}.")
 
 
-def _clips(
+def motion_clips(
     motion: Sequence[Clip] | str | os.PathLike[str] | None, seed: int, subjects: Sequence[str] | None
 ) -> tuple[Clip, ...]:
-    """The clips of these subjects."""
+    """The clips of these subjects, None for all; arguments as of :class:`RenderedPeople`."""
     if motion is None:
         found = _synthetic(seed)
     elif isinstance(motion, str | os.PathLike):
