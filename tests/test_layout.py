@@ -70,7 +70,7 @@ MAY_IMPORT = {
 HANDED_ON = {("structloss.errors", "structloss.checks")}
 #: Package of others -> the rooms that may import it, "room.module" for one file alone.
 OTHERS = {
-    "lightning": {"harness", "commands", "data.module", "images.module", "refine.module"},
+    "lightning": {"harness", "commands", "data.module", "images.module", "images.template_module", "refine.module"},
     "jsonargparse": {"harness", "commands"},
     "matplotlib": {"reports"},
     "cv2": {"images"},

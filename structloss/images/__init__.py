@@ -12,6 +12,10 @@ from .._lazy import lazy
 if TYPE_CHECKING:
     from .augment import Augmentation
     from .crops import crop_matrix, invert, transform, warp
+    from .frames.arms import arms_down, arms_out
+    from .frames.folders import Frame, FrameFolders
+    from .frames.opening import open_frames
+    from .frames.pairs import scored_pairs, trained_pairs
     from .heatmaps import confidence, decode, heatmap_loss, heatmap_targets
     from .inspection import ImagesReport, inspect_images
     from .joints import (
@@ -30,9 +34,12 @@ if TYPE_CHECKING:
     from .overlay import draw_pose
     from .people import People, Person
     from .registry import ImageNetworkInfo, LoadReport, create, info, load_published, names, save_checkpoint
+    from .rendered.folders import RenderedFolders
     from .rendered.people import RenderedPeople, render_clip
     from .rendered.sheet import contact_sheet
     from .samples import ImageSamples, collate, sample_of
+    from .template_module import TemplatesDataModule
+    from .template_samples import TemplateSamples
     from .video import VideoPeople, video_frames
 
 __all__ = [
@@ -79,7 +86,18 @@ __all__ = [
     "sample_of",
     "transform",
     "warp",
+    # pairs of frames, for shape templates
+    "Frame",
+    "FrameFolders",
+    "TemplateSamples",
+    "TemplatesDataModule",
+    "arms_down",
+    "arms_out",
+    "open_frames",
+    "scored_pairs",
+    "trained_pairs",
     # people that are rendered
+    "RenderedFolders",
     "RenderedPeople",
     "render_clip",
     # drawing
@@ -90,6 +108,10 @@ __all__ = [
 _HOMES = {
     "augment": ("Augmentation",),
     "crops": ("crop_matrix", "invert", "transform", "warp"),
+    "frames.arms": ("arms_down", "arms_out"),
+    "frames.folders": ("Frame", "FrameFolders"),
+    "frames.opening": ("open_frames",),
+    "frames.pairs": ("scored_pairs", "trained_pairs"),
     "heatmaps": ("confidence", "decode", "heatmap_loss", "heatmap_targets"),
     "joints": (
         *("depth_millimetres", "depth_scale", "depth_target", "flip_joints"),
@@ -102,9 +124,12 @@ _HOMES = {
     "people": ("People", "Person"),
     "registry": ("ImageNetworkInfo", "LoadReport", "create", "info", "load_published", "names", "save_checkpoint"),
     "overlay": ("draw_pose",),
+    "rendered.folders": ("RenderedFolders",),
     "rendered.people": ("RenderedPeople", "render_clip"),
     "rendered.sheet": ("contact_sheet",),
     "samples": ("ImageSamples", "collate", "sample_of"),
+    "template_module": ("TemplatesDataModule",),
+    "template_samples": ("TemplateSamples",),
     "video": ("VideoPeople", "video_frames"),
 }
 
