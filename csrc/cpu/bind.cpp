@@ -13,6 +13,7 @@
 
 #include "../params.h"
 #include "instruction_sets.hpp"
+#include "parts.hpp"
 
 namespace py = pybind11;
 using namespace structloss;
@@ -243,6 +244,27 @@ class RankingPlan {
   bool has_weight_ = false;
 };
 
+PartsParams parts_of(const std::string& dtype, std::array<int64_t, 3> size, uintptr_t matrices, uintptr_t parts) {
+  return {dtype_of(dtype), size[0], size[1], size[2], pointer(matrices), pointer(parts)};
+}
+
+// Images [N, P, size, size] of parts, of N, P and size; contiguous all.
+void render_parts_forward(const std::string& dtype, std::array<int64_t, 3> size, uintptr_t matrices, uintptr_t parts,
+                          uintptr_t image, bool holds_zeros, uintptr_t parallel_for, int64_t threads) {
+  const PartsParams q = parts_of(dtype, size, matrices, parts);
+  py::gil_scoped_release release;
+  render_parts(q, reinterpret_cast<void*>(image), holds_zeros, threads_of(parallel_for, threads));
+}
+
+void render_parts_gradient(const std::string& dtype, std::array<int64_t, 3> size, uintptr_t matrices, uintptr_t parts,
+                           uintptr_t image_gradient, std::array<int64_t, 4> strides, uintptr_t gradient,
+                           uintptr_t parallel_for, int64_t threads) {
+  const PartsParams q = parts_of(dtype, size, matrices, parts);
+  py::gil_scoped_release release;
+  render_parts_backward(q, pointer(image_gradient), strides.data(), reinterpret_cast<void*>(gradient),
+                        threads_of(parallel_for, threads));
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_cpu, m) {
@@ -271,4 +293,6 @@ PYBIND11_MODULE(_cpu, m) {
       .def(py::init<const std::string&, std::array<int64_t, 2>, std::array<int64_t, 2>, std::array<int64_t, 2>,
                     std::optional<std::array<int64_t, 2>>, const std::string&, uintptr_t>())
       .def("run", &RankingPlan::run);
+  m.def("render_parts", &render_parts_forward);
+  m.def("render_parts_backward", &render_parts_gradient);
 }

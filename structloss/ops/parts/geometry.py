@@ -27,15 +27,15 @@ class Ellipses(NamedTuple):
 
     Attributes:
         mean_x, mean_y: m, pixels.
-        xx, xy, yy: L = [[xx, xy], [0, yy]]: w = L (q - m).
+        xx, yy, slope: w_x = xx (x - m_x + slope (y - m_y)) and w_y = yy (y - m_y) at the pixel (x, y).
         seen: 1; 0 for a part without area (a singular matrix); NaN for one whose matrix is not finite.
     """
 
     mean_x: Tensor
     mean_y: Tensor
     xx: Tensor
-    xy: Tensor
     yy: Tensor
+    slope: Tensor
     seen: Tensor
 
 
@@ -53,16 +53,16 @@ def ellipses(
     second_x, second_y = (sin * b + cos * a) / s_row, (sin * a - cos * b) / s_column
     length = torch.hypot(first_x, first_y)
     xx = length / determinant.abs()
-    xy = (first_x / length * second_x + first_y / length * second_y) / determinant.abs()
+    slope = (first_x / length * second_x + first_y / length * second_y) / length
     # det K = 1 / (s_row s_column det A), up to the sign, which |w| doesn't see.
     yy = 1 / (s_row * s_column * length)
     mean_x, mean_y = a * column + b * row + tx, c * column + d * row + ty
-    five = (mean_x, mean_y, xx, xy, yy)
+    five = (mean_x, mean_y, xx, yy, slope)
     # A matrix whose inverse is beyond float64 counts as singular.
     seen = (torch.stack(five).isfinite().all(0) & (determinant != 0) & (xx > 0) & (yy > 0)).double()
     finite = matrices.isfinite().all(-1).all(-1) & template.isfinite().all(-1)
-    mean_x, mean_y, xx, xy, yy = (torch.where(seen != 0, x, 0) for x in five)
-    return Ellipses(mean_x, mean_y, xx, xy, yy, torch.where(finite, seen, torch.nan))
+    mean_x, mean_y, xx, yy, slope = (torch.where(seen != 0, x, 0) for x in five)
+    return Ellipses(mean_x, mean_y, xx, yy, slope, torch.where(finite, seen, torch.nan))
 
 
 def chain(
@@ -80,10 +80,11 @@ def chain(
     a, b, _, c, d, _ = matrices.double().flatten(-2).unbind(-1)
     row, column = template[:, 0].double(), template[:, 1].double()
     # L^T (sum of h w): the translation's.
-    shift = torch.stack([at.xx * x, at.xy * x + at.yy * y], -1)
+    at_xy = at.xx * at.slope
+    shift = torch.stack([at.xx * x, at_xy * x + at.yy * y], -1)
     # L^T (sum of h w w^T) L^-T, then A_lin^-T.
     by_y = (xy / at.yy, yy / at.yy)
-    by_x = ((xx - at.xy * by_y[0]) / at.xx, (xy - at.xy * by_y[1]) / at.xx)
+    by_x = (xx / at.xx - at.slope * by_y[0], xy / at.xx - at.slope * by_y[1])
     determinant = a * d - b * c
     columns = []
     for k, centre in enumerate((column, row)):
@@ -91,7 +92,7 @@ def chain(
         first, second = ((d, -b), (-c, a))[k]
         w_x = (by_x[0] * first + by_y[0] * second) / determinant
         w_y = (by_x[1] * first + by_y[1] * second) / determinant
-        columns.append(torch.stack([at.xx * w_x, at.xy * w_x + at.yy * w_y], -1) + shift * centre[:, None])
+        columns.append(torch.stack([at.xx * w_x, at_xy * w_x + at.yy * w_y], -1) + shift * centre[:, None])
     gradient = torch.stack([*columns, shift], -1)
     seen = at.seen[..., None, None]
     return torch.where(seen == 1, gradient, seen)

@@ -21,7 +21,7 @@ from ..library import without_autocast
 __all__ = ["resolve", "serving"]
 
 #: The backends that have this operator.
-SERVING = ("torch",)
+SERVING = ("torch", "cpp")
 
 
 @functools.lru_cache(maxsize=64)

@@ -63,7 +63,7 @@ def _groups(
         size, dtype = images.shape[-1], images.dtype
     assert dtype is not None
     device = at.seen.device
-    mean_x, mean_y, xx, xy, yy, seen = (part.flatten() for part in at)
+    mean_x, mean_y, xx, yy, slope, seen = (part.flatten() for part in at)
     pixels = torch.arange(size, dtype=torch.float64, device=device)
     columns, reach = pixels.to(dtype), REACH[dtype]
     each = max(1, (_GROUP_ON_CPU if device.type == "cpu" else _GROUP) // (size * size))
@@ -73,7 +73,7 @@ def _groups(
         w_y = (yy[group, None] * y).to(dtype)
         # Where w_x is 0 in each row, as a whole pixel and the rest, which keep float32 exact near it; clamped so that
         # what is beyond float32 is beyond reach, not NaN.
-        middle = (mean_x[group, None] - torch.where(xx > 0, xy / xx, 0)[group, None] * y).clamp_(-_FAR, _FAR)
+        middle = (mean_x[group, None] - slope[group, None] * y).clamp_(-_FAR, _FAR)
         whole = middle.round()
         w_x = columns - whole.to(dtype)[:, :, None]
         w_x.sub_((middle - whole).to(dtype)[:, :, None]).mul_(xx[group].clamp(max=_FAR).to(dtype)[:, None, None])
