@@ -24,7 +24,13 @@ BUDGET = {
     ("ranking", "value_kernel"): 96,
     ("seven", "joint_kernel"): 80,
     ("seven", "value_kernel"): 128,
+    ("parts", "place_kernel"): 64,
+    ("parts", "draw_kernel"): 48,
+    ("parts", "sum_kernel"): 80,
+    ("parts", "chain_kernel"): 64,
 }
+# Bytes of stack, where there may be some: sines of float64 have a table there, for angles beyond 1e5.
+STACK = {("parts", "place_kernel"): 64, ("parts", "chain_kernel"): 64}
 TERMS = {
     "ranking": ("mpjpe", "depth_ranking_joints", "depth_ranking_frames"),
     "seven": (
@@ -34,13 +40,34 @@ TERMS = {
 }
 
 
+def call(configuration):
+    """The module whose kernels a call launches, and the call: float32, T = 243, J = 17, or images of 256 pixels."""
+    import torch
+
+    if configuration == "parts":
+        from structloss.ops.parts import triton_impl
+
+        matrices, template = torch.zeros(2, 18, 2, 3), torch.zeros(18, 6)
+
+        def both():
+            triton_impl.backward(triton_impl.forward(matrices, template, 256), matrices, template, 256)
+
+        return triton_impl, both
+    from structloss.ops import triton_impl
+
+    pred, target = torch.zeros(2, 2, 243, 17, 3)
+    terms = TERMS[configuration]
+    ones = [1.0] * len(terms)
+    return triton_impl, lambda: triton_impl.objective(pred, target, None, ones, terms, "h36m", "", "mean", True)
+
+
 def compiled(configuration, arch, folder):
-    """Compile the kernels of a call that have a budget (float32, T = 243, J = 17); name -> path of machine code."""
+    """Compile the kernels of a call that have a budget; name -> path of machine code."""
     import torch
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile
 
-    from structloss.ops import triton_impl
+    module, run = call(configuration)
 
     types = {torch.float32: "*fp32", torch.float64: "*fp64", torch.float16: "*fp16", torch.int32: "*i32"}
     paths = {}
@@ -65,6 +92,8 @@ def compiled(configuration, arch, folder):
                     constants[parameter.name] = 1
                 else:
                     signature[parameter.name] = "i64" if parameter.annotation_type == "i64" else "i32"
+                    if value % 16 == 0 and not parameter.do_not_specialize:
+                        divisible[(place,)] = [["tt.divisibility", 16]]
             source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=divisible)
             options = {"num_warps": num_warps, "enable_fp_fusion": enable_fp_fusion}
             binary = compile(source, target=GPUTarget("cuda", arch, 32), options=options)
@@ -81,12 +110,10 @@ def compiled(configuration, arch, folder):
         def __getitem__(self, grid):
             return recorded(self.recorded_kernel)
 
-    for name in ("row_kernel", "joint_kernel", "scale_kernel", "value_kernel"):
-        kernel = getattr(triton_impl, name)
-        setattr(triton_impl, name, Recorder(getattr(kernel, "recorded_kernel", kernel)))
-    pred, target = torch.zeros(2, 2, 243, 17, 3)
-    terms = TERMS[configuration]
-    triton_impl.objective(pred, target, None, [1.0] * len(terms), terms, "h36m", "", "mean", True)
+    for name in {name for of, name in BUDGET if of == configuration}:
+        kernel = getattr(module, name)
+        setattr(module, name, Recorder(getattr(kernel, "recorded_kernel", kernel)))
+    run()
     return paths
 
 
@@ -121,13 +148,14 @@ def test_no_spills_and_registers_within_budget(arch, tmp_path):
     found = {tuple(key.split("/")): value for key, value in json.loads(run.stdout.splitlines()[-1]).items()}
     assert found.keys() == BUDGET.keys()
     for key, (registers, stack, local) in found.items():
-        assert stack == local == 0, f"{key} for sm_{arch}: {stack} bytes of stack, {local} of local memory"
+        allowed = STACK.get(key, 0)
+        assert stack <= allowed and local == 0, f"{key} for sm_{arch}: {stack} bytes of stack, {local} of local memory"
         assert registers <= BUDGET[key], f"{key} for sm_{arch}: {registers} registers, allowed {BUDGET[key]}"
 
 
 if __name__ == "__main__":
     report = {}
-    for configuration in TERMS:
+    for configuration in dict.fromkeys(of for of, _ in BUDGET):
         folder = Path(sys.argv[2]) / configuration
         folder.mkdir(parents=True, exist_ok=True)
         for kernel, path in compiled(configuration, int(sys.argv[1]), folder).items():
