@@ -11,9 +11,9 @@
 0.0
 
 Position and motion: MPJPE, PA-MPJPE, N-MPJPE, MPJVE, acceleration error, PCK, AUC, depth order. Structure: LSE, BSLE,
-LLE, limb symmetry, spread of bone lengths, BPLP-C, illegal angles. `PerJoint`, `PerAction` and `MotionBERTScore` break
-a metric down; `MPIINF3DHPScore` and `H3WBScore` are whole protocols. :mod:`structloss.metrics.measures` is the table of
-what evaluation gives.
+LLE, limb symmetry, spread of bone lengths, BPLP-C, illegal angles. Joints in images: PDJ, L2, left/right gap.
+`PerJoint`, `PerAction` and `MotionBERTScore` break a metric down; `MPIINF3DHPScore` and `H3WBScore` are whole
+protocols. :mod:`structloss.metrics.measures` is the table of what evaluation gives.
 
 Everything is imported when first used.
 """
@@ -31,9 +31,19 @@ if TYPE_CHECKING:
     from .depth_order import depth_order_accuracy
     from .functional import acceleration_error, mpjpe, mpjve, n_mpjpe, pa_mpjpe
     from .grouped import MotionBERTScore, PerAction, PerJoint
+    from .image_joints import (
+        LEFT_RIGHT_JOINTS,
+        PDJ,
+        TEMPLATE_PARTS,
+        LeftRightGap,
+        NormalizedL2,
+        left_right_gap,
+        normalized_l2,
+        pdj,
+    )
     from .lengths import BSLE, LIMBS, LLE, LSE, LimbSymmetry, bsle, limb_symmetry, lle, lse
     from .protocols import H3WBScore, MPIINF3DHPScore
-    from .spread import BPLPC, BoneLengthSpread, bone_length_spread, bplp_c
+    from .spread import BPLPC, BoneLengthSpread, bone_length_spread, bplp_c, proportion_spread
     from .thresholds import AUC, AUC_THRESHOLDS, PCK, PCK_THRESHOLD, auc, pck
 
 __all__ = [
@@ -73,6 +83,16 @@ __all__ = [
     "limb_symmetry",
     "lle",
     "lse",
+    "proportion_spread",
+    # joints in images
+    "LEFT_RIGHT_JOINTS",
+    "PDJ",
+    "TEMPLATE_PARTS",
+    "LeftRightGap",
+    "NormalizedL2",
+    "left_right_gap",
+    "normalized_l2",
+    "pdj",
     # breakdowns
     "MotionBERTScore",
     "PerAction",
@@ -90,11 +110,15 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "evaluation": (),
     "functional": ("acceleration_error", "mpjpe", "mpjve", "n_mpjpe", "pa_mpjpe"),
     "grouped": ("MotionBERTScore", "PerAction", "PerJoint"),
+    "image_joints": (
+        *("LEFT_RIGHT_JOINTS", "PDJ", "TEMPLATE_PARTS", "LeftRightGap", "NormalizedL2"),
+        *("left_right_gap", "normalized_l2", "pdj"),
+    ),
     "lengths": ("BSLE", "LIMBS", "LLE", "LSE", "LimbSymmetry", "bsle", "limb_symmetry", "lle", "lse"),
     "measures": (),
     "procrustes": (),
     "protocols": ("H3WBScore", "MPIINF3DHPScore"),
-    "spread": ("BPLPC", "BoneLengthSpread", "bone_length_spread", "bplp_c"),
+    "spread": ("BPLPC", "BoneLengthSpread", "bone_length_spread", "bplp_c", "proportion_spread"),
     "thresholds": ("AUC", "AUC_THRESHOLDS", "PCK", "PCK_THRESHOLD", "auc", "pck"),
 }
 for _module, _name in exported():  # what a row of the table names is handed on without being listed here

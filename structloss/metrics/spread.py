@@ -17,7 +17,7 @@ from ._checks import check_labels, check_reduction, prepare_any, prepare_pose, r
 from ._once import once
 from ._precision import Sums, sums
 
-__all__ = ["BPLPC", "BoneLengthSpread", "bone_length_spread", "bplp_c"]
+__all__ = ["BPLPC", "BoneLengthSpread", "bone_length_spread", "bplp_c", "proportion_spread"]
 
 _ROUNDING = {torch.float64: 1e-12, torch.float32: 1e-6}  # a deviation below this share of the mean is rounding
 
@@ -103,6 +103,36 @@ def bplp_c(
     """
     body = skeleton if parts is None else None
     return consistency(proportion_moments(pred, weight, body, _parts(skeleton, parts), _check_torso(min_torso)))
+
+
+@torch.no_grad()
+def proportion_spread(
+    pred: Tensor,
+    *,
+    skeleton: str = "h36m",
+    parts: Sequence[tuple[int, int]] | None = None,
+    min_torso: float = 0.0,
+    weight: Tensor | None = None,
+) -> Tensor:
+    """Standard deviation of each part's length divided by the torso's, over all frames: what :func:`bplp_c` is one
+    over the mean of.
+
+    Args, raises: as :func:`bplp_c`.
+
+    Returns:
+        `[parts]`, float64, the torso's first, which is 0; NaN for a part that is not visible twice.
+
+    >>> import torch
+    >>> from structloss.metrics import proportion_spread
+    >>> pose = torch.zeros(3, 3, 2)
+    >>> pose[:, 1, 1] = 2.0
+    >>> pose[:, 2, 0] = torch.tensor([1.0, 2.0, 3.0])
+    >>> proportion_spread(pose, parts=[(1, 0), (2, 0)]).tolist()
+    [0.0, 0.5]
+    """
+    body = skeleton if parts is None else None
+    total, count = deviations(proportion_moments(pred, weight, body, _parts(skeleton, parts), _check_torso(min_torso)))
+    return total / count
 
 
 # Moments are [..., 4, K]: sum of weights, sum of squared weights, mean, and sum of squared deviations of K quantities.
