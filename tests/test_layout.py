@@ -42,7 +42,7 @@ MAY_IMPORT = {
     "metrics": {*_BASE, "ops"},
     "learned": {*_BASE, "ops", "backbones"},
     "data": _BASE,
-    "images": {*_BASE, "backbones", "data"},
+    "images": {*_BASE, "backbones", "data", "functional"},
     "refine": {*_BASE, "backbones", "data"},
     "harness": {*_BASE, "ops", "functional", "nn", "backbones", "metrics", "learned", "data", "images", "refine"},
     "reports": {*_BASE, "metrics", "functional"},

@@ -29,6 +29,7 @@ WATCHED = {
     "torch.nn.modules.batchnorm._BatchNorm": "test_torch_base_of_batch_norms",
     "Objective._buffers": "test_torch_where_a_module_keeps_its_tensors",
     "Objective._parameters": "test_torch_where_a_module_keeps_its_tensors",
+    "TemplateNetwork._apply": "test_torch_modules_move_by_apply",
     "Sums._apply": "test_torchmetrics_move_their_states_by_apply",
     "torch._C": "test_torch_keep_graph",
     "torch._C._are_functorch_transforms_active": "test_torch_whether_a_transform_is_active",
@@ -177,6 +178,21 @@ def test_torch_where_a_module_keeps_its_tensors():
     module.register_buffer("lambda_b", torch.ones(()))
     assert module._parameters.keys() == {"lambda_a"} and module._buffers.keys() == {"lambda_b"}, message
     assert "plain" in vars(module) and not {"lambda_a", "lambda_b"} & vars(module).keys(), message
+
+
+def test_torch_modules_move_by_apply():
+    calls = []
+
+    class Seen(torch.nn.Linear):
+        def _apply(self, fn, recurse=True):
+            calls.append(recurse)
+            return super()._apply(fn, recurse)
+
+    module = torch.nn.Sequential(Seen(1, 1))
+    for move in (module.double, module.half, lambda: module.to("meta"), lambda: module.to_empty(device="cpu")):
+        calls.clear()
+        move()
+        assert calls == [True], gone("torch.nn.Module._apply", "networks with constants of a precision of their own")
 
 
 def test_torchmetrics_move_their_states_by_apply():

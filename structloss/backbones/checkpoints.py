@@ -75,7 +75,8 @@ class LoadReport:
         miscast: (key, dtype found, dtype expected) of tensors of the right shape that are whole numbers where the model
             has floating-point ones, or the other way.
         prefix: what was stripped from the checkpoint's keys, such as `"module."`.
-        ignored: number of entries without that prefix, which belong to something else (a Lightning module's losses).
+        ignored: number of entries without that prefix, which belong to something else (a Lightning module's losses, a
+            network beside this one).
     """
 
     source: str
@@ -109,7 +110,8 @@ class LoadReport:
                 more = f", and {len(entries) - 5} more" if len(entries) > 5 else ""
                 lines.append(f"{len(entries)} {title}: {', '.join(entries[:5])}{more}")
         if self.ignored:
-            lines.append(f"{self.ignored} entries outside {self.prefix!r} ignored")
+            where = f"outside {self.prefix!r}" if self.prefix else "of other networks"
+            lines.append(f"{self.ignored} entries {where} ignored")
         return "\n".join(lines)
 
 
@@ -124,7 +126,8 @@ def load_published(
     pickle never gets to execute code.
 
     Args:
-        model: a backbone of this package, which knows its published keys, or a module whose own keys are published.
+        model: a backbone of this package, which knows its published keys, or a module whose own keys are published. A
+            model of several networks, `official_entries`, takes files with an entry for each of them too.
         state_dict_or_path: a file, or the dictionary already loaded.
         strict: refuse a checkpoint with missing, unexpected or misshapen entries. Otherwise what fits is copied, which
             must be at least one tensor.
@@ -141,6 +144,7 @@ def load_published(
     if not isinstance(state_dict_or_path, Mapping):
         path = Path(state_dict_or_path)
         source, content = str(path), read_checkpoint(path)
+    content, elsewhere = _joined(model, content)
     # A file holds the published names, or ours if this library has written it.
     readings = [(names, _best_view(content, names, source)) for names in (to_official(model), model.state_dict())]
     expected, (prefix, found, ignored) = max(readings, key=lambda reading: _matches(*reading))
@@ -169,7 +173,7 @@ def load_published(
         tuple(unexpected),
         tuple(mismatched),
         prefix=prefix,
-        ignored=ignored,
+        ignored=ignored + elsewhere,
         miscast=tuple(miscast),
     )
     if not fitting or (strict and not report.complete):
@@ -193,6 +197,28 @@ def _misfit(report: LoadReport, model: str, total: int) -> str:
         f"{report.source} is not a checkpoint of this {model}: {report.loaded} of {total} keys match, for example "
         f"{example}."
     )
+
+
+def _joined(model: nn.Module, content: object) -> tuple[object, int]:
+    """A checkpoint that holds the state dict of each of the model's networks in an entry of its own, as one state dict,
+    and the number of tensors in other entries. Which entries says the model, `official_entries`: entry -> prefix of its
+    keys in the model."""
+    entries: Mapping[str, str] = getattr(model, "official_entries", {})
+    if not isinstance(content, Mapping) or not any(isinstance(content.get(name), Mapping) for name in entries):
+        return content, 0
+    joined: dict[str, Any] = {}
+    elsewhere = 0
+    for name, entry in content.items():
+        if not isinstance(entry, Mapping):
+            continue
+        tensors = {key: value for key, value in entry.items() if isinstance(key, str) and isinstance(value, Tensor)}
+        if name not in entries:
+            elsewhere += len(tensors)
+            continue
+        while tensors and (step := next((p for p in _PREFIXES if all(key.startswith(p) for key in tensors)), None)):
+            tensors = {key[len(step) :]: value for key, value in tensors.items()}
+        joined |= {entries[name] + key: value for key, value in tensors.items()}
+    return joined, elsewhere
 
 
 def _views(content: Mapping[str, Any]) -> Iterator[_View]:

@@ -30,14 +30,18 @@ if TYPE_CHECKING:
     )
     from .module import ImagesDataModule
     from .networks.sapnet import SAPNet, SAPOutput
+    from .networks.shape_template import LegacyShapeTemplateNet, ShapeTemplateNet
+    from .networks.template_base import TemplateNetwork, TemplateOutput
     from .opening import open_images, require_joints, require_labelled
     from .overlay import draw_pose
     from .people import People, Person
+    from .perceptual import FeatureLoss, perceptual_loss
     from .registry import ImageNetworkInfo, LoadReport, create, info, load_published, names, save_checkpoint
     from .rendered.folders import RenderedFolders
     from .rendered.people import RenderedPeople, render_clip
     from .rendered.sheet import contact_sheet
     from .samples import ImageSamples, collate, sample_of
+    from .template_losses import anchor_loss, boundary_loss
     from .template_module import TemplatesDataModule
     from .template_samples import TemplateSamples
     from .video import VideoPeople, video_frames
@@ -45,9 +49,13 @@ if TYPE_CHECKING:
 __all__ = [
     # networks
     "ImageNetworkInfo",
+    "LegacyShapeTemplateNet",
     "LoadReport",
     "SAPNet",
     "SAPOutput",
+    "ShapeTemplateNet",
+    "TemplateNetwork",
+    "TemplateOutput",
     "create",
     "info",
     "load_published",
@@ -66,6 +74,11 @@ __all__ = [
     "heatmap_targets",
     "to_h36m",
     "to_image_units",
+    # losses of shape templates
+    "FeatureLoss",
+    "anchor_loss",
+    "boundary_loss",
+    "perceptual_loss",
     # people in images
     "People",
     "Person",
@@ -120,14 +133,18 @@ _HOMES = {
     "inspection": ("ImagesReport", "inspect_images"),
     "module": ("ImagesDataModule",),
     "networks.sapnet": ("SAPNet", "SAPOutput"),
+    "networks.shape_template": ("LegacyShapeTemplateNet", "ShapeTemplateNet"),
+    "networks.template_base": ("TemplateNetwork", "TemplateOutput"),
     "opening": ("open_images", "require_joints", "require_labelled"),
     "people": ("People", "Person"),
+    "perceptual": ("FeatureLoss", "perceptual_loss"),
     "registry": ("ImageNetworkInfo", "LoadReport", "create", "info", "load_published", "names", "save_checkpoint"),
     "overlay": ("draw_pose",),
     "rendered.folders": ("RenderedFolders",),
     "rendered.people": ("RenderedPeople", "render_clip"),
     "rendered.sheet": ("contact_sheet",),
     "samples": ("ImageSamples", "collate", "sample_of"),
+    "template_losses": ("anchor_loss", "boundary_loss"),
     "template_module": ("TemplatesDataModule",),
     "template_samples": ("TemplateSamples",),
     "video": ("VideoPeople", "video_frames"),
