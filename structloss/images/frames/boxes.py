@@ -146,7 +146,7 @@ def _numbered(boxes: dict[str, object], path: Path, frames: int) -> np.ndarray:
 
 def _of_csv(path: Path, frames: int) -> np.ndarray:
     try:
-        rows = [row for row in csv.reader(read_text(path, "a CSV file of boxes").splitlines()) if any(row)]
+        rows = [row for row in csv.reader(read_text(path, "a CSV file of boxes").splitlines()) if row]
     except csv.Error as error:
         raise DataError(f"{path} is not valid CSV: {error}.") from error
     if not rows:
