@@ -12,6 +12,8 @@ from structloss.kernels import native
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
 # Registers a thread: three blocks of the nine warps that rank 17 joints share a multiprocessor's 65536.
 CLIP_REGISTERS = 72
+# Four blocks of eight warps share one.
+PARTS_REGISTERS = 64
 
 needs_library = pytest.mark.skipif(shutil.which("nvcc") is None, reason="no CUDA compiler")
 
@@ -59,7 +61,7 @@ def resources():
 
 
 @needs_library
-def test_the_default_objective_spills_nothing():
+def test_registers_and_spills():
     usage = resources()
     # L_S + L_T + MPJPE of up to 256 frames, float32, without weights: clip_kernel<float, 8, false>.
     for architecture in ARCHITECTURES:
@@ -68,6 +70,13 @@ def test_the_default_objective_spills_nothing():
         ((registers, stack),) = kernels.values()
         assert stack == 0, f"{architecture}: {stack} bytes of spilled registers"
         assert registers <= CLIP_REGISTERS, f"{architecture}: {registers} registers"
+    # Parts in float32, and 16 bytes at once: draw_parts_kernel<float, 4>, sum_parts_kernel<float>. A few bytes of stack
+    # are the table for sines of angles beyond 1e5.
+    for name in ("draw_parts_kernelIfLi4E", "sum_parts_kernelIfE"):
+        kernels = {key: x for key, x in usage.items() if name in key[1]}
+        assert {architecture for architecture, _ in kernels} == set(ARCHITECTURES)
+        for (architecture, _), (registers, stack) in kernels.items():
+            assert registers <= PARTS_REGISTERS and stack <= 48, f"{architecture}, {name}: {registers}, {stack} bytes"
     # The other kernels may keep a few bytes on the stack, none of them much.
     for (architecture, name), (registers, stack) in usage.items():
         assert registers <= 192 and stack <= 512, f"{architecture}, {name}: {registers} registers, {stack} bytes"

@@ -3,7 +3,7 @@
 //
 // The order in which threads run between barriers is shuffled with a seed, and shared memory starts as NaN, so that a
 // missing barrier or an unwritten word shows as a wrong or changing result. Barriers that not all threads reach, and
-// writes beyond the end of shared memory, raise an error.
+// writes beyond the end of shared memory, raise an error. Any one barrier can be left out, to see that it is needed.
 #pragma once
 
 #include <setjmp.h>
@@ -66,6 +66,8 @@ class Block {
   jmp_buf scheduler;
   std::function<void()> body;
   uint64_t seed = 0;  // 0: threads run in order
+  int left_out = -1;  // of a thread's barriers of its block, as they come
+  std::vector<int> reached;
   std::mt19937_64 random;
 
   static Block& one() {
@@ -82,6 +84,7 @@ class Block {
     if (fibers.size() < size_t(threads)) fibers.resize(size_t(threads));
     warps.assign(size_t((threads + kWarp - 1) / kWarp), Exchange{});
     parity.assign(size_t(threads), 0);
+    reached.assign(size_t(threads), 0);
     for (int i = 0; i < threads; ++i) {
       Fiber& f = fibers[size_t(i)];
       if (!f.stack) f.stack.reset(new unsigned char[kStackBytes]);
@@ -118,7 +121,9 @@ class Block {
     return 0;
   }
 
-  void block_barrier() { wait(State::at_block_barrier); }
+  void block_barrier() {
+    if (reached[size_t(current)]++ != left_out) wait(State::at_block_barrier);
+  }
 
   // Waits until all lanes of the warp are here.
   void warp_barrier() {

@@ -5,17 +5,12 @@
 #include <algorithm>
 
 #include "clip.hpp"
+#include "export.h"
 #include "request.h"
 #include "row_kernels.hpp"
 #include "sums.hpp"
 // After the numbers that terms.hpp is compiled for.
 #include "../denominators.hpp"
-
-#if defined(_WIN32)
-#define SL_EXPORT extern "C" __declspec(dllexport)
-#else
-#define SL_EXPORT extern "C" __attribute__((visibility("default")))
-#endif
 
 namespace structloss {
 namespace {
@@ -538,7 +533,9 @@ SL_EXPORT int64_t structloss_cuda_sizes(int which) {
   return which == 0 ? sizeof(ObjectiveRequest) : which == 1 ? sizeof(RankingRequest) : sizeof(TablesRequest);
 }
 #if !defined(__CUDACC__)
-// The build that runs on the CPU only, for tests: order of the threads (0: as they come), shared memory of a block.
+// The build that runs on the CPU only, for tests: order of the threads (0: as they come), which barrier of a block to
+// leave out (-1: none), shared memory of a block.
 SL_EXPORT void structloss_emulation_seed(uint64_t seed) { emulation::Block::one().seed = seed; }
+SL_EXPORT void structloss_emulation_leave_out(int32_t barrier) { emulation::Block::one().left_out = barrier; }
 SL_EXPORT void structloss_emulation_shared_bytes(int64_t bytes) { emulated_shared_bytes() = bytes; }
 #endif

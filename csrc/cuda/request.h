@@ -1,4 +1,5 @@
-// What Python asks of the GPU library: plain integers, pointers and sizes, mirrored in structloss/ops/cuda_call.py.
+// What Python asks of the GPU library: plain integers, pointers and sizes, mirrored in structloss/ops/cuda_call.py and, for parts,
+// structloss/ops/parts/cuda_impl.py.
 #pragma once
 
 #include <cstdint>
@@ -51,6 +52,20 @@ struct RankingRequest {
   void* workspace;
   int64_t R, N;
   int64_t reduction;
+};
+
+// Parts of a shape template: drawn, or with `grad` the gradient of their matrices.
+struct PartsRequest {
+  void* stream;
+  int32_t device;
+  int32_t dtype;
+  const void* matrices;   // [parts][2][3]
+  const void* templates;  // [template_parts][6]
+  const void* grad;       // [parts / template_parts][template_parts][size][size], or null
+  int64_t grad_stride[4];
+  void* out;  // [parts][size][size], or [parts][2][3]
+  void* workspace;
+  int64_t parts, template_parts, size;
 };
 
 }  // namespace structloss

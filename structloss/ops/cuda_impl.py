@@ -56,7 +56,7 @@ class Library:
         """Bring the workspace that a request asks for, and queue it."""
         size = ctypes.c_int64()
         address = ctypes.byref(request)
-        with _current(device):
+        with device_guard(device):
             self._check(getattr(self._library, f"structloss_cuda_{name}_bytes")(address, ctypes.byref(size)))
             # The allocator keeps this memory for the stream that is current here, so it may be let go right after.
             workspace = torch.empty(max(size.value, 1), dtype=torch.uint8, device=device)
@@ -65,9 +65,9 @@ class Library:
 
     def scale(self, grad: Tensor, by: Tensor) -> None:
         """grad *= by, in place; `by` is 0-d, of the same dtype and device, `grad` contiguous."""
-        with _current(grad.device):
+        with device_guard(grad.device):
             error = self._library.structloss_cuda_scale(
-                ctypes.c_void_p(_stream(grad.device)),
+                ctypes.c_void_p(stream_of(grad.device)),
                 grad.device.index or 0,
                 dtype_number(grad.dtype),
                 ctypes.c_void_p(grad.data_ptr()),
@@ -78,7 +78,7 @@ class Library:
 
     def problem_of(self, device: torch.device) -> str:
         """Why the kernels can't run on a device, in one sentence, or ""."""
-        with _current(device):
+        with device_guard(device):
             error = self._library.structloss_cuda_probe(device.index or 0)
         if not error:
             return ""
@@ -96,14 +96,14 @@ def problem_of(device: torch.device) -> str:
     return _library().problem_of(device)
 
 
-def _current(device: torch.device) -> contextlib.AbstractContextManager:
+def device_guard(device: torch.device) -> contextlib.AbstractContextManager:
     # Torch's own guard: the library's would leave a context behind on the device that was current before.
     if device.type != "cuda" or device.index == torch.cuda.current_device():
         return contextlib.nullcontext()
     return torch.cuda.device(device)
 
 
-def _stream(device: torch.device) -> int:
+def stream_of(device: torch.device) -> int:
     return torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
 
 
@@ -133,7 +133,7 @@ def objective(
     total = torch.empty((), dtype=dtype, device=device)
     values = torch.empty(len(terms), dtype=dtype, device=device)
     readable = [_readable(x, dtype) for x in (pred, target, weight)]
-    request = ObjectiveRequest(stream=_stream(device), device=device.index or 0, dtype=dtype_number(dtype))
+    request = ObjectiveRequest(stream=stream_of(device), device=device.index or 0, dtype=dtype_number(dtype))
     request.pred, request.target, request.weight = (describe(x) for x in readable)
     request.grad = grad.data_ptr() if need_grad else None
     request.total, request.values = total.data_ptr(), values.data_ptr()
@@ -166,7 +166,7 @@ def ranking_hinge(
     grad = torch.empty(pred.shape if need_grad else (0,), dtype=dtype, device=device)
     value = torch.empty((), dtype=dtype, device=device)
     readable = [_readable(x, dtype) for x in (pred, target, weight)]
-    request = RankingRequest(stream=_stream(device), device=device.index or 0, dtype=dtype_number(dtype))
+    request = RankingRequest(stream=stream_of(device), device=device.index or 0, dtype=dtype_number(dtype))
     request.pred, request.target, request.weight = (describe(x) for x in readable)
     request.grad = grad.data_ptr() if need_grad else None
     request.value = value.data_ptr()
