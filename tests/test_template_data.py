@@ -324,6 +324,118 @@ def test_videos_that_can_not_be_used(video, tmp_path):
     assert list(open_frames(tmp_path, boxes=tmp_path / "inner").lengths) == [3, 8]
 
 
+# Written frames -------------------------------------------------------------------------------------------------------
+
+
+def human36m(top):
+    """Videos as Human3.6M has them: two of one subject and camera, one of an action and one of a subject that the
+    published sets don't have. Boxes beside them, of a person who moves on after five frames."""
+    rows = [[20, 10, 10, 20]] * 5 + [[28, 10, 10, 20]] * 2 + [[44, 10, 10, 20]]
+    joints = np.random.default_rng(0).uniform(17, 30, (8, 32, 2))
+    for name in (
+        "S1/Videos/Directions 1.54138969.avi",
+        "S1/Videos/TakingPhoto.54138969.avi",
+        "S1/Videos/Eating.54138969.avi",
+        "S2/Videos/Posing.54138969.avi",
+    ):
+        (top / name).parent.mkdir(parents=True, exist_ok=True)
+        file = write_video(top / name, frames=8, size=(64, 48))
+        np.savez(file.with_name(f"{file.stem}.boxes.npz"), boxes=np.array(rows, float), joints=joints)
+    return top
+
+
+def test_videos_become_folders_of_frames(tmp_path, capsys):
+    from structloss.cli import main
+
+    top = human36m(tmp_path / "h36m")
+    assert not main(["data", "frames", str(top), str(tmp_path / "out"), "--size", "32"])
+    said = capsys.readouterr().out
+    assert "16 frames in 3 folders, joints of 16" in said and "2 videos of other subjects or actions" in said
+    found = ImageFolders(tmp_path / "out", check="decode")
+    # Both videos share a camera; the last frame of either shares its snapped box with the other's.
+    assert list(found.folders) == ["S1-54138969-16-8-32-32", "S1-54138969-24-8-40-32", "S1-54138969-40-8-56-32"]
+    assert list(found.lengths) == [10, 4, 2] and found.labelled == 16
+    names = [file.name for file in sorted((tmp_path / "out" / found.folders[0]).iterdir())]
+    frame = found.frame(0, 0)
+    assert frame.image.shape == (32, 32, 3) and frame.annotated.all()
+    grey = [round((found.frame(0, number).image[20, 10].mean() - 20) / 25) for number in range(10)]
+    assert sorted(grey) == sorted([0, 1, 2, 3, 4] * 2) and grey != sorted(grey)  # of both videos, in a random order
+    joints = np.random.default_rng(0).uniform(17, 30, (8, 32, 2))[grey[0]][list(H36M_JOINTS)]
+    scale = 32 / (24 * 200 / 170)
+    np.testing.assert_allclose(frame.joints, (joints - [23.5, 19.5]) * scale + 15.5, rtol=1e-4)
+    assert frame.diagonal == pytest.approx(np.hypot(10, 20) * scale)
+    data = TemplatesDataModule(str(tmp_path / "out"), batch_size=2, **SMALL)
+    assert next(iter(data.val_dataloader()))["annotated"].all()
+
+    # Again: nothing is left to do; of other settings it refuses.
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "out").rglob("*.jpg")}
+    assert not main(["data", "frames", str(top), str(tmp_path / "out"), "--size", "32"])
+    assert {file: file.stat().st_mtime_ns for file in (tmp_path / "out").rglob("*.jpg")} == before
+    assert main(["data", "frames", str(top), str(tmp_path / "out"), "--size", "16"])
+    assert "which holds frames of" in capsys.readouterr().err
+    assert sorted(names) == names
+
+    assert not main(["data", "inspect", str(tmp_path / "out")])
+    assert "3 of 2 to 10 frames, 8 pairs; joints of 16 frames" in capsys.readouterr().out
+
+
+def test_writing_frames_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    from structloss.images.frames import writing
+
+    top = human36m(tmp_path / "h36m")
+    written, write_bytes = [], writing.write_bytes
+
+    def stopping(path, data):
+        if len(written) == 11:
+            raise KeyboardInterrupt
+        written.append(path.name)
+        return write_bytes(path, data)
+
+    monkeypatch.setattr(writing, "write_bytes", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        writing.write_frames(top, tmp_path / "out", size=16)
+    monkeypatch.setattr(writing, "write_bytes", lambda path, data: written.append(path.name) or write_bytes(path, data))
+    found = writing.write_frames(top, tmp_path / "out", size=16)
+    assert (found.frames, found.folders, found.videos) == (16, 3, 1)  # the first video was finished before
+    assert len(written) == len(set(written)) == 16  # no frame was written twice
+    whole = writing.write_frames(top, tmp_path / "whole", size=16)
+    assert whole.frames == 16 and whole.videos == 2
+    for file in (tmp_path / "whole").rglob("*.jpg"):
+        assert file.read_bytes() == (tmp_path / "out" / file.relative_to(tmp_path / "whole")).read_bytes()
+
+
+def test_other_videos_are_written_whole_or_without_frames_that_are_alone(video, tmp_path):
+    from structloss.images.frames.writing import write_frames
+
+    found = write_frames(video, tmp_path / "whole", size=16, step=2)
+    assert (found.frames, found.folders, found.labelled, found.alone) == (4, 1, 0, 0)
+    assert list(ImageFolders(tmp_path / "whole").folders) == ["walk"]
+    boxes = tmp_path / "boxes.json"
+    boxes.write_text(json.dumps([[20, 10, 10, 20]] * 6 + [None, [28, 10, 10, 20]]))
+    found = write_frames(video, tmp_path / "cropped", boxes=boxes, size=16)
+    assert (found.frames, found.folders, found.alone) == (6, 1, 1)
+    assert list(ImageFolders(tmp_path / "cropped").lengths) == [6]
+
+
+def test_frames_that_can_not_be_written(video, tmp_path):
+    from structloss.images.frames.writing import write_frames
+
+    with fails(MissingFileError, "nowhere does not exist, expected a video, or a folder of videos"):
+        write_frames(tmp_path / "nowhere", tmp_path / "out")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").write_text("mine")
+    with fails(ArgumentError, "full, which holds something else, expected a new or an empty folder"):
+        write_frames(video, tmp_path / "full")
+    with fails(DataError, "full has no videos"):
+        write_frames(tmp_path / "full", tmp_path / "out")
+    with fails(ArgumentError, "size is 0, expected at least 1"):
+        write_frames(video, tmp_path / "out", size=0)
+    (tmp_path / "S1").mkdir()
+    video.rename(tmp_path / "S1" / "Eating.54138969.avi")
+    with fails(DataError, "has 1 video, of none of the subjects S1, S5"):
+        write_frames(tmp_path / "S1", tmp_path / "out")
+
+
 # The module -----------------------------------------------------------------------------------------------------------
 
 

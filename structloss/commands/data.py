@@ -1,4 +1,4 @@
-"""`structloss data`: inspect, convert, synthetic, formats."""
+"""`structloss data`: inspect, convert, frames, synthetic, formats."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ._parser import command, flags_of, options, positive, with_flags
 if TYPE_CHECKING:
     from ..data.conversion import Written
 
-__all__ = ["add", "convert", "formats", "inspect", "synthetic"]
+__all__ = ["add", "convert", "formats", "frames", "inspect", "synthetic"]
 
 ORDER = 70
 
@@ -27,6 +27,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         "  structloss data inspect data_3d_h36m.npz --keypoints gt\n"
         "  structloss data convert data_3d_h36m.npz h36m.poses --keypoints cpn_ft_h36m_dbb\n"
         "  structloss data convert 16_02.amc motion.npz\n"
+        "  structloss data frames videos/ frames/ --boxes boxes/\n"
         "  structloss data synthetic people.npz --subjects 8\n"
         "  structloss data formats\n",
     )
@@ -34,6 +35,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION")
     _add_inspect(actions)
     _add_convert(actions)
+    _add_frames(actions)
     _add_synthetic(actions)
     _add_formats(actions)
 
@@ -78,6 +80,27 @@ def _add_convert(actions: argparse._SubParsersAction) -> None:
     _add_observing(parser)
     parser.add_argument("--seed", type=int, help="of simulated detections (default: 0)")
     parser.set_defaults(run=lambda arguments: convert(**options(arguments), flags=flags_of(parser)))
+
+
+def _add_frames(actions: argparse._SubParsersAction) -> None:
+    parser = command(
+        actions,
+        "frames",
+        "write videos as folders of cropped frames, each of one person before one background, for shape templates",
+        "  structloss data frames h36m/ frames/ --boxes boxes/\n"
+        "  structloss data frames walk.mp4 frames/ --boxes walk.csv --size 128\n",
+    )
+    parser.add_argument("path", help="a video, or a folder of videos such as those of Human3.6M")
+    parser.add_argument("out", help="folder to write; started again, it goes on where it stopped")
+    parser.add_argument(
+        "--boxes",
+        metavar="PATH",
+        help="npz, JSON or CSV of the person's box in every frame, or a folder with such a file for each video "
+        "(default: NAME.boxes.npz, .json or .csv beside NAME.mp4, else whole frames)",
+    )
+    parser.add_argument("--size", type=positive, default=256, help="width and height of frames, pixels (default: 256)")
+    parser.add_argument("--step", type=positive, default=1, help="take every n-th frame (default: 1)")
+    parser.set_defaults(run=lambda arguments: frames(**options(arguments)))
 
 
 def _add_synthetic(actions: argparse._SubParsersAction) -> None:
@@ -241,6 +264,22 @@ def convert(path: str, out: str, *, flags: Mapping[str, str] | None = None, **se
         written = convert_data(path, out, progress=True, **settings)
     notes = tuple(with_flags(note, flags or {}, argument=False) for note in written.notes)
     _print(replace(written, notes=notes))
+
+
+def frames(path: str, out: str, **settings: Any) -> None:
+    """Write videos as folders of frames and print what was written; see
+    :func:`~structloss.images.frames.writing.write_frames`."""
+    from ..data._words import count
+    from ..images.frames.writing import write_frames
+
+    written = write_frames(path, out, progress=True, **settings)
+    number = f"{count(written.frames, 'frame')} in {count(written.folders, 'folder')}"
+    labelled = f", joints of {written.labelled}" if written.labelled else ""
+    print(visible(f"wrote {written.path}: {number}{labelled}"))
+    if written.skipped:
+        print(f"note: {count(written.skipped, 'video')} of other subjects or actions left out")
+    if written.alone:
+        print(f"note: {count(written.alone, 'frame')} without another of the same snapped box left out")
 
 
 def synthetic(out: str, **settings: Any) -> None:

@@ -12,7 +12,10 @@ from typing import Any
 import numpy as np
 
 from ..data._words import some
+from ..errors import StructlossError
 from ..progress import track
+from .frames.images import ImageFolders, folders_with_images
+from .frames.pairs import trained_pairs
 from .image_people import ImagePeople
 from .joint_layouts import MPII
 from .opening import open_images, recognise_images
@@ -43,6 +46,8 @@ class ImagesReport:
         boxes: smallest, median and largest side of people's boxes, pixels.
         grey, deep: images of a sample that are grey, or of 16 bits; both are used, as RGB of 8 bits.
         fps: of a video.
+        folders: of a folder of folders of images: how many folders, the least and most frames in one, pairs of frames,
+            frames with joints.
         body: mean sum of the limbs' lengths, m, where there is 3D.
         skipped: images that can't be used, each with what is wrong with it.
         notes: what to know.
@@ -63,6 +68,7 @@ class ImagesReport:
     grey: int = 0
     deep: int = 0
     fps: float | None = None
+    folders: dict[str, int] = field(default_factory=dict)
     body: float | None = None
     skipped: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -77,6 +83,10 @@ class ImagesReport:
         rows.append(("people", f"{self.people} in {self.images} images; {self.gives}"))
         if self.subjects:
             rows.append(("subjects", some(self.subjects, 12)))
+        if self.folders:
+            keys = ("folders", "least", "most", "pairs", "labelled")
+            number, low, high, pairs, known = (self.folders[key] for key in keys)
+            rows.append(("folders", f"{number} of {low} to {high} frames, {pairs} pairs; joints of {known} frames"))
         if self.fps is not None:
             rows.append(("rate", f"{self.fps:g} fps"))
         sizes = ", ".join(f"{width} x {height} ({images})" for width, height, images in self.sizes)
@@ -117,6 +127,8 @@ def inspect_images(path: str | os.PathLike[str], *, progress: bool = False, **op
     report = ImagesReport(str(Path(path)), source.name, source.says, _gives(people), people=len(people))
     if isinstance(people, ImagePeople):
         _files(report, people)
+        if source.name == "image-folder" and Path(path).is_dir():
+            _frames(report, Path(path))
         _joints(report, people, progress)
     elif isinstance(people, VideoPeople):
         report.images, report.fps = len(people), people.fps
@@ -156,6 +168,33 @@ def _files(report: ImagesReport, people: ImagePeople) -> None:
             "median": round(float(np.median(sides)), 1),
             "largest": round(float(sides.max()), 1),
         }
+
+
+def _frames(report: ImagesReport, path: Path) -> None:
+    """What a folder of folders is as frames for shape templates, each folder of one person before one background."""
+    if [*folders_with_images(path)] == ["."]:
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # images that can't be used are told already
+        try:
+            found = ImageFolders(path, missing="skip")
+        except StructlossError as error:
+            report.notes.append(f"no frames for shape templates: {str(error).rstrip('.')}")
+            return
+    lengths = found.lengths
+    report.folders = {
+        "folders": len(lengths),
+        "least": min(lengths),
+        "most": max(lengths),
+        "pairs": len(trained_pairs(lengths)),
+        "labelled": found.labelled,
+    }
+    of_another_size = [text for text in found.skipped if text not in report.skipped and "pixels" in text]
+    if of_another_size:
+        report.notes.append(
+            f"{len(of_another_size)} images are of another size than the first of their folder, so that they are no "
+            f"frames for shape templates: {some(of_another_size, 3)}"
+        )
 
 
 def _joints(report: ImagesReport, people: ImagePeople, progress: bool) -> None:
