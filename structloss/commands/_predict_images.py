@@ -272,7 +272,7 @@ def _files(settings: PredictSettings, people: Any, named: Mapping[str, Path], ev
 
 def _pictures(overlay: Path, flag: str, people: ImagePeople, given: Path) -> dict[str, Path]:
     """Name of each image -> the picture of it."""
-    from ..images.overlay_frames import PICTURES, people_of
+    from ..images.overlays import PICTURES, people_of
 
     names = [people.annotations.files[file] for file in people_of(people)]
     if overlay.suffix.lower() in PICTURES and not overlay.is_dir():
@@ -325,7 +325,7 @@ def _told_apart(made: Prediction, people: Any, follow: bool) -> Prediction:
 
 def _write_all(files: _Files, made: Prediction, people: Any, settings: PredictSettings) -> list[Path]:
     from ..data._words import count
-    from ..images.overlay_frames import overlay_frames, overlay_pictures, write_picture
+    from ..images.overlays import overlay_frames, overlay_pictures, write_picture
     from ..progress import track
 
     written: list[Path] = []

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from .networks.shape_template import LegacyShapeTemplateNet, ShapeTemplateNet
     from .networks.template_base import TemplateNetwork, TemplateOutput
     from .opening import open_images, require_joints, require_labelled
-    from .overlay import draw_pose
+    from .overlay import draw_pose, encode_png
+    from .overlays import overlay_frames, overlay_pictures, write_picture
     from .people import People, Person
     from .perceptual import FeatureLoss, perceptual_loss
     from .registry import ImageNetworkInfo, LoadReport, create, info, load_published, names, save_checkpoint
@@ -116,6 +117,10 @@ __all__ = [
     # drawing
     "contact_sheet",
     "draw_pose",
+    "encode_png",
+    "overlay_frames",
+    "overlay_pictures",
+    "write_picture",
 ]
 
 _HOMES = {
@@ -139,7 +144,8 @@ _HOMES = {
     "people": ("People", "Person"),
     "perceptual": ("FeatureLoss", "perceptual_loss"),
     "registry": ("ImageNetworkInfo", "LoadReport", "create", "info", "load_published", "names", "save_checkpoint"),
-    "overlay": ("draw_pose",),
+    "overlay": ("draw_pose", "encode_png"),
+    "overlays": ("overlay_frames", "overlay_pictures", "write_picture"),
     "rendered.folders": ("RenderedFolders",),
     "rendered.people": ("RenderedPeople", "render_clip"),
     "rendered.sheet": ("contact_sheet",),
