@@ -135,7 +135,7 @@ class FiniteLoss(Callback):
 
 
 #: validation figures that fit on a line
-_SHOWN = ("mpjpe", "pa_mpjpe", "depth_order_joints", "depth_order_frames")
+_SHOWN = ("mpjpe", "pa_mpjpe", "depth_order_joints", "depth_order_frames", "reconstruction", "normalized_l2")
 #: of figures that are no measures: P1, P2 and P3 of published evaluations
 _UNITS = {"p1": "mm", "p2": "mm", "p3": "mm"}
 #: seconds after which a line is due without a validation

@@ -17,7 +17,7 @@ from ..errors import ArgumentError
 if TYPE_CHECKING:
     import lightning as L
 
-__all__ = ["IMAGES", "LIFTING", "REFINE", "SYSTEMS", "System", "system_of"]
+__all__ = ["IMAGES", "LIFTING", "REFINE", "SYSTEMS", "TEMPLATES", "System", "system_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +142,23 @@ REFINE = System(
     ),
 )
 
-SYSTEMS: tuple[System, ...] = (LIFTING, IMAGES, REFINE)
+# The best checkpoint is that of the least loss on folders that were not trained on: training needs no labels, and
+# neither may the choice between its checkpoints.
+TEMPLATES = System(
+    name="templates",
+    says="a network of shape templates",
+    network="shape_network",
+    module="structloss.harness.template_training.TemplateModule",
+    data="structloss.images.template_module.TemplatesDataModule",
+    registry="structloss.images",
+    decides=MappingProxyType({"shape_network": "model", "shape_network_args": "model"}),
+    windows=("size",),
+    cut=("size", "batch_size", "eval_batch_size", "flip", "shuffle_frames"),
+    links=MappingProxyType(_SEEDS),
+    monitor="val/loss",
+)
+
+SYSTEMS: tuple[System, ...] = (LIFTING, IMAGES, TEMPLATES, REFINE)
 """All of them, the usual one first."""
 
 

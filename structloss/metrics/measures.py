@@ -325,6 +325,15 @@ _ROWS = (
     ),
     # ------------------------------------------------------------------------------------------------------- template
     Measure(
+        "reconstruction",
+        "Reconstruction",
+        "MSE",
+        decimals=4,
+        group="template",
+        meaning="mean squared difference of the reconstructed frame to the true one, both normalised",
+        ablation_decimals=4,
+    ),
+    Measure(
         "pdj",
         "PDJ@0.05",
         "%",
