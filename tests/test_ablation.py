@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import time
 from dataclasses import replace
 
 import fake_data
@@ -244,6 +245,36 @@ def test_an_objective_over_time_is_refused_before_anything_is_trained(tmp_path):
 
 
 @pytest.mark.slow
+def one_and_the_next(folder, seed):
+    """A result, and another when that has been told."""
+    cell = Cell("repose-tiny", "MPJPE", seed)
+    yield CellResult(cell, {"mpjpe": 1.0}, {}, {}, {}, 1.0)
+    until = time.monotonic() + 60
+    while not (folder / str(seed)).exists():
+        if time.monotonic() > until:
+            raise DataError("nobody was told of the first result.")
+        time.sleep(0.05)
+    yield CellResult(cell, {"mpjpe": 2.0}, {}, {}, {}, 1.0)
+
+
+def test_what_processes_have_is_told_before_their_group_is_done(tmp_path):
+    found = []
+    for result in ablation.side_by_side(one_and_the_next, [(tmp_path, 0), (tmp_path, 1)], 2):
+        (tmp_path / str(result.cell.seed)).touch()
+        found.append((result.cell.seed, result.metrics["mpjpe"]))
+    assert sorted(found) == [(0, 1.0), (0, 2.0), (1, 1.0), (1, 2.0)]
+
+
+def test_an_error_of_a_process_is_an_error(tmp_path):
+    with pytest.raises(DataError, match="no result"):
+        list(ablation.side_by_side(nothing, [(1,), (2,)], 2))
+
+
+def nothing(number):
+    yield from ()
+    raise DataError(f"no result of {number}.")
+
+
 def test_processes_side_by_side_come_to_the_same(tmp_path):
     alone = run_grid(TINY, tmp_path / "alone")
     beside = run_grid(TINY, tmp_path / "beside", jobs=2)

@@ -9,11 +9,12 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from importlib.resources import files
 from multiprocessing import get_context, parent_process
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,10 @@ _KEYS = (
     "clip",
 )
 
+#: how often what processes have told is looked for
+_POLL_SECONDS = 0.2
+#: where a process of :func:`side_by_side` puts what it has
+_results: SimpleQueue[CellResult]
 #: the term of an objective that stands for a loss network's energy
 LEARNED = "learned"
 
@@ -309,23 +314,33 @@ def side_by_side(
         for group in groups:
             yield from train(*group)
         return
-    threads = max(1, torch.get_num_threads() // jobs)
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_begin, initargs=(threads,)) as pool:
-        waiting = [pool.submit(_listed, train, group) for group in groups]
+    context = get_context("spawn")
+    results: SimpleQueue[CellResult] = context.SimpleQueue()  # told as they come, hours before a group is done
+    begin = (max(1, torch.get_num_threads() // jobs), results)
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=begin) as pool:
+        waiting = {pool.submit(_send, train, group) for group in groups}
         try:
-            for future in as_completed(waiting):
-                yield from future.result()
+            while waiting:
+                done, waiting = wait(waiting, timeout=_POLL_SECONDS, return_when=FIRST_COMPLETED)
+                while not results.empty():  # a process is done when it has put all of its own
+                    yield results.get()
+                for future in done:
+                    future.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
-def _listed(train: Callable[..., Iterator[CellResult]], group: tuple[Any, ...]) -> list[CellResult]:
-    return list(train(*group))
+def _send(train: Callable[..., Iterator[CellResult]], group: tuple[Any, ...]) -> None:
+    for result in train(*group):
+        _results.put(result)
 
 
-def _begin(threads: int) -> None:
-    """Set up a process of the pool: its share of the cores, and an end when the run that started it is killed."""
+def _begin(threads: int, results: SimpleQueue[CellResult]) -> None:
+    """Set up a process of the pool: its share of the cores, the place for results, and an end when the run that started
+    it is killed."""
+    global _results
+    _results = results
     torch.set_num_threads(threads)
     parent = parent_process()
     assert parent is not None
