@@ -30,7 +30,7 @@ from structloss.harness.predict import Prediction
 from structloss.harness.refining import RefineModule
 from structloss.images.image_files import read_image
 from structloss.images.overlay import encode_png
-from structloss.images.overlay_frames import overlay_frames, write_picture
+from structloss.images.overlays import overlay_frames, write_picture
 from structloss.images.people import Person
 from structloss.reports.encoders import write_mp4
 
@@ -382,6 +382,18 @@ def test_the_network_of_a_checkpoint(tmp_path, checkpoint, capsys):
     depth = (straight.depth + mirrored.depth[:, mirror]) / 2
     expected = images.to_h36m(images.decode(heatmaps, depth)) / 1000
     np.testing.assert_allclose(np.load(tmp_path / "a.npz")["positions"], expected, atol=1e-5)
+
+
+def test_memory_is_laid_out_as_is_fastest_and_the_poses_are_the_same(checkpoint):
+    people = images.RenderedPeople(3, size=32)
+    model = images.create("sapnet", **SMALL).eval()
+    image = torch.stack([images.sample_of(people[i], 32)["image"] for i in range(3)])
+    with torch.no_grad():
+        expected = images.to_h36m(images.decode(*model(image))) / 1000
+    found = predict_people(network(model=model), people)
+    convolutions = [weight for weight in model.parameters() if weight.dim() == 4 and min(weight.shape[1:3]) > 1]
+    assert convolutions and all(weight.is_contiguous(memory_format=torch.channels_last) for weight in convolutions)
+    np.testing.assert_allclose(found.positions, expected, atol=1e-5)
 
 
 def test_published_weights(tmp_path, checkpoint, capsys):

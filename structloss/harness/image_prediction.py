@@ -106,7 +106,9 @@ def predict_people(
     """
     if fps is not None and not (math.isfinite(fps) and fps > 0):
         raise ArgumentError(f"fps is {fps!r}, expected a positive number.")
-    model = network.model.to(device)
+    # A sixth to a quarter faster on CPUs (structloss bench images); the answers differ by rounding.
+    layout = torch.channels_last if torch.device(device).type == "cpu" else torch.preserve_format
+    model = network.model.to(device, memory_format=layout)  # type: ignore[call-overload]  # has no overload of it
     mirrored = network.flip if flip is None else flip
     seen = _Seen(people, input_size=model.input_size)
     loader: Any = DataLoader(seen, batch_size=batch_size, num_workers=workers, shuffle=False)
