@@ -1,7 +1,9 @@
 """SAP-Net's training: the losses against their definitions, runs of the command line, stages, resuming, systems."""
 
 import contextlib
+import csv
 import os
+import re
 import signal
 import time
 
@@ -229,6 +231,23 @@ def test_a_killed_run_resumes_bitwise(trained, commands, tmp_path):
     found, expected = weights(tmp_path), weights(folder)
     assert found.keys() == expected.keys() and all(torch.equal(found[key], expected[key]) for key in expected)
     assert (tmp_path / FOLDER / "metrics.csv").read_text() == (folder / FOLDER / "metrics.csv").read_text()
+
+
+def test_the_best_validation_that_is_told_is_the_one_of_the_checkpoint(commands, tmp_path):
+    """Without depths to learn, the best checkpoint is told by the 2D error, and so are the figures."""
+    done = commands.run(
+        tmp_path, *RUN, "--model.trains", "heatmaps", "--trainer.max_steps", "8", "--trainer.val_check_interval", "1",
+        "--trainer.check_val_every_n_epoch", "null",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    with open(tmp_path / FOLDER / "metrics.csv", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["val/joint_error_2d"]]
+    best = min(rows, key=lambda row: float(row["val/joint_error_2d"]))
+    step = int(best["step"]) + 1
+    assert f"best validation, step {step}, epoch {best['epoch']}:" in done.stdout
+    assert f"  2D error {100 * float(best['val/joint_error_2d']):.1f} % of the box" in done.stdout
+    path = re.search("^checkpoint: (.*)$", done.stdout, re.M)[1]
+    assert torch.load(tmp_path / path, weights_only=True)["global_step"] == step
 
 
 def test_bf16_trains(commands, tmp_path):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
 import lightning as L
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
@@ -189,7 +190,13 @@ class _CLI(LightningCLI):
         logger = self.trainer.logger
         if isinstance(logger, RunLogger) and self.trainer.is_global_zero:
             RunFolder(Path(logger.log_dir)).finish()
-            print(_outcome(Path(logger.log_dir), report=self.system == LIFTING), flush=True)
+            print(_outcome(Path(logger.log_dir), self._chosen_by(), report=self.system == LIFTING), flush=True)
+
+    def _chosen_by(self) -> str:
+        """The figure by which the best checkpoint was chosen: a module may have another one than its system."""
+        callbacks = self.trainer.checkpoint_callbacks
+        told = [callback.monitor for callback in callbacks if isinstance(callback, ModelCheckpoint)]
+        return next((name for name in told if name), self.system.monitor).removeprefix("val/")
 
     #: how a network that samples is tested, where it was given
     sampling: ClassVar[dict[str, int]] = {}
@@ -260,10 +267,10 @@ def _new_test(run: Path | None, other: Path) -> Path:
         return RunFolder(other).new_test()
 
 
-def _outcome(run: Path, report: bool) -> str:
-    """What to say of a run that has come to its end: best figures, checkpoint, what to type next: a `report`, too, if
-    there is one of such a run."""
-    best, checkpoint = best_of(run), checkpoint_in(run)
+def _outcome(run: Path, chosen_by: str, report: bool) -> str:
+    """What to say of a run that has come to its end: the figures of the validation whose checkpoint was kept as the
+    best one, that checkpoint, what to type next: a `report`, too, if there is one of such a run."""
+    best, checkpoint = best_of(run, chosen_by), checkpoint_in(run)
     lines = ["trained without a validation" if best is None else f"best validation, {_place(best)}"]
     if best is not None:
         lines += [f"  {line}" for line in shown_figures(best.figures)]
