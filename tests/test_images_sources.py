@@ -903,8 +903,16 @@ def test_report(mpii, coco, tmp_path):
     assert "1 images can't be used: 8.jpg does not exist" in report.problems
     assert "1 images are grey; they become RGB with three equal channels" in report.notes
     text = str(report)
-    assert "people     1 in 1 images; 2D" in text and "problem " in text
+    assert "people     1 in 1 image; 2D" in text and "problem " in text
     json.dumps(report.to_dict(), allow_nan=False)
+
+
+def test_report_of_a_folder_names_its_subfolders_alone(tmp_path):
+    write(tmp_path / "in" / "a.png")
+    assert inspect_images(tmp_path / "in").subjects == [] and "subjects" not in str(inspect_images(tmp_path / "in"))
+    write(tmp_path / "in" / "anna" / "a.png")
+    report = inspect_images(tmp_path / "in")
+    assert report.subjects == ["anna"] and "\nsubjects   anna\n" in str(report)
 
 
 def test_report_of_poses(tmp_path):
@@ -987,6 +995,9 @@ def test_motion_is_still_inspected(tmp_path, capsys):
     assert code == 0 and "motions" in out
     code, _, err = run(capsys, "inspect", tmp_path / "a.npz", "--images", "x")
     assert code == 1 and "--images is given for" in err
+    (tmp_path / "cut.json").write_text('{"images": [{"id": 1, "file_na')
+    code, _, err = run(capsys, "inspect", tmp_path / "cut.json", "--images", "x")
+    assert code == 1 and "cut.json is not valid JSON: " in err
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert len(SOURCES) == 5

@@ -216,7 +216,10 @@ def _inspected(path: str, settings: Mapping[str, Any]) -> Any:
         return inspect_images(path, progress=True, **settings)
     from ..data.inspection import inspect_data
 
-    _refuse(path, [name for name in settings if name in apart], SOURCES)
+    if given := [name for name in settings if name in apart]:
+        if settings.get("format") is None:
+            _of_some_format(path)
+        _refuse(path, given, SOURCES)
     return inspect_data(path, progress=True, **settings)
 
 
@@ -238,6 +241,18 @@ def _is_of_images(path: str, name: str | None) -> bool:
             return False  # what is wrong is said of motion
         return True
     return False
+
+
+def _of_some_format(path: str) -> None:
+    """Raise, as for images, where a path holds neither motion nor images: options of images are not what is wrong."""
+    from ..data.formats.detect import recognise
+    from ..errors import DataError
+    from ..images.opening import recognise_images
+
+    try:
+        recognise(path)
+    except DataError:
+        recognise_images(path)
 
 
 def _refuse(path: str, names: Sequence[str], formats: Mapping[str, Any]) -> None:

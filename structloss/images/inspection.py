@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data._words import some
+from ..data._words import count, some
 from ..errors import StructlossError
 from ..progress import track
 from .frames.images import ImageFolders, folders_with_images
@@ -80,13 +80,13 @@ class ImagesReport:
 
     def __str__(self) -> str:
         rows = [("path", self.path), ("format", f"{self.format}: {self.description}")]
-        rows.append(("people", f"{self.people} in {self.images} images; {self.gives}"))
+        rows.append(("people", f"{self.people} in {count(self.images, 'image')}; {self.gives}"))
         if self.subjects:
             rows.append(("subjects", some(self.subjects, 12)))
         if self.folders:
             keys = ("folders", "least", "most", "pairs", "labelled")
-            number, low, high, pairs, known = (self.folders[key] for key in keys)
-            rows.append(("folders", f"{number} of {low} to {high} frames, {pairs} pairs; joints of {known} frames"))
+            number, least, most, pairs, known = (self.folders[key] for key in keys)
+            rows.append(("folders", f"{number} of {least} to {most} frames, {pairs} pairs; joints of {known} frames"))
         if self.fps is not None:
             rows.append(("rate", f"{self.fps:g} fps"))
         sizes = ", ".join(f"{width} x {height} ({images})" for width, height, images in self.sizes)
@@ -149,7 +149,7 @@ def _files(report: ImagesReport, people: ImagePeople) -> None:
     if people.skipped:
         report.problems.append(f"{len(people.skipped)} images can't be used: {some(people.skipped, 3)}")
     report.images = len(np.unique(of.file))
-    report.subjects = sorted(set(of.subjects))
+    report.subjects = sorted({*of.subjects} - {""})  # images at the top of a folder are nobody's
     headers = list(people.headers.values())
     sizes = Counter((header.width, header.height) for header in headers)
     report.sizes = [[*size, images] for size, images in sizes.most_common(_MOST_SIZES)]
