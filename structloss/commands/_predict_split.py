@@ -37,11 +37,19 @@ def run_predict_split(settings: PredictSettings) -> Path:
     path = _output(settings)
     with needs_extra("harness"):
         import_torchmetrics()
+        from ..harness.load import trained_arguments
         from ..harness.split_prediction import predict_split
+        from ..harness.systems import LIFTING
     from ..data._words import count, some
 
     assert settings.split is not None  # that is how we got here
     device = chosen_device(settings.device)
+    system = trained_arguments(settings.ckpt)[0]
+    if system != LIFTING:
+        raise ArgumentError(
+            f"--split is {settings.split!r} with --ckpt {settings.ckpt}, a checkpoint of {system.says}, expected one "
+            f"of {LIFTING.says}, whose data are clips."
+        )
     try:
         made = predict_split(
             settings.ckpt, path, split=settings.split, data=settings.input, flip=settings.flip,
