@@ -2,8 +2,10 @@
 
 import contextlib
 import csv
+import json
 import os
 import re
+import shutil
 import signal
 import time
 
@@ -16,6 +18,7 @@ pytest.importorskip("lightning")
 pytest.importorskip("cv2")
 
 from structloss import images
+from structloss.commands._report_images import are_of_images
 from structloss.errors import ArgumentError, CheckpointError
 from structloss.harness.image_clips import predict_runs, score_clips
 from structloss.harness.image_scores import MADE_JOINTS, ImageScores, h36m_weights
@@ -24,6 +27,7 @@ from structloss.harness.image_system import refined_by, runs_of, train_tpnet
 from structloss.harness.image_training import ImageModule, depth_loss, weak_poses
 from structloss.harness.load import load_module, load_trained
 from structloss.harness.recipe_files import recipe_names, recipe_path
+from structloss.harness.run_folder import Run
 from structloss.harness.systems import IMAGES, LIFTING, REFINE, SYSTEMS, system_of
 from structloss.harness.training import fit
 from structloss.reading import read_yaml
@@ -206,7 +210,7 @@ def trained(tmp_path_factory, commands):
 def test_fit_trains_from_a_recipe_and_says_what_it_came_to(trained, commands):
     folder, said = trained
     assert "val/mpjpe" in said and "2D error" in said and "structloss test --ckpt_path" in said
-    assert "structloss report" not in said  # it is for lifting networks
+    assert f"structloss report {FOLDER}" in said
     header = (folder / FOLDER / "metrics.csv").read_text().splitlines()[0].split(",")
     wanted = ("loss", "heatmaps", "depth", *(f"structure_{name}" for name in STRUCTURE))
     assert {f"train/{name}" for name in wanted} <= {*header} and "val/joint_error_2d" in header
@@ -248,6 +252,34 @@ def test_the_best_validation_that_is_told_is_the_one_of_the_checkpoint(commands,
     assert f"  2D error {100 * float(best['val/joint_error_2d']):.1f} % of the box" in done.stdout
     path = re.search("^checkpoint: (.*)$", done.stdout, re.M)[1]
     assert torch.load(tmp_path / path, weights_only=True)["global_step"] == step
+
+
+def test_a_report_of_a_run_scores_its_checkpoint(trained, commands, tmp_path):
+    """Figures as they were when the checkpoint was validated, and pictures of what is found."""
+    shutil.copytree(trained[0] / "runs", tmp_path / "runs")
+    done = commands.run(tmp_path, "report", "runs/sapnet-tiny", "--json", "a.json")
+    assert done.returncode == 0, done.stderr
+    arm = json.loads((tmp_path / "a.json").read_text())["arms"][0]
+    with open(tmp_path / FOLDER / "metrics.csv", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["val/mpjpe"]]
+    best = min(rows, key=lambda row: float(row["val/mpjpe"]))
+    for name in ("mpjpe", "joint_error_2d", "depth_error"):
+        assert arm["metrics"][name] == pytest.approx(float(best[f"val/{name}"]), rel=1e-5)
+    assert arm["objective"] == {"heatmaps": 1.0, "depth": 0.1, **STRUCTURE}
+    page = (tmp_path / FOLDER / "report.html").read_text()
+    assert all(title in page for title in ("Training", "Joints found in strangers", "Poses of strangers"))
+
+
+def test_a_report_is_of_one_kind_of_runs(tmp_path):
+    runs = [
+        Run(tmp_path / key, key, "", {"model": {key: name}})
+        for key, name in (("network", "sapnet"), ("refiner", "tpnet"))
+    ]
+    assert are_of_images(runs[:1]) and not are_of_images(runs[1:])
+    with pytest.raises(
+        ArgumentError, match="refiner is of a refiner of 3D poses, beside runs of a network from images"
+    ):
+        are_of_images(runs)
 
 
 def test_bf16_trains(commands, tmp_path):

@@ -168,16 +168,13 @@ def run_sapnet_demo(settings: SAPNetDemoSettings) -> RunSummary:
 def _scored(result: StageResult, runs: MotionRuns) -> tuple[Runs, ArmResult]:
     """What a stage makes of strangers in motion, and its row of the table."""
     from ..harness.image_clips import predict_runs, score_clips
+    from ..harness.image_training import weights_of_losses
     from ..reports.results import ArmResult
 
     found = predict_runs(result.module.model, runs.test, progress="poses of strangers")
-    model = result.stage.model
-    objective = {"heatmaps": 1.0}
-    if model.get("trains") != "heatmaps":
-        objective |= {"depth": float(model.get("depth_weight", 0.1))} | dict(model.get("structure_aware") or {})
     arm = ArmResult(
         name=result.stage.name,
-        objective=objective,
+        objective=weights_of_losses(result.stage.model),
         clips_per_second=result.clips_per_second,
         curves=result.curves,
     )

@@ -12,6 +12,7 @@ from ..errors import ArgumentError, MissingFileError, needs_extra
 from ..text import visible
 from ._imports import import_torchmetrics
 from ._parser import command, options, positive
+from ._report_images import RENDERED, SCORED, TEST, are_of_images, facts_of, score_images, write_images
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from ..harness.lifting import LiftingModule
     from ..harness.run_folder import Run
     from ..reports.results import ArmResult, RunSummary
+    from ._report_images import Seen
 
 __all__ = ["add", "write_run_report"]
 
@@ -122,24 +124,37 @@ def write_run_report(
             raise MissingFileError(f"{run.folder} has no checkpoint and no curves, expected a run that was trained.")
     names = _names(runs, names)
     path = Path(out) if out else runs[0].folder / "report.html" if len(runs) == 1 else Path("report.html")
-    where, skeleton = _device(device), _skeleton(runs)
+    where, pixels = _device(device), are_of_images(runs)
+    skeleton = "h36m" if pixels else _skeleton(runs)
+    if pixels and (clips, frames) != (4, 243):
+        raise ArgumentError(f"clips and frames are {clips} and {frames}, expected 4 and 243 with runs from images.")
     scored: _Scored = {}
+    seen: list[Seen] = []
     opened: dict[str, MotionDataModule] = {}
-    arms = [_score(run, name, data, where, scored, opened) for run, name in zip(runs, names, strict=True)]
-    if _notes(runs):  # clips of one name show different motion, so no difference is paired
+    arms = []
+    for run, name in zip(runs, names, strict=True):
+        arms.append(_begun(run, name))
+        if run.checkpoint is not None and pixels:
+            seen.append(score_images(run, arms[-1], data, where))
+        elif run.checkpoint is not None:
+            _score(run, arms[-1], data, where, scored, opened)
+    if _notes(runs, pixels):  # clips of one name show different motion, so no difference is paired
         for arm in arms:
             arm.clips = {}
     paths = dict(zip(names, (data or run.data.get("data") or "synthetic motion" for run in runs), strict=True))
     summary = RunSummary(
         title=title or (names[0] if len(runs) == 1 else "Runs side by side"),
         arms=arms,
-        settings={"command": _command(folders, path, given), "test": _TEST},
-        data=_facts(scored, paths),
+        settings={"command": _command(folders, path, given), "test": TEST if pixels else _TEST},
+        data=facts_of(seen) if pixels else _facts(scored, paths),
         machine=machine(),
         skeleton=skeleton,
-        notes=_notes(runs),
+        notes=_notes(runs, pixels),
     )
-    run_report(summary, path, samples_of(predict_clips(scored, count=clips, frames=frames), skeleton))
+    if pixels:
+        write_images(summary, path, seen)
+    else:
+        run_report(summary, path, samples_of(predict_clips(scored, count=clips, frames=frames), skeleton))
     if json is not None:
         write_json(summary, json)
     if any("mpjpe" in arm.metrics for arm in arms):
@@ -148,14 +163,8 @@ def write_run_report(
     return summary
 
 
-def _score(
-    run: Run, name: str, data: str | None, where: torch.device, scored: _Scored, opened: dict[str, MotionDataModule]
-) -> ArmResult:
-    """What a run came to; its module and windows are added to those `scored`, its data to what was `opened`."""
-    from ..harness.clip_values import ClipValues
-    from ..harness.evaluation import evaluate
-    from ..harness.load import load_trained, objective_of
-    from ..harness.run_folder import data_of
+def _begun(run: Run, name: str) -> ArmResult:
+    """A run before it is scored."""
     from ..reports.results import ArmResult
 
     arm = ArmResult(name, curves=run.curves, config=run.text, settings={"run": str(run.folder)})
@@ -163,19 +172,36 @@ def _score(
         arm.settings["checkpoint"] = "none yet"
         arm.objective = dict(run.model.get("objective") or {})
         print(visible(f"{name}: no checkpoint yet, its curves only"), flush=True)
-        return arm
+    else:
+        print(visible(f"{name}: scoring {run.checkpoint}"), flush=True)
+    return arm
+
+
+def _score(
+    run: Run,
+    arm: ArmResult,
+    data: str | None,
+    where: torch.device,
+    scored: _Scored,
+    opened: dict[str, MotionDataModule],
+) -> None:
+    """Fill in what a run came to; its module and windows are added to those `scored`, its data to what was `opened`."""
+    from ..harness.clip_values import ClipValues
+    from ..harness.evaluation import evaluate
+    from ..harness.load import load_trained, objective_of
+    from ..harness.run_folder import data_of
+
+    assert run.checkpoint is not None  # there is something to score
     module, facts = load_trained(run.checkpoint)
     arm.objective = objective_of(module)
     arm.settings |= {"checkpoint": run.checkpoint.name, **facts}
     if run.model.get("learned"):
         arm.settings["learned loss"] = str(run.model["learned"])
-    print(visible(f"{name}: scoring {run.checkpoint}"), flush=True)
     source = data_of(run, data, opened)
     clips = ClipValues(module.to(where), source.val_dataset)
-    arm.take(evaluate(module, source.val_dataloader(), source.actions, progress=name, clips=clips))
+    arm.take(evaluate(module, source.val_dataloader(), source.actions, progress=arm.name, clips=clips))
     arm.clips = clips.compute()
-    scored[name] = (module, source.val_dataset)
-    return arm
+    scored[arm.name] = (module, source.val_dataset)
 
 
 def _device(name: str) -> torch.device:
@@ -214,16 +240,17 @@ def _skeleton(runs: Sequence[Run]) -> str:
     return found[0]
 
 
-def _scored(run: Run) -> dict[str, Any]:
+def _scored(run: Run, pixels: bool) -> dict[str, Any]:
     """The arguments that decide on what is scored."""
     arguments = run.data
-    keys = _SCORED if arguments.get("data") else (*_SCORED, *_SYNTHETIC)
-    return {key: arguments.get(key) for key in keys}
+    keys, made = (SCORED, RENDERED) if pixels else (_SCORED, _SYNTHETIC)
+    return {key: arguments.get(key) for key in (keys if arguments.get("data") else (*keys, *made))}
 
 
-def _notes(runs: Sequence[Run]) -> list[str]:
+def _notes(runs: Sequence[Run], pixels: bool) -> list[str]:
     """What makes the runs hard to compare."""
-    different = [key for key in _scored(runs[0]) if any(_scored(run).get(key) != _scored(runs[0])[key] for run in runs)]
+    first, *others = (_scored(run, pixels) for run in runs)
+    different = [key for key in first if any(other.get(key) != first[key] for other in others)]
     if not different:
         return []
     return [f"The runs were scored on different data, so their numbers don't compare: {', '.join(different)} differ."]

@@ -24,7 +24,7 @@ from .optimizers import OptimizerSettings
 from .scores import Evaluation
 from .structure_aware import STRUCTURE_TERMS
 
-__all__ = ["TRAINS", "ImageModule", "depth_loss", "weak_poses"]
+__all__ = ["TRAINS", "ImageModule", "depth_loss", "weak_poses", "weights_of_losses"]
 
 TRAINS = ("all", "heatmaps")
 """- `"all"`: every weight.
@@ -63,6 +63,14 @@ def weak_poses(depth: Tensor, joints: Tensor, annotated: Tensor, input_size: int
     plane = to_image_units(joints.to(depth.dtype), input_size)
     poses = to_h36m(torch.cat([plane, depth[..., None]], dim=-1))
     return poses[:, None], h36m_weights(annotated).to(depth.dtype)[:, None]
+
+
+def weights_of_losses(model: Mapping[str, Any]) -> dict[str, float]:
+    """Loss -> its weight, of the arguments of an :class:`ImageModule`; those that are absent have their defaults."""
+    found = {"heatmaps": float(model.get("heatmap_weight", 1.0))}
+    if model.get("trains") == "heatmaps":
+        return found
+    return found | {"depth": float(model.get("depth_weight", 0.1))} | dict(model.get("structure_aware") or {})
 
 
 class ImageModule(L.LightningModule):

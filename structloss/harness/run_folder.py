@@ -4,6 +4,7 @@ the data that it names."""
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +17,9 @@ from .run_logger import read_metrics
 
 if TYPE_CHECKING:
     from ..data import MotionDataModule
+    from ..images import ImagesDataModule
 
-__all__ = ["Best", "Run", "best_of", "checkpoint_in", "data_of", "read_run", "start_in"]
+__all__ = ["Best", "Run", "best_of", "checkpoint_in", "data_of", "images_of", "read_run", "start_in"]
 
 _POINTS = 2000  # of a training curve; longer ones are averaged
 
@@ -232,22 +234,54 @@ def data_of(run: Run, data: str | None = None, opened: dict[str, MotionDataModul
     from ..data import MotionDataModule
 
     opened = {} if opened is None else opened
-    arguments = run.data | ({"data": data} if data is not None else {})
-    # A class that a file names is not imported: configurations may come from anywhere.
-    nested = arguments.get("class_path", f"{MotionDataModule.__module__}.{MotionDataModule.__qualname__}")
-    if not str(nested).endswith(".MotionDataModule") or not str(nested).startswith("structloss."):
-        raise DataError(f"data in {run.folder / 'config.yaml'} is a {nested}, expected structloss's MotionDataModule.")
-    if "class_path" in arguments:
-        arguments = {**(arguments.get("init_args") or {}), "seed": arguments["seed"]}
+    arguments = _arguments(run, MotionDataModule) | ({"data": data} if data is not None else {})
     key = repr(sorted(arguments.items(), key=str))
     if key not in opened:
-        try:
-            module = MotionDataModule(**arguments)
-        except TypeError as error:
-            raise DataError(f"data in {run.folder / 'config.yaml'} doesn't fit this version: {error}.") from error
-        try:
-            module.setup("validate")
-        except MissingFileError as error:
-            raise MissingFileError(f"{str(error).rstrip('.')}; where the data has moved, pass --data PATH.") from error
-        opened[key] = module
+        opened[key] = _set_up(run, MotionDataModule, arguments)
     return opened[key]
+
+
+def images_of(run: Run, input_size: int, data: str | None = None) -> ImagesDataModule:
+    """The data module of a run from images, set up for validation: those who are trained on are left out as far as the
+    held-out ones do not depend on them.
+
+    Args:
+        run: whose configuration names the people.
+        input_size: of the network, pixels.
+        data: annotations of those who are scored, instead of those of the configuration.
+
+    Raises:
+        DataError, MissingFileError: as :func:`data_of`.
+    """
+    from ..images import ImagesDataModule
+
+    arguments = _arguments(run, ImagesDataModule) | {"batch": "labelled", "input_size": input_size}
+    if arguments.get("data") is not None:
+        arguments |= {"unlabelled": None, "unlabelled_images": None}
+    if data is not None:
+        arguments |= {"val_data" if arguments.get("val_data") is not None else "data": data}
+    return _set_up(run, ImagesDataModule, arguments)
+
+
+def _arguments(run: Run, cls: type) -> dict[str, Any]:
+    """The arguments of a run's data module, which has to be of a class."""
+    arguments = run.data
+    # A class that a file names is not imported: configurations may come from anywhere.
+    nested = arguments.get("class_path", f"{cls.__module__}.{cls.__qualname__}")
+    if not str(nested).endswith(f".{cls.__name__}") or not str(nested).startswith("structloss."):
+        raise DataError(f"data in {run.folder / 'config.yaml'} is a {nested}, expected structloss's {cls.__name__}.")
+    if "class_path" in arguments:
+        return {**(arguments.get("init_args") or {}), "seed": arguments["seed"]}
+    return arguments
+
+
+def _set_up(run: Run, cls: Any, arguments: Mapping[str, Any]) -> Any:
+    try:
+        module = cls(**arguments)
+    except TypeError as error:
+        raise DataError(f"data in {run.folder / 'config.yaml'} doesn't fit this version: {error}.") from error
+    try:
+        module.setup("validate")
+    except MissingFileError as error:
+        raise MissingFileError(f"{str(error).rstrip('.')}; where the data has moved, pass --data PATH.") from error
+    return module
