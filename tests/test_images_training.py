@@ -265,7 +265,7 @@ def test_a_report_of_a_run_scores_its_checkpoint(trained, commands, tmp_path):
     best = min(rows, key=lambda row: float(row["val/mpjpe"]))
     for name in ("mpjpe", "joint_error_2d", "depth_error"):
         assert arm["metrics"][name] == pytest.approx(float(best[f"val/{name}"]), rel=1e-5)
-    assert arm["objective"] == {"heatmaps": 1.0, "depth": 0.1, **STRUCTURE}
+    assert arm["objective"] == {"heatmaps": 100.0, "depth": 0.1, **STRUCTURE}
     page = (tmp_path / FOLDER / "report.html").read_text()
     assert all(title in page for title in ("Training", "Joints found in strangers", "Poses of strangers"))
 
