@@ -20,7 +20,18 @@ from torch import Tensor
 
 from .inputs import Shape, distinct, make_input, skeleton_of
 
-__all__ = ["KINKED", "WrongError", "check", "checked_shape", "compare", "hinge_rows", "left_out", "shortened", "term"]
+__all__ = [
+    "KINKED",
+    "WrongError",
+    "check",
+    "checked_shape",
+    "compare",
+    "hinge_rows",
+    "left_out",
+    "reference",
+    "shortened",
+    "term",
+]
 
 REFERENCE = Path(__file__).resolve().parents[1] / "tests" / "reference"
 SMALL_SHAPE = Shape(2, 27, 17)
@@ -43,7 +54,7 @@ class WrongError(Exception):
 
 
 @functools.cache
-def _reference(name: str) -> ModuleType:
+def reference(name: str) -> ModuleType:
     """A module of the definitions. They are no part of this package, and belong to no other: the tests are none."""
     if not (REFERENCE / f"{name}.py").exists():
         raise FileNotFoundError(f"{REFERENCE}/{name}.py is missing, and nothing is timed that wasn't compared.")
@@ -54,7 +65,7 @@ def _reference(name: str) -> ModuleType:
 
 def hinge_rows(p: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
     """Unreduced hinge of rows [R, N] and its gradient."""
-    pairwise = _reference("pairwise")
+    pairwise = reference("pairwise")
     total, gradient = torch.zeros((), dtype=torch.float64, device=p.device), torch.empty_like(p)
     at_once = PAIRS_AT_ONCE // p.shape[-1] ** 2
     for start in range(0, len(p), max(at_once, 1)):
@@ -82,7 +93,7 @@ def term(name: str, pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 def _term(name: str, pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     if not name.startswith("depth_ranking_"):
         leaf = pred.clone().requires_grad_()
-        value = _reference("terms").term(name, leaf, target, body=_body(pred.shape[-2]))
+        value = reference("terms").term(name, leaf, target, body=_body(pred.shape[-2]))
         return value.detach(), torch.autograd.grad(value, leaf)[0]
     over_frames = name == "depth_ranking_frames"
     p, d = ((x[..., 2].transpose(1, 2) if over_frames else x[..., 2]) for x in (pred, target))
@@ -97,7 +108,7 @@ def _term(name: str, pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 @functools.cache
 def _body(joints: int) -> object:
     """The body of the reference's skeleton terms."""
-    terms, skeleton = _reference("terms"), skeleton_of(joints)
+    terms, skeleton = reference("terms"), skeleton_of(joints)
     if skeleton is None or skeleton.name == "h36m":
         return terms.H36M  # written out there; terms without a skeleton don't use it
     pairs = {

@@ -15,6 +15,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -53,6 +54,7 @@ examples:
   {command} --op objective --per-frame               # time per frame, T = 243 to 65536
   {command} --shapes 1,243,17 1,65536,17 --providers torch cpp
   {command} --crossover --providers cpp              # time per element of one row, over its length
+  {command} --op parts --help                        # render_parts has shapes and providers of its own
   {command} --device cuda --shapes 2048,243,17
   {command} --quick --no-tests                       # a first look, in a minute
 {step}"""
@@ -182,7 +184,18 @@ def run(args: argparse.Namespace) -> tuple[list[dict[str, object]], bool]:
     return rows, right
 
 
+def _wants_parts(argv: Sequence[str]) -> bool:
+    """Whether the operator is the other one, whose benchmark has shapes and providers of its own."""
+    return any(flag == "--op" and name == "parts" for flag, name in pairwise(argv)) or "--op=parts" in argv
+
+
 def main(argv: Sequence[str] | None = None, prog: str = "bench.run") -> int:
+    given = list(sys.argv[1:] if argv is None else argv)
+    if _wants_parts(given):
+        from . import parts
+
+        at = given.index("--op=parts") if "--op=parts" in given else given.index("--op")
+        return parts.main(given[:at] + given[at + 1 + (given[at] == "--op") :], prog=f"{prog} --op parts")
     args = parse_arguments(argv, prog)
     # KeOps brings an OpenMP runtime of its own, which reads this when it is loaded.
     os.environ["OMP_NUM_THREADS"] = str(args.threads)

@@ -27,7 +27,7 @@ def parts(images, count, size, dtype=torch.float32, device="cpu"):
 
 def expected(grad, matrices, template, size):
     """Images by definition and the gradient of what is within reach of the parts, in float64 on the CPU."""
-    leaf, template = matrices.cpu().double().requires_grad_(), template.cpu().double()
+    leaf, template = matrices.cpu().double().clone().requires_grad_(), template.cpu().double()
     images = reference.render_parts(leaf, template, size)
     least = template[:, 5] * math.exp(-(REACH[matrices.dtype] ** 2) / 2)
     reached = images.detach() >= least[:, None, None]

@@ -8,6 +8,8 @@ from structloss.errors import ArgumentError, BackendError, DtypeError, UnknownNa
 
 P = torch.zeros(2, 9, 17, 3)
 W = {"mpjpe": 1.0}
+M = torch.zeros(4, 18, 2, 3)
+G = torch.ones(18, 6)  # a template of 18 parts
 
 
 @pytest.mark.parametrize(
@@ -137,6 +139,26 @@ W = {"mpjpe": 1.0}
         (lambda: structloss.nn.LearnedWeights({"mpjpe": torch.tensor(1.0)}), ArgumentError, r"weights\['mpjpe'\] is"),
         (lambda: structloss.nn.LearnedWeights(W, options={"mpjpe": {"scale": 1}}), ArgumentError, r"options\['mpjpe'\] has the key 'scale'"),
         (lambda: structloss.use_backend("numpy"), UnknownNameError, "unknown backend 'numpy'"),
+        (lambda: structloss.render_parts([1.0]), DtypeError, "matrices is a list, expected a floating-point tensor"),
+        (lambda: structloss.render_parts(M.long()), DtypeError, "matrices has dtype torch.int64, expected a floating-point"),
+        (lambda: structloss.render_parts(M.to_sparse()), ArgumentError, "matrices has the layout torch.sparse_coo, expected a dense"),
+        (lambda: structloss.render_parts(M[0, 0]), ArgumentError, r"matrices has shape \[2, 3\], expected \[\.\.\., P, 2, 3\]"),
+        (lambda: structloss.render_parts(M.mT), ArgumentError, r"matrices has shape \[4, 18, 3, 2\], expected \[\.\.\., P, 2, 3\]"),
+        (lambda: structloss.render_parts(M[:, :17]), ArgumentError, r"matrices has shape \[4, 17, 2, 3\], expected \[\.\.\., 18, 2, 3\], one"),
+        (lambda: structloss.render_parts(M, G[:5]), ArgumentError, r"matrices has shape \[4, 18, 2, 3\], expected \[\.\.\., 5, 2, 3\], one"),
+        (lambda: structloss.render_parts(M, "arms down"), UnknownNameError, "unknown shape template 'arms down': expected one of original, natural"),
+        (lambda: structloss.render_parts(M, None), ArgumentError, "template is None, expected one of the templates 'original', 'natural' or"),
+        (lambda: structloss.render_parts(M, G[:, :5]), ArgumentError, r"template has shape \[18, 5\], expected \[P, 6\]"),
+        (lambda: structloss.render_parts(M, G.long()), DtypeError, "template has dtype torch.int64, expected a floating-point dtype"),
+        (lambda: structloss.render_parts(M, G.to("meta")), ArgumentError, "template is on meta, expected cpu, where matrices is"),
+        (lambda: structloss.render_parts(M, G.clone().requires_grad_()), ArgumentError, "template requires grad, expected one that doesn't"),
+        (lambda: structloss.render_parts(M, G / 0), ArgumentError, "template has NaN or infinite values, expected finite ones"),
+        (lambda: structloss.render_parts(M, G - 1), ArgumentError, "template has the scale 0, expected scales > 0"),
+        (lambda: structloss.render_parts(M, size=0), ArgumentError, "size is 0, expected a whole number of pixels from 1 to 8192"),
+        (lambda: structloss.render_parts(M, size=2.5), ArgumentError, "size is 2.5, expected a whole number of pixels"),
+        (lambda: structloss.render_parts(M, size=True), ArgumentError, "size is True, expected a whole number of pixels"),
+        (lambda: structloss.render_parts(M, size=10**9), ArgumentError, "size is 1000000000, expected a whole number of pixels"),
+        (lambda: structloss.render_parts(M, backend="gpu"), UnknownNameError, "unknown backend 'gpu': expected one of auto, torch"),
     ],
 )  # fmt: skip
 def test_message(call, error, message):

@@ -25,6 +25,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         "time losses; a training step, networks, the wait for data, loss networks (in a clone of the repository)",
         "  structloss bench                                   L_S + L_T of 8 clips of 243 frames, all providers\n"
         "  structloss bench --op objective                    seven terms, against MPJPE alone\n"
+        "  structloss bench --op parts --threads 2            the parts of a shape template as images\n"
         "  structloss bench --quick --no-tests                a first look, in a minute\n"
         "  structloss bench --device cuda --shapes 2048,243,17\n"
         "  structloss bench step --backbone repose-h36m --csv step.csv\n"
@@ -36,7 +37,9 @@ def add(commands: argparse._SubParsersAction) -> None:
         parts=_PARTS,
     )
     parser.add_argument("--help-all", action="store_true", help="show every option, metric and column")
-    parser.add_argument("--op", metavar="NAME", help="depth_ranking, repose or objective (default: depth_ranking)")
+    parser.add_argument(
+        "--op", metavar="NAME", help="depth_ranking, repose, objective or parts (default: depth_ranking)"
+    )
     parser.add_argument("--shapes", nargs="+", metavar="B,T,J", help="clips, frames and joints")
     parser.add_argument("--providers", nargs="+", metavar="NAME", help="ways to compute it (default: those of the op)")
     parser.add_argument("--device", metavar="NAME", help="cpu or cuda (default: cpu)")

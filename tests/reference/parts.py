@@ -32,3 +32,16 @@ def render_parts(matrices, template, size):
     matrices, template = matrices.double(), template.double()
     images = [[render_part(m, part, size) for m, part in zip(row, template, strict=True)] for row in matrices]
     return torch.stack([torch.stack(row) for row in images])
+
+
+def sample_parts(matrices, template, size):
+    """[P, size, size] as published: parts drawn where the template has them, then sampled through the inverse of each
+    matrix [P, 2, 3] with bilinear weights, 0 outside of the drawing."""
+    rows, columns = torch.meshgrid(*2 * [torch.arange(size, dtype=torch.float64)], indexing="ij")
+    drawn = torch.stack([gaussian(part, rows, columns) for part in template.double()])
+    last = torch.tensor([[0.0, 0.0, 1.0]], dtype=torch.float64).expand(len(matrices), 1, 3)
+    inverse = torch.linalg.inv(torch.cat([matrices.double(), last], 1))
+    points = torch.stack([columns, rows, torch.ones_like(rows)], -1)
+    sampled = torch.einsum("pij,yxj->pyxi", inverse, points)[..., :2]
+    grid = 2 * sampled / (size - 1) - 1
+    return torch.nn.functional.grid_sample(drawn[:, None], grid, mode="bilinear", align_corners=True)[:, 0]
