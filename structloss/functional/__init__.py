@@ -1,6 +1,6 @@
-"""The losses as functions. Poses are [..., T, J, 3]: frames, joints, xyz; depth is channel 2.
+"""The losses as functions, and :func:`render_parts`. Poses are [..., T, J, 3]: frames, joints, xyz; depth is channel 2.
 
-Common to all:
+Common to all losses:
 
 * any number of leading batch dimensions, any strides; float64, float32, float16 or bfloat16 (half types are computed
   in float32); metres or millimetres, root-relative or not;
