@@ -231,7 +231,7 @@ def test_the_tables_of_terms():
                 assert f"`{option}`" in text_of("docs/depth_ranking.md") + text_of("docs/anatomy.md"), option
 
 
-@pytest.mark.parametrize("title", ["Position and motion", "Structure"])
+@pytest.mark.parametrize("title", ["Position and motion", "Structure", "Joints in images"])
 def test_the_tables_of_metrics(title):
     from structloss import metrics
 
