@@ -111,44 +111,70 @@ KINDS = {
 }
 
 
-def check_output(kind, output):
+def check_parts(kind, output, tolerance=1e-6):
     names = ["matrices"] if len(output.matrices) == 1 else ["matrices_1", "matrices_2"]
-    assert error(output.parameters, f"{kind}__regressor_output") < 1e-6
+    assert error(output.parameters, f"{kind}__regressor_output") < tolerance
     for name, matrices in zip(names, output.matrices, strict=True):
-        assert error(matrices, f"{kind}__{name}") < 1e-6
-    assert error(output.anchors, f"{kind}__anchors") < 1e-6
-    assert error(output.joints, f"{kind}__joints") < 1e-6
-    assert error(output.template.mean((2, 3)), f"{kind}__template_mean") < 1e-6
-    assert error(output.template.std((2, 3), unbiased=False), f"{kind}__template_std") < 1e-6
-    assert error(F.avg_pool2d(output.template, 16), f"{kind}__template_pooled") < 1e-6
-    assert error(F.avg_pool2d(output.reconstruction, 16), f"{kind}__reconstruction_pooled") < 1e-6
-    assert error(output.reconstruction.mean(), f"{kind}__reconstruction_mean") < 1e-6
-    assert error(output.reconstruction.std(unbiased=False), f"{kind}__reconstruction_std") < 1e-6
+        assert error(matrices, f"{kind}__{name}") < tolerance
+    assert error(output.anchors, f"{kind}__anchors") < tolerance
+    assert error(output.joints, f"{kind}__joints") < tolerance
+    assert error(output.template.mean((2, 3)), f"{kind}__template_mean") < tolerance
+    assert error(output.template.std((2, 3), unbiased=False), f"{kind}__template_std") < tolerance
+    assert error(F.avg_pool2d(output.template, 16), f"{kind}__template_pooled") < tolerance
 
 
-@pytest.mark.slow(seconds=16)
-@pytest.mark.parametrize("kind", KINDS)
-def test_golden_figures(kind):
-    """All of the output, the losses and every parameter's gradient, in float64, to what rounding leaves."""
-    model, (frame, reference) = golden_model(render="sample", **KINDS[kind]), golden_pair()
-    output = model(frame, reference)
-    check_output(kind, output)
+def check_reconstruction(kind, output, tolerance=1e-6):
+    assert error(F.avg_pool2d(output.reconstruction, 16), f"{kind}__reconstruction_pooled") < tolerance
+    scale = float(FIGURES[f"{kind}__reconstruction_std"])
+    mean = float(output.reconstruction.detach().mean()) - float(FIGURES[f"{kind}__reconstruction_mean"])
+    assert abs(mean) < tolerance * scale
+    assert error(output.reconstruction.std(unbiased=False), f"{kind}__reconstruction_std") < tolerance
+
+
+def check_losses(kind, model, frame, output, vgg, tolerance=1e-6, gradients=1e-6):
+    """All terms, their sum, and the norm of its gradient by each parameter."""
     weights = {"perceptual": 1, "mse": 1, "anchor": 0.5, "boundary": 1}
-    terms = model.losses(output, frame, weights, perceptual=golden_vgg())
+    terms = model.losses(output, frame, weights, perceptual=vgg)
     for name, key in (("perceptual", "recon_perceptual"), ("mse", "recon_mse"), ("anchor",) * 2, ("boundary",) * 2):
-        assert error(terms[name], f"{kind}__{key}_loss") < 1e-6, name
+        assert error(terms[name], f"{kind}__{key}_loss") < tolerance, name
     total = sum(weights[name] * term for name, term in terms.items())
-    assert error(total, f"{kind}__total") < 1e-6
+    assert error(total, f"{kind}__total") < tolerance
     total.backward()
     norms = {key: float(p.grad.norm()) for key, p in model.named_parameters()}
     names, wanted = FIGURES[f"{kind}__param_names"].tolist(), FIGURES[f"{kind}__param_grad_norms"].tolist()
-    assert set(names) == norms.keys()
-    largest = max(wanted)
-    assert (
-        max(abs(norms[key] - norm) / max(norm, 1e-6 * largest) for key, norm in zip(names, wanted, strict=True)) < 1e-6
-    )
+    assert set(names) == norms.keys() and min(wanted) > 0
+    assert max(abs(norms[key] / norm - 1) for key, norm in zip(names, wanted, strict=True)) < gradients
+
+
+@pytest.mark.slow(seconds=18)
+def test_golden_figures():
+    """All of the output, the losses and every parameter's gradient, in float64, to what rounding leaves."""
+    kind = "constrained"
+    model, (frame, reference) = golden_model(render="sample", **KINDS[kind]), golden_pair()
+    output = model(frame, reference)
+    check_parts(kind, output)
+    check_reconstruction(kind, output)
+    check_losses(kind, model, frame, output, golden_vgg())
+
+
+@pytest.mark.slow(seconds=5)
+@pytest.mark.parametrize("kind", ["baseline", "coarse_to_fine"])
+def test_golden_figures_of_other_motions(kind):
+    """What the translator has to do with in single precision, a tenth of the time; all before it in double."""
+    model, (frame, reference) = golden_model(render="sample", **KINDS[kind]), golden_pair()
+    with torch.no_grad():
+        output = model(frame)
+        check_parts(kind, output)
+        steps = model.step_anchors(output.matrices)
+    assert error(images.anchor_loss(steps, 256), f"{kind}__anchor_loss") < 1e-6
+    assert error(images.boundary_loss(steps, 256), f"{kind}__boundary_loss") < 1e-6
     core = images.boundary_loss(output.anchors, 256, "core")
-    assert float(core) == pytest.approx(float(FIGURES[f"{kind}__boundary_loss_core_only_last_step"]), rel=1e-6)
+    assert float(core) == float(FIGURES[f"{kind}__boundary_loss_core_only_last_step"]) == 0
+    model.float()
+    frame, reference = frame.float(), reference.float()
+    output = model(frame, reference)
+    check_reconstruction(kind, output, 1e-5)
+    check_losses(kind, model, frame, output, golden_vgg().float(), 1e-5, gradients=5e-4)
 
 
 def inside(matrices):
@@ -170,20 +196,19 @@ def test_evaluated_parts_are_near_the_sampled_ones(kind):
     sampling alone."""
     sampled, evaluated = (small(**LARGE, **KINDS[kind], render=render).double() for render in ("sample", "analytic"))
     steps = ["matrices"] if kind == "baseline" else ["matrices_1", "matrices_2"]
-    matrices = torch.from_numpy(np.stack([FIGURES[f"{kind}__{step}"] for step in steps]))
+    matrices = torch.from_numpy(np.stack([FIGURES[f"{kind}__{step}"][:1] for step in steps]))
     with torch.no_grad():
         want, got = sampled.rendered(matrices), evaluated.rendered(matrices)
-    assert error(F.avg_pool2d(want, 16), f"{kind}__template_pooled") < 1e-6
     scales, angles = sampled.parts[:, 2:4], sampled.parts[:, 4]
     turn = torch.stack((angles.cos(), -angles.sin(), angles.sin(), angles.cos()), -1).view(-1, 2, 2)
     conic = turn.mT @ torch.diag_embed(scales**-2) @ turn  # of (row, column)
-    conic = conic.flip(-2, -1).expand(2, -1, -1, -1)
-    bound = torch.zeros(2, 18, dtype=torch.float64)
+    conic = conic.flip(-2, -1)[None]
+    bound = torch.zeros(1, 18, dtype=torch.float64)
     for step in matrices:
         bound += conic.diagonal(dim1=-2, dim2=-1).sum(-1) / 8
         back = torch.linalg.inv(step[..., :2])
         conic = back.mT @ conic @ back
-    apart = (got - want).abs() * inside(matrices.flatten(1, 2)).view(2, 18, 256, 256)
+    apart = (got - want).abs() * inside(matrices[:, 0])
     assert bool((apart.amax((2, 3)) <= bound + 1e-9).all())
     if kind == "baseline":  # one step: what the specification has rounded to 0.008 and 1e-5
         assert 0.004 < float(apart.max()) < 0.0085 + 5e-5 and float((got - want).abs().mean()) < 1.5e-5
