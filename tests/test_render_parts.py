@@ -55,7 +55,7 @@ def moved(*leading, size=64, spread=0.3, dtype=torch.float32, template=None):
 @pytest.mark.parametrize("size", part_checks.SIZES)
 def test_images_and_gradients_are_the_definition(size, kernels):
     for dtype in (torch.float32, torch.float64):
-        part_checks.check(kernels, size, dtype, images=2)
+        part_checks.check(kernels, size, dtype, images=2, count=3)
 
 
 @per_backend
