@@ -15,7 +15,7 @@ from test_distributed import start_both
 pytest.importorskip("lightning")
 pytest.importorskip("cv2")
 
-from structloss.images.overlay_frames import write_picture
+from structloss.images import write_picture
 
 from structloss import images, metrics
 from structloss.errors import ArgumentError, CheckpointError

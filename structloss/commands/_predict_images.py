@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import ArgumentError, DataError, StructlossError, needs_extra
 from ..text import visible
@@ -18,10 +18,13 @@ from ._predict_settings import OWN, PredictSettings, chosen_device
 
 if TYPE_CHECKING:
     from ..harness.predict import Prediction
+    from ..harness.template_prediction import FoundJoints
     from ..images import People
     from ..images.image_people import ImagePeople
 
 __all__ = ["are_of_images", "run_predict_images"]
+
+Found = TypeVar("Found", "Prediction", "FoundJoints")
 
 #: what belongs to keypoints, and what it is when it is not given
 _OF_KEYPOINTS = {"target": None, "layout": "auto", "variant": None, "image_size": None, "person": "longest"}
@@ -47,6 +50,7 @@ def are_of_images(settings: PredictSettings) -> bool:
         StructlossError: the checkpoint can't be read, where the input is of images.
     """
     if settings.network is not None:
+        _check_dimensions(settings, 3)
         return True
     pixels = settings.input is not None and _shows(Path(settings.input))
     told = settings.backbone and f"--backbone is {settings.backbone!r}, a lifting network"
@@ -54,14 +58,15 @@ def are_of_images(settings: PredictSettings) -> bool:
         with needs_extra("harness"):
             import_torchmetrics()
             from ..harness.load import trained_arguments
-            from ..harness.systems import IMAGES
+            from ..harness.systems import IMAGES, TEMPLATES
         try:
             system = trained_arguments(settings.ckpt)[0]
         except StructlossError:
             if pixels:
                 raise
             return False  # who lifts keypoints says so, after what is wrong with them
-        if system == IMAGES:
+        _check_dimensions(settings, 2 if system == TEMPLATES else 3)
+        if system in (IMAGES, TEMPLATES):
             return True
         told = f"--ckpt is {settings.ckpt!r}, a checkpoint of {system.says}"
     if pixels and told:
@@ -69,10 +74,22 @@ def are_of_images(settings: PredictSettings) -> bool:
             f"{told}, and the input, {settings.input}, is of images, expected a network from images, such as those of "
             "structloss fit --config sapnet-tiny, or an input of keypoints."
         )
+    _check_dimensions(settings, 3)
     for name in _OF_IMAGES:
         if (value := getattr(settings, name)) is not None:
             raise ArgumentError(f"--{name} is {value!r} with keypoints, expected it with a network from images.")
     return False
+
+
+def _check_dimensions(settings: PredictSettings, dimensions: int) -> None:
+    """Raise :class:`ArgumentError` for what a network that answers in so many dimensions has no use for."""
+    names = ("json",) if dimensions == 3 else ("bvh", "video", "refine", "fit_skeleton", "floor", "flip")
+    for name in names:
+        if (value := getattr(settings, name)) not in (None, False):
+            flag = f"--{name.replace('_', '-')}"
+            told = "is given" if value is True else f"is {value!r}"
+            other = "of shape templates" if dimensions == 3 else "that answers in 3D"
+            raise ArgumentError(f"{flag} {told}, expected it with a network {other}.")
 
 
 def _shows(path: Path) -> bool:
@@ -119,8 +136,27 @@ def run_predict_images(settings: PredictSettings, flags: Mapping[str, str] | Non
         check_encoder()
     with needs_extra("harness"):
         import_torchmetrics()
-        from ..harness.image_load import load_image_network
-        from ..harness.image_prediction import predict_people
+    made = (_found_joints if _of_templates(settings) else _found_poses)(settings, people, device)
+    made = _told_apart(made, people, _follow(settings, people))
+    for note in made.notes:
+        print(f"  note: {visible(with_flags(note, flags or {}, argument=False))}", flush=True)
+    return _write_all(files, made, people, settings)
+
+
+def _of_templates(settings: PredictSettings) -> bool:
+    """Whether the checkpoint is of shape templates, which answer with joints in the image."""
+    if settings.ckpt is None:
+        return False
+    from ..harness.load import trained_arguments
+    from ..harness.systems import TEMPLATES
+
+    return trained_arguments(settings.ckpt)[0] == TEMPLATES
+
+
+def _found_poses(settings: PredictSettings, people: People, device: str) -> Prediction:
+    from ..harness.image_load import load_image_network
+    from ..harness.image_prediction import predict_people
+
     network = load_image_network(
         settings.ckpt, network=settings.network, weights=settings.weights, colours=settings.colours
     )
@@ -132,10 +168,20 @@ def run_predict_images(settings: PredictSettings, flags: Mapping[str, str] | Non
     )  # fmt: skip
     for step in after:
         made = step(made)
-    made = _told_apart(made, people, _follow(settings, people))
-    for note in made.notes:
-        print(f"  note: {visible(with_flags(note, flags or {}, argument=False))}", flush=True)
-    return _write_all(files, made, people, settings)
+    return made
+
+
+def _found_joints(settings: PredictSettings, people: People, device: str) -> FoundJoints:
+    from ..harness.template_prediction import load_template_finder, predict_joints
+
+    if settings.colours is not None:
+        raise ArgumentError(f"--colours is {settings.colours!r} with --ckpt, expected it with --weights.")
+    finder = load_template_finder(str(settings.ckpt))
+    print(_said(settings, people), flush=True)
+    return predict_joints(
+        finder, people, name=_name(settings), fps=settings.fps, batch_size=settings.batch_size or 16, device=device,
+        progress=True,
+    )  # fmt: skip
 
 
 # ---- what is asked for ---------------------------------------------------------------------------------------------
@@ -232,7 +278,7 @@ def _check_following(settings: PredictSettings, people: Any, files: _Files) -> N
             f"--fps is {settings.fps:g}, and {settings.input} has several people in an image, expected one in each."
         )
     if not _follow(settings, people):
-        asked = {kind: path for kind, path in files.named.items() if kind != "npz"}
+        asked = {kind: path for kind, path in files.named.items() if kind not in ("npz", "json")}
         for name, value in {**asked, "refine": settings.refine}.items():
             if value is not None:
                 raise ArgumentError(f"--{name} is {str(value)!r} with {settings.input}, {_FOLLOWING}.")
@@ -254,7 +300,9 @@ def _files(settings: PredictSettings, people: Any, named: Mapping[str, Path], ev
         stem = file_name(_name(settings), set())
         folder = Path(settings.out)
         found.named.setdefault("npz", folder / f"{stem}.npz")
-        if _follow(settings, people):
+        if _of_templates(settings):
+            found.named.setdefault("json", folder / f"{stem}.json")
+        elif _follow(settings, people):
             found.named.setdefault("bvh", folder / f"{stem}.bvh")
         if everywhere:
             found.named["video"] = folder / f"{stem}.{everywhere}"
@@ -314,7 +362,7 @@ def _check_apart(files: _Files, people: Any, given: Path) -> None:
 # ---- what is written -----------------------------------------------------------------------------------------------
 
 
-def _told_apart(made: Prediction, people: Any, follow: bool) -> Prediction:
+def _told_apart(made: Found, people: Any, follow: bool) -> Found:
     """The prediction with what its meta doesn't know yet, and without notes on a frame rate that nobody needs."""
     told: dict[str, Any] = {"frames_follow": follow}
     if skipped := getattr(people, "skipped", ()):
@@ -323,7 +371,7 @@ def _told_apart(made: Prediction, people: Any, follow: bool) -> Prediction:
     return replace(made, meta={**made.meta, **told}, notes=notes)
 
 
-def _write_all(files: _Files, made: Prediction, people: Any, settings: PredictSettings) -> list[Path]:
+def _write_all(files: _Files, made: Prediction | FoundJoints, people: Any, settings: PredictSettings) -> list[Path]:
     from ..data._words import count
     from ..images.overlays import overlay_frames, overlay_pictures, write_picture
     from ..progress import track
@@ -343,11 +391,13 @@ def _write_all(files: _Files, made: Prediction, people: Any, settings: PredictSe
             from ..reports.encoders import write_mp4
 
             path = files.video
-            frames = overlay_frames(people, made.keypoints, made.confidence)
+            frames = overlay_frames(people, made.keypoints, made.confidence, skeleton=made.skeleton)
             rate = people.fps if math.isfinite(people.fps) else made.fps
             write_mp4(path, frames, rate, count=len(people), progress=True)
             wrote()
-        pictures = overlay_pictures(people, made.keypoints, made.confidence) if files.pictures else iter(())
+        pictures: Iterator[Any] = iter(())
+        if files.pictures:
+            pictures = overlay_pictures(people, made.keypoints, made.confidence, skeleton=made.skeleton)
         for _ in track(range(len(files.pictures)), "Drawing", True):
             name, picture = next(pictures)
             path = files.pictures[name]

@@ -13,6 +13,7 @@ from ._predict_settings import OWN, PredictSettings
 
 if TYPE_CHECKING:
     from ..harness.predict import Prediction
+    from ..harness.template_prediction import FoundJoints
 
 __all__ = ["after_network", "file_name", "named_files", "write_prediction"]
 
@@ -39,20 +40,21 @@ def after_network(settings: PredictSettings, skeleton: str, device: str) -> list
 
 
 def named_files(settings: PredictSettings) -> tuple[dict[str, Path], str | None]:
-    """The files of --npz, --bvh and --video, by what they are; and "mp4" or "gif" where --video asks for one in --out.
+    """The files of --npz, --json, --bvh and --video, by what they are; and "mp4" or "gif" where --video asks for one
+    in --out.
 
     Raises:
         ArgumentError: another ending, or --video without a file or a folder.
     """
     from ..reports.pose_video import FORMATS
 
-    named = {kind: str(getattr(settings, kind)) for kind in ("npz", "bvh", "video") if getattr(settings, kind)}
+    named = {kind: str(getattr(settings, kind)) for kind in ("npz", "json", "bvh", "video") if getattr(settings, kind)}
     everywhere = named.pop("video").lower() if str(named.get("video")).lower() in ("mp4", "gif") else None
     if everywhere and not settings.out:
         raise ArgumentError(
             f"--video is {everywhere!r} without --out, expected a folder, or a file's name for the video."
         )
-    endings = {"npz": (".npz",), "bvh": (".bvh",), "video": FORMATS}
+    endings = {"npz": (".npz",), "json": (".json",), "bvh": (".bvh",), "video": FORMATS}
     for kind, name in named.items():
         if Path(name).suffix.lower() not in endings[kind]:
             raise ArgumentError(f"--{kind} is {name!r}, expected a name that ends in {' or '.join(endings[kind])}.")
@@ -72,8 +74,8 @@ def file_name(name: str, taken: set[str]) -> str:
     return stem
 
 
-def write_prediction(kind: str, path: Path, made: Prediction, floor: bool) -> Path:
-    """Write "npz", "bvh" or "video".
+def write_prediction(kind: str, path: Path, made: Prediction | FoundJoints, floor: bool) -> Path:
+    """Write "npz", "bvh" or "video"; of joints in the image "npz" or "json".
 
     Raises:
         OSError: the file can't be written there.
@@ -81,6 +83,8 @@ def write_prediction(kind: str, path: Path, made: Prediction, floor: bool) -> Pa
     path.parent.mkdir(parents=True, exist_ok=True)
     if kind == "npz":
         return made.save(path)
+    if hasattr(made, "save_json"):
+        return made.save_json(path)
     if kind == "bvh":
         return _write_bvh(path, made, floor)
     from ..reports.pose_video import write_pose_video

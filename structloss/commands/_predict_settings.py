@@ -23,6 +23,7 @@ class PredictSettings:
         ckpt, backbone, weights, target: see :func:`~structloss.harness.predict.load_lifter`.
         out: folder for `NAME.npz` and `NAME.bvh` of every track; None writes only what is named.
         npz, bvh: files to write, for an input of one track.
+        json: the same of a network of shape templates.
         floor: in BVH files, put the lowest joint of every frame at height 0; otherwise the pelvis is there.
         video: an MP4 or GIF to write, for an input of one track; or "mp4" or "gif": one for every track, in `out`.
         layout, image_size, person, fps: see :func:`~structloss.data.formats.read_keypoints`.
@@ -46,6 +47,7 @@ class PredictSettings:
     out: str | None = None
     npz: str | None = None
     bvh: str | None = None
+    json: str | None = None
     floor: bool = False
     video: str | None = None
     layout: str = "auto"

@@ -36,7 +36,8 @@ def add(commands: argparse._SubParsersAction) -> None:
         "  structloss predict keypoints.npy --ckpt last.ckpt --refine tpnet.ckpt --fit-skeleton --out poses\n"
         "  structloss predict --split train --ckpt last.ckpt --npz train.npz    to train a refiner on\n"
         "  structloss predict walk.mp4 --ckpt sapnet.ckpt --box 120 40 200 420 --refine tpnet.ckpt --out walk\n"
-        "  structloss predict photos/ --ckpt sapnet.ckpt --boxes boxes.json --missing skip --overlay drawn\n",
+        "  structloss predict photos/ --ckpt sapnet.ckpt --boxes boxes.json --missing skip --overlay drawn\n"
+        "  structloss predict walk.mp4 --ckpt shape-template.ckpt --out walk    15 joints in the image\n",
     )
     parser.add_argument(
         "input",
@@ -112,6 +113,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         "--out", metavar="DIR", help="folder for NAME.npz and NAME.bvh of every track; of images, pictures too"
     )
     writing.add_argument("--npz", metavar="FILE.npz", help="positions, keypoints, confidence, scale and meta")
+    writing.add_argument("--json", metavar="FILE.json", help="joints that a network of shape templates finds")
     writing.add_argument("--bvh", metavar="FILE.bvh", help="skeleton with rotations; centimetres, y up")
     writing.add_argument(
         "--floor", action="store_true", help="in BVH files, every frame's lowest joint is at height 0, not the pelvis"

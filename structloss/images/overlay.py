@@ -22,7 +22,7 @@ def draw_pose(
     annotated: np.ndarray | None = None,
     visible: np.ndarray | None = None,
     *,
-    skeleton: str = "mpii",
+    skeleton: str | skeletons.Skeleton = "mpii",
     thickness: float | None = None,
 ) -> NDArray[np.uint8]:
     """A copy of an image with a skeleton on it: right limbs orange, left limbs blue, the middle white; hidden joints
@@ -33,7 +33,7 @@ def draw_pose(
         joints: `[J, 2]`, pixels (x, y); the centre of the first pixel is (0, 0).
         annotated: bool `[J]`, joints to draw; None draws all. Those that are not finite are left out.
         visible: bool `[J]`; None takes all for seen.
-        skeleton: joint order.
+        skeleton: joint order, by its name or as it is.
         thickness: of bones, pixels; None suits the image's size.
 
     Raises:
@@ -41,7 +41,7 @@ def draw_pose(
         UnknownNameError: an unknown skeleton.
         MissingDependencyError: the `images` extra (OpenCV) is not installed.
     """
-    body = skeletons.get(skeleton)
+    body = skeleton if isinstance(skeleton, skeletons.Skeleton) else skeletons.get(skeleton)
     image = np.asarray(image)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise ArgumentError(f"image is {image.dtype} of shape {list(image.shape)}, expected uint8 [H, W, 3].")

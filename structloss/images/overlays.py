@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import ArgumentError
 from ..files import write_bytes
+from ..skeletons import Skeleton
 from ._opencv import opencv
 from .image_people import ImagePeople
 from .overlay import draw_pose
@@ -25,7 +26,7 @@ PICTURES = {".jpeg": ".jpg", ".jpg": ".jpg", ".png": ".png"}
 
 
 def overlay_frames(
-    people: People, keypoints: np.ndarray, confidence: np.ndarray, *, skeleton: str = "h36m"
+    people: People, keypoints: np.ndarray, confidence: np.ndarray, *, skeleton: str | Skeleton = "h36m"
 ) -> Generator[np.ndarray, None, None]:
     """Each person's image with their skeleton, uint8 RGB `[H, W, 3]`, as for a video; one at a time is in memory.
 
@@ -33,7 +34,7 @@ def overlay_frames(
         people: who they are; images are decoded again.
         keypoints: `[N, J, 2]`, pixels of the images, for each of them.
         confidence: `[N, J]`; below :data:`LEAST` a joint is left out, below :data:`SURE` it is hollow.
-        skeleton: order of the joints.
+        skeleton: order of the joints, by its name or as it is.
 
     Raises:
         ArgumentError: arrays that are not of these people.
@@ -44,7 +45,7 @@ def overlay_frames(
 
 
 def overlay_pictures(
-    people: ImagePeople, keypoints: np.ndarray, confidence: np.ndarray, *, skeleton: str = "h36m"
+    people: ImagePeople, keypoints: np.ndarray, confidence: np.ndarray, *, skeleton: str | Skeleton = "h36m"
 ) -> Generator[tuple[str, np.ndarray], None, None]:
     """The name of each image and its picture, uint8 RGB `[H, W, 3]`, with all people in it; one at a time is in memory.
 
@@ -74,7 +75,7 @@ def _check(people: People, keypoints: np.ndarray, confidence: np.ndarray) -> Non
 
 
 def _drawn(
-    people: People, rows: Sequence[int], keypoints: np.ndarray, confidence: np.ndarray, skeleton: str
+    people: People, rows: Sequence[int], keypoints: np.ndarray, confidence: np.ndarray, skeleton: str | Skeleton
 ) -> np.ndarray:
     image = people[rows[0]].image
     for row in rows:

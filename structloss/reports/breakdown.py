@@ -132,8 +132,12 @@ def _hypotheses(found: Evaluation) -> list[str]:
 
 
 def _image(found: Evaluation) -> list[str]:
-    rows = [row for row in group("image") if row.key in found.metrics]
-    return [f"{row.title} {_text(row, row.value(found))} {row.unit}: {row.meaning}" for row in rows]
+    lines = []
+    for row in group("image", "template"):
+        if row.key in found.metrics:
+            true = f" (true ones: {_text(row, row.factor * found.truth[row.key])})" if row.key in found.truth else ""
+            lines.append(f"{row.title} {_text(row, row.value(found))} {row.unit}: {row.meaning}{true}")
+    return lines
 
 
 def _trajectory(found: Evaluation) -> list[str]:

@@ -25,10 +25,13 @@ _LINE = 0.065  # height of a number, as a share of the axes
 _SPAN = 3.0  # largest over smallest value from which on an axis is logarithmic
 
 _ERROR, _ORDER = measure("mpjpe"), measure("depth_order_joints")
+_FOUND, _RECONSTRUCTED = measure("normalized_l2"), measure("reconstruction")
 _TITLES = {
     "train_loss": ("Training loss", "objective (each arm its own)"),
     "train_mpjpe": (f"Training {_ERROR.title}", "normalised image units"),
     "val_mpjpe": (f"Held-out {_ERROR.title} ({_ERROR.better} is better)", _ERROR.unit),
+    "val_normalized_l2": (f"Held-out {_FOUND.title} ({_FOUND.better} is better)", f"{_FOUND.unit} of the image's side"),
+    "val_reconstruction": (f"Held-out reconstruction ({_RECONSTRUCTED.better} is better)", _RECONSTRUCTED.unit),
     "val_loss": ("Held-out loss", "objective (each arm its own)"),
     "val_depth_order": (
         f"Held-out depth order ({_ORDER.better} is better)",
@@ -60,7 +63,8 @@ def _panels(arms: list[ArmResult]) -> list[str]:
     training: list[str] = [key for key in ("train_loss", "train_mpjpe") if key in keys]
     training = training or list(dict.fromkeys(key for key in keys if key.startswith("train_")))[:2]
     # A network that is being pre-trained predicts no poses, but has a held-out loss.
-    held_out = [key for key in ("val_mpjpe", "val_loss") if key in keys][:1]
+    held_out = [key for key in ("val_mpjpe", "val_normalized_l2", "val_loss") if key in keys][:1]
+    held_out += [key for key in ("val_reconstruction",) if key in keys]
     return [*training, *held_out, *(["val_depth_order"] if any(key in keys for key, *_ in _DEPTH) else [])]
 
 
@@ -181,7 +185,7 @@ def plot_curves(summary: RunSummary, path: str | os.PathLike[str], *, dpi: int =
             present = [(n, s) for key, n, s in _DEPTH if any(arm.curves.get(key) for arm in arms)]
             handles = [axes.plot([], [], color="#444444", linestyle=s, label=f"of {n}")[0] for n, s in present]
             axes.legend(handles=handles, frameon=False, fontsize=9, loc="best")
-        elif panel in ("val_mpjpe", "val_loss"):
+        elif panel in ("val_mpjpe", "val_normalized_l2", "val_reconstruction", "val_loss"):
             _held_out(axes, arms, [(panel, "-")], 1.0)
         else:
             _training(axes, arms, panel)

@@ -24,7 +24,7 @@ _HEAD = 3  # lines of the heading
 
 def columns() -> tuple[Measure, ...]:
     """The columns of the main table."""
-    return group("image", "accuracy", "training")
+    return group("image", "template", "accuracy", "training")
 
 
 def heading(row: Measure) -> tuple[str, str, str]:
