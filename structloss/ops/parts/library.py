@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 
 import torch
@@ -21,7 +22,7 @@ from ..library import without_autocast
 __all__ = ["resolve", "serving"]
 
 #: The backends that have this operator.
-SERVING = ("torch", "cpp")
+SERVING = ("torch", "cpp", "triton", "cuda")
 
 
 @functools.lru_cache(maxsize=64)
@@ -57,11 +58,25 @@ def serving(name: str | None, matrices: Tensor) -> ModuleType:
     return _module(resolve(name, matrices.device, matrices.dtype))
 
 
-@functools.lru_cache(maxsize=32)
+@functools.cache  # without bound: a captured graph keeps reading them
 def _named(name: str, size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """A template of the table at an image size, [P, 6]."""
-    with torch.inference_mode(False):
-        return torch.tensor(shape_templates.get(name).at(size).parameters, dtype=torch.float64).to(device, dtype)
+    """A template of the table at an image size, [P, 6]; copied to the device once."""
+    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        raise RuntimeError(
+            "the first call with this template and size is inside a CUDA graph's capture, expected one such call "
+            "before it: it copies the template to the GPU."
+        )
+    # In a thread of its own, which is in no inference mode, and to which torch.compile(mode="reduce-overhead") lends no
+    # memory that it takes back.
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(_copied, name, size, device, dtype).result()
+
+
+def _copied(name: str, size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    parameters = torch.tensor(shape_templates.get(name).at(size).parameters, dtype=torch.float64).to(device, dtype)
+    if device.type == "cuda":  # filled on this thread's stream, read on others
+        torch.cuda.current_stream(device).synchronize()
+    return parameters
 
 
 def _prepared(matrices: Tensor, parameters: Tensor | None, template: str, size: int) -> tuple[Tensor, Tensor]:
