@@ -6,8 +6,9 @@ import part_checks
 import pytest
 import torch
 from backends import EMULATED
-from compare import assert_close_gradients
+from compare import assert_close_gradients, assert_close_values, value_and_grad
 
+import structloss
 from structloss.errors import BackendError
 from structloss.ops.parts import cuda_impl, torch_impl
 
@@ -53,6 +54,17 @@ def test_the_same_bits_every_time(dtype):
 
 def test_no_parts():
     part_checks.check_nothing(cuda_impl)
+
+
+def test_the_operator_takes_half_types_and_any_leading_dimensions():
+    matrices = part_checks.parts(6, 18, 24)[0].view(2, 3, 18, 2, 3).bfloat16()
+    found, expected = (
+        value_and_grad(lambda m, b=backend: structloss.render_parts(m, "natural", 24, b).square().sum(), matrices)
+        for backend in ("cuda", "torch")
+    )
+    assert_close_values(found[0], expected[0], relative=1e-6)
+    assert found[1].dtype == torch.bfloat16
+    torch.testing.assert_close(found[1], expected[1])
 
 
 def both(seed):

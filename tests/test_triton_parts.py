@@ -6,6 +6,9 @@ They run in a process of their own: `interpreter.py`.
 import part_checks
 import pytest
 import torch
+from compare import assert_close_values, value_and_grad
+
+import structloss
 
 pytest.importorskip("triton")
 pytestmark = pytest.mark.interpreted
@@ -42,6 +45,16 @@ def test_gradients_beyond_a_part_do_not_count(kernels):
 def test_the_same_bits_every_time(kernels, monkeypatch):
     monkeypatch.setattr(kernels, "_PARTS", 4)  # more parts than a program places
     part_checks.check_bits(kernels, torch.float32, images=2)
+
+
+def test_the_operator_takes_half_types():
+    matrices = part_checks.parts(1, 18, 24)[0].bfloat16()
+    found, expected = (
+        value_and_grad(lambda m, b=backend: structloss.render_parts(m, "natural", 24, b).square().sum(), matrices)
+        for backend in ("triton", "torch")
+    )
+    assert_close_values(found[0], expected[0], relative=1e-6)
+    torch.testing.assert_close(found[1], expected[1])
 
 
 def test_no_parts(kernels):
