@@ -180,6 +180,9 @@ SL_INLINE void render_part(const T* matrix, const T* part, int64_t size, T* imag
   }
 }
 
+// Rows that the incoming gradient is asked for ahead.
+constexpr int64_t kAhead = 4;
+
 // Incoming gradients of up to a strip of pixels; those beyond `left` are 0 or of pixels that exist.
 template <typename T, int kBytes>
 SL_INLINE void read_strip(const T* from, int64_t stride, int64_t left, int64_t room, typename Strip<T, kBytes>::Vec* g) {
@@ -212,6 +215,9 @@ SL_INLINE void gradient_of_part(const T* matrix, const T* part, int64_t size, co
     typename S::Vec zeroth[S::kVectors] = {}, first[S::kVectors] = {}, second[S::kVectors] = {};
     for (int64_t i = 0; i < of.count; i += S::kPixels) {
       typename S::Vec g[S::kVectors];
+      // Intervals of different rows are far apart: the memory must be told of them. No address is wrong to ask for.
+      const uintptr_t ahead = uintptr_t(kAhead * y_stride + i * x_stride) * sizeof(T);
+      __builtin_prefetch(reinterpret_cast<const void*>(uintptr_t(from) + ahead));
       read_strip<T, kBytes>(from + i * x_stride, x_stride, of.count - i, size - of.begin - i, g);
       SL_UNROLL
       for (int k = 0; k < S::kVectors; ++k) {
