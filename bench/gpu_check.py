@@ -1,7 +1,7 @@
 """Everything that a machine with an NVIDIA GPU tells about structloss, in one command and without network.
 
 Build; GPU tests, one process per backend; compute-sanitizer's memcheck and racecheck of the CUDA kernels, beside the
-tests; the benchmark, without the backends whose tests failed. A step that fails doesn't stop the others; the summary
+tests; the benchmarks, without the backends whose tests failed. A step that fails doesn't stop the others; the summary
 at the end says what failed, and makes the exit code 1. Run it as bench/gpu_check.sh.
 
 Nothing but the standard library is imported here: this runs before structloss is built.
@@ -32,6 +32,8 @@ TAIL_SECONDS = 25
 WORKERS = 4  # test processes a backend: Triton's compiler takes most of the time
 SANITIZER_ERROR = 86
 TOOLS = ("memcheck", "racecheck")
+# Of the benchmark of parts, whose providers may take a tenth in each of its two modes.
+PARTS_SECONDS = 120
 # A dry run's choice of tests: a second or two each on a CPU.
 DRY_TESTS = "test_nan_in_a_row or test_expanded_inputs or test_autocast or (test_every_term and velocity)"
 
@@ -308,6 +310,23 @@ def benchmark(python: str, failed: Sequence[str], logs: Path, csv: Path, seconds
     return Step("benchmark", "FAILED", reason, process.seconds)
 
 
+def parts_benchmark(python: str, backends: Sequence[str], logs: Path, csv: Path, dry: bool) -> Step:
+    """Rendered parts against the published form, with the backends whose tests passed."""
+    rivals = ["grid-sample"] if dry else ["grid-sample", "analytic-eager", "analytic-compiled"]
+    command = [python, "-m", "bench.run", "--op", "parts", "--csv", str(csv)]
+    command += ["--budget", f"{PARTS_SECONDS / 10:.0f}", "--providers", *rivals, *dict.fromkeys(("torch", *backends))]
+    command += ["--batch", "1", "--size", "16", "--rounds", "2", "--no-memory"] if dry else ["--device", "cuda"]
+    process = Process(command, logs / "benchmark_parts.log", PARTS_SECONDS)
+    code, text = process.wait(), process.text()
+    table = text[text.index("### render_parts") :] if "### render_parts" in text else ""
+    if code == 0 and table:
+        show(f"\n{table}")
+        return Step("benchmark of parts", "ok", f"rows in {csv}", process.seconds)
+    show_log(process)
+    reason = f"no end after {process.limit:.0f} s" if code is None else f"exit code {code}"
+    return Step("benchmark of parts", "FAILED", reason, process.seconds)
+
+
 # ---- the command -------------------------------------------------------------------------------------------------
 
 
@@ -368,6 +387,9 @@ def steps(args: argparse.Namespace, python: str, logs: Path) -> Iterator[Step]:
     if args.no_benchmark:
         yield Step("benchmark", "left out", "as asked")
         return
+    # Before the long one, which takes what time is left.
+    parts = csv.resolve().with_name(f"{csv.stem}_parts.csv")
+    yield parts_benchmark(python, [name for name in backends if name not in failed], logs, parts, args.dry_run)
     left = args.total - (time.monotonic() - begin) - TAIL_SECONDS
     seconds = max(min(args.budget, left), LEAST_BENCHMARK_SECONDS)
     yield benchmark(python, list(dict.fromkeys(failed)), logs, csv.resolve(), seconds, args.dry_run)

@@ -53,7 +53,16 @@ def cases(backend: str, device: str) -> Iterator[tuple[str, Callable[[], torch.T
         )
         return torch.autograd.grad(value, depths)[0].sum() + value.detach()
 
+    def parts(size: int, dtype: torch.dtype) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(0)
+        near = torch.eye(2, 3) + 0.1 * torch.randn(2, 18, 2, 3, generator=generator)
+        matrices = near.to(device=device, dtype=dtype).requires_grad_()
+        images = structloss.render_parts(matrices, "natural", size, backend)
+        return torch.autograd.grad(images.square().sum(), matrices)[0].sum()
+
     types = (torch.float32, torch.bfloat16, torch.float64, torch.float16)
+    for size, dtype in ((64, types[0]), (33, types[0]), (64, types[2])):
+        yield f"parts of {size} pixels, {dtype}", lambda s=size, d=dtype: parts(s, d)
     for frames in (243, 27, 1500, 1024):
         for weighted in (False, True):
             yield (

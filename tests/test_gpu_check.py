@@ -1,4 +1,4 @@
-"""bench/gpu_check.sh, as far as it goes without a GPU: its steps, what makes it fail, and its one table."""
+"""bench/gpu_check.sh, as far as it goes without a GPU: its steps, what makes it fail, and its tables."""
 
 import argparse
 import csv
@@ -56,19 +56,33 @@ def test_dry_run(tmp_path):
         command, capture_output=True, text=True, env={**os.environ, "PYTHON": sys.executable}, cwd=tmp_path
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("|---|") == 1  # one table
+    assert done.stdout.count("|---|") == 2  # a table of losses, one of parts
     for name in ("repose", "objective"):
         for backend in ("torch", "cpp"):
             assert f"| `{name}-{backend}` | " in done.stdout
     assert "| skipped |" not in done.stdout and "| wrong |" not in done.stdout
-    for step in ("machine", "backends", "tests of torch", "tests of cpp", "memcheck's program", "benchmark"):
+    for step in (
+        "machine",
+        "backends",
+        "tests of torch",
+        "tests of cpp",
+        "memcheck's program",
+        "benchmark",
+        "benchmark of parts",
+    ):
         assert f"  ok       {step}" in done.stdout, step
     assert "  left out build" in done.stdout
     found = read(rows)
     assert tuple(found[0]) == tables.COLUMNS
     times = {(row["provider"], row["dtype"]) for row in found if row["metric"] == "time" and row["p50"]}
     assert {("repose-cpp", "float32"), ("repose-cpp", "bfloat16"), ("objective-cpp", "float32")} <= times
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["logs", "rows.csv"]  # nothing half-written
+    parts = {row["provider"] for row in read(tmp_path / "rows_parts.csv") if row["metric"] == "time" and row["p50"]}
+    assert parts == {"grid-sample", "torch", "cpp"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "logs",
+        "rows.csv",
+        "rows_parts.csv",
+    ]  # whole files only
 
 
 @pytest.mark.slow(seconds=6)
@@ -89,6 +103,7 @@ def test_a_backend_whose_tests_fail_is_not_timed(tmp_path, monkeypatch, capsys):
     assert out.rstrip().endswith("FAILED: tests of cpp.")
     assert "| `repose-cpp` | not timed | –" in out and "`repose-torch` | not timed" not in out
     assert "not timed: its tests failed" in out and "1 failed, 2 passed in 1s (exit code 1)" in out
+    assert {row["provider"] for row in read(tmp_path / "rows_parts.csv")} == {"grid-sample", "torch"}
     for row in read(rows):
         if row["provider"].endswith("-cpp"):
             assert row["p50"] == "" and row["note"] == "not timed: its tests failed"
