@@ -114,5 +114,5 @@ def test_what_shape_templates_have_no_use_for(checkpoint, folder, more, words):
 
 def test_json_is_of_shape_templates(folder):
     settings = PredictSettings(input=str(folder), backbone="repose-tiny", weights="x.pth", json="a.json")
-    with pytest.raises(ArgumentError, match="--json is 'a.json', expected it with a network of shape templates"):
+    with pytest.raises(ArgumentError, match=r"--json is 'a\.json', expected it with a network of shape templates"):
         run_predict(settings)

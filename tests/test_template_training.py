@@ -15,8 +15,6 @@ from test_distributed import start_both
 pytest.importorskip("lightning")
 pytest.importorskip("cv2")
 
-from structloss.images import write_picture
-
 from structloss import images, metrics
 from structloss.errors import ArgumentError, CheckpointError
 from structloss.harness.load import load_module
@@ -24,6 +22,7 @@ from structloss.harness.recipe_files import recipe_path
 from structloss.harness.systems import IMAGES, TEMPLATES, system_of
 from structloss.harness.template_scores import NEEDS_LABELS, TemplateScores
 from structloss.harness.template_training import TemplateModule
+from structloss.images import write_picture
 from structloss.reading import read_yaml
 
 #: of a network that trains in milliseconds

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ArgumentError, DataError, StructlossError, needs_extra
 from ..text import visible
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from ..images.image_people import ImagePeople
 
 __all__ = ["are_of_images", "run_predict_images"]
-
-Found = TypeVar("Found", "Prediction", "FoundJoints")
 
 #: what belongs to keypoints, and what it is when it is not given
 _OF_KEYPOINTS = {"target": None, "layout": "auto", "variant": None, "image_size": None, "person": "longest"}
@@ -362,7 +360,7 @@ def _check_apart(files: _Files, people: Any, given: Path) -> None:
 # ---- what is written -----------------------------------------------------------------------------------------------
 
 
-def _told_apart(made: Found, people: Any, follow: bool) -> Found:
+def _told_apart(made: Prediction | FoundJoints, people: Any, follow: bool) -> Prediction | FoundJoints:
     """The prediction with what its meta doesn't know yet, and without notes on a frame rate that nobody needs."""
     told: dict[str, Any] = {"frames_follow": follow}
     if skipped := getattr(people, "skipped", ()):

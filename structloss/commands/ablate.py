@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ArgumentError, check_name, needs_extra
 from ..text import visible_lines
 from ._ablate_sapnet import NAME, sapnet_grid
+from ._ablate_shape_template import NAME as TEMPLATES
+from ._ablate_shape_template import template_grid
 from ._imports import import_torchmetrics
 from ._parser import command, positive
 
 if TYPE_CHECKING:
     from ..harness.ablation import CellResult, Grid
     from ..harness.image_ablation import ImageGrid
+    from ..harness.template_ladder import TemplateGrid
     from ..reports.ablation import Summary
 
 __all__ = ["add", "run_ablation"]
@@ -36,11 +39,15 @@ def add(commands: argparse._SubParsersAction) -> None:
         "  structloss ablate finetune --data motion.npz             fine-tuning trained networks (RePOSE, Table 5)\n"
         "  structloss ablate finetune --backbones motionbert-full --init-from motionbert-full=best.bin --steps 2000\n"
         "  structloss ablate sapnet --jobs 2                        from images (Dabral et al., Table 3)\n"
+        "  structloss ablate shape-template --jobs 2                shape templates, change by change\n"
         "  structloss ablate my_grid.yaml --seeds 0 1 2 3 4 --out runs/my_grid\n"
         "\nGiven again, the command trains the cells that are missing.\n",
     )
     parser.add_argument(
-        "grid", nargs="?", default="losses", help="losses, finetune, sapnet, or a YAML file (default: losses)"
+        "grid",
+        nargs="?",
+        default="losses",
+        help="losses, finetune, sapnet, shape-template, or a YAML file (default: losses)",
     )
     parser.add_argument("--data", metavar="PATH", help="data set of any format (default: synthetic motion)")
     parser.add_argument("--keypoints", metavar="NAME", help="2D file of a Human3.6M npz: gt, cpn_ft_h36m_dbb, ...")
@@ -64,6 +71,11 @@ def _run(arguments: argparse.Namespace) -> None:
 
     if arguments.grid == NAME:
         run_ablation(sapnet_grid(arguments), arguments.out or f"runs/ablate-{NAME}", jobs=arguments.jobs, say=_say)
+        return
+    if arguments.grid == TEMPLATES:
+        run_ablation(
+            template_grid(arguments), arguments.out or f"runs/ablate-{TEMPLATES}", jobs=arguments.jobs, say=_say
+        )
         return
     grid = _changed(load_grid(arguments.grid), arguments)
     out = arguments.out or f"runs/ablate-{Path(arguments.grid).stem}"
@@ -96,9 +108,10 @@ def _changed(grid: Grid, arguments: argparse.Namespace) -> Grid:
 
 
 def run_ablation(
-    grid: Grid | ImageGrid, out: str | Path, *, jobs: int = 1, say: Callable[[str], object] = print
+    grid: Grid | ImageGrid | TemplateGrid, out: str | Path, *, jobs: int = 1, say: Callable[[str], object] = print
 ) -> list[Summary]:
-    """Run a grid and write `table.md`, `table.csv` and `plot.png` beside its `cells`; returns the summaries.
+    """Run a grid and write `table.md`, `table.csv` and `plot.png` beside its `cells`, and of shape templates
+    `answers.md`, the findings of their poster as questions; returns the summaries.
 
     Args:
         grid: what to compare.
@@ -113,12 +126,15 @@ def run_ablation(
     with needs_extra("harness"):
         import_torchmetrics()
         from ..harness.ablation import Grid, run_grid
-        from ..harness.image_ablation import run_image_grid
+        from ..harness.image_ablation import ImageGrid, run_image_grid
+        from ..harness.template_ladder import run_template_grid
     from ..files import write_text
     from ..metrics.measures import measure
     from ..reports.ablation import ablation_csv, ablation_table, plot_ablation, summarise
+    from ..reports.questions import answers_text
 
-    folder, error = Path(out), measure("mpjpe")
+    folder = Path(out)
+    error = measure("mpjpe" if isinstance(grid, (Grid, ImageGrid)) else "normalized_l2")
 
     def report(done: int, total: int, result: CellResult) -> None:
         cell, value = result.cell, error.value(result)
@@ -127,13 +143,20 @@ def run_ablation(
 
     if isinstance(grid, Grid):
         results = run_grid(grid, folder / "cells", jobs=jobs, report=report)
-    else:
+    elif isinstance(grid, ImageGrid):
         results = run_image_grid(grid, folder / "cells", jobs=jobs, report=report)
+    else:
+        results = run_template_grid(grid, folder / "cells", jobs=jobs, report=report)
     summaries = summarise(grid, results)
     table = ablation_table(grid, summaries)
     write_text(folder / "table.md", table)
     write_text(folder / "table.csv", ablation_csv(summaries, grid.seeds))
     plot_ablation(grid, summaries, folder / "plot.png")
     say(table)
-    say(f"written to {folder}: table.md, table.csv, plot.png")
+    files = "table.md, table.csv, plot.png"
+    if not isinstance(grid, (Grid, ImageGrid)):
+        answers, files = answers_text(results), f"{files}, answers.md"
+        write_text(folder / "answers.md", answers)
+        say(answers)
+    say(f"written to {folder}: {files}")
     return summaries

@@ -14,6 +14,7 @@ from ..files import scratch_folder
 from ..text import visible
 from ._demo_files import check_out, print_table, put_in_place
 from ._demo_sapnet import add_sapnet
+from ._demo_shape_template import add_shape_template
 from ._imports import import_torchmetrics
 from ._parser import command, nonnegative, options, positive
 
@@ -37,6 +38,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         "train the same small backbone with MPJPE and with MPJPE + depth ranking, compare them, write a report",
         "  structloss demo\n"
         "  structloss demo sapnet                        from images: SAP-Net in four stages, and TP-Net\n"
+        "  structloss demo shape-template                without labels: shape templates, arms out and arms down\n"
         "  structloss demo --steps 50 --out quick\n"
         "  structloss demo --data motion.npz --seed 2\n"
         "  structloss demo --backbone repose-h36m --window 243 --steps 20000\n",
@@ -54,8 +56,9 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--lambda-s", type=nonnegative, default=1.0, help="weight of L_S (default: 1)")
     parser.add_argument("--lambda-t", type=nonnegative, default=1.0, help="weight of L_T (default: 1)")
     parser.set_defaults(run=_run)
-    actions = parser.add_subparsers(dest="action", metavar="[sapnet]", title="other demonstrations")
+    actions = parser.add_subparsers(dest="action", metavar="[sapnet | shape-template]", title="other demonstrations")
     add_sapnet(actions)
+    add_shape_template(actions)
 
 
 def _run(arguments: argparse.Namespace) -> None:

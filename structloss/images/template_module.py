@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -202,6 +203,16 @@ class TemplatesDataModule(ResumesWithinEpoch, LightningDataModule):
                     "expected at least one."
                 )
         return pairs[evenly_spaced(len(pairs), self.val_pairs)]
+
+    def with_flip(self, flip: bool) -> TemplatesDataModule:
+        """A data module of the same frames, which trains on mirrored pairs or not; it has not been trained on."""
+        trained, scored = self._datasets()
+        other = copy.copy(self)
+        other.trainer, other.flip = None, flip
+        pairs = trained_pairs(np.diff(trained.starts).tolist(), flip=flip, shuffle=self.shuffle_frames, seed=self.seed)
+        built = TemplateSamples(trained.frames, trained.starts, pairs, trained.numbers), scored
+        vars(other).update(_built=built, _resumed=None)
+        return other
 
     # ---- from files ----
 
