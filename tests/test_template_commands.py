@@ -94,7 +94,7 @@ def test_the_ladder_is_trained_as_the_recipe():
     network = dict(recipe["model"]["shape_network_args"])
     assert (network.pop("template"), network.pop("motion")) == (ARMS["T_new"].template, ARMS["T_new"].motion)
     assert network == settings.network_args and recipe["trainer"]["max_steps"] == settings.steps
-    model = {"perceptual": settings.perceptual, "lr": settings.lr, "schedule": "one_cycle"}
+    model = {"lr": settings.lr, "schedule": "one_cycle"}
     assert model.items() <= recipe["model"].items()
     for name in ("size", "batch_size", "count", "val_count", "frames"):
         assert recipe["data"][name] == getattr(settings, name)

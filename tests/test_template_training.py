@@ -194,10 +194,10 @@ def test_fit_trains_from_a_recipe_and_test_tells_what_it_came_to(trained, comman
     folder, said = trained
     assert "val/loss" in said and "val/normalized_l2" in said and "structloss test --ckpt_path" in said
     header = (folder / FOLDER / "metrics.csv").read_text().splitlines()[0].split(",")
-    assert {f"train/{name}" for name in ("loss", *SHARES)} | {"val/pdj", "val/bplp_c"} <= {*header}
+    assert {f"train/{name}" for name in ("loss", "mse", "anchor", "boundary")} | {"val/pdj", "val/bplp_c"} <= {*header}
     done = commands.run(folder, "test", "--ckpt_path", f"{FOLDER}/checkpoints/last.ckpt")
     assert done.returncode == 0, done.stderr
-    for words in ("PDJ@0.05", "Left/right gap", "normalized_l2/wristL", "test/reconstruction, MSE"):
+    for words in ("PDJ@0.05", "Left/right gap", "(true ones: ", "normalized_l2/wristL", "test/reconstruction, MSE"):
         assert words in done.stdout
     kept = json.loads(next(folder.glob(f"{FOLDER}/tests/*/test.json")).read_text())
     assert kept["metrics"].keys() == {"reconstruction", "bplp_c", *NEEDS_LABELS} and kept["truth"]["bplp_c"] > 0
@@ -226,7 +226,7 @@ def test_bf16_an_average_of_the_weights_and_the_full_system_train(commands, tmp_
     changes = ["--model.shape_network_args", network, "--model.ema", "0.9", "--data.flip", "true"]
     done = commands.run(
         tmp_path, *RUN, *changes, "--trainer.precision", "bf16-mixed", "--trainer.max_steps", "3",
-        "--model.perceptual", "random",
+        "--model.perceptual", "random", "--model.loss_weights.perceptual", "0.5",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = weights(tmp_path)
@@ -244,9 +244,10 @@ def test_two_processes_train_one_network(commands, tmp_path):
 def test_what_is_wrong_is_told_in_a_sentence(trained, commands, tmp_path):
     folder, _ = trained
     checkpoint = folder / FOLDER / "checkpoints/last.ckpt"
-    done = commands.run(tmp_path, *RUN, "--model.perceptual", "vgg19")
+    vgg = ["--model.loss_weights.perceptual", "1.0", "--model.perceptual", "vgg19"]
+    done = commands.run(tmp_path, *RUN, *vgg)
     assert done.returncode == 1 and "--model.vgg19 is None" in done.stderr and "Traceback" not in done.stderr
-    done = commands.run(tmp_path, *RUN, "--model.vgg19", "vgg.pth", "--model.perceptual", "vgg19")
+    done = commands.run(tmp_path, *RUN, *vgg, "--model.vgg19", "vgg.pth")
     assert done.returncode == 1 and "vgg.pth" in done.stderr and "does not exist" in done.stderr
     done = commands.run(tmp_path, *RUN, "--data.size", "64")
     assert done.returncode == 1 and "--data.size is 64, expected 32, that of shape-template-tiny" in done.stderr

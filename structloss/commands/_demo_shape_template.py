@@ -109,6 +109,7 @@ def run_shape_template_demo(settings: ShapeTemplateDemoSettings) -> RunSummary:
         count=settings.count,
         batch_size=settings.batch_size,
         lr=settings.lr,
+        perceptual_weight=0.0,  # as the recipe
         data={} if settings.motion is None else {"motion": settings.motion},
     )
     data = frames_of(ladder)
@@ -180,7 +181,7 @@ def _summary(
             "steps": settings.steps,
             "batch size": settings.batch_size,
             "peak learning rate": settings.lr,
-            "perceptual features": ladder.perceptual,
+            "loss": dict(module.weights),
             "seed": settings.seed,
             "test": "frames of people and backgrounds that were not trained on; labels are for the figures alone",
             "BPLP-C of the true joints": round(truth["bplp_c"], 2) if "bplp_c" in truth else "not known",

@@ -71,6 +71,8 @@ class LadderSettings:
     Attributes:
         steps: optimizer steps of each model.
         network, network_args: in `structloss.images`, and what is changed of it but template and motion.
+        perceptual_weight: of the perceptual term; the recipe has 0, with which the baseline would have nothing to learn
+            from.
         perceptual: see :class:`~structloss.harness.template_training.TemplateModule`.
         lr: peak learning rate.
         batch_size: pairs of a step.
@@ -89,6 +91,7 @@ class LadderSettings:
     network_args: Mapping[str, Any] = field(
         default_factory=lambda: {"translator_widths": [16, 32], "hidden": 64}, hash=False
     )
+    perceptual_weight: float = 1.0
     perceptual: str = "laplacian"
     lr: float = 1e-3
     batch_size: int = 16
@@ -161,7 +164,7 @@ def train_arm(
     module = TemplateModule(
         shape_network=settings.network,
         shape_network_args={**settings.network_args, "template": arm.template, "motion": arm.motion},
-        loss_weights={"perceptual": 1.0, "mse": arm.mse, "anchor": 0.5, "boundary": 1.0},
+        loss_weights={"perceptual": settings.perceptual_weight, "mse": arm.mse, "anchor": 0.5, "boundary": 1.0},
         perceptual=settings.perceptual,
         schedule="one_cycle",
         lr=settings.lr,

@@ -182,8 +182,9 @@ class TemplateModule(L.LightningModule):
         self.evaluation = found = self.scores.evaluation()
         if missing := [key for key in NEEDS_LABELS if key not in found.metrics]:
             what = "boxes" if missing == ["pdj"] else "annotated joints"
+            # of this module: what Lightning warns of is not shown
             warnings.warn(
-                f"the frames that are scored have no {what}: {', '.join(missing)} are left out.", stacklevel=2
+                f"the frames that are scored have no {what}: {', '.join(missing)} are left out.", stacklevel=1
             )
         self.log_dict({f"test/{name}": value for name, value in self.scores.means().items()})
 

@@ -63,8 +63,8 @@ def _panels(arms: list[ArmResult]) -> list[str]:
     training: list[str] = [key for key in ("train_loss", "train_mpjpe") if key in keys]
     training = training or list(dict.fromkeys(key for key in keys if key.startswith("train_")))[:2]
     # A network that is being pre-trained predicts no poses, but has a held-out loss.
-    held_out: list[str] = [key for key in ("val_mpjpe", "val_normalized_l2", "val_loss") if key in keys][:1]
-    held_out += [key for key in ("val_reconstruction",) if key in keys]
+    found: list[str] = [key for key in ("val_mpjpe", "val_normalized_l2", "val_loss") if key in keys]
+    held_out = [*found[:1], *(["val_reconstruction"] if "val_reconstruction" in keys else [])]
     return [*training, *held_out, *(["val_depth_order"] if any(key in keys for key, *_ in _DEPTH) else [])]
 
 
