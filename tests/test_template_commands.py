@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,7 +16,15 @@ from structloss.commands._demo_shape_template import ShapeTemplateDemoSettings, 
 from structloss.commands.ablate import run_ablation
 from structloss.errors import ArgumentError
 from structloss.harness.recipe_files import recipe_path
-from structloss.harness.template_ladder import ARMS, LadderSettings, TemplateGrid, frames_of, run_template_grid
+from structloss.harness.template_ladder import (
+    ARMS,
+    LadderSettings,
+    TemplateGrid,
+    evaluate_templates,
+    frames_of,
+    run_template_grid,
+    train_arm,
+)
 from structloss.reading import read_yaml
 from structloss.reports.panels import plot_panels
 from structloss.reports.questions import POSTER, Claim, answer, answers_text
@@ -168,3 +177,26 @@ def test_panels_have_as_many_pictures_in_each_column(tmp_path):
     assert cv2.imread(str(path)).std() > 10
     with pytest.raises(ArgumentError, match=r"columns has \[1, 2\] pictures, expected as many in each"):
         plot_panels({"a": [picture], "b": [picture] * 2}, tmp_path / "b.png")
+
+
+# ---- learning ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow(seconds=20)
+def test_a_few_hundred_steps_without_labels_find_joints_in_folders_that_were_not_trained_on():
+    network = {
+        "input_size": 32, "regressor_widths": [16, 24, 48, 64], "translator_widths": [16, 32], "hidden": 32,
+    }  # fmt: skip
+    settings = LadderSettings(
+        steps=280, network_args=network, size=32, count=24, val_count=6, frames=16, perceptual_weight=0.0, lr=2e-3
+    )
+    data = frames_of(settings, progress=False)
+    untrained = train_arm(replace(settings, steps=2, lr=1e-9), ARMS["T_new"], data, validations=0, quiet=True)
+    before = evaluate_templates(untrained.module, data)
+    made = train_arm(settings, ARMS["T_new"], data, validations=0, quiet=True)
+    after = made.evaluation.metrics
+    loss = made.curves["train_loss"]
+    assert np.mean(loss[-20:]) < 0.4 * np.mean(loss[:5])
+    assert after["normalized_l2"] < 0.95 * before.metrics["normalized_l2"]
+    assert after["pdj"] > 1.1 * before.metrics["pdj"]
+    assert after["reconstruction"] < 0.5 * before.metrics["reconstruction"]
