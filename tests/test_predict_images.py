@@ -524,10 +524,8 @@ def test_what_is_refused(inputs, monkeypatch, capsys, command, parts):
         ("in --network sapnet --out o", "--network is 'sapnet' without --weights"),
         ("in --network sapnet --ckpt last.ckpt --out o", "expected --ckpt, or --backbone or --network with --weights"),
         ("--split train --ckpt last.ckpt --npz a.npz --overlay o", "--overlay is 'o' with --split, expected it with"),
-        (
-            "--split train --ckpt last.ckpt --npz a.npz",
-            "--split is 'train' with --ckpt last.ckpt, a checkpoint of a network",
-        ),
+        ("--split train --ckpt last.ckpt --npz a.npz", "last.ckpt doesn't say what data it was trained on"),
+        ("--split train --ckpt lifter.ckpt --npz a.npz --fps 9", "--fps is 9 with --split, expected it with a network"),
         ("--ckpt last.ckpt --npz a.npz", "no input is given, expected an image, a folder of images, or a video"),
     ],
 )

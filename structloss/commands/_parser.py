@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from ..errors import ArgumentError, StructlossError
+from ..errors import ArgumentError, MissingFileError, StructlossError
 
 __all__ = [
     "Parser",
@@ -175,6 +175,10 @@ def _any(names: Iterable[str]) -> str:
     return f"(?:{'|'.join(map(re.escape, longest_first)) or '(?!)'})"  # of nothing: what never matches
 
 
+#: errors whose messages may begin with an argument's name and its value
+_OF_ARGUMENTS = (ArgumentError, MissingFileError)
+
+
 @contextmanager
 def naming_flags(flags: Mapping[str, str]) -> Iterator[None]:
     """Around what a command does: errors of the library name the flag instead of the argument that it set."""
@@ -182,5 +186,5 @@ def naming_flags(flags: Mapping[str, str]) -> Iterator[None]:
         yield
     except StructlossError as error:
         if len(error.args) == 1 and isinstance(error.args[0], str):
-            error.args = (with_flags(error.args[0], flags, isinstance(error, ArgumentError)),)
+            error.args = (with_flags(error.args[0], flags, isinstance(error, _OF_ARGUMENTS)),)
         raise

@@ -75,16 +75,19 @@ def add(commands: argparse._SubParsersAction) -> None:
         "--image-size", nargs=2, type=positive, metavar=("W", "H"), help="pixels, where the file doesn't say"
     )
     reading.add_argument(
-        "--fps", type=float, help="frames per second, where the file doesn't say; images then follow each other"
+        "--fps",
+        type=float,
+        help="frames per second, where the file doesn't say; images then follow each other; with --split, those that "
+        "images are numbered by",
     )
     reading.add_argument(
         "--person", default="longest", help="longest, largest, all, or a track's number (default: longest)"
     )
     reading.add_argument(
         "--split",
-        choices=("train", "test"),
-        help="predict the clips that the checkpoint was trained or tested on, into one npz that --data.predictions of "
-        "structloss fit --config tpnet takes",
+        choices=("train", "val", "test"),
+        help="predict the clips, or the people in runs of images, that the checkpoint was trained or tested on, into "
+        "one npz that --data.predictions of structloss fit --config tpnet takes",
     )
     pixels = parser.add_argument_group("images and videos")
     pixels.add_argument(
@@ -110,7 +113,9 @@ def add(commands: argparse._SubParsersAction) -> None:
     )
     writing = parser.add_argument_group("output")
     writing.add_argument(
-        "--out", metavar="DIR", help="folder for NAME.npz and NAME.bvh of every track; of images, pictures too"
+        "--out",
+        metavar="DIR",
+        help="folder for NAME.npz and NAME.bvh of every track; of images, pictures too; with --split or a file",
     )
     writing.add_argument("--npz", metavar="FILE.npz", help="positions, keypoints, confidence, scale and meta")
     writing.add_argument("--json", metavar="FILE.json", help="joints that a network of shape templates finds")
@@ -141,7 +146,7 @@ def _run(arguments: argparse.Namespace, flags: Mapping[str, str]) -> None:
     else:
         from ._predict_split import run_predict_split
 
-        run_predict_split(settings)
+        run_predict_split(settings, flags)
 
 
 def run_predict(settings: PredictSettings, flags: Mapping[str, str] | None = None) -> list[Path]:

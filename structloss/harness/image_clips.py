@@ -1,4 +1,4 @@
-"""Rendered people in motion: what a network from images makes of them frame by frame, and how that is scored before and
+"""People in runs of images: what a network from images makes of them frame by frame, and how that is scored before and
 after a refiner."""
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from torch.utils.data import DataLoader
 from .. import images
 from ..images.joints import to_h36m, to_image_units
 from ..images.rendered.people import RenderedPeople
+from ..images.runs import PeopleInRuns, runs_of_rendered
 from ..images.samples import ImageSamples
+from ..images.selection import SomePeople
 from ..metrics import (
     LSE,
     MPJPE,
@@ -35,7 +37,7 @@ from .image_prediction import found_in
 from .image_scores import MADE_JOINTS, limb_values
 from .scores import scoring
 
-__all__ = ["Runs", "predict_runs", "score_clips"]
+__all__ = ["FoundClip", "Runs", "found_clips", "predict_runs", "score_clips"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,96 @@ class Runs:
     error_2d: float
 
 
+@dataclass(frozen=True)
+class FoundClip:
+    """What a network made of one run of images; attributes as of :class:`Runs`.
+
+    Attributes:
+        clip: predicted and true poses.
+        keypoints: where joints were found.
+        distance: summed over the joints that are seen, pixels of the input.
+        seen: how many these are.
+    """
+
+    clip: PredictedClip
+    keypoints: np.ndarray
+    distance: float
+    seen: int
+
+
 @torch.no_grad()
+def found_clips(
+    model: images.SAPNet,
+    people: PeopleInRuns,
+    *,
+    flip: bool = False,
+    batch_size: int = 64,
+    device: str | torch.device = "cpu",
+    progress: str = "",
+) -> Iterator[FoundClip]:
+    """Poses of people in runs of images, run by run; in memory is one run, and a batch of images.
+
+    Args:
+        model: in evaluation mode, on the device.
+        people: labelled ones.
+        flip: average with the mirrored images.
+        batch_size: images of one call.
+        device: where to compute.
+        progress: label of a progress bar on a terminal; empty for none.
+
+    Raises:
+        ArgumentError: the network predicts NaN.
+        MissingFileError, DataError: an image is gone or damaged.
+    """
+    size = model.input_size
+    rows = np.concatenate([np.asarray(run.rows, np.int64) for run in people.runs])
+    loader: Any = DataLoader(
+        ImageSamples(SomePeople(people.people, rows), input_size=size), batch_size=batch_size, shuffle=False
+    )
+    runs = iter(people.runs)
+    run, parts, waiting = next(runs), list[tuple[Tensor, ...]](), 0
+    for batch in track(loader, progress, bool(progress)):
+        parts.append(_found(model, batch, flip, device))
+        waiting += len(batch["pose"])
+        while waiting >= len(run.rows):
+            together = [torch.cat(of) for of in zip(*parts, strict=True)]
+            poses, true, keypoints, distance, seen = (of[: len(run.rows)] for of in together)
+            clip = PredictedClip(
+                np.ascontiguousarray(poses.numpy()),
+                np.ascontiguousarray(true.numpy()),
+                subject=run.subject,
+                action=run.action,
+                name=run.name,
+                view=run.view,
+                fps=people.fps,
+            )
+            yield FoundClip(clip, keypoints.numpy(), float(distance.sum()), int(seen.sum()))
+            parts, waiting = [tuple(of[len(run.rows) :] for of in together)], waiting - len(run.rows)
+            following = next(runs, None)
+            if following is None:
+                return
+            run = following
+
+
+def _found(
+    model: images.SAPNet, batch: dict[str, Tensor], flip: bool, device: str | torch.device
+) -> tuple[Tensor, ...]:
+    """Predicted and true poses `[B, 17, 3]` in metres, keypoints `[B, 17, 3]`, and per image the summed distance of
+    joints that are seen and their number `[B]`."""
+    out = found_in(model, batch["image"].to(device), flip)
+    heatmaps, depth = out.heatmaps[-1].cpu(), out.depth.cpu()
+    flat = images.decode(heatmaps, depth, unit="pixels", input_size=model.input_size)[..., :2]
+    certain = images.confidence(heatmaps).clamp(0, 1)[..., None]
+    shown = batch["visible"]
+    return (
+        to_h36m(images.decode(heatmaps, depth, unit="mm")) / 1000,
+        to_h36m(batch["pose"]) / 1000,
+        to_h36m(torch.cat([to_image_units(flat, model.input_size), certain], dim=-1)),
+        ((flat - batch["joints"]).norm(dim=-1) * shown).sum(-1),
+        shown.sum(-1),
+    )
+
+
 def predict_runs(
     model: images.SAPNet,
     people: RenderedPeople,
@@ -64,48 +155,19 @@ def predict_runs(
     device: str | torch.device = "cpu",
     progress: str = "",
 ) -> Runs:
-    """Poses of people in runs of images.
+    """Poses of rendered people in runs of images.
 
     Args:
-        model: in evaluation mode, on the device.
+        model, flip, batch_size, device, progress: as for :func:`found_clips`.
         people: labelled ones, in whole runs.
-        flip: average with the mirrored images.
-        batch_size: images of one call.
-        device: where to compute.
-        progress: label of a progress bar on a terminal; empty for none.
     """
-    samples = ImageSamples(people, input_size=model.input_size)
-    loader: Any = DataLoader(samples, batch_size=batch_size, shuffle=False)
-    found, true, keypoints = [], [], []
-    distance, seen = 0.0, 0
-    for batch in track(loader, progress, bool(progress)):
-        out = found_in(model, batch["image"].to(device), flip)
-        heatmaps, depth = out.heatmaps[-1].cpu(), out.depth.cpu()
-        found.append(to_h36m(images.decode(heatmaps, depth, unit="mm")) / 1000)
-        true.append(to_h36m(batch["pose"]) / 1000)
-        flat = images.decode(heatmaps, depth, unit="pixels", input_size=model.input_size)[..., :2]
-        certain = images.confidence(heatmaps).clamp(0, 1)[..., None]
-        keypoints.append(to_h36m(torch.cat([to_image_units(flat, model.input_size), certain], dim=-1)))
-        shown = batch["visible"]
-        distance += float((flat - batch["joints"]).norm(dim=-1)[shown].sum())
-        seen += int(shown.sum())
-    poses, target, flat_poses = (torch.cat(of).numpy() for of in (found, true, keypoints))
-    clips, seen_in = [], []
-    for first in range(0, len(people), people.frames):
-        of = slice(first, first + people.frames)
-        person = people[first]
-        clips.append(
-            PredictedClip(
-                np.ascontiguousarray(poses[of]),
-                np.ascontiguousarray(target[of]),
-                subject=person.subject,
-                action=person.action,
-                name=f"run{people.run_of(first):03d}",
-                fps=people.fps,
-            )
-        )
-        seen_in.append(flat_poses[of])
-    return Runs(clips, seen_in, distance / max(seen, 1) / model.input_size)
+    found = list(
+        found_clips(model, runs_of_rendered(people), flip=flip, batch_size=batch_size, device=device, progress=progress)
+    )
+    distance, seen = sum(one.distance for one in found), sum(one.seen for one in found)
+    return Runs(
+        [one.clip for one in found], [one.keypoints for one in found], distance / max(seen, 1) / model.input_size
+    )
 
 
 def score_clips(

@@ -122,6 +122,12 @@ class ImagePeople:
         return self.annotations.actions
 
     @property
+    def names(self) -> Sequence[str]:
+        """The name of each person's image, as seen from the folder."""
+        files = self.annotations.files
+        return [files[number] for number in self.annotations.file.tolist()]
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What to know about them."""
         return self.annotations.notes

@@ -9,7 +9,7 @@ import numpy as np
 
 from .people import People, Person
 
-__all__ = ["SomePeople", "WithoutPoses", "evenly", "subjects_of"]
+__all__ = ["SomePeople", "WithoutPoses", "evenly", "names_of_images", "subjects_of"]
 
 
 class SomePeople:
@@ -51,6 +51,12 @@ class SomePeople:
         found = getattr(self.people, "actions", ())
         return [found[row] for row in self.rows] if found else ()
 
+    @property
+    def names(self) -> Sequence[str]:
+        """The same of their images."""
+        found = names_of_images(self.people)
+        return [found[row] for row in self.rows] if found else ()
+
     def __len__(self) -> int:
         return len(self.rows)
 
@@ -70,6 +76,12 @@ class WithoutPoses(SomePeople):
 def subjects_of(people: People) -> Sequence[str]:
     """A name for each person; nothing where the source tells none."""
     found: Sequence[str] = getattr(people, "subjects", ())
+    return found
+
+
+def names_of_images(people: People) -> Sequence[str]:
+    """The name of each person's image; nothing where there are no image files."""
+    found: Sequence[str] = getattr(people, "names", ())
     return found
 
 

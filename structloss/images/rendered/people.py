@@ -136,6 +136,25 @@ class RenderedPeople:
         """Number of the run, or folder, that a person belongs to."""
         return self._checked(index) // self._frames
 
+    def clip_of(self, index: int) -> Clip:
+        """The motion of a person."""
+        return self._run(self.run_of(index)).clip
+
+    def in_motion(self, runs: int, frames: int) -> RenderedPeople:
+        """The first `runs` of these people, with 3D poses, each in a run of `frames` images, in place and as a whole.
+
+        Body, clothes and background are those of `people[i]` where that is a single image; the camera stands so that
+        all of the motion is seen.
+
+        Raises:
+            ArgumentError: a number out of range.
+        """
+        between(1, None, runs=runs)
+        return RenderedPeople(
+            runs * frames, size=self._size, seed=self._seed, motion=self._clips, frames=frames, step=self._step,
+            background=self._background, occluders=self._occluders, facing=self._facing, truncated=0.0, in_place=True,
+        )  # fmt: skip
+
     def __getitem__(self, index: int) -> Person:
         """The person; raises IndexError beyond the last one."""
         number, offset = divmod(self._checked(index), self._frames)
