@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ArgumentError, needs_extra
+from ..errors import needs_extra
+from ._ablate_flags import refuse_flags_of_lifting
 from ._imports import import_torchmetrics
 
 if TYPE_CHECKING:
@@ -17,8 +18,6 @@ __all__ = ["NAME", "sapnet_grid"]
 NAME = "sapnet"
 #: steps of stages 2 to 4 for one of the first
 _SHARES = (1.0, 0.6, 0.6, 0.3)
-#: flags of other grids -> their defaults
-_OTHERS = {"keypoints": None, "backbones": None, "objectives": None, "views": None, "init_from": None}
 
 
 def sapnet_grid(arguments: argparse.Namespace) -> ImageGrid:
@@ -28,9 +27,7 @@ def sapnet_grid(arguments: argparse.Namespace) -> ImageGrid:
     Raises:
         ArgumentError: a flag that it has no use for.
     """
-    for name, default in _OTHERS.items():
-        if getattr(arguments, name) != default:
-            raise ArgumentError(f"{name} is given, expected it with grids of lifting networks, not with {NAME}.")
+    refuse_flags_of_lifting(arguments, NAME)
     with needs_extra("harness"):
         import_torchmetrics()
         from ..harness.image_ablation import ImageGrid

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ArgumentError, needs_extra
+from ..errors import needs_extra
+from ._ablate_flags import refuse_flags_of_lifting
 from ._imports import import_torchmetrics
 
 if TYPE_CHECKING:
@@ -15,8 +16,6 @@ __all__ = ["NAME", "template_grid"]
 
 #: what is typed in place of a grid
 NAME = "shape-template"
-#: flags of other grids -> their defaults
-_OTHERS = {"keypoints": None, "backbones": None, "objectives": None, "views": None, "init_from": None}
 
 
 def template_grid(arguments: argparse.Namespace) -> TemplateGrid:
@@ -25,9 +24,7 @@ def template_grid(arguments: argparse.Namespace) -> TemplateGrid:
     Raises:
         ArgumentError: a flag that it has no use for.
     """
-    for name, default in _OTHERS.items():
-        if getattr(arguments, name) != default:
-            raise ArgumentError(f"{name} is given, expected it with grids of lifting networks, not with {NAME}.")
+    refuse_flags_of_lifting(arguments, NAME)
     with needs_extra("harness"):
         import_torchmetrics()
         from ..harness.template_ladder import LadderSettings, TemplateGrid

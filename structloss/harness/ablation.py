@@ -39,6 +39,7 @@ __all__ = [
     "read_result",
     "run_grid",
     "side_by_side",
+    "train_what_is_missing",
     "write_result",
 ]
 
@@ -249,23 +250,57 @@ def run_grid(
     Raises:
         StructlossError: bad input, or a cell failed; those that were done are kept.
     """
+
+    def train_missing(missing: list[Cell], folder: Path) -> Iterator[CellResult]:
+        _check_frames(grid, missing)
+        return _train_all(grid, missing, folder, jobs)
+
+    return train_what_is_missing(
+        grid.cells(), lambda cell: _fingerprint(grid, cell), folder, train_missing, jobs=jobs, report=report
+    )
+
+
+def train_what_is_missing(
+    cells: Sequence[Cell],
+    fingerprint: Callable[[Cell], str],
+    folder: str | os.PathLike[str],
+    train_missing: Callable[[list[Cell], Path], Iterator[CellResult]],
+    *,
+    jobs: int,
+    report: Callable[[int, int, CellResult], None] | None,
+) -> list[CellResult]:
+    """All results in the order of the cells: those in `folder` read, the others trained.
+
+    Args:
+        cells: what is asked for.
+        fingerprint: of a cell: what its result depends on.
+        folder: where results are kept, a JSON file each; made if it does not exist.
+        train_missing: trains cells, writes their results into the folder and yields them; it may yield others, too.
+        jobs: what it does side by side, to be looked at before anything is read.
+        report: called with (cells done, cells in all, result), those that were there first.
+
+    Raises:
+        ArgumentError: `jobs` is below 1.
+        StructlossError: what training raises; results of cells that were done are kept.
+    """
     if jobs < 1:
         raise ArgumentError(f"jobs is {jobs}, expected at least 1.")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    cells = grid.cells()
-    results = {
-        cell: found for cell in cells if (found := read_result(folder, cell, _fingerprint(grid, cell))) is not None
-    }
-    missing = [cell for cell in cells if cell not in results]
-    _check_frames(grid, missing)
-    for number, result in enumerate(results.values(), 1):
-        if report:
-            report(number, len(cells), result)
-    for result in _train_all(grid, missing, folder, jobs):
+    results: dict[Cell, CellResult] = {}
+
+    def take(result: CellResult) -> None:
+        new = result.cell not in results
         results[result.cell] = result
-        if report:
+        if report and new:
             report(len(results), len(cells), result)
+
+    for cell in cells:
+        if (found := read_result(folder, cell, fingerprint(cell))) is not None:
+            take(found)
+    if missing := [cell for cell in cells if cell not in results]:
+        for result in train_missing(missing, folder):
+            take(result)
     return [results[cell] for cell in cells]
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from .. import images
 from ..errors import ArgumentError, CheckpointError
 from ..metrics.evaluation import Evaluation
-from .ablation import Cell, CellResult, read_result, side_by_side, write_result
+from .ablation import Cell, CellResult, read_result, side_by_side, train_what_is_missing, write_result
 from .image_clips import Runs, predict_runs, score_clips
 from .image_stages import Schedule, StageResult, people_of, stage, train_stage, weights_of
 from .image_system import predictions_of, refined_by, runs_of, train_tpnet
@@ -111,23 +111,15 @@ def run_image_grid(
     Raises:
         StructlossError: bad input, or a training failed; those that were done are kept.
     """
-    if jobs < 1:
-        raise ArgumentError(f"jobs is {jobs}, expected at least 1.")
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+
+    def train_missing(missing: list[Cell], folder: Path) -> Iterator[CellResult]:
+        groups = [(grid, seed, folder) for seed in dict.fromkeys(cell.seed for cell in missing)]
+        return side_by_side(_train_seed, groups, min(jobs, len(groups)))
+
     cells = [cell for seed in grid.seeds for cell in grid.cells(seed)]
-    found = {cell: read_result(folder, cell, grid.fingerprint(cell.objective)) for cell in cells}
-    results = {cell: result for cell, result in found.items() if result is not None}
-    for number, result in enumerate(results.values(), 1):
-        if report:
-            report(number, len(cells), result)
-    missing = [seed for seed in grid.seeds if any(found[cell] is None for cell in grid.cells(seed))]
-    groups = [(grid, seed, folder) for seed in missing]
-    for result in side_by_side(_train_seed, groups, min(jobs, max(1, len(groups)))):
-        if result.cell not in results and report:
-            report(len(results) + 1, len(cells), result)
-        results[result.cell] = result
-    return [results[cell] for cell in cells]
+    return train_what_is_missing(
+        cells, lambda cell: grid.fingerprint(cell.objective), folder, train_missing, jobs=jobs, report=report
+    )
 
 
 def _train_seed(grid: ImageGrid, seed: int, folder: Path) -> Iterator[CellResult]:

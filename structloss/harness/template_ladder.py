@@ -18,7 +18,7 @@ from ..errors import ArgumentError
 from ..images.template_module import TemplatesDataModule
 from ..metrics.evaluation import Evaluation
 from ..progress import track
-from .ablation import Cell, CellResult, read_result, side_by_side, write_result
+from .ablation import Cell, CellResult, side_by_side, train_what_is_missing, write_result
 from .template_scores import TemplateScores
 from .template_training import TemplateModule
 from .training import fit
@@ -254,23 +254,16 @@ def run_template_grid(
     Raises:
         StructlossError: bad input, or a training failed; those that were done are kept.
     """
-    if jobs < 1:
-        raise ArgumentError(f"jobs is {jobs}, expected at least 1.")
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+
+    def train_missing(missing: list[Cell], folder: Path) -> Iterator[CellResult]:
+        seeds = dict.fromkeys(cell.seed for cell in missing)
+        groups = [(grid, [cell for cell in missing if cell.seed == seed], folder) for seed in seeds]
+        return side_by_side(_train_seed, groups, min(jobs, len(groups)))
+
     cells = [cell for seed in grid.seeds for cell in grid.cells(seed)]
-    found = {cell: read_result(folder, cell, grid.fingerprint(cell.objective)) for cell in cells}
-    results = {cell: result for cell, result in found.items() if result is not None}
-    for number, result in enumerate(results.values(), 1):
-        if report:
-            report(number, len(cells), result)
-    missing = {seed: [cell for cell in grid.cells(seed) if found[cell] is None] for seed in grid.seeds}
-    groups = [(grid, group, folder) for group in missing.values() if group]
-    for result in side_by_side(_train_seed, groups, min(jobs, max(1, len(groups)))):
-        results[result.cell] = result
-        if report:
-            report(len(results), len(cells), result)
-    return [results[cell] for cell in cells]
+    return train_what_is_missing(
+        cells, lambda cell: grid.fingerprint(cell.objective), folder, train_missing, jobs=jobs, report=report
+    )
 
 
 def _train_seed(grid: TemplateGrid, cells: list[Cell], folder: Path) -> Iterator[CellResult]:

@@ -206,7 +206,7 @@ def _panel(axes: Axes, grid: Grid, summaries: Sequence[Summary], objectives: Seq
             labelled = True
     axes.axvline(0, color="#888888", linewidth=0.8)
     axes.set_yticks(range(len(objectives)), objectives, fontsize=8)
-    axes.set_ylim(len(objectives) - 0.5, -0.5)
+    axes.set_ylim(max(len(objectives), 1) - 0.5, -0.5)  # the baseline alone: an empty row
     axes.tick_params(axis="x", labelsize=8)
     for edge in ("top", "right", "left"):
         axes.spines[edge].set_visible(False)
