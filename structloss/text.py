@@ -40,7 +40,8 @@ def visible_lines(text: object) -> str:
 
 @contextmanager
 def visible_warnings() -> Iterator[None]:
-    """Within it, warnings show their texts and the names of files on one line, as :func:`visible` has them."""
+    """Within it, a warning is one line of its text, as :func:`visible` has it, without the place in the source and
+    without its code: what a user of the command line is told, not what a developer is."""
     before = warnings.showwarning
 
     def shown(
@@ -51,10 +52,19 @@ def visible_warnings() -> Iterator[None]:
         file: TextIO | None = None,
         line: str | None = None,
     ) -> None:
-        before(visible(message), category, visible(filename), lineno, file, line)
+        # For this one alone: libraries that are imported meanwhile set a format, too.
+        formatted, warnings.formatwarning = warnings.formatwarning, _plain
+        try:
+            before(visible(message), category, visible(filename), lineno, file, line)
+        finally:
+            warnings.formatwarning = formatted
 
     warnings.showwarning = shown
     try:
         yield
     finally:
         warnings.showwarning = before
+
+
+def _plain(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
+    return f"structloss: warning: {message}\n"

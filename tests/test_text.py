@@ -55,6 +55,17 @@ def test_lines_and_warnings():
     assert warnings.showwarning is before
 
 
+def test_a_warning_is_one_plain_line(capsys):
+    """Without source and code, whatever format a library has set meanwhile, which stays."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        with visible_warnings():
+            format = warnings.formatwarning = lambda *of: "another"
+            warnings.warn("2 of 3 images can't be used.", UserWarning, stacklevel=1)
+            assert warnings.formatwarning is format
+    assert capsys.readouterr().err == "structloss: warning: 2 of 3 images can't be used.\n"
+
+
 @pytest.mark.slow(seconds=9)
 def test_a_folder_with_an_escape_sequence(tmp_path, commands):
     """Trained and reported in folders whose names would move the cursor: nothing of it is sent."""
