@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from . import __version__, commands
-from .commands._parser import Parser, add_debug, chosen, flags_of, naming_flags
+from .commands._parser import Parser, add_debug, chosen, flags_of, naming_flags, values_by_flag
 from .commands._refusals import bounded_memory_and_disk
 from .errors import StructlossError
 from .text import visible_warnings
@@ -58,7 +58,8 @@ def _dispatch(arguments: Sequence[str]) -> int:
     if namespace.command is None:
         parser.print_help()
         return 2
-    with naming_flags(flags_of(chosen(parser, namespace))), bounded_memory_and_disk(), visible_warnings():
+    flags = flags_of(chosen(parser, namespace))
+    with naming_flags(flags, values_by_flag(flags, namespace)), bounded_memory_and_disk(), visible_warnings():
         return namespace.run(namespace) or 0
 
 

@@ -242,10 +242,17 @@ def test_people_that_cannot_be_shown_are_left_out_with_a_note(mpii):
     mpii.write_text(json.dumps(people))
     found = open_images(mpii)
     assert len(found) == 1 and not found[0].annotated[3]
-    assert found.notes == (
-        "1 of 3 people are left out: their boxes are none",
-        "1 of 2 people are left out: they have no annotated joint",
-    )
+    no_joint = "1 of 2 people are left out: they have no annotated joint"
+    for name, value, what in (
+        ("scale", 0, "empty, less than a pixel wide"),
+        ("scale", float("nan"), "NaN or infinite"),
+        ("center", [3, float("inf")], "NaN or infinite"),
+        ("center", [1e7, 3], "outside of any image, a million pixels away or wide"),
+        ("scale", 1e7, "outside of any image, a million pixels away or wide"),
+    ):
+        people[1] |= {"scale": 0.2, "center": [30, 20]} | {name: value}
+        mpii.write_text(json.dumps(people))
+        assert open_images(mpii).notes == (f"1 of 3 people are left out: their boxes are {what}", no_joint)
     people[2]["scale"] = float("nan")
     mpii.write_text(json.dumps(people))
     with fails(DataError, "has nobody whom it could show"):

@@ -453,6 +453,7 @@ def inputs(tmp_path_factory, checkpoint):
         (folder / f"{name}.json").write_text(json.dumps(boxes))
     save(folder / "lifter.ckpt", LiftingModule(backbone="repose-tiny"))
     (folder / "last.ckpt").write_bytes(checkpoint.read_bytes())
+    (folder / "cut.ckpt").write_bytes(checkpoint.read_bytes()[:-900])
     return folder
 
 
@@ -518,7 +519,15 @@ def test_what_is_refused(inputs, monkeypatch, capsys, command, parts):
         ("in --ckpt lifter.ckpt --out o", "--ckpt is 'lifter.ckpt', a checkpoint of a lifting network, and the input"),
         ("clip.mp4 --ckpt lifter.ckpt --out o", "clip.mp4, is of images, expected a network from images"),
         ("in/a.png --backbone repose-tiny --weights w --out o", "--backbone is 'repose-tiny', a lifting network, and"),
-        ("in --ckpt gone.ckpt --out o", "checkpoint gone.ckpt does not exist"),
+        ("in --ckpt gone.ckpt --out o", "--ckpt: gone.ckpt does not exist"),
+        ("in --ckpt cut.ckpt --out o", "--ckpt: cut.ckpt can't be read, expected one written by structloss fit"),
+        ("keypoints.npy --ckpt cut.ckpt --layout h36m --image-size 9 9 --out o", "--ckpt: cut.ckpt can't be read"),
+        ("--split train --ckpt cut.ckpt --out o", "--ckpt: cut.ckpt can't be read"),
+        ("--split train --ckpt in/a.png --out o", "--ckpt: in/a.png can't be read"),
+        ("clip.mp4 --ckpt last.ckpt --out o --refine lifter.ckpt", "--refine: lifter.ckpt is not of a refiner"),
+        ("clip.mp4 --ckpt last.ckpt --out o --refine gone", "--refine: gone does not exist"),
+        ("clip.mp4 --ckpt last.ckpt --out o --fit-skeleton gone", "--fit-skeleton: gone does not exist"),
+        ("in --network sapnet --weights cut.ckpt --out o", "--weights: cut.ckpt can't be read"),
         ("keypoints.npy --ckpt lifter.ckpt --overlay o", "--overlay is 'o' with keypoints, expected it with a network"),
         ("keypoints.npy --ckpt lifter.ckpt --out o --box 0 0 4 4", "--box is (0.0, 0.0, 4.0, 4.0) with keypoints"),
         ("in --network sapnet --out o", "--network is 'sapnet' without --weights"),

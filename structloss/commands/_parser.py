@@ -12,9 +12,10 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from ..errors import ArgumentError, MissingFileError, StructlossError
+from ..errors import ArgumentError, CheckpointError, DataError, MissingFileError, StructlossError
 
 __all__ = [
     "Parser",
@@ -26,6 +27,7 @@ __all__ = [
     "nonnegative",
     "options",
     "positive",
+    "values_by_flag",
     "with_flags",
 ]
 
@@ -147,6 +149,12 @@ def flags_of(parser: argparse.ArgumentParser) -> dict[str, str]:
     return {name: flag for name, flag in nested.items() if last[name] == 1} | flags
 
 
+def values_by_flag(flags: Mapping[str, str], arguments: argparse.Namespace) -> dict[str, object]:
+    """Flag -> what was given with it, or its default; without what is None."""
+    found = {flag: getattr(arguments, name, None) for name, flag in flags.items()}
+    return {flag: value for flag, value in found.items() if value is not None}
+
+
 def with_flags(message: str, flags: Mapping[str, str], argument: bool = True) -> str:
     """A message of the library with flags in place of its arguments' names.
 
@@ -179,12 +187,40 @@ def _any(names: Iterable[str]) -> str:
 _OF_ARGUMENTS = (ArgumentError, MissingFileError)
 
 
+#: and with the file that they are about
+_OF_FILES = (MissingFileError, CheckpointError, DataError)
+
+
 @contextmanager
-def naming_flags(flags: Mapping[str, str]) -> Iterator[None]:
-    """Around what a command does: errors of the library name the flag instead of the argument that it set."""
+def naming_flags(flags: Mapping[str, str], given: Mapping[str, object] | None = None) -> Iterator[None]:
+    """Around what a command does: errors of the library name the flag instead of the argument that it set, and the flag
+    of a file that can't be read.
+
+    Args:
+        flags: argument -> flag.
+        given: flag -> its value, or a list of values.
+    """
     try:
         yield
     except StructlossError as error:
         if len(error.args) == 1 and isinstance(error.args[0], str):
-            error.args = (with_flags(error.args[0], flags, isinstance(error, _OF_ARGUMENTS)),)
+            message = with_flags(error.args[0], flags, isinstance(error, _OF_ARGUMENTS))
+            if isinstance(error, _OF_FILES):
+                message = _with_file(message, given or {})
+            error.args = (message,)
         raise
+
+
+def _with_file(message: str, given: Mapping[str, object]) -> str:
+    """A message on a file, which it begins with, behind the flag that named it. One that can't be written is left: its
+    name tells enough, and not every flag is of files to read."""
+    if "can't be written" in message:
+        return message
+    text = message.removeprefix("checkpoint ")
+    for flag, values in given.items():
+        for value in values if isinstance(values, list | tuple) else [values]:
+            if isinstance(value, str | Path) and str(value):
+                for name in (str(value), str(Path(value))):
+                    if text.startswith((f"{name} ", f"{name}: ", f"{name}, ")):
+                        return f"{flag}: {text}"
+    return message

@@ -259,7 +259,9 @@ def load_refiner(path: str | os.PathLike[str]) -> LoadedRefiner:
     checkpoint = SafeCheckpointIO().load_checkpoint(path)
     stored = checkpoint.get("hyper_parameters")
     if not isinstance(stored, Mapping) or "refiner" not in stored or "state_dict" not in checkpoint:
-        raise CheckpointError(f"{path} is not of a refiner, expected a checkpoint of structloss fit --config tpnet.")
+        raise CheckpointError(
+            f"checkpoint {path} is not of a refiner, expected a checkpoint of structloss fit --config tpnet."
+        )
     known = ("refiner", "refiner_args", "past", "future", "border", "skeleton")
     try:
         module = RefineModule(**{name: stored[name] for name in known if name in stored})

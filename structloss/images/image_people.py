@@ -278,7 +278,6 @@ def _usable(annotations: Annotations, needs_joints: bool) -> Annotations:
     """Those people who have a box and joints."""
     with np.errstate(invalid="ignore", over="ignore"):
         there = (np.abs(annotations.joints) < _FAR).all(-1)
-        boxed = (np.abs(annotations.centre) < _FAR).all(-1) & (annotations.side >= _LEAST) & (annotations.side < _FAR)
     annotated = annotations.annotated & there
     annotations = replace(
         annotations,
@@ -287,12 +286,21 @@ def _usable(annotations: Annotations, needs_joints: bool) -> Annotations:
         joints=np.where(annotated[..., None], annotations.joints, 0.0).astype(np.float32),
     )
     if not annotations.whole:
-        annotations = annotations.kept(boxed, "their boxes are none")
+        annotations = _boxed(annotations)
     if needs_joints:
         annotations = annotations.kept(annotations.annotated.any(1), "they have no annotated joint")
     if annotations.pose is not None:
         annotations = annotations.kept(np.isfinite(annotations.pose).all((1, 2)), "their 3D poses are not finite")
     return annotations
+
+
+def _boxed(annotations: Annotations) -> Annotations:
+    """Those people who have a box."""
+    finite = np.isfinite(annotations.centre).all(-1) & np.isfinite(annotations.side)
+    annotations = annotations.kept(finite, "their boxes are NaN or infinite")
+    annotations = annotations.kept(annotations.side >= _LEAST, "their boxes are empty, less than a pixel wide")
+    near = (np.abs(annotations.centre) < _FAR).all(-1) & (annotations.side < _FAR)
+    return annotations.kept(near, "their boxes are outside of any image, a million pixels away or wide")
 
 
 def _check(folder: Path, annotations: Annotations, number: int, decode: bool, upright: bool) -> ImageHeader:
