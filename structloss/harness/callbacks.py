@@ -155,7 +155,8 @@ def shown_figures(figures: Mapping[str, float], prefix: str = "") -> list[str]:
         if row is None:
             lines.append(f"{prefix}{key} {value:.4g}")
         else:
-            lines.append(f"{prefix + key if prefix else row.title} {row.factor * value:.1f} {row.unit}")
+            decimals = max(1, (row.decimals or 1) - 1)  # one less than in tables
+            lines.append(f"{prefix + key if prefix else row.title} {row.factor * value:.{decimals}f} {row.unit}")
     return lines
 
 

@@ -40,7 +40,8 @@ def plot_panels(
             f"columns has {[len(pictures) for pictures in columns.values()]} pictures, expected as many in each, at "
             "least one."
         )
-    width, height = _INCHES * len(columns), _INCHES * rows + 0.75
+    above = 0.7 if title else 0.42  # inches
+    width, height = _INCHES * len(columns), _INCHES * rows + above + 0.05
     figure = _style.new_figure(width, height)
     axes = figure.subplots(rows, len(columns), squeeze=False)
     for column, (head, pictures) in enumerate(columns.items()):
@@ -50,5 +51,5 @@ def plot_panels(
             axes[row][column].set_axis_off()
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontsize=10)
-    figure.subplots_adjust(left=0.005, right=0.995, bottom=0.01, top=1 - 0.68 / height, wspace=0.04, hspace=0.04)
+    figure.subplots_adjust(left=0.005, right=0.995, bottom=0.01, top=1 - above / height, wspace=0.04, hspace=0.04)
     return write_bytes(path, _style.png(figure, dpi))
