@@ -268,6 +268,7 @@ def test_files_of_boxes(name, text, tmp_path):
         ("b.json", "[[1, 2, 3, 4]]", "has boxes of 1 frames, expected 3"),
         ("b.csv", "", "has no boxes, expected lines of x, y, width, height"),
         ("b.csv", "1,2,three,4\n", "line 1 of"),
+        ("b.csv", "x,y,width,height,frame\n1,2,3,4\n", "has a box for frame '', expected numbers of frames"),
         ("b.csv", "frame,x,y,width,height\n3,1,2,3,4\n", "has a box for frame '3', expected numbers of frames below 3"),
         ("b.json", '{"x": [1, 2, 3, 4]}', "has a box for frame 'x'"),
         ("b.json", "[]", "has no boxes"),
@@ -300,6 +301,15 @@ def test_arrays_of_boxes_that_are_none(arrays, says, tmp_path):
     np.savez(tmp_path / "b.npz", **arrays)
     with fails(DataError, says):
         read_frame_boxes(tmp_path / "b.npz", 3, "a video")
+
+
+@pytest.mark.parametrize(
+    "box", [[64, 0, 5, 5], [0, 48, 5, 5], [-5, 0, 5, 5], [0, -6, 5, 5], [0, 0, 5, 200], [-9, 0, 1e9, 5]]
+)
+def test_boxes_that_show_nothing_of_the_frame_or_would_take_the_memory(box):
+    with fails(DataError, "the box of frame 0 of walk is", "some of the frame of 64 x 48 pixels"):
+        read_frame_boxes(box, 3, "walk", (64, 48))
+    assert read_frame_boxes([63, -4, 5, 5], 3, "walk", (64, 48)).boxes.shape == (3, 4)
 
 
 def test_videos_that_can_not_be_used(video, tmp_path):
@@ -415,6 +425,10 @@ def test_other_videos_are_written_whole_or_without_frames_that_are_alone(video, 
     found = write_frames(video, tmp_path / "cropped", boxes=boxes, size=16)
     assert (found.frames, found.folders, found.alone) == (6, 1, 1)
     assert list(ImageFolders(tmp_path / "cropped").lengths) == [6]
+    assert write_frames(video, tmp_path / "cropped", boxes=boxes, size=16).videos == 0  # nothing is left to do
+    for other in (None, [20, 10, 10, 20]):
+        with fails(ArgumentError, "cropped, which holds frames of walk.avi by other boxes, expected the same boxes"):
+            write_frames(video, tmp_path / "cropped", boxes=other, size=16)
 
 
 def test_frames_that_can_not_be_written(video, tmp_path):
@@ -430,6 +444,9 @@ def test_frames_that_can_not_be_written(video, tmp_path):
         write_frames(tmp_path / "full", tmp_path / "out")
     with fails(ArgumentError, "size is 0, expected at least 1"):
         write_frames(video, tmp_path / "out", size=0)
+    with fails(DataError, "the box of frame 0 of", "some of the frame of 64 x 48 pixels"):
+        write_frames(video, tmp_path / "out", boxes=[70, 0, 5, 5])
+    assert not (tmp_path / "out").exists()  # nor would it have to be removed for other settings
     (tmp_path / "S1").mkdir()
     video.rename(tmp_path / "S1" / "Eating.54138969.avi")
     with fails(DataError, "has 1 video, of none of the subjects S1, S5"):

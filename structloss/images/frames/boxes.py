@@ -34,6 +34,7 @@ __all__ = ["BOX_SUFFIXES", "FrameBoxes", "read_frame_boxes"]
 BOX_SUFFIXES = (".npz", ".json", ".csv")
 _COLUMNS = ("x", "y", "width", "height")
 _AROUND = 0.1  # of the joints' height
+_LARGEST = 3  # times the longer side of a frame, of a box
 _ORDERS = {JOINT_COUNT: range(JOINT_COUNT), 17: H36M17_JOINTS, 32: shape_templates.H36M_JOINTS}
 
 
@@ -50,16 +51,23 @@ class FrameBoxes:
     joints: np.ndarray | None = None
 
 
-def read_frame_boxes(told: str | os.PathLike[str] | Sequence[float] | None, frames: int, of: str) -> FrameBoxes | None:
+def read_frame_boxes(
+    told: str | os.PathLike[str] | Sequence[float] | None,
+    frames: int,
+    of: str,
+    size: tuple[int, int] | None = None,
+) -> FrameBoxes | None:
     """The boxes of a video's frames.
 
     Args:
         told: a file, or one box for all frames; None is none.
         frames: T, how many there are.
         of: what they are of, for messages.
+        size: width and height of the frames; a box must show some of its frame, and be no larger than three of them.
 
     Raises:
-        MissingFileError, DataError: no such file, other content, or boxes of another number of frames.
+        MissingFileError, DataError: no such file, other content, boxes of another number of frames or where no frame
+            is.
     """
     if told is None:
         return None
@@ -83,8 +91,21 @@ def read_frame_boxes(told: str | os.PathLike[str] | Sequence[float] | None, fram
         )
     if not there.any():
         raise DataError(f"the boxes of {of} have nobody in any frame, expected at least one.")
+    if size is not None:
+        _check_inside(rows, there, of, size)
     rows[~there] = np.nan
     return FrameBoxes(rows, joints)
+
+
+def _check_inside(rows: np.ndarray, there: np.ndarray, of: str, size: tuple[int, int]) -> None:
+    """Raise where a crop would be black, or so large that it takes the memory."""
+    start, extent = rows[:, :2], rows[:, 2:]
+    outside = (start >= size).any(1) | (start + extent <= 0).any(1) | (extent > _LARGEST * max(size)).any(1)
+    if (bad := there & outside).any():
+        raise DataError(
+            f"the box of frame {int(np.flatnonzero(bad)[0])} of {of} is {rows[bad][0].tolist()}, expected one "
+            f"that shows some of the frame of {size[0]} x {size[1]} pixels and is no larger than {_LARGEST} of them."
+        )
 
 
 def _of_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
@@ -163,6 +184,7 @@ def _of_csv(path: Path, frames: int) -> np.ndarray:
         except ValueError:
             raise DataError(f"line {line} of {path} is {shown(','.join(row))}, expected x,y,width,height.") from None
         if numbered:
-            by_number[row[names.index("frame")].strip()] = box
+            number = names.index("frame")
+            by_number[row[number].strip() if number < len(row) else ""] = box
         found.append(box)
     return _numbered(dict(by_number), path, frames) if numbered else np.array(found, np.float64)

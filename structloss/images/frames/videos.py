@@ -140,7 +140,8 @@ class VideoFolders:
         single = 0
         for number, file in enumerate(self.videos):
             video = self._video(number)
-            found = read_frame_boxes(boxes_of(file, boxes, len(self.videos) == 1), len(video), str(file))
+            told = boxes_of(file, boxes, len(self.videos) == 1)
+            found = read_frame_boxes(told, len(video), str(file), video.size)
             self._boxes.append(found)
             for crop, frames in grouped(found, len(video), video.size).items():
                 single += len(frames) == 1

@@ -20,6 +20,7 @@ from ...files import new_file, write_bytes, write_json
 from ...progress import track
 from ...reading import existing, read_json
 from .._opencv import one_thread, opencv
+from ..image_people import numbers
 from ..video import VIDEO_SUFFIXES, VideoPeople, video_frames
 from .boxes import FrameBoxes, read_frame_boxes
 from .crops import SnappedBox
@@ -105,7 +106,8 @@ def write_frames(
     Raises:
         MissingFileError: no such path, or no boxes of a video.
         DataError: no videos that are wanted, one that can't be read, or boxes that are none.
-        ArgumentError: a number out of range, or an `out` that holds something else, or frames of other settings.
+        ArgumentError: a number out of range, or an `out` that holds something else, or frames of other settings or
+            boxes.
         MissingDependencyError: OpenCV or PyAV is not installed.
     """
     at_least(1, size=size, step=step)
@@ -119,16 +121,27 @@ def write_frames(
             f"{top} has {count(len(videos), 'video')}, of none of the subjects {', '.join(H36M_SUBJECTS)} and the "
             f"actions {', '.join(H36M_ACTIONS)}, expected at least one."
         )
-    folder = _prepared(Path(out), {"size": size, "step": step})
+    folder, settings = Path(out), {"size": size, "step": step}
+    _refuse_other(folder, settings)
     read = alone = 0
     for video in track(wanted, "writing frames", progress):
         state = folder / _STATE / f"{_key(video, top)}.npz"
-        if state.exists():
-            continue
         told = read_of(video, top, boxes, len(videos) == 1)
-        names, joints, annotated, diagonal = _write_video(video, top, folder, told, size, step)
+        if state.exists():
+            if str(load_npz_arrays(state).get("told", "")) != _digest(told):
+                raise ArgumentError(
+                    f"out is {out}, which holds frames of {video.name} by other boxes, expected the same boxes or a "
+                    "new folder."
+                )
+            continue
+        opened = VideoPeople(video)
+        known = read_frame_boxes(told, len(opened), str(video), opened.size)
+        _record(folder, settings)  # not before something can be written
+        names, joints, annotated, diagonal = _write_video(opened, video, top, folder, known, size, step)
         with new_file(state) as file:
-            np.savez_compressed(file, names=names, joints=joints, annotated=annotated, diagonal=diagonal)
+            np.savez_compressed(
+                file, names=names, joints=joints, annotated=annotated, diagonal=diagonal, told=_digest(told)
+            )
         read += 1
     labels = [load_npz_arrays(folder / _STATE / f"{_key(video, top)}.npz") for video in wanted]
     kept, alone = _without_single(folder, labels)
@@ -162,27 +175,38 @@ def _key(video: Path, top: Path) -> str:
     return hashlib.sha256(name.encode()).hexdigest()[:24]
 
 
-def _prepared(out: Path, settings: dict[str, Any]) -> Path:
-    """The folder to write, with a record of the settings."""
+def _digest(told: str | os.PathLike[str] | Sequence[float] | None) -> str:
+    """What tells boxes from others: that of a file's content, or the box itself."""
+    if told is None:
+        return ""
+    if isinstance(told, str | os.PathLike):
+        return hashlib.sha256(existing(told, "a file of boxes").read_bytes()).hexdigest()
+    return str(numbers(list(told), "boxes", (4,)).tolist())
+
+
+def _refuse_other(out: Path, settings: dict[str, Any]) -> None:
+    """Raise where the folder to write holds frames of other settings, or something else."""
     record = out / _STATE / "settings.json"
     if record.exists():
         found = read_json(record, "the settings of frames")
         if found != settings:
             raise ArgumentError(f"out is {out}, which holds frames of {shown(found)}, expected {shown(settings)}.")
-        return out
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ArgumentError(f"out is {out}, which holds something else, expected a new or an empty folder.")
-    (out / _STATE).mkdir(parents=True, exist_ok=True)
-    write_json(record, settings)
-    return out
+
+
+def _record(out: Path, settings: dict[str, Any]) -> None:
+    """Make the folder, with a record of the settings."""
+    record = out / _STATE / "settings.json"
+    if not record.exists():
+        record.parent.mkdir(parents=True, exist_ok=True)
+        write_json(record, settings)
 
 
 def _write_video(
-    video: Path, top: Path, out: Path, told: Any, size: int, step: int
+    opened: VideoPeople, video: Path, top: Path, out: Path, boxes: FrameBoxes | None, size: int, step: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Names, joints, annotated and diagonals of the frames that were written."""
-    opened = VideoPeople(video)
-    boxes = read_frame_boxes(told, len(opened), str(video))
     crops: dict[int, SnappedBox | None] = {}
     for crop, frames in grouped(boxes, len(opened), opened.size).items():
         crops |= dict.fromkeys((frame for frame in frames if frame % step == 0), crop)
@@ -243,7 +267,8 @@ def _without_single(folder: Path, labels: list[dict[str, np.ndarray]]) -> tuple[
 
 def _write_labels(folder: Path, labels: list[dict[str, np.ndarray]], kept: set[str]) -> int:
     """Write `joints.npz`, if anybody's joints are known; returns of how many frames."""
-    arrays = {key: np.concatenate([part[key] for part in labels]) for key in labels[0]}
+    keys = ("names", "joints", "annotated", "diagonal")
+    arrays = {key: np.concatenate([part[key] for part in labels]) for key in keys}
     rows = arrays["annotated"].any(1) & np.isin(arrays["names"], list(kept))
     if rows.any():
         with new_file(folder / "joints.npz") as file:
