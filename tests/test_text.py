@@ -1,6 +1,7 @@
 """What is printed of a file's text: no control character reaches a terminal."""
 
 import os
+import sys
 import warnings
 
 import pytest
@@ -55,12 +56,15 @@ def test_lines_and_warnings():
     assert warnings.showwarning is before
 
 
-def test_a_warning_is_one_plain_line(capsys):
+def test_a_warning_is_one_plain_line(capsys, monkeypatch):
     """Without source and code, whatever format a library has set meanwhile, which stays."""
     with warnings.catch_warnings():
         warnings.simplefilter("always")
+        # as Python shows them where pytest does not collect them
+        warnings.showwarning = lambda *of, file=None, line=None: sys.stderr.write(warnings.formatwarning(*of[:4]))
         with visible_warnings():
-            format = warnings.formatwarning = lambda *of: "another"
+            format = lambda *of: "another"  # noqa: E731
+            monkeypatch.setattr(warnings, "formatwarning", format)
             warnings.warn("2 of 3 images can't be used.", UserWarning, stacklevel=1)
             assert warnings.formatwarning is format
     assert capsys.readouterr().err == "structloss: warning: 2 of 3 images can't be used.\n"
