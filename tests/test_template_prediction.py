@@ -99,16 +99,19 @@ def test_the_body_that_is_drawn_has_two_sides():
 @pytest.mark.parametrize(
     ("more", "words"),
     [
+        ({"out": None}, "expected a folder for --out, or a file for --npz, --json or --overlay."),
         ({"bvh": "a.bvh"}, "--bvh is 'a.bvh', expected it with a network that answers in 3D"),
         ({"refine": "tpnet.ckpt"}, "--refine is 'tpnet.ckpt', expected it with a network that answers in 3D"),
         ({"floor": True}, "--floor is given, expected it with a network that answers in 3D"),
         ({"layout": "coco"}, "--layout is 'coco' with a network from images"),
-        ({"json": "a.txt"}, r"--json is 'a.txt', expected a name that ends in \.json"),
+        ({"json": "a.txt"}, "--json is 'a.txt', expected a name that ends in .json"),
     ],
 )
 def test_what_shape_templates_have_no_use_for(checkpoint, folder, more, words):
     with pytest.raises(ArgumentError, match=re.escape(words)):
-        run_predict(PredictSettings(input=str(folder / "frames"), ckpt=checkpoint, out=str(folder / "out"), **more))
+        run_predict(
+            PredictSettings(**{"input": str(folder / "frames"), "ckpt": checkpoint, "out": str(folder / "out")} | more)
+        )
     assert not (folder / "out").exists()
 
 

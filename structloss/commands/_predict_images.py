@@ -121,9 +121,8 @@ def run_predict_images(settings: PredictSettings, flags: Mapping[str, str] | Non
     _check_options(settings)
     named, everywhere = named_files(settings)
     if not (named or settings.out or settings.overlay):
-        raise ArgumentError(
-            "nothing is to be written, expected a folder for --out, or a file for --npz, --bvh, --video or --overlay."
-        )
+        kinds = "--npz, --json or --overlay" if _of_templates(settings) else "--npz, --bvh, --video or --overlay"
+        raise ArgumentError(f"nothing is to be written, expected a folder for --out, or a file for {kinds}.")
     device = chosen_device(settings.device)
     people = _opened(settings)
     files = _files(settings, people, named, everywhere)
