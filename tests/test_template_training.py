@@ -16,6 +16,7 @@ pytest.importorskip("lightning")
 pytest.importorskip("cv2")
 
 from structloss import images, metrics
+from structloss.cli import main
 from structloss.errors import ArgumentError, CheckpointError
 from structloss.harness.load import load_module
 from structloss.harness.recipe_files import recipe_path
@@ -102,6 +103,11 @@ def test_each_change_of_the_poster_is_an_option():
         ({"loss_weights": {"mse": -1.0}}, "loss_weights has mse -1.0, expected a number of at least 0"),
         ({"loss_weights": {"mse": 0}}, "expected a weight above 0 for some term"),
         ({"perceptual": "dists"}, "perceptual is 'dists', expected one of 'vgg19', 'random', 'laplacian'"),
+        (
+            {"perceptual": "ssim", "loss_weights": {"mse": 1.0}},
+            "perceptual is 'ssim', expected it with a weight of the perceptual term above 0 in loss_weights",
+        ),
+        ({"vgg19": "v.pth", "loss_weights": {"mse": 1.0, "perceptual": 0.0}}, "vgg19 is 'v.pth', expected it with"),
         ({"boundary": "none"}, "boundary is 'none', expected one of 'all', 'core'"),
         ({"ema": 0.0}, "ema is 0.0, expected None or a decay"),
         ({"shape_network": "sapnet-tiny", "shape_network_args": None}, "shape_network is 'sapnet-tiny', expected one"),
@@ -248,7 +254,7 @@ def test_what_is_wrong_is_told_in_a_sentence(trained, commands, tmp_path):
     done = commands.run(tmp_path, *RUN, *vgg)
     assert done.returncode == 1 and "--model.vgg19 is None" in done.stderr and "Traceback" not in done.stderr
     done = commands.run(tmp_path, *RUN, *vgg, "--model.vgg19", "vgg.pth")
-    assert done.returncode == 1 and "vgg.pth" in done.stderr and "does not exist" in done.stderr
+    assert done.returncode == 1 and "error: --model.vgg19 vgg.pth does not exist" in done.stderr
     done = commands.run(tmp_path, *RUN, "--data.size", "64")
     assert done.returncode == 1 and "--data.size is 64, expected 32, that of shape-template-tiny" in done.stderr
     done = commands.run(tmp_path, "test", "--config", "sapnet-tiny", "--ckpt_path", str(checkpoint))
@@ -257,6 +263,20 @@ def test_what_is_wrong_is_told_in_a_sentence(trained, commands, tmp_path):
     assert not [*tmp_path.iterdir()]  # nothing was begun
     with pytest.raises(CheckpointError, match="is of a network of shape templates, expected a checkpoint of a network"):
         load_module(checkpoint, IMAGES)
+
+
+def test_settings_of_one_name_are_told_by_the_flag_that_was_given(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for flags, words in (
+        (
+            ["--model.shape_network_args.motion", "rigid"],
+            "--model.shape_network_args.motion is 'rigid', expected one of",
+        ),
+        (["--data.path", "./nowhere/"], "error: --data.path nowhere does not exist, expected"),
+        (["--data.motion", "m.npz", "--data.path", "."], "--data.motion is 'm.npz', expected it with rendered people"),
+    ):
+        assert main(["fit", "--config", "shape-template-tiny", *flags]) == 1
+        assert words in capsys.readouterr().err
 
 
 def test_unlabelled_frames_are_tested_without_the_figures_that_need_labels(trained, commands, tmp_path):

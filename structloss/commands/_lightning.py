@@ -123,8 +123,11 @@ class _CLI(LightningCLI):
         parser = self._parser(self.subcommand)
         arguments = f"{self.system.network}_args"
         network = self.config[self.subcommand].model.as_dict().get(arguments) or {}
-        flags = {name: f"--model.{arguments}.{name}" for name in network} | flags_of(parser)
-        with refusals(differing(parser, self.config[self.subcommand])), naming_flags(flags):
+        given, flags = differing(parser, self.config[self.subcommand]), flags_of(parser)
+        for name in network:  # another setting may have this name, too: data.motion and the network's motion
+            if flags.get(name, "").removeprefix("--") not in given:
+                flags[name] = f"--model.{arguments}.{name}"
+        with refusals(given), naming_flags(flags):
             super().instantiate_classes()
 
     def _run_subcommand(self, subcommand: str) -> None:

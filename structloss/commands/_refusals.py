@@ -27,7 +27,10 @@ _DISK = {
     if hasattr(errno, name)
 }
 #: settings that are paths; messages begin with the path alone
-_FILES = ("data.data", "data.reference", "data.unlabelled", "model.init_from")
+_FILES = (
+    *("data.data", "data.reference", "data.unlabelled", "data.path", "data.val_path", "data.boxes", "data.val_boxes"),
+    *("model.init_from", "model.vgg19"),
+)
 _FULL = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EROFS", "EFBIG") if hasattr(errno, name)}
 #: what a library raises for settings; others (AttributeError, KeyError, AssertionError, ...) are faults, not refusals
 _REFUSING = (ValueError, TypeError, RuntimeError, ImportError, NotImplementedError, OSError, ArithmeticError)
@@ -60,7 +63,7 @@ def refusals(given: Mapping[str, Any]) -> Iterator[None]:
         text = error.args[0] if len(error.args) == 1 else None
         for name in _FILES:
             value = given.get(name)
-            if isinstance(text, str) and isinstance(value, str) and text.startswith(value):
+            if isinstance(text, str) and isinstance(value, str) and value and _begins_with(text, value):
                 error.args = (f"--{name} {text}",)
                 break
         if isinstance(text, str) and str(given.get("trainer.precision")).startswith("16"):
@@ -71,6 +74,12 @@ def refusals(given: Mapping[str, Any]) -> Iterator[None]:
         if found is None:
             raise
         raise found from error
+
+
+def _begins_with(message: str, path: str) -> bool:
+    """Whether a message begins with a path, as it was given or without what does not matter ("./", a last "/"), or with
+    a file in it."""
+    return any(re.match(rf"{re.escape(text)}(?![\w.-])", message) for text in (path, str(Path(path))))
 
 
 def refused(error: BaseException, given: Mapping[str, Any]) -> StructlossError | None:

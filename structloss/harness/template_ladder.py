@@ -165,7 +165,7 @@ def train_arm(
         shape_network=settings.network,
         shape_network_args={**settings.network_args, "template": arm.template, "motion": arm.motion},
         loss_weights={"perceptual": settings.perceptual_weight, "mse": arm.mse, "anchor": 0.5, "boundary": 1.0},
-        perceptual=settings.perceptual,
+        perceptual=settings.perceptual if settings.perceptual_weight else None,
         schedule="one_cycle",
         lr=settings.lr,
         seed=settings.seed,

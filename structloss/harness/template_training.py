@@ -89,6 +89,12 @@ class TemplateModule(L.LightningModule):
         if ema is not None and not 0 < ema < 1:
             raise ArgumentError(f"ema is {ema}, expected None or a decay between 0 and 1.")
         self.weights = _weights(loss_weights, boundary)
+        given = {"perceptual": None if perceptual == "none" else perceptual, "vgg19": vgg19}
+        for name, value in given.items():
+            if value is not None and "perceptual" not in self.weights:
+                raise ArgumentError(
+                    f"{name} is {value!r}, expected it with a weight of the perceptual term above 0 in loss_weights."
+                )
         self.optimization = OptimizerSettings(optimizer, lr, weight_decay, schedule, lr_decay, drop_every, drop)
         self.save_hyperparameters()
         model = images.create(shape_network, **(shape_network_args or {}))
