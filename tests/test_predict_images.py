@@ -527,7 +527,10 @@ def test_what_is_refused(inputs, monkeypatch, capsys, command, parts):
         ("clip.mp4 --ckpt last.ckpt --out o --refine lifter.ckpt", "--refine: lifter.ckpt is not of a refiner"),
         ("clip.mp4 --ckpt last.ckpt --out o --refine gone", "--refine: gone does not exist"),
         ("clip.mp4 --ckpt last.ckpt --out o --fit-skeleton gone", "--fit-skeleton: gone does not exist"),
-        ("in --network sapnet --weights cut.ckpt --out o", "--weights: cut.ckpt is damaged, truncated or no PyTorch file"),
+        (
+            "in --network sapnet --weights cut.ckpt --out o",
+            "--weights: cut.ckpt is damaged, truncated or no PyTorch file",
+        ),
         ("keypoints.npy --ckpt lifter.ckpt --overlay o", "--overlay is 'o' with keypoints, expected it with a network"),
         ("keypoints.npy --ckpt lifter.ckpt --out o --box 0 0 4 4", "--box is (0.0, 0.0, 4.0, 4.0) with keypoints"),
         ("in --network sapnet --out o", "--network is 'sapnet' without --weights"),

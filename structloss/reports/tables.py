@@ -52,9 +52,9 @@ class Cell:
 
 
 def known(rows: Sequence[Measure], arms: Sequence[ArmResult]) -> list[Measure]:
-    """The measures that some arm has a value for; all of them where none has any."""
+    """The measures that some arm has a value for; where none has any, all but those of networks from images."""
     found = [row for row in rows if any(math.isfinite(row.value(arm)) for arm in arms)]
-    return found or list(rows)
+    return found or [row for row in rows if row.group not in ("image", "template")] or list(rows)
 
 
 def cells(row: Measure, arms: Sequence[ArmResult]) -> tuple[list[Cell], Cell | None]:
