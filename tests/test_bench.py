@@ -190,7 +190,7 @@ def test_without_the_tests_only_the_definition_is_checked(tmp_path):
 def test_without_a_definition_nothing_is_timed(tmp_path, monkeypatch):
     monkeypatch.setattr(definition, "REFERENCE", tmp_path)
     with pytest.raises(FileNotFoundError, match="nothing is timed that wasn't compared"):
-        definition._reference.__wrapped__("pairwise")
+        definition.reference.__wrapped__("pairwise")
 
 
 def test_failing_tests_stop_the_benchmark(tmp_path, monkeypatch, capsys):
