@@ -447,9 +447,9 @@ def test_bad_arguments_get_one_sentence(arguments, message):
 
 
 def test_motion_that_cameras_saw_is_no_motion_in_the_world(monkeypatch):
-    from structloss.images.rendered import people
+    from structloss.data import opening
 
-    monkeypatch.setattr(people, "open_data", lambda path: object())
+    monkeypatch.setattr(opening, "open_data", lambda path, **options: object())
     with pytest.raises(ArgumentError, match="holds poses seen by cameras, expected clips in the world"):
         RenderedPeople(1, motion="somewhere.npz")
 

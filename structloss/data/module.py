@@ -322,10 +322,6 @@ class MotionDataModule(ResumesWithinEpoch, LightningDataModule):
     def _scored_windows(self, store: PoseStore) -> PoseWindows:
         return PoseWindows(store, "test", tails=self._tails, **self._common)
 
-    @property
-    def _shows_progress(self) -> bool:
-        return self.progress and self._trainer_value("is_global_zero", True)
-
     def _open(self) -> PoseStore | list[Clip]:
         if self.data is None:
             progress = self._shows_progress

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .clips import Clip
     from .store import PoseStore
 
-__all__ = ["open_data"]
+__all__ = ["open_data", "open_motion"]
 
 
 def open_data(
@@ -57,6 +57,25 @@ def open_data(
     _check_options(path, form, fps, given)
     found = form.read(path, progress=progress, **given)
     return [clip.resampled(fps) for clip in found] if fps is not None and isinstance(found, list) else found
+
+
+def open_motion(motion: str | os.PathLike[str], *, progress: bool = False) -> list[Clip]:
+    """Clips in the world for an argument called `motion`.
+
+    Args:
+        motion: what to read, of any format that :func:`open_data` reads.
+        progress: show a progress bar on a terminal.
+
+    Raises:
+        ArgumentError: it holds poses as cameras see them.
+        MissingFileError, DataError: as :func:`open_data`.
+    """
+    found = open_data(motion, progress=progress)
+    if not isinstance(found, list):
+        raise ArgumentError(
+            f"motion is {os.fspath(motion)!r}, which holds poses seen by cameras, expected clips in the world."
+        )
+    return found
 
 
 def _check_options(path: Path, form: Format, fps: float | None, given: Mapping[str, Any]) -> None:

@@ -21,6 +21,7 @@ class ResumesWithinEpoch:
 
     trainer: Any
     batch_size: int
+    progress: bool
     _resumed: tuple[int, int] | None = None  # epoch, batches of it that were trained on
 
     def state_dict(self) -> dict[str, Any]:
@@ -45,6 +46,10 @@ class ResumesWithinEpoch:
     def _lonely(self, sampler: _Order) -> bool:
         """Whether the last batch would be a single sample, on which batch normalisation cannot train."""
         return len(sampler) % self.batch_size == 1 and len(sampler) > 1 and self.batch_size > 1
+
+    @property
+    def _shows_progress(self) -> bool:
+        return self.progress and self._trainer_value("is_global_zero", True)
 
     @property
     def _place(self) -> tuple[int, int]:

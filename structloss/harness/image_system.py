@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .. import images
 from ..data.clips import Clip
-from ..data.opening import open_data
+from ..data.opening import open_motion
 from ..data.protocols import scored_subjects
 from ..data.selection import names_of
 from ..errors import ArgumentError
@@ -70,12 +70,7 @@ def runs_of(
     clips: Sequence[Clip] | None = None
     parts: tuple[Sequence[str] | None, ...] = (None, None)  # synthetic people of another seed are others
     if motion is not None:
-        opened = open_data(motion)
-        if not isinstance(opened, list):
-            raise ArgumentError(
-                f"motion is {motion!r}, which holds poses seen by cameras, expected clips in the world."
-            )
-        clips = opened
+        clips = open_motion(motion)
         names = names_of(clips, "subject")
         held = scored_subjects(names, None, motion)
         parts = ([name for name in names if name not in held], [name for name in names if name in held])

@@ -16,10 +16,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from ..data.loading import EverySample
+from ..data.resuming import ResumesWithinEpoch
 from ..errors import ArgumentError
 from .samples import ImageSamples, collate
 
-__all__ = ["BATCHES", "HalfAndHalf", "Shuffled", "check_batch", "image_loader"]
+__all__ = ["BATCHES", "HalfAndHalf", "ScoresInOrder", "Shuffled", "check_batch", "image_loader"]
 
 BATCHES = ("mixed", "labelled", "all")
 """What batches of training are made of."""
@@ -154,3 +156,26 @@ def image_loader(
         pin_memory=torch.cuda.is_available(),
         **options,
     )
+
+
+class ScoresInOrder(ResumesWithinEpoch):
+    """Base of data modules of images, before `LightningDataModule` among the bases: validation, test and prediction go
+    through the samples that are scored, in order."""
+
+    val_dataset: Any
+    eval_batch_size: int
+    num_workers: int
+
+    def val_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+        """Samples that are scored, in order."""
+        dataset = self.val_dataset
+        sampler = EverySample(dataset, *self._place)
+        return image_loader(dataset, self.eval_batch_size, sampler, workers=self.num_workers)
+
+    def test_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+        """The same."""
+        return self.val_dataloader()
+
+    def predict_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+        """The same."""
+        return self.val_dataloader()

@@ -14,15 +14,12 @@ from torch.utils.data import DataLoader
 from ..data._checks import at_least
 from ..data._words import some
 from ..data.clips import Clip
-from ..data.loading import EverySample
-from ..data.opening import open_data
+from ..data.opening import open_motion
 from ..data.protocols import scored_subjects
-from ..data.resuming import ResumesWithinEpoch
 from ..data.selection import names_of
-from ..data.synthetic import generate_clips
 from ..errors import ArgumentError, DataError, check_choice, needs_extra
 from .augment import Augmentation
-from .batches import BATCHES, HalfAndHalf, Shuffled, check_batch, image_loader
+from .batches import BATCHES, HalfAndHalf, ScoresInOrder, Shuffled, check_batch, image_loader
 from .memory import Kept
 from .opening import open_images, require_joints, require_labelled
 from .people import People
@@ -39,7 +36,7 @@ _RENDERED, _RENDERED_VAL = 2000, 256  # people
 _TESTED = ("S9", "S11")  # of Human3.6M
 
 
-class ImagesDataModule(ResumesWithinEpoch, LightningDataModule):
+class ImagesDataModule(ScoresInOrder, LightningDataModule):
     """People in images with 3D poses, for training and for scoring on others, and people with 2D joints alone.
 
     Samples are those of :class:`~structloss.images.samples.ImageSamples`. Labelled people come first in a batch. The
@@ -351,9 +348,13 @@ class ImagesDataModule(ResumesWithinEpoch, LightningDataModule):
 
     def _rendered(self) -> tuple[People, People | None, People, Sequence[str]]:
         """Labelled people, others, those who are scored, and actions of these."""
-        from .rendered.people import RenderedPeople
+        from .rendered.people import RenderedPeople, synthetic_people
 
-        clips = self._clips()
+        clips: list[Clip]
+        if self.motion is None:
+            clips = list(synthetic_people(self.seed))
+        else:
+            clips = open_motion(self.motion, progress=self._shows_progress)
         names = names_of(clips, "subject")
         source = "the synthetic motion" if self.motion is None else str(self.motion)
         held = scored_subjects(names, None if self.val_data is not None else self.val_subjects, source)
@@ -387,20 +388,6 @@ class ImagesDataModule(ResumesWithinEpoch, LightningDataModule):
         actions = sorted({clip.action for clip in clips if clip.subject in held})
         return labelled, unlabelled, people(2, self.val_count or _RENDERED_VAL, sorted(held)), actions
 
-    def _clips(self) -> list[Clip]:
-        if self.motion is None:
-            return generate_clips(num_subjects=24, clips_per_subject=6, frames=100, seed=self.seed)
-        found = open_data(self.motion, progress=self._shows_progress)
-        if not isinstance(found, list):
-            raise ArgumentError(
-                f"motion is {str(self.motion)!r}, which holds poses seen by cameras, expected clips in the world."
-            )
-        return found
-
-    @property
-    def _shows_progress(self) -> bool:
-        return self.progress and self._trainer_value("is_global_zero", True)
-
     # ---- loaders ----
 
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
@@ -415,20 +402,6 @@ class ImagesDataModule(ResumesWithinEpoch, LightningDataModule):
         return image_loader(
             dataset, self.batch_size, sampler, workers=self.num_workers, drop_last=self._lonely(sampler)
         )
-
-    def val_dataloader(self) -> DataLoader[dict[str, Tensor]]:
-        """Samples of the people who are scored, in order."""
-        dataset = self.val_dataset
-        sampler = EverySample(dataset, *self._place)
-        return image_loader(dataset, self.eval_batch_size, sampler, workers=self.num_workers)
-
-    def test_dataloader(self) -> DataLoader[dict[str, Tensor]]:
-        """The same."""
-        return self.val_dataloader()
-
-    def predict_dataloader(self) -> DataLoader[dict[str, Tensor]]:
-        """The same."""
-        return self.val_dataloader()
 
 
 _RENDERING = ("facing", "occluders", "truncated")

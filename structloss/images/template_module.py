@@ -11,14 +11,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ..data._checks import at_least
-from ..data.clips import Clip
-from ..data.loading import EverySample
-from ..data.opening import open_data
+from ..data.opening import open_motion
 from ..data.protocols import scored_subjects
-from ..data.resuming import ResumesWithinEpoch
 from ..data.selection import names_of
 from ..errors import ArgumentError, DataError, check_choice, needs_extra
-from .batches import Shuffled, image_loader
+from .batches import ScoresInOrder, Shuffled, image_loader
 from .frames.arms import ARMS, with_arms
 from .frames.folders import FrameFolders, SquareFrames
 from .frames.opening import open_frames
@@ -36,7 +33,7 @@ __all__ = ["TemplatesDataModule"]
 _RENDERED, _RENDERED_VAL = 48, 12  # folders
 
 
-class TemplatesDataModule(ResumesWithinEpoch, LightningDataModule):
+class TemplatesDataModule(ScoresInOrder, LightningDataModule):
     """Pairs of frames of one person before one background, for training shape templates and for scoring on folders that
     were not trained on.
 
@@ -242,7 +239,10 @@ class TemplatesDataModule(ResumesWithinEpoch, LightningDataModule):
         """Folders that are trained on, and those that are scored."""
         from .rendered.folders import RenderedFolders, synthetic_motion
 
-        clips: list[Clip] = synthetic_motion(self.seed) if self.motion is None else self._clips(self.motion)
+        if self.motion is None:
+            clips = synthetic_motion(self.seed)
+        else:
+            clips = open_motion(self.motion, progress=self._shows_progress)
         names = names_of(clips, "subject")
         source = "the synthetic motion" if self.motion is None else str(self.motion)
         held = scored_subjects(names, None, source)
@@ -258,18 +258,6 @@ class TemplatesDataModule(ResumesWithinEpoch, LightningDataModule):
         )
         return folders, scored
 
-    def _clips(self, motion: str) -> list[Clip]:
-        found = open_data(motion, progress=self._shows_progress)
-        if not isinstance(found, list):
-            raise ArgumentError(
-                f"motion is {str(motion)!r}, which holds poses seen by cameras, expected clips in the world."
-            )
-        return found
-
-    @property
-    def _shows_progress(self) -> bool:
-        return self.progress and self._trainer_value("is_global_zero", True)
-
     # ---- loaders ----
 
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
@@ -279,20 +267,6 @@ class TemplatesDataModule(ResumesWithinEpoch, LightningDataModule):
         self._continue(sampler)
         drop = len(sampler) >= self.batch_size or self._lonely(sampler)
         return image_loader(dataset, self.batch_size, sampler, workers=self.num_workers, drop_last=drop)
-
-    def val_dataloader(self) -> DataLoader[dict[str, Tensor]]:
-        """Pairs that are scored, in order."""
-        dataset = self.val_dataset
-        sampler = EverySample(dataset, *self._place)
-        return image_loader(dataset, self.eval_batch_size, sampler, workers=self.num_workers)
-
-    def test_dataloader(self) -> DataLoader[dict[str, Tensor]]:
-        """The same."""
-        return self.val_dataloader()
-
-    def predict_dataloader(self) -> DataLoader[dict[str, Tensor]]:
-        """The same."""
-        return self.val_dataloader()
 
 
 _FIRST_SCORED = 1_000_000  # number of the first folder that is scored

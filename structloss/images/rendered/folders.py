@@ -19,7 +19,7 @@ from ..frames.crops import GRID, SIDE
 from ..frames.folders import H36M17_JOINTS, JOINT_COUNT, Frame
 from .body import Body, Figure, build_body, sample_figure
 from .clothes import sample_look
-from .people import between, motion_clips
+from .people import between, check_facing, motion_clips
 from .picture import Scene, render
 from .poses import hang_arms, headings, stretch_arms, turned, upright
 from .renderer import Pinhole
@@ -92,8 +92,7 @@ class RenderedFolders:
         between(16, _LARGEST, size=size)
         if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not ratio > 0:
             raise ArgumentError(f"ratio is {shown(ratio)}, expected frames with arms down for one with arms out.")
-        if isinstance(facing, bool) or not isinstance(facing, int | float) or not 0 <= facing <= 180:
-            raise ArgumentError(f"facing is {shown(facing)}, expected degrees from 0 to 180.")
+        check_facing(facing)
         with one_thread():  # says at once if OpenCV is missing
             self._clips = motion_clips(synthetic_motion(seed) if motion is None else motion, seed, subjects)
         self._count, self._frames, self._size, self._seed = int(count), int(frames), int(size), int(seed)

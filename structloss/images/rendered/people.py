@@ -11,7 +11,7 @@ import numpy as np
 
 from ... import skeletons
 from ...data.clips import Clip
-from ...data.opening import open_data
+from ...data.opening import open_motion
 from ...data.synthetic import generate_clips
 from ...errors import ArgumentError, check_choice, check_name, shown
 from .._opencv import one_thread
@@ -22,7 +22,15 @@ from .picture import Scene, render, visible_joints
 from .scene import View, paint_background, sample_light, sample_occluders, sample_sensor, sample_view
 from .surfaces import Array
 
-__all__ = ["BACKGROUNDS", "RenderedPeople", "between", "motion_clips", "render_clip"]
+__all__ = [
+    "BACKGROUNDS",
+    "RenderedPeople",
+    "between",
+    "check_facing",
+    "motion_clips",
+    "render_clip",
+    "synthetic_people",
+]
 
 BACKGROUNDS: tuple[str, ...] = ("random", "shared")
 
@@ -94,8 +102,7 @@ class RenderedPeople:
         for name, share in (("occluders", occluders), ("truncated", truncated)):
             if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
                 raise ArgumentError(f"{name} is {shown(share)}, expected a probability from 0 to 1.")
-        if isinstance(facing, bool) or not isinstance(facing, int | float) or not 0 <= facing <= 180:
-            raise ArgumentError(f"facing is {shown(facing)}, expected degrees from 0 to 180.")
+        check_facing(facing)
         check_choice("background", background, BACKGROUNDS)
         with one_thread():  # says at once if OpenCV is missing
             self._clips = motion_clips(motion, seed, subjects)
@@ -297,19 +304,20 @@ def between(low: int, high: int | None, **values: object) -> None:
             raise ArgumentError(f"{name} is {shown(value)}, expected a whole number {expected}.")
 
 
+def check_facing(facing: object) -> None:
+    """Refuse an angle that nobody can turn by."""
+    if isinstance(facing, bool) or not isinstance(facing, int | float) or not 0 <= facing <= 180:
+        raise ArgumentError(f"facing is {shown(facing)}, expected degrees from 0 to 180.")
+
+
 def motion_clips(
     motion: Sequence[Clip] | str | os.PathLike[str] | None, seed: int, subjects: Sequence[str] | None
 ) -> tuple[Clip, ...]:
     """The clips of these subjects, None for all; arguments as of :class:`RenderedPeople`."""
     if motion is None:
-        found = _synthetic(seed)
+        found = synthetic_people(seed)
     elif isinstance(motion, str | os.PathLike):
-        opened = open_data(motion)
-        if not isinstance(opened, list):
-            raise ArgumentError(
-                f"motion is {os.fspath(motion)!r}, which holds poses seen by cameras, expected clips in the world."
-            )
-        found = tuple(opened)
+        found = tuple(open_motion(motion))
     else:
         found = tuple(clip for clip in motion if isinstance(clip, Clip)) if isinstance(motion, Sequence) else ()
         if not isinstance(motion, Sequence) or len(found) != len(motion):
@@ -326,5 +334,6 @@ def motion_clips(
 
 
 @lru_cache(maxsize=4)
-def _synthetic(seed: int) -> tuple[Clip, ...]:
+def synthetic_people(seed: int) -> tuple[Clip, ...]:
+    """The motion of 24 people that is rendered where no other is given."""
     return tuple(generate_clips(num_subjects=24, clips_per_subject=6, frames=100, seed=seed))
