@@ -450,7 +450,7 @@ def test_lightning_average_of_weights_keeps_both(L):
     """Checkpoints hold the average and, under a name of Lightning's, the weights themselves (lightning >= 2.6)."""
     callbacks = pytest.importorskip("lightning.pytorch.callbacks")
     kind = getattr(callbacks, "EMAWeightAveraging", None)
-    assert kind is not None, gone("EMAWeightAveraging", "--model.ema in structloss/harness/lifting.py")
+    assert kind is not None, gone("EMAWeightAveraging", "--model.ema in structloss/harness/optimizers.py")
     assert "decay" in parameters(kind.__init__) and "current_model_state" in source(kind.on_save_checkpoint)
 
 

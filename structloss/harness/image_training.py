@@ -8,7 +8,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
@@ -20,7 +20,7 @@ from .callbacks import best_checkpoint
 from .checkpoint_checks import check_finite, check_same_network, seed_step
 from .image_prediction import found_in
 from .image_scores import ImageScores, h36m_weights
-from .optimizers import OptimizerSettings
+from .optimizers import OptimizerSettings, averaging, check_ema
 from .scores import Evaluation
 from .structure_aware import STRUCTURE_TERMS
 
@@ -142,8 +142,7 @@ class ImageModule(L.LightningModule):
                 raise ArgumentError(f"{name} is {value}, expected a number of at least 0.")
         if warmup_steps < 0:
             raise ArgumentError(f"warmup_steps is {warmup_steps}, expected at least 0.")
-        if ema is not None and not 0 < ema < 1:
-            raise ArgumentError(f"ema is {ema}, expected None or a decay between 0 and 1.")
+        check_ema(ema)
         self.optimization = OptimizerSettings(optimizer, lr, weight_decay, schedule, lr_decay, drop_every, drop)
         self.save_hyperparameters()
         model = images.create(network, **(network_args or {}))
@@ -243,9 +242,7 @@ class ImageModule(L.LightningModule):
         return self.optimization.build(self.model.parameters(), int(self.trainer.estimated_stepping_batches))
 
     def configure_callbacks(self) -> list[Callback]:
-        found: list[Callback] = []
-        if self.hparams["ema"] is not None:
-            found.append(EMAWeightAveraging(decay=self.hparams["ema"]))
+        found = averaging(self.hparams["ema"])
         if self.hparams["trains"] == "heatmaps":  # there are no depths to tell the best by
             found.append(best_checkpoint("val/joint_error_2d"))
         return found

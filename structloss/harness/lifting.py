@@ -9,7 +9,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torchmetrics import MetricCollection
@@ -29,7 +29,7 @@ from .frames import check_term_frames
 from .learned_training import LearnedSettings, LearnedTraining
 from .loss_nets import training_data
 from .objective import SQUARED_ERROR, TrainingLoss
-from .optimizers import OptimizerSettings
+from .optimizers import OptimizerSettings, averaging, check_ema
 from .roots import check_published_root, measured_poses
 from .scores import Compared, Evaluation, Scores, compared, depths_of, frames_of_videos, scoring, validation_metrics
 from .semi_supervised import (
@@ -144,8 +144,7 @@ class LiftingModule(L.LightningModule):
         check_choice("target", target, TARGETS)
         if not 0 <= flip_probability <= 1:
             raise ArgumentError(f"flip_probability is {flip_probability}, expected a number from 0 to 1.")
-        if ema is not None and not 0 < ema < 1:
-            raise ArgumentError(f"ema is {ema}, expected None or a decay between 0 and 1.")
+        check_ema(ema)
         self.optimization = OptimizerSettings(optimizer, lr, weight_decay, schedule, lr_decay, drop_every, drop)
         self.save_hyperparameters()
         self.skeleton = skeletons.get(skeleton)
@@ -302,9 +301,7 @@ class LiftingModule(L.LightningModule):
         return self.optimization.build(trained, steps, undecayed=self.loss.parameters())
 
     def configure_callbacks(self) -> list[Callback]:
-        found: list[Callback] = []
-        if self.hparams["ema"] is not None:
-            found.append(EMAWeightAveraging(decay=self.hparams["ema"]))
+        found = averaging(self.hparams["ema"])
         if self.model.kind == "pretrain":
             found.append(best_checkpoint("val/loss"))
         if self.trajectory is not None:

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import nn
 
 from ..errors import ArgumentError, check_choice
 
-__all__ = ["OPTIMIZERS", "SCHEDULES", "OptimizerSettings"]
+__all__ = ["OPTIMIZERS", "SCHEDULES", "OptimizerSettings", "averaging", "check_ema"]
 
 OPTIMIZERS = ("adamw", "adam", "amsgrad", "rmsprop")
 """`"amsgrad"` is Adam with AMSGrad (VideoPose3D, MHFormer, P-STMO, STCFormer); `"rmsprop"` has α = 0.99 (SAP-Net)."""
@@ -24,6 +25,17 @@ SCHEDULES = ("exponential", "steps", "cosine", "one_cycle")
 - `"steps"`: times `lr_decay` after every `drop_every` optimizer steps (SimpleBaseline, SemGCN).
 - `"cosine"`: half a cosine to 0 over all steps (Jointformer).
 - `"one_cycle"`: a line up over the first tenth of the steps, then half a cosine down (ours)."""
+
+
+def check_ema(ema: float | None) -> None:
+    """Raise :class:`ArgumentError` for a decay that averages nothing."""
+    if ema is not None and not 0 < ema < 1:
+        raise ArgumentError(f"ema is {ema}, expected None or a decay between 0 and 1.")
+
+
+def averaging(ema: float | None) -> list[Callback]:
+    """The callback that keeps an exponential moving average of the weights; none without a decay."""
+    return [] if ema is None else [EMAWeightAveraging(decay=ema)]
 
 
 @dataclass(frozen=True)

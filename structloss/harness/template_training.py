@@ -9,7 +9,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
@@ -18,7 +18,7 @@ from ..errors import ArgumentError, check_choice
 from ..images.perceptual import KINDS, NoLoss, perceptual_loss
 from ..images.template_losses import WEIGHTS, TemplateTerms
 from .checkpoint_checks import check_finite, check_same_network, seed_step
-from .optimizers import OptimizerSettings
+from .optimizers import OptimizerSettings, averaging, check_ema
 from .scores import Evaluation
 from .template_scores import NEEDS_LABELS, TemplateScores
 
@@ -86,8 +86,7 @@ class TemplateModule(L.LightningModule):
         super().__init__()
         if perceptual is not None:
             check_choice("perceptual", perceptual, KINDS)
-        if ema is not None and not 0 < ema < 1:
-            raise ArgumentError(f"ema is {ema}, expected None or a decay between 0 and 1.")
+        check_ema(ema)
         self.weights = _weights(loss_weights, boundary)
         given = {"perceptual": None if perceptual == "none" else perceptual, "vgg19": vgg19}
         for name, value in given.items():
@@ -202,7 +201,7 @@ class TemplateModule(L.LightningModule):
         return self.optimization.build(self.model.parameters(), int(self.trainer.estimated_stepping_batches))
 
     def configure_callbacks(self) -> list[Callback]:
-        return [] if self.hparams["ema"] is None else [EMAWeightAveraging(decay=self.hparams["ema"])]
+        return averaging(self.hparams["ema"])
 
     def setup(self, stage: str) -> None:
         size = getattr(getattr(self.trainer, "datamodule", None), "size", self.model.input_size)

@@ -28,7 +28,7 @@ from ..errors import (
 from ..shape_templates import JOINTS
 from ._base import WeightedMean
 from ._checks import check_reduction, reduce, weighted
-from ._precision import Sums, sums, wide
+from ._precision import wide
 
 __all__ = [
     "LEFT_RIGHT_JOINTS",
@@ -326,7 +326,7 @@ class NormalizedL2(_OfJoints):
             self._add(*weighted(error / self.size, weight))
 
 
-class LeftRightGap(Sums):
+class LeftRightGap(_OfJoints):
     """:func:`left_right_gap` over a data set, per cent.
 
     Args:
@@ -334,13 +334,6 @@ class LeftRightGap(Sums):
         joints: J.
         kwargs: those of `torchmetrics.Metric`.
     """
-
-    is_differentiable = False
-    higher_is_better = False
-    full_state_update = False
-
-    total: Tensor
-    count: Tensor
 
     def __init__(
         self,
@@ -350,21 +343,16 @@ class LeftRightGap(Sums):
         joints: int = len(JOINTS),
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__("joints", joints, **kwargs)
         self.size, self.reduction = _size(size), check_choice("reduction", reduction, ("mean", "pairs"))
         self.right, self.left = _sides(pairs, joints)
-        self.add_state("total", default=sums(joints), dist_reduce_fx="sum")
-        self.add_state("count", default=sums(joints), dist_reduce_fx="sum")
 
-    def update(self, pred: Tensor, target: Tensor, annotated: Tensor | None = None) -> None:
+    def update(  # type: ignore[override]
+        self, pred: Tensor, target: Tensor, annotated: Tensor | None = None
+    ) -> None:
         """Add a batch: joints `[..., J, 2]`, annotated `[..., J]` or None."""
         with torch.no_grad():
-            error, weight = errors(pred, target, annotated)
-            if error.shape[-1] != len(self.total):
-                raise ArgumentError(f"pred has {error.shape[-1]} joints, expected {len(self.total)}, those of joints.")
-            total, count = weighted(error, weight)
-            self.total = self.total + total.sum_to_size(self.total.shape)
-            self.count = self.count + count.sum_to_size(self.count.shape)
+            self._add(*weighted(*errors(pred, target, annotated)))
 
     def compute(self) -> Tensor:
         """The gap over everything seen so far, float64; NaN where nothing was scored."""

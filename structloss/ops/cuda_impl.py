@@ -5,7 +5,6 @@ Nothing waits for the GPU: sizes are known on the host, and results stay on the 
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import functools
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from torch import Tensor
 from ..errors import BackendError
 from ..kernels import native
 from .cuda_call import MOST_TERMS, ObjectiveRequest, RankingRequest, TablesRequest, describe, dtype_number, tables_of
+from .devices import device_guard, stream_of
 from .dtypes import compute_dtype
 
 __all__ = ["TAKES_HALF_TYPES", "objective", "problem_of", "ranking_hinge", "scale_"]
@@ -94,17 +94,6 @@ def _library() -> Library:
 def problem_of(device: torch.device) -> str:
     """Why the kernels can't run on a device, in one sentence, or ""."""
     return _library().problem_of(device)
-
-
-def device_guard(device: torch.device) -> contextlib.AbstractContextManager:
-    # Torch's own guard: the library's would leave a context behind on the device that was current before.
-    if device.type != "cuda" or device.index == torch.cuda.current_device():
-        return contextlib.nullcontext()
-    return torch.cuda.device(device)
-
-
-def stream_of(device: torch.device) -> int:
-    return torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
 
 
 def _readable(x: Tensor | None, dtype: torch.dtype) -> Tensor | None:

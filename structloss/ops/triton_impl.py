@@ -8,7 +8,6 @@ everything is added in a fixed order, and half types are loaded as they are.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import struct
 from collections.abc import Sequence
@@ -26,6 +25,7 @@ from ..kernels.triton_rows import row_kernel
 from ..kernels.triton_sums import PLACES, multiply_kernel, scale_kernel, value_kernel
 from ..terms import TERMS, Denominator
 from .denominators import count
+from .devices import device_guard
 from .dtypes import compute_dtype
 from .structure import Structure
 from .torch_terms.ranking import ranking_gradient
@@ -142,10 +142,6 @@ def _rank_rows_by_torch(pred: Tensor, target: Tensor, weight: Tensor | None, ran
             ranks[b : b + clips, j : j + joints] = torch.where(invalid, math.nan, ranking_gradient(p, d, w))
 
 
-def _guard(device: torch.device) -> contextlib.AbstractContextManager:
-    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
-
-
 def objective(
     pred: Tensor,  # [B, T, J, 3]
     target: Tensor | None,  # [B, T, J, 3]
@@ -162,7 +158,7 @@ def objective(
     Poses and weights may be of any floating-point dtypes, mixed, and of any strides. Results are float64 if `pred` is,
     otherwise float32.
     """
-    with _guard(pred.device):
+    with device_guard(pred.device):
         return _objective(pred, target, weight, lambdas, terms, skeleton, options, reduction, need_grad, 2)
 
 
@@ -177,7 +173,7 @@ def ranking_hinge(
     # Rows are clips of one joint with nothing but depths.
     depths, true_depths = pred[..., None, None], target[..., None, None]
     weights = None if weight is None else weight[..., None]
-    with _guard(pred.device):
+    with device_guard(pred.device):
         term = ("depth_ranking_frames",)
         total, _, grad = _objective(depths, true_depths, weights, (1.0,), term, "", "", reduction, need_grad, 0)
     return total, grad.view(pred.shape) if need_grad else grad
@@ -536,7 +532,7 @@ def _objective(
 def scale_(grad: Tensor, by: Tensor) -> Tensor:
     """grad *= by in place and without asking for the value of `by` (0-d): a factor of 1 costs nothing."""
     if grad.numel():
-        with _guard(grad.device):
+        with device_guard(grad.device):
             blocks = triton.cdiv(grad.numel(), _MULTIPLY_BLOCK)
             multiply_kernel[(blocks,)](grad, by, grad.numel(), BLOCK=_MULTIPLY_BLOCK, **_OPTIONS)
     return grad

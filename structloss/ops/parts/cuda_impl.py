@@ -14,7 +14,7 @@ from torch import Tensor
 from ...errors import BackendError
 from ...kernels import native
 from ..cuda_call import dtype_number
-from ..cuda_impl import device_guard, stream_of
+from ..devices import device_guard, stream_of
 
 __all__ = ["backward", "forward"]
 

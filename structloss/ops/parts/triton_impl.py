@@ -6,18 +6,15 @@ and then a third one follows the chain to the matrices. Nothing is read back to 
 
 from __future__ import annotations
 
-import contextlib
-
 import torch
 import triton
 from torch import Tensor
 
 from ...kernels.triton_parts import PLACE_NUMBERS, chain_kernel, draw_kernel, place_kernel, sum_kernel
+from ..devices import device_guard
+from .geometry import REACH
 
 __all__ = ["backward", "forward"]
-
-# Scales beyond which a part is not drawn.
-RADIUS = {torch.float32: 5.3, torch.float64: 8.7}
 
 # Parts that a program places.
 _PARTS = 64
@@ -30,10 +27,6 @@ _ROWS_A_SPLIT = 64
 
 # No contraction to fused multiply-adds, as in the other kernels.
 _OPTIONS = {"enable_fp_fusion": False}
-
-
-def _guard(device: torch.device) -> contextlib.AbstractContextManager:
-    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
 
 
 def _tile(size: int, pixels: int) -> tuple[int, int]:
@@ -52,7 +45,7 @@ def _places(matrices: Tensor, template: Tensor, size: int) -> Tensor:
         parts,
         template.shape[0],
         size,
-        RADIUS=RADIUS[matrices.dtype],
+        RADIUS=REACH[matrices.dtype],
         LARGEST=torch.finfo(matrices.dtype).max,
         BLOCK=_PARTS,
         num_warps=2,
@@ -73,7 +66,7 @@ def forward(
         return out
     rows, columns = _tile(size, _DRAWN_PIXELS)
     tiles = triton.cdiv(size, rows), triton.cdiv(size, columns)
-    with _guard(matrices.device):
+    with device_guard(matrices.device):
         places = _places(matrices.view(N * P, 2, 3), template, size)
         draw_kernel[(N * P * tiles[0] * tiles[1],)](
             places,
@@ -81,7 +74,7 @@ def forward(
             N * P,
             size,
             *tiles,
-            RADIUS=RADIUS[matrices.dtype],
+            RADIUS=REACH[matrices.dtype],
             ROWS=rows,
             COLUMNS=columns,
             num_warps=8,
@@ -104,7 +97,7 @@ def backward(
     rows, columns = _tile(size, _SUMMED_PIXELS)
     splits = triton.cdiv(size, _ROWS_A_SPLIT)
     sums = torch.empty((splits, 5, parts), dtype=torch.float64, device=matrices.device)
-    with _guard(matrices.device):
+    with device_guard(matrices.device):
         places = _places(matrices.view(parts, 2, 3), template, size)
         sum_kernel[(parts * splits,)](
             places,
@@ -114,7 +107,7 @@ def backward(
             template.shape[0],
             splits,
             *grad.stride(),
-            RADIUS=RADIUS[matrices.dtype],
+            RADIUS=REACH[matrices.dtype],
             ROWS=rows,
             COLUMNS=columns,
             num_warps=4,
