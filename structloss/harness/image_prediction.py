@@ -21,7 +21,7 @@ from ..images.samples import ImageSamples, sample_of
 from ..progress import track
 from .predict import Prediction
 
-__all__ = ["ImageNetwork", "found_in", "predict_people"]
+__all__ = ["ImageNetwork", "SeenPeople", "found_in", "predict_people"]
 
 _TOLD = 10_000  # people whose images' names are in meta
 _LONGEST = 200  # characters of a name
@@ -110,7 +110,7 @@ def predict_people(
     layout = torch.channels_last if torch.device(device).type == "cpu" else torch.preserve_format
     model = network.model.to(device, memory_format=layout)  # type: ignore[call-overload]  # has no overload of it
     mirrored = network.flip if flip is None else flip
-    seen = _Seen(people, input_size=model.input_size)
+    seen = SeenPeople(people, input_size=model.input_size)
     loader: Any = DataLoader(seen, batch_size=batch_size, num_workers=workers, shuffle=False)
     parts: list[tuple[Tensor, ...]] = []
     for batch in track(loader, "Finding poses", progress):
@@ -153,7 +153,7 @@ def predict_people(
     )  # fmt: skip
 
 
-class _Seen(ImageSamples):
+class SeenPeople(ImageSamples):
     """People as a network sees them, how large their images are, and which square of them it is."""
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Tensor]:

@@ -21,17 +21,15 @@ from ..errors import ArgumentError, CheckpointError
 from ..files import write_bytes, write_json
 from ..images.crops import invert
 from ..images.people import People
-from ..images.samples import ImageSamples, sample_of
 from ..images.template_body import TEMPLATE_BODY
 from ..progress import track
 from ..skeletons import Skeleton
+from .image_prediction import SeenPeople
 from .load import load_module
 from .systems import TEMPLATES
 from .template_training import TemplateModule
 
 __all__ = ["FoundJoints", "TemplateFinder", "load_template_finder", "predict_joints"]
-
-_TOLD = 10_000  # people whose images' names are in meta
 
 
 @dataclass(frozen=True)
@@ -93,16 +91,6 @@ def load_template_finder(checkpoint: str | os.PathLike[str]) -> TemplateFinder:
     return TemplateFinder(module.model, str(module.hparams["shape_network"]), str(checkpoint))
 
 
-class _Seen(ImageSamples):
-    """People as the network sees them, and where in their images that is."""
-
-    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Tensor]:
-        person = self.person(key if isinstance(key, int) else key[1])
-        sample = sample_of(person, self.input_size)
-        height, width = person.image.shape[:2]
-        return {"image": sample["image"], "affine": sample["affine"], "size": torch.tensor([width, height])}
-
-
 @torch.no_grad()
 def predict_joints(
     finder: TemplateFinder,
@@ -138,7 +126,8 @@ def predict_joints(
     if fps is not None and not (math.isfinite(fps) and fps > 0):
         raise ArgumentError(f"fps is {fps!r}, expected a positive number.")
     model = finder.model.to(device)
-    loader: Any = DataLoader(_Seen(people, input_size=model.input_size), batch_size=batch_size, num_workers=workers)
+    seen = SeenPeople(people, input_size=model.input_size)
+    loader: Any = DataLoader(seen, batch_size=batch_size, num_workers=workers)
     found: list[Tensor] = []
     sizes: list[Tensor] = []
     for batch in track(loader, "Finding joints", progress):
@@ -170,8 +159,7 @@ def predict_joints(
         "weights": Path(finder.source).name,
         "versions": {"structloss": __version__, "torch": torch.__version__, "numpy": np.__version__},
     }
-    of = getattr(people, "annotations", None)
-    if of is not None:
-        meta["images"] = [str(of.files[number]) for number in of.file[:_TOLD].tolist()]
+    if seen.names:
+        meta["images"] = seen.names
     notes = tuple(getattr(people, "notes", ()))
     return FoundJoints(name, keypoints, np.ones(keypoints.shape[:2], np.float32), float(rate), meta, notes)
