@@ -25,6 +25,9 @@ CUDA_OPTIONS = $$($(BIN)/python -c 'import importlib.util as u, pathlib as p, ru
 	print("-C cmake.define.STRUCTLOSS_CUDA=" + ("ON" if cuda else "OFF -C build-dir=build/without_cuda"))')
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
+# A fresh environment has no bytecode (--no-compile): what the first process compiles, the hundreds after it read.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: install check test lint coverage demo bench bench-step bench-micro gpu-check clean
 
 install: $(STAMP)
