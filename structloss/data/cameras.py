@@ -81,6 +81,12 @@ class Camera:
             raise ArgumentError(f"points has shape {list(points.shape)}, expected [..., 3].")
         return (points - self.position) @ self.rotation.T
 
+    @property
+    def up(self) -> tuple[float, float, float]:
+        """The world's vertical, upward, in the camera's frame."""
+        x, y, z = self.rotation[:, 2].tolist()
+        return x, y, z
+
     def project(self, camera_points: np.ndarray, distort: bool = True) -> np.ndarray:
         """Camera points `[..., 3]` (metres) to pixels `[..., 2]`, float64.
 

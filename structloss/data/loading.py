@@ -30,6 +30,8 @@ class Samples(Protocol):
 class EpochSampler(DistributedSampler):
     """A shuffle that depends on (seed, epoch) only, so that two runs, and a run and its resumption, see one order.
 
+    A data set that draws its samples anew in every epoch (its attribute `draws` is true) gets (epoch, index).
+
     Lightning calls `set_epoch`, and leaves a `DistributedSampler` alone under DDP, where every process takes its share
     (the last samples are repeated until the shares are equal).
     """
@@ -44,10 +46,12 @@ class EpochSampler(DistributedSampler):
         self.set_epoch(epoch)
         self._done = (epoch, samples)
 
-    def __iter__(self) -> Iterator[int]:
+    def __iter__(self) -> Iterator[Any]:
         order = list(super().__iter__())
         skip = self._done[1] if self._done is not None and self._done[0] == self.epoch else 0
-        return iter(order[skip:])
+        if not getattr(self.dataset, "draws", False):
+            return iter(order[skip:])
+        return iter([(self.epoch, index) for index in order[skip:]])  # processes that load would not hear of the epoch
 
 
 class EverySample(DistributedSampler):

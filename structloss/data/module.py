@@ -15,12 +15,14 @@ from ._checks import at_least
 from ._words import some
 from .clips import Clip
 from .cutting import Cut
+from .drawn import Drawing, DrawnWindows, RandomKeypoints, RandomViews
+from .drawn.cameras import check_number
 from .image_space import TARGETS
 from .loading import EpochSampler, EverySample, window_loader
 from .observation import check_observing, observe
 from .protocols import PROTOCOLS, rules_of, scored_subjects, split
 from .resuming import ResumesWithinEpoch
-from .selection import Selection, names_of
+from .selection import Selection, names_of, without
 from .store import PoseStore
 from .synthetic import check_people, generate_clips
 from .unlabelled import has_keypoints_alone, read_unlabelled, set_apart
@@ -71,6 +73,8 @@ class MotionDataModule(ResumesWithinEpoch, LightningDataModule):
         detections: "simulated" or "exact" (ground-truth 2D, confidence 1).
         val_subjects: held-out subjects, or motions (`subject/name`). None: the last quarter of the subjects by name;
             for an archive that has all of cmu03, cmu35 and cmu127, those three.
+        without_subjects: subjects, or motions (`subject/name`), that are left out altogether: neither trained on nor
+            scored, as those that a final report is kept for.
         actions: train and score on these actions alone, by their exact names; None is all.
         subset: train on this share of the frames of every view, a run of them (VideoPose3D's `--subset`).
         downsample: keep every n-th frame of all views, in training and when scoring (VideoPose3D's `--downsample`).
@@ -88,6 +92,16 @@ class MotionDataModule(ResumesWithinEpoch, LightningDataModule):
         frames: length of each synthetic clip, at 50 frames per second.
         views: cameras per clip, 1 to 4.
         progress: show progress bars on a terminal while preparing.
+        random_views: train on cameras that are drawn anew for every window in every epoch, in place of those of the
+            data: True, or settings of :class:`~structloss.data.drawn.RandomViews`. The data must tell where up is.
+        random_bodies: train on bones that are up to this share longer or shorter, left and right alike, as 0.12.
+        random_fps: train on windows at frame rates between these two, as [20, 60].
+        random_keypoints: what a detector makes of the windows, where any of this is set: True, or settings of
+            :class:`~structloss.data.drawn.RandomKeypoints`; False is exact keypoints. None is True with `detections`
+            "simulated".
+        coco_joints: share of the windows to train on whose trunk and head are made from COCO's joints, as those of most
+            detectors are.
+        synthetic_share: share of the training windows that are of synthetic motion, mixed among those of `data`.
 
     Raises:
         ArgumentError: an argument out of range, or an unknown subject in `val_subjects` (on setup).
@@ -130,6 +144,13 @@ class MotionDataModule(ResumesWithinEpoch, LightningDataModule):
         progress: bool = True,
         format: str | None = None,
         skip_bad: bool = False,
+        random_views: bool | dict[str, Any] = False,
+        random_bodies: float = 0.0,
+        random_fps: list[float] | None = None,
+        random_keypoints: bool | dict[str, Any] | None = None,
+        coco_joints: float = 0.0,
+        synthetic_share: float = 0.0,
+        without_subjects: list[str] | None = None,
     ) -> None:
         super().__init__()
         at_least(1, batch_size=batch_size, eval_batch_size=eval_batch_size or batch_size)
@@ -145,6 +166,11 @@ class MotionDataModule(ResumesWithinEpoch, LightningDataModule):
         check_choice("test_set", test_set, _TESTED)
         self._selection = Selection(None if actions is None else tuple(actions), subset, downsample)
         self._cut = Cut("train", window, stride, sampling, context, frame_step, short_clips)
+        self._drawing = _drawing(random_views, random_bodies, random_fps, random_keypoints, coco_joints, detections)
+        check_number("synthetic_share", synthetic_share, 0.99)
+        if synthetic_share and data is None:
+            raise ArgumentError(f"synthetic_share is {synthetic_share!r}, expected it with data.")
+        self.synthetic_share = synthetic_share
         self.data = data
         self.keypoints, self.reference, self.protocol = keypoints, reference, protocol
         if data is None and (format is not None or skip_bad):
@@ -169,6 +195,7 @@ class MotionDataModule(ResumesWithinEpoch, LightningDataModule):
         self.target = target
         self.detections = detections
         self.val_subjects = None if val_subjects is None else tuple(val_subjects)
+        self.without_subjects = tuple(without_subjects or ())
         self.test_set = test_set
         self.unlabelled_subjects = tuple(unlabelled_subjects or ())
         self.short_clips = short_clips
@@ -253,7 +280,8 @@ class MotionDataModule(ResumesWithinEpoch, LightningDataModule):
 
     def _build(self) -> tuple[PoseWindows, PoseWindows, PoseWindows | None]:
         source = "the synthetic motion" if self.data is None else str(self.data)
-        found = self._selection.of_actions(self._open(), source)
+        found = without(self._selection.of_actions(self._open(), source), self.without_subjects, source)
+        made = self._synthetic(found, source)
         if isinstance(found, PoseStore):
             if found.skeleton != self.skeleton.name:
                 raise ArgumentError(
@@ -272,6 +300,9 @@ class MotionDataModule(ResumesWithinEpoch, LightningDataModule):
             clips = [[clip for clip, is_test in zip(found, tested, strict=True) if is_test == t] for t in (False, True)]
             parts = tuple(clips)
             lengths = [[len(clip) for clip in part] for part in clips]
+            clips[0].extend(made)
+            all_subjects = tuple(sorted({*all_subjects, *names_of(made, "subject")}))
+            actions = tuple(sorted({*actions, *names_of(made, "action")}))
         for name, of, part in zip(("training", "validation"), ("train", "test"), lengths, strict=True):
             if not part:
                 alone = len(all_subjects) == 1 and len(motions) > 1
@@ -288,7 +319,7 @@ class MotionDataModule(ResumesWithinEpoch, LightningDataModule):
         train, test = self._seen(labelled, "train"), self._seen(parts[1], "test")
         cut: dict[str, Any] = {"stride": self.stride, "mirrored": self.mirrored, **self._common}
         built = (
-            PoseWindows(train, "train", **cut),
+            self._train_windows(train, names_of(made, "subject"), cut),
             self._scored_windows(test),
             None if apart is None else PoseWindows(self._seen(apart, "train", labelled=False), "train", **cut),
         )
@@ -304,11 +335,31 @@ class MotionDataModule(ResumesWithinEpoch, LightningDataModule):
                 warnings.warn(note, UserWarning, stacklevel=3)  # of cameras that were moved
         return built
 
+    def _synthetic(self, found: PoseStore | list[Clip], source: str) -> list[Clip]:
+        """Synthetic people to train on beside the data; none, unless a share of the windows is to be theirs."""
+        if not self.synthetic_share:
+            return []
+        if isinstance(found, PoseStore):
+            raise ArgumentError(
+                f"synthetic_share is {self.synthetic_share!r}, expected 0 for {source}, poses seen by cameras."
+            )
+        people = self.num_subjects, self.clips_per_subject, self.frames, self.seed
+        return generate_clips(*people, progress=self._shows_progress)
+
+    def _train_windows(self, store: PoseStore, made: tuple[str, ...], cut: dict[str, Any]) -> PoseWindows:
+        """Windows to train on; `made` names the synthetic people among them."""
+        if self._drawing is None and not made:
+            return PoseWindows(store, "train", **cut)
+        share = (made, self.synthetic_share) if made else None
+        return DrawnWindows(store, self._drawing or Drawing(), self.seed, share, **cut)
+
     def _seen(self, part: PoseStore | list[Clip], split: str, labelled: bool = True) -> PoseStore:
         """A part of the data as cameras see it, its frames chosen; a subset only where there are labels."""
         if not isinstance(part, PoseStore):
             options: dict[str, Any] = {"detections": self.detections, "seed": self.seed, "views": self.views}
             options |= {"skeleton": self.skeleton.name, "progress": self._shows_progress, "too_near": "move"}
+            if split == "train" and labelled and self._drawing is not None:
+                options["detections"] = "exact"  # they are drawn anew
             part = observe(part, split, **options)
         selection = self._selection if labelled else replace(self._selection, subset=1.0)
         return selection.thinned(part, split)
@@ -366,3 +417,16 @@ class MotionDataModule(ResumesWithinEpoch, LightningDataModule):
     def predict_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """The same data as in validation."""
         return self.val_dataloader()
+
+
+def _drawing(
+    views: bool | dict[str, Any], bodies: float, fps: list[float] | None, keypoints: bool | dict[str, Any] | None,
+    coco: float, detections: str,
+) -> Drawing | None:  # fmt: skip
+    """What is drawn anew for every window, by the arguments of :class:`MotionDataModule`; None is nothing."""
+    if keypoints is None and not (views or bodies or fps or coco):
+        return None
+    detected = RandomKeypoints.of(detections == "simulated" if keypoints is None else keypoints)
+    rates = None if fps is None else tuple(fps)
+    drawing = Drawing(RandomViews.of(views), bodies, rates, detected, coco)  # type: ignore[arg-type]  # checked there
+    return None if drawing == Drawing() else drawing

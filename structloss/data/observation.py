@@ -92,7 +92,7 @@ def observe(
             found.append(
                 View(
                     clip.subject, clip.action, clip.name, camera.id, v, offset, len(clip), clip.fps,
-                    (float(camera.width), float(camera.height)), (fx, fy, cx, cy),
+                    (float(camera.width), float(camera.height)), (fx, fy, cx, cy), camera.up,
                 )
             )  # fmt: skip
             offset += len(clip)

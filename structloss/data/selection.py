@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ from ._words import some
 from .clips import Clip
 from .store import ARRAYS, PoseStore, View
 
-__all__ = ["Selection", "chosen", "names_of"]
+__all__ = ["Selection", "chosen", "names_of", "without"]
 
 
 def chosen(part: PoseStore | list[Clip], keep: Callable[[View | Clip], bool]) -> PoseStore | list[Clip]:
@@ -26,6 +26,32 @@ def names_of(part: PoseStore | list[Clip], attribute: Literal["subject", "action
     """The subjects or actions of a part of a data set, sorted."""
     each = part.views if isinstance(part, PoseStore) else part
     return tuple(sorted({getattr(one, attribute) for one in each}))
+
+
+def without(part: PoseStore | list[Clip], subjects: Sequence[str], source: str) -> PoseStore | list[Clip]:
+    """A data set without some of its subjects or motions.
+
+    Args:
+        part: all of it.
+        subjects: names of subjects or motions (`subject/name`).
+        source: what it is of, for messages.
+
+    Raises:
+        ArgumentError: a name that is neither.
+    """
+    if not subjects:
+        return part
+    motions = {
+        (one.subject, f"{one.subject}/{one.name}") for one in (part.views if isinstance(part, PoseStore) else part)
+    }
+    known = {name for pair in motions for name in pair}
+    for name in subjects:
+        if name not in known:
+            raise ArgumentError(
+                f"without_subjects has {name!r}, expected subjects or motions of {source}: "
+                f"{some(names_of(part, 'subject'), 16)}."
+            )
+    return chosen(part, lambda one: one.subject not in subjects and f"{one.subject}/{one.name}" not in subjects)
 
 
 @dataclass(frozen=True)

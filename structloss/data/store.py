@@ -47,6 +47,7 @@ class View:
         fps: frames per second; NaN where unknown.
         size: (width, height) of the image, pixels; (nan, nan) where unknown.
         intrinsics: pinhole (f_x, f_y, c_x, c_y) in units of the normalised screen; NaN where unknown.
+        up: the vertical, upward, in the camera's frame, a unit vector; NaN where unknown.
     """
 
     subject: str
@@ -59,6 +60,7 @@ class View:
     fps: float = math.nan
     size: tuple[float, float] = (math.nan, math.nan)
     intrinsics: tuple[float, float, float, float] = (math.nan,) * 4
+    up: tuple[float, float, float] = (math.nan,) * 3
 
     @property
     def motion(self) -> str:
@@ -269,15 +271,16 @@ def _map(path: Path, name: str) -> np.ndarray | None:
 
 def _view(
     *, subject: str, action: str, name: str, camera: str, index: int, start: int, frames: int, fps: float | None,
-    size: Sequence[float | None], intrinsics: Sequence[float | None],
+    size: Sequence[float | None], intrinsics: Sequence[float | None], up: Sequence[float | None] = (None, None, None),
 ) -> View:  # fmt: skip
-    """A view as meta.json has it, where what is not known is null."""
-    (width, height), (fx, fy, cx, cy), (rate,) = (_floats(values) for values in (size, intrinsics, [fps]))
+    """A view as meta.json has it, where what is not known is null; older stores do not tell where up is."""
+    (width, height), (fx, fy, cx, cy), (rate,), (x, y, z) = map(_floats, (size, intrinsics, [fps], up))
     if rate <= 0 or width <= 0 or height <= 0:
         raise ValueError(f"a view of {width:g} x {height:g} pixels and {rate:g} frames per second")
     number, first, count = (int(np.int64(value)) for value in (index, start, frames))  # at most what an array has
     return View(
-        str(subject), str(action), str(name), str(camera), number, first, count, rate, (width, height), (fx, fy, cx, cy)
+        str(subject), str(action), str(name), str(camera), number, first, count, rate, (width, height),
+        (fx, fy, cx, cy), (x, y, z),
     )  # fmt: skip
 
 

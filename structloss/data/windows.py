@@ -199,9 +199,13 @@ class PoseWindows(Dataset[dict[str, Tensor]]):
         sample |= {"intrinsics": k, "camera_pose": pose * 1000}
         numbers = {"subject": subject, "action": action, "clip": motion, "view": camera, "start": start}
         sample |= {key: torch.tensor(values) for key, values in (numbers | {"index": chosen}).items()}
-        if mirror.any():
+        return self._mirrored(sample, mirror > 0)
+
+    def _mirrored(self, sample: dict[str, Tensor], which: np.ndarray) -> dict[str, Tensor]:
+        """A batch, of which those samples are mirrored that bool `which` `[B]` says."""
+        if which.any():
             keys = ("input", "target", "weight")
-            sample |= flip_batch({key: sample[key] for key in keys}, torch.from_numpy(mirror > 0), self.skeleton)
+            sample |= flip_batch({key: sample[key] for key in keys}, torch.from_numpy(which), self.skeleton)
         return sample
 
     def _weights(
