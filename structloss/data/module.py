@@ -70,7 +70,8 @@ class MotionDataModule(ResumesWithinEpoch, LightningDataModule):
         num_workers: processes that load data; 0 loads in the training process, which is fast enough for one GPU.
         seed: of the synthetic motion, the simulated detections and the order of training.
         target: "global" (RePOSE, MotionBERT global), "root_relative" (MotionBERT) or "camera" (metres; most others).
-        detections: "simulated" or "exact" (ground-truth 2D, confidence 1).
+        detections: 2D keypoints: "simulated", "exact" (ground-truth 2D, confidence 1), or another of
+            :data:`~structloss.data.conditions.DETECTIONS`.
         val_subjects: held-out subjects, or motions (`subject/name`). None: the last quarter of the subjects by name;
             for an archive that has all of cmu03, cmu35 and cmu127, those three.
         without_subjects: subjects, or motions (`subject/name`), that are left out altogether: neither trained on nor

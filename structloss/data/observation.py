@@ -14,16 +14,15 @@ from ..progress import track
 from ..skeletons import convert
 from ._checks import at_least
 from ._words import count, some
-from .cameras import Camera, h36m_cameras, normalize_screen
+from .cameras import Camera, h36m_cameras
 from .clips import Clip
-from .detections import simulate_detections
+from .conditions import DETECTIONS, Detections
 from .store import PoseStore, View
 
 __all__ = ["DETECTIONS", "TOO_NEAR", "check_observing", "observe"]
 
 Cameras = Callable[[int, Clip], Sequence[Camera]] | Sequence[Sequence[Camera]]
 
-DETECTIONS = ("simulated", "exact")
 TOO_NEAR = ("error", "move")
 _RIGS = {"train": ("S1", "S5", "S6", "S7", "S8"), "test": ("S9", "S11")}
 _NEAREST = 0.3  # metres; closer to the image plane, the pinhole's image and the image scale mean nothing
@@ -52,9 +51,8 @@ def observe(
         cameras: `cameras(clip index, clip)` or one sequence per clip. Default: the four Human3.6M cameras of a subject;
             training subjects cycle through the rigs of S1, S5, S6, S7, S8, test subjects through S9, S11.
         views: number of cameras of each clip, the first ones; None for all.
-        detections: "simulated" (see :mod:`~structloss.data.detections`; seen through the distorting lens), or "exact":
-            the pinhole image of the pose with confidence 1, the published "ground-truth 2D".
-        seed: of the simulated detections. They depend on it, the clip's subject and name, and the view only.
+        detections: one of :data:`~structloss.data.conditions.DETECTIONS`.
+        seed: of what is random in them. They depend on it, the clip's subject and name, and the view only.
         recentre: move each clip so that its mean hip stands on the origin, where the cameras look.
         skeleton: joint order of the store: "h36m", that of clips, or one that it converts to.
         too_near: what becomes of a clip that comes closer than 0.3 m to a camera's image plane, or behind it: "error",
@@ -119,7 +117,7 @@ def check_observing(detections: str, seed: int, views: int | None, most: int | N
         detections, seed, views: see :func:`observe`.
         most: cameras that there are, where that is known.
     """
-    check_choice("detections", detections, DETECTIONS)
+    Detections.of(detections)
     at_least(0, seed=seed)
     if views is not None and not 1 <= views <= (most or views):
         raise ArgumentError(f"views is {views}, expected {f'1 to {most} cameras' if most else 'at least 1 camera'}.")
@@ -172,17 +170,8 @@ def _weight(clip: Clip, skeleton: str) -> np.ndarray:
 def _see(clip: Clip, camera: Camera, view: int, detections: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Pose in the camera's frame and network input, both float32 `[T, 17, 3]`."""
     points = camera.to_camera(clip.positions)
-    if detections == "exact":
-        # Not Camera.project: that clamps far outside of the image, the target does not.
-        k = camera.screen_intrinsics()
-        screen = points[..., :2] / points[..., 2:] * k[:2] + k[2:]
-        confidence = np.ones(points.shape[:-1])
-    else:
-        # Keyed by name, so a clip looks the same whatever else is in the set, and in whatever order it is prepared.
-        rng = np.random.default_rng([seed, zlib.crc32(clip.key.encode()), view])
-        pixels = camera.project(points)
-        keypoints, confidence, _ = simulate_detections(points, pixels, camera, rng, fps=clip.fps)
-        screen = normalize_screen(keypoints, camera.width, camera.height)
-    seen = np.concatenate([screen, confidence[..., None]], axis=-1)
+    # Keyed by name, so a clip looks the same whatever else is in the set, and in whatever order it is prepared.
+    rng = np.random.default_rng([seed, zlib.crc32(clip.key.encode()), view])
+    seen = Detections.of(detections).of_clip(points, camera, clip.fps, rng)
     seen[:, ~clip.known] = 0
     return points.astype(np.float32), seen.astype(np.float32)

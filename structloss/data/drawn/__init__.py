@@ -4,9 +4,9 @@ Nothing is stored: a window of an epoch follows from the seed, the epoch and its
 more processes, sees the same. Everything is numpy on whole batches.
 """
 
+from ..coco import to_coco
 from .bodies import reshape_bodies
 from .cameras import RandomViews
-from .coco import to_coco
 from .keypoints import RandomKeypoints
 from .windows import Drawing, DrawnWindows
 

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from ...errors import ArgumentError
 from ...skeletons import convert
+from ..coco import to_coco
 from ..image_space import to_image_space
 from ..store import PoseStore
 from ..windows import PoseWindows
 from .bodies import GROUPS, reshape_bodies
 from .cameras import RandomViews, check_number, check_range, frame_of_up
-from .coco import to_coco
 from .keypoints import RandomKeypoints
 
 __all__ = ["Drawing", "DrawnWindows"]
@@ -183,7 +183,7 @@ class DrawnWindows(PoseWindows):
             where = first[:, None] + np.rint(time.clip(0, last)).astype(np.int64)
             pose, fps = _between_frames(self.store.pose, first, frames, time), drawn
         # as everywhere, repeated frames count but in windows side by side
-        inside = (time > -0.5) & (time < last + 0.5) | (self.sampling != "windows")
+        inside = (time > -1e-3) & (time < last + 1e-3) | (self.sampling != "windows")
         known = np.ones((*where.shape, 17), dtype=bool) if self.store.weight is None else self.store.weight[where] > 0
         return np.ascontiguousarray(pose, dtype=np.float32), fps, inside, known
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...errors import ArgumentError
+from ..errors import ArgumentError
 
 __all__ = ["to_coco"]
 
