@@ -9,6 +9,7 @@ from .base import KINDS, Backbone, Supervision
 from .checkpoints import LoadReport, load_published, save_checkpoint
 from .conversion import convert, save_published
 from .official import to_official
+from .pretrained import pretrained_file, pretrained_names
 from .registry import BackboneInfo, create, info, names
 from .video import predict_stream, predict_video
 
@@ -25,6 +26,8 @@ __all__ = [
     "names",
     "predict_stream",
     "predict_video",
+    "pretrained_file",
+    "pretrained_names",
     "save_checkpoint",
     "save_published",
     "to_official",

@@ -10,8 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..errors import ArgumentError
 from .base import Backbone
+from .checkpoints import load_published
 from .families import Families
+from .pretrained import pretrained_file
 
 __all__ = ["BACKBONES", "BackboneInfo", "create", "family", "info", "names"]
 
@@ -106,11 +109,13 @@ def info(name: str) -> BackboneInfo:
     return BACKBONES.entry(name)[0]
 
 
-def create(name: str, *, gradient_checkpointing: bool = False, **overrides: Any) -> Backbone:
-    """Build a backbone with fresh weights.
+def create(name: str, *, pretrained: bool = False, gradient_checkpointing: bool = False, **overrides: Any) -> Backbone:
+    """Build a backbone, with fresh weights unless it is asked otherwise.
 
     Args:
         name: a variant (`"motionbert-lite"`) or a family (`"motionbert"`, its flagship).
+        pretrained: with the weights that come with the package, of those in
+            :func:`~structloss.backbones.pretrained_names`.
         gradient_checkpointing: in training, recompute the network's levels in the backward pass instead of keeping
             their activations: less memory, about a third more time.
         **overrides: constructor arguments to use instead of the variant's.
@@ -121,9 +126,15 @@ def create(name: str, *, gradient_checkpointing: bool = False, **overrides: Any)
 
     Raises:
         UnknownNameError: the name is not registered.
-        ArgumentError: an override that the family doesn't have, or that has an impossible value.
+        ArgumentError: an override that the family doesn't have, or that has an impossible value; `pretrained` with
+            one, or of a variant that no weights come with.
     """
+    if pretrained and overrides:
+        raise ArgumentError(f"{min(overrides)} is given with pretrained, expected the variant as it was trained.")
+    weights = pretrained_file(info(name).name) if pretrained else None
     model = BACKBONES.build(name, overrides)
+    if weights is not None:
+        load_published(model, weights)
     model.gradient_checkpointing = gradient_checkpointing
     model.keeps, model.frame_step = info(name).keeps, info(name).frame_step
     return model

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ..errors import ArgumentError, check_choice
 
-__all__ = ["DEVICES", "OWN", "PredictSettings", "chosen_device"]
+__all__ = ["DEVICES", "OWN", "PredictSettings", "check_network", "chosen_device"]
 
 DEVICES = ("auto", "cpu", "cuda")
 #: bone lengths that are those of the prediction itself
@@ -68,6 +68,17 @@ class PredictSettings:
     images: str | None = None
     missing: str | None = None
     overlay: str | None = None
+
+
+def check_network(settings: PredictSettings) -> None:
+    """Raise :class:`ArgumentError` where a network for keypoints is named twice, or weights without one."""
+    if settings.ckpt is not None and settings.backbone is not None:
+        raise ArgumentError(
+            f"--backbone is {settings.backbone!r} with --ckpt {settings.ckpt}, which knows its backbone, expected one "
+            "of them."
+        )
+    if settings.weights is not None and settings.backbone is None:
+        raise ArgumentError(f"--weights is {settings.weights!r}, expected it with --backbone or --network.")
 
 
 def chosen_device(name: str) -> str:

@@ -172,7 +172,9 @@ def _add_format(parser: argparse.ArgumentParser) -> None:
 
 def _add_observing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--views", type=positive, help="cameras that see each clip, 1 to 4 (default: 4)")
-    parser.add_argument("--detections", choices=("simulated", "exact"), help="2D keypoints (default: simulated)")
+    parser.add_argument(
+        "--detections", help="2D keypoints: simulated, exact, coco, noise:PIXELS or dropped:SHARE (default: simulated)"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace what was written there before")
 
 

@@ -13,7 +13,7 @@ from ._imports import import_torchmetrics
 from ._parser import command, flags_of, options, positive, with_flags
 from ._predict_images import are_of_images, run_predict_images
 from ._predict_output import after_network, file_name, named_files, write_prediction
-from ._predict_settings import OWN, PredictSettings, chosen_device
+from ._predict_settings import OWN, PredictSettings, check_network, chosen_device
 
 if TYPE_CHECKING:
     from ..data.formats import Keypoints
@@ -46,9 +46,11 @@ def add(commands: argparse._SubParsersAction) -> None:
         "from images an image, a folder of images, a video, or annotations (MPII, COCO, SPIN); with --split where the "
         "data set is now, if it was moved",
     )
-    network = parser.add_argument_group("network")
+    network = parser.add_argument_group("network", "lift-27, whose weights come with the package, where none is named")
     network.add_argument("--ckpt", metavar="FILE.ckpt", help="checkpoint of structloss fit")
-    network.add_argument("--backbone", metavar="NAME", help="see structloss backbones list; with --weights")
+    network.add_argument(
+        "--backbone", metavar="NAME", help="lift-27 or lift-s; or one of structloss backbones list, with --weights"
+    )
     network.add_argument("--network", metavar="NAME", help="network from images, sapnet or sapnet-tiny; with --weights")
     network.add_argument("--weights", metavar="FILE", help="published checkpoint or .safetensors of the network")
     network.add_argument(
@@ -171,10 +173,7 @@ def run_predict(settings: PredictSettings, flags: Mapping[str, str] | None = Non
     from ..harness.predict import load_lifter, predict
 
     device = chosen_device(settings.device)
-    if (settings.ckpt is None) == (settings.backbone is None) or (settings.backbone is None) != (
-        settings.weights is None
-    ):
-        raise ArgumentError("expected --ckpt, or --backbone or --network with --weights.")
+    check_network(settings)
     if settings.input is None:
         raise ArgumentError("no input is given, expected a file of keypoints, or --split train or test.")
     tracks = read_keypoints(
@@ -186,6 +185,8 @@ def run_predict(settings: PredictSettings, flags: Mapping[str, str] | None = Non
 
         check_encoder()
     lifter = load_lifter(settings.ckpt, backbone=settings.backbone, weights=settings.weights, target=settings.target)
+    if settings.ckpt is None and settings.weights is None:
+        print(f"network: {lifter.name}, with the weights of this package", flush=True)
     after = after_network(settings, lifter.skeleton, device)
     written = []
     for number, (track, paths) in enumerate(zip(tracks, outputs, strict=True), start=1):

@@ -31,7 +31,10 @@ from ..errors import ArgumentError, CheckpointError, check_choice, needs_extra
 from ..files import write_bytes
 from ..progress import track
 
-__all__ = ["Lifter", "Prediction", "load_lifter", "predict"]
+__all__ = ["DEFAULT", "Lifter", "Prediction", "load_lifter", "predict"]
+
+DEFAULT = "lift-27"
+"""The backbone that predicts where none is named."""
 
 _ODD = 2  # times as large or as small as in the seconds around is nobody who moves
 
@@ -111,23 +114,26 @@ def load_lifter(
         target: the space that the network answers in; None is the checkpoint's, or for `weights` the one of the
             backbone's recipe, "camera" where it has none.
 
+    Without any of them it is :data:`DEFAULT`, and with `backbone` alone that backbone, with the weights that come with
+    the package.
+
     Raises:
-        ArgumentError: neither or both of `checkpoint` and `backbone` with `weights`; a network that predicts no poses
-            or whose joints have no known skeleton; an unknown target.
+        ArgumentError: both of `checkpoint` and `backbone` or `weights`; a backbone that no weights come with, without
+            `weights`; a network that predicts no poses or whose joints have no known skeleton; an unknown target.
         UnknownNameError: an unknown backbone.
         MissingFileError, CheckpointError: the file is absent, unreadable, or of another network.
         MissingDependencyError: `checkpoint` without the `harness` extra.
     """
-    if (checkpoint is None) == (backbone is None) or (backbone is None) != (weights is None):
+    if (checkpoint is not None and backbone is not None) or (weights is not None and backbone is None):
         raise ArgumentError("expected either a training checkpoint, or a backbone's name and its published weights.")
     if target is not None:
         check_choice("target", target, TARGETS)
     if checkpoint is not None:
         found = _from_checkpoint(Path(checkpoint))
     else:
-        assert backbone is not None and weights is not None
-        info = backbones.info(backbone)
-        model = backbones.create(backbone)
+        info = backbones.info(backbone or DEFAULT)
+        weights = backbones.pretrained_file(info.name) if weights is None else weights
+        model = backbones.create(info.name)
         backbones.load_published(model, weights)
         found = Lifter(model, info.name, _published_target(info.recipe), info.skeleton, True, str(weights))
     if found.model.kind not in ("sequence", "centre", "frame"):
