@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..errors import ArgumentError
 
-__all__ = ["pretrained_file", "pretrained_names"]
+__all__ = ["pretrained_file", "pretrained_names", "weights_called"]
 
 _FOLDER = Path(str(files(__package__))) / "weights"
 
@@ -15,6 +15,13 @@ _FOLDER = Path(str(files(__package__))) / "weights"
 def pretrained_names() -> tuple[str, ...]:
     """Names of the backbones that weights come with, sorted."""
     return tuple(sorted(file.stem for file in _FOLDER.glob("*.safetensors")))
+
+
+def weights_called(name_or_path: str) -> str:
+    """The file of weights that somebody names: that of a backbone in the package by its name, any other by its path."""
+    if name_or_path in pretrained_names() and not Path(name_or_path).exists():
+        return str(pretrained_file(name_or_path))
+    return name_or_path
 
 
 def pretrained_file(name: str) -> Path:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ArgumentError, check_name, needs_extra
 from ..text import visible_lines
+from ._ablate_evidence import NAME as EVIDENCE
+from ._ablate_evidence import run_evidence
 from ._ablate_sapnet import NAME, sapnet_grid
 from ._ablate_shape_template import NAME as TEMPLATES
 from ._ablate_shape_template import template_grid
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from ..harness.ablation import CellResult, Grid
     from ..harness.image_ablation import ImageGrid
     from ..harness.template_ladder import TemplateGrid
+    from ..reports.ablation import CellResult as AblationResult
+    from ..reports.ablation import Grid as AblationGrid
     from ..reports.ablation import Summary
 
 __all__ = ["add", "run_ablation"]
@@ -40,6 +44,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         "  structloss ablate finetune --backbones motionbert-full --init-from motionbert-full=best.bin --steps 2000\n"
         "  structloss ablate sapnet --jobs 2                        from images (Dabral et al., Table 3)\n"
         "  structloss ablate shape-template --jobs 2                shape templates, change by change\n"
+        "  structloss ablate evidence --data cmu.npz                which losses help trained networks, in two stages\n"
         "  structloss ablate my_grid.yaml --seeds 0 1 2 3 4 --out runs/my_grid\n"
         "\nGiven again, the command trains the cells that are missing.\n",
     )
@@ -47,7 +52,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         "grid",
         nargs="?",
         default="losses",
-        help="losses, finetune, sapnet, shape-template, or a YAML file (default: losses)",
+        help="losses, finetune, learned, evidence, sapnet, shape-template, or a YAML file (default: losses)",
     )
     parser.add_argument("--data", metavar="PATH", help="data set of any format (default: synthetic motion)")
     parser.add_argument("--keypoints", metavar="NAME", help="2D file of a Human3.6M npz: gt, cpn_ft_h36m_dbb, ...")
@@ -76,6 +81,15 @@ def _run(arguments: argparse.Namespace) -> None:
         run_ablation(
             template_grid(arguments), arguments.out or f"runs/ablate-{TEMPLATES}", jobs=arguments.jobs, say=_say
         )
+        return
+    if arguments.grid == EVIDENCE:
+
+        def run(grid: Grid, folder: Path) -> list[CellResult]:
+            found: list[CellResult] = []
+            run_ablation(grid, folder, jobs=arguments.jobs, say=_say, results=found)
+            return found
+
+        run_evidence(arguments, run, _say)
         return
     grid = _changed(load_grid(arguments.grid), arguments)
     out = arguments.out or f"runs/ablate-{Path(arguments.grid).stem}"
@@ -108,8 +122,9 @@ def _changed(grid: Grid, arguments: argparse.Namespace) -> Grid:
 
 
 def run_ablation(
-    grid: Grid | ImageGrid | TemplateGrid, out: str | Path, *, jobs: int = 1, say: Callable[[str], object] = print
-) -> list[Summary]:
+    grid: Grid | ImageGrid | TemplateGrid, out: str | Path, *, jobs: int = 1, say: Callable[[str], object] = print,
+    results: list[CellResult] | None = None,
+) -> list[Summary]:  # fmt: skip
     """Run a grid and write `table.md`, `table.csv` and `plot.png` beside its `cells`, and of shape templates
     `answers.md`, the findings of their poster as questions; returns the summaries.
 
@@ -118,6 +133,7 @@ def run_ablation(
         out: folder to write.
         jobs: cells trained side by side.
         say: is given lines of text about what is done.
+        results: is given what each cell came to.
 
     Raises:
         StructlossError: bad input, or a cell failed; finished cells are kept.
@@ -142,21 +158,36 @@ def run_ablation(
         say(f"{done}/{total}  {cell.backbone}, {cell.objective}, seed {cell.seed}: {found}, {result.seconds:.0f} s")
 
     if isinstance(grid, Grid):
-        results = run_grid(grid, folder / "cells", jobs=jobs, report=report)
+        found = run_grid(grid, folder / "cells", jobs=jobs, report=report)
     elif isinstance(grid, ImageGrid):
-        results = run_image_grid(grid, folder / "cells", jobs=jobs, report=report)
+        found = run_image_grid(grid, folder / "cells", jobs=jobs, report=report)
     else:
-        results = run_template_grid(grid, folder / "cells", jobs=jobs, report=report)
-    summaries = summarise(grid, results)
-    table = ablation_table(grid, summaries)
+        found = run_template_grid(grid, folder / "cells", jobs=jobs, report=report)
+    if results is not None:
+        results += found
+    shown, rows = _shown(grid, found)
+    summaries = summarise(shown, rows)
+    table = ablation_table(shown, summaries)
     write_text(folder / "table.md", table)
     write_text(folder / "table.csv", ablation_csv(summaries, grid.seeds))
-    plot_ablation(grid, summaries, folder / "plot.png")
+    plot_ablation(shown, summaries, folder / "plot.png")
     say(table)
     files = "table.md, table.csv, plot.png"
     if not isinstance(grid, (Grid, ImageGrid)):
-        answers, files = answers_text(results), f"{files}, answers.md"
+        answers, files = answers_text(found), f"{files}, answers.md"
         write_text(folder / "answers.md", answers)
         say(answers)
     say(f"written to {folder}: {files}")
     return summaries
+
+
+def _shown(
+    grid: Grid | ImageGrid | TemplateGrid, found: list[CellResult]
+) -> tuple[AblationGrid, Sequence[AblationResult]]:
+    """What tables and plots show: every kind of 2D that cells were scored on by itself, where there are several."""
+    from ..harness.ablation import Grid
+    from ..reports.ablation import by_condition
+
+    if not isinstance(grid, Grid) or not grid.conditions:
+        return grid, found
+    return by_condition(grid, found, str(grid.data.get("detections", "simulated")), grid.conditions)

@@ -22,9 +22,11 @@ import torch
 
 from .. import __version__, backbones
 from ..data import MotionDataModule
+from ..data.conditions import Detections
 from ..errors import ArgumentError, DataError, StructlossError, check_name
 from ..files import write_json
 from ..reading import read_json, read_yaml
+from .evaluation import evaluate
 from .frames import check_term_frames
 from .lifting import LiftingModule
 from .recipe_files import recipe_settings
@@ -54,6 +56,9 @@ _KEYS = (
     "pretrain_steps",
     "finetune_lr",
     "clip",
+    "init_from",
+    "arms",
+    "conditions",
 )
 
 #: how often what processes have told is looked for
@@ -82,10 +87,15 @@ class Grid:
         finetune_lr: learning rate after that, or after `init_from`; None keeps the recipe's.
         init_from: backbone -> checkpoint to start from.
         clip: gradients are clipped to this norm; 0 for never.
+        arms: objective -> arguments of `LiftingModule` for it alone, as `learn_weights` or `objective_options`.
+        conditions: kinds of 2D that every cell is scored on besides that of its data, see
+            :data:`~structloss.data.conditions.DETECTIONS`; for motion without 2D of its own.
+
+    A backbone with settings may be called something else: its entry "backbone" is the registered name then.
     """
 
     objectives: dict[str, dict[str, float | str]]
-    backbones: dict[str, dict[str, dict[str, Any]]]
+    backbones: dict[str, dict[str, Any]]
     model: dict[str, Any] = field(default_factory=dict)
     learned: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
@@ -95,6 +105,8 @@ class Grid:
     finetune_lr: float | None = None
     init_from: dict[str, str] = field(default_factory=dict)
     clip: float = 1.0
+    arms: dict[str, dict[str, Any]] = field(default_factory=dict)
+    conditions: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("objectives", "backbones", "seeds"):
@@ -106,10 +118,18 @@ class Grid:
         if len(set(self.seeds)) < len(self.seeds):
             raise ArgumentError(f"seeds has {list(self.seeds)}, expected different ones.")
         for name in self.backbones:
-            backbones.info(name)
+            backbones.info(self.registered(name))
+        for name in self.arms:
+            check_name("objective of arms", name, self.objectives)
+        for kind in self.conditions:
+            Detections.of(kind)
         for name in self.init_from:
             if name not in self.backbones:
                 raise ArgumentError(f"init_from has {name!r}, expected backbones of the grid: {list(self.backbones)}.")
+
+    def registered(self, backbone: str) -> str:
+        """The name in `structloss.backbones` of one of the grid's backbones."""
+        return str(self.backbones[backbone].get("backbone", backbone))
 
     def cells(self) -> list[Cell]:
         """All cells, those that share data and a start next to each other."""
@@ -134,7 +154,8 @@ class Cell:
         """Name of its result."""
         name = re.sub(r"[^\w.-]+", "_", self.objective.replace("+", "plus")).strip("_")
         digest = hashlib.sha256(self.objective.encode()).hexdigest()[:6]
-        return f"{self.backbone}__{name}-{digest}__seed{self.seed}.json"
+        backbone = re.sub(r"[^\w.-]+", "_", self.backbone)
+        return f"{backbone}__{name}-{digest}__seed{self.seed}.json"
 
 
 @dataclass
@@ -148,6 +169,7 @@ class CellResult:
         per_action: MPJPE of each action, mm.
         curves: see `callbacks.History`.
         seconds: of training and scoring.
+        conditions: kind of 2D -> metrics and structure, together, of the grid's `conditions`.
     """
 
     cell: Cell
@@ -156,6 +178,7 @@ class CellResult:
     per_action: dict[str, float]
     curves: dict[str, list[float]]
     seconds: float
+    conditions: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 def grid_names() -> tuple[str, ...]:
@@ -188,20 +211,24 @@ def load_grid(name_or_path: str) -> Grid:
     if isinstance(content.get("backbones"), list):
         content["backbones"] = {name: {} for name in content["backbones"]}
     content["backbones"] = {name: value or {} for name, value in (content.get("backbones") or {}).items()}
+    tuples = {"seeds": tuple(content.get("seeds", (0, 1, 2))), "conditions": tuple(content.get("conditions", ()))}
     try:
-        return Grid(**{**content, "seeds": tuple(content.get("seeds", (0, 1, 2)))})
+        return Grid(**{**content, **tuples})
     except TypeError as error:
         raise DataError(f"{path} is no grid: {error}.") from error
 
 
 def settings_of(grid: Grid, cell: Cell) -> tuple[dict[str, Any], dict[str, Any]]:
     """Arguments of the module and of the data module for a cell."""
-    model, data = recipe_settings(cell.backbone)
+    model, data = recipe_settings(grid.registered(cell.backbone))
     own = grid.backbones[cell.backbone]
     for key in own:
-        if key not in ("model", "data"):
-            raise ArgumentError(f"backbones[{cell.backbone!r}] has {key!r}, expected 'model' and 'data' only.")
-    model = {**model, **grid.model, **own.get("model", {}), "seed": cell.seed}
+        if key not in ("model", "data", "backbone"):
+            raise ArgumentError(
+                f"backbones[{cell.backbone!r}] has {key!r}, expected 'model', 'data' and 'backbone' only."
+            )
+    arm = grid.arms.get(cell.objective, {})
+    model = {**model, **grid.model, **own.get("model", {}), **arm, "seed": cell.seed}
     data = {**data, **grid.data, **own.get("data", {}), "seed": cell.seed}
     for key in ("target", "skeleton"):
         if key in data:
@@ -227,6 +254,8 @@ def _fingerprint(grid: Grid, cell: Cell) -> str:
         "clip": grid.clip,
         "start": [grid.pretrain_steps, grid.finetune_lr, grid.init_from.get(cell.backbone)],
     }
+    if grid.conditions:
+        parts["conditions"] = grid.conditions
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -310,10 +339,11 @@ def _check_frames(grid: Grid, cells: list[Cell]) -> None:
         own = [cell for cell in cells if cell.backbone == backbone]
         with _naming(own[0]):
             model, data = settings_of(grid, own[0])
-            network = backbones.create(backbone, **(model.get("backbone_args") or {}))
+            registered = grid.registered(backbone)
+            network = backbones.create(registered, **(model.get("backbone_args") or {}))
             motion = MotionDataModule(**{"progress": False, **data})
             for objective in dict.fromkeys(cell.objective for cell in own):
-                check_term_frames(grid.objectives[objective], network, backbone, motion)
+                check_term_frames(grid.objectives[objective], network, registered, motion)
 
 
 @contextmanager
@@ -398,8 +428,9 @@ def _train_group(grid: Grid, cells: list[Cell], folder: Path) -> Iterator[CellRe
         start = None
         if grid.pretrain_steps and cells[0].backbone not in grid.init_from:
             start = _pretrain(grid, cells[0], model, windows)
+        others = {kind: MotionDataModule(**{"progress": False, **data, "detections": kind}) for kind in grid.conditions}
         for cell in cells:
-            result = _train_cell(grid, cell, settings_of(grid, cell)[0], windows, start)
+            result = _train_cell(grid, cell, settings_of(grid, cell)[0], windows, start, others)
             write_result(folder, result, _fingerprint(grid, cell))
             yield result
 
@@ -420,8 +451,9 @@ def _pretrain(grid: Grid, cell: Cell, model: dict[str, Any], windows: MotionData
 
 
 def _train_cell(
-    grid: Grid, cell: Cell, model: dict[str, Any], windows: MotionDataModule, start: Mapping[str, torch.Tensor] | None
-) -> CellResult:
+    grid: Grid, cell: Cell, model: dict[str, Any], windows: MotionDataModule, start: Mapping[str, torch.Tensor] | None,
+    others: Mapping[str, MotionDataModule],
+) -> CellResult:  # fmt: skip
     fixed = {term: weight for term, weight in grid.objectives[cell.objective].items() if term != LEARNED}
     arguments = {**model, "objective": fixed}
     if cell.backbone in grid.init_from:
@@ -434,7 +466,11 @@ def _train_cell(
         module.model.load_state_dict(start)
     trained = train(module, windows, steps=grid.steps, seed=cell.seed, clip=grid.clip, validations=0, quiet=True)
     found = trained.evaluation
-    return CellResult(cell, found.metrics, found.structure, found.per_action, trained.curves, trained.seconds)
+    scored = {}
+    for kind, data in others.items():
+        of_kind = evaluate(module, data.test_dataloader(), data.actions, subjects=data.subjects, tested=data.test_set)
+        scored[kind] = {**of_kind.metrics, **of_kind.structure}
+    return CellResult(cell, found.metrics, found.structure, found.per_action, trained.curves, trained.seconds, scored)
 
 
 def write_result(folder: Path, result: CellResult, fingerprint: str) -> None:
@@ -449,8 +485,10 @@ def read_result(folder: Path, cell: Cell, fingerprint: str) -> CellResult | None
         if content.pop("fingerprint") != fingerprint:
             return None
         content.pop("version")
-        for part in ("metrics", "structure", "per_action"):
-            content[part] = {key: math.nan if value is None else value for key, value in content[part].items()}
+        content.setdefault("conditions", {})
+        for part in (content, content["conditions"]):
+            for name in ("metrics", "structure", "per_action") if part is content else list(part):
+                part[name] = {key: math.nan if value is None else value for key, value in part[name].items()}
         return replace(CellResult(**content), cell=cell)
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None

@@ -16,6 +16,7 @@ from torchmetrics import MetricCollection
 
 from .. import backbones, skeletons
 from ..backbones.base import SecondStage, StartsFromFirstStage, TakesStatistics
+from ..backbones.pretrained import weights_called
 from ..backbones.videopose3d import VideoPose3D
 from ..data import MotionDataModule, flip, flip_batch, to_millimetres
 from ..data.augment import chance
@@ -98,7 +99,7 @@ class LiftingModule(L.LightningModule):
         flip_test: average the prediction with that of the mirrored input in validation and test.
         seed: of the mirroring; the same seed mirrors the same clips at the same step.
         init_from: published checkpoint or .safetensors file to start from: of the backbone, or of the stage before it
-            (P-STMO's pre-training).
+            (P-STMO's pre-training); or the name of a backbone whose weights come with the package, such as "lift-27".
         root: what the measures of a test that are published (P1, P2, P3, MPJVE) make of the predicted root: "kept",
             "zeroed" or "subtracted", see :data:`structloss.harness.roots.ROOTS`; None is what the backbone's published
             evaluation does.
@@ -356,6 +357,7 @@ class LiftingModule(L.LightningModule):
         check_same_network(checkpoint, self.hparams, ("backbone", "backbone_args", "target", "skeleton"))
 
     def _start_from(self, path: str) -> None:
+        path = weights_called(path)
         if self.trajectory is not None:
             start_trajectory(self.trajectory, path)
         try:

@@ -20,7 +20,7 @@ from ._interval import half_width
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Summary", "ablation_csv", "ablation_table", "plot_ablation", "summarise"]
+__all__ = ["Summary", "ablation_csv", "ablation_table", "by_condition", "plot_ablation", "summarise"]
 
 
 class Grid(Protocol):
@@ -92,6 +92,58 @@ class Summary:
         if not abs(self.change) > self.margin:
             return ""
         return "better" if (self.change > 0) == self.measure.higher_is_better else "worse"
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """A grid as tables show it."""
+
+    objectives: Mapping[str, Any]
+    backbones: Mapping[str, Any]
+    seeds: Sequence[int]
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A backbone under one kind of 2D, as tables show it."""
+
+    backbone: str
+    objective: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """What a cell came to under one kind of 2D."""
+
+    cell: _Row
+    metrics: Mapping[str, float]
+    structure: Mapping[str, float]
+
+
+def by_condition(
+    grid: Grid, results: Sequence[CellResult], own: str, conditions: Sequence[str]
+) -> tuple[Grid, list[CellResult]]:
+    """A grid and its results with every kind of 2D that cells were scored on as a backbone of its own.
+
+    Args:
+        grid: what was compared.
+        results: of its cells; what they came to under another kind of 2D is their attribute `conditions`.
+        own: the kind of 2D of the grid's data, which `metrics` and `structure` of a result are of.
+        conditions: the others.
+    """
+    kinds = [own, *(kind for kind in conditions if kind != own)]
+    shown = _Shown(grid.objectives, {f"{name}, {kind}": {} for name in grid.backbones for kind in kinds}, grid.seeds)
+    scored: list[CellResult] = []
+    for result in results:
+        of_kind: Mapping[str, Mapping[str, float]] = getattr(result, "conditions", {})
+        for kind in kinds:
+            cell = _Row(f"{result.cell.backbone}, {kind}", result.cell.objective, result.cell.seed)
+            if kind == own:
+                scored.append(_Scored(cell, result.metrics, result.structure))
+            else:
+                scored.append(_Scored(cell, of_kind[kind], {}))
+    return shown, scored
 
 
 def summarise(grid: Grid, results: Sequence[CellResult]) -> list[Summary]:
