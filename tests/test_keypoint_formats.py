@@ -339,6 +339,17 @@ def test_posetrack_annotations(tmp_path):
     assert "has no person 9" in complains(DataError, read_keypoints, path, person=9)
 
 
+def test_a_rate_among_what_coco_says_of_the_file(tmp_path):
+    rows = [annotation(i, points(3)[i], track_id=0) for i in range(3)]
+    images = [{"id": i, "file_name": f"v_{i:06d}.jpg", "width": 640, "height": 480} for i in range(3)]
+    path = coco(tmp_path / "v.json", rows, images)
+    content = json.loads(path.read_text())
+    for said, fps in (({"description": "v"}, None), ({"fps": 25}, 25.0), ({"fps": "often"}, None), ([25], None)):
+        path.write_text(json.dumps(content | {"info": said}))
+        (track,) = read_keypoints(path)
+        assert (track.name, len(track), track.width, track.fps) == ("v", 3, 640, fps)
+
+
 # -------------------------------------------------------------------------------------------------- result lists
 
 

@@ -300,6 +300,20 @@ def test_openpose_models(tmp_path):
     is_read(folder, x, "openpose15", layout="openpose15")
 
 
+def test_openpose_with_the_size_and_rate_of_the_video(tmp_path):
+    x = points(3, 25)
+    told = {"canvas_width": 640, "canvas_height": 480, "fps": 25}
+    for t, one in enumerate(x):
+        write(tmp_path / f"clip_{t:012d}_keypoints.json", {"people": [body(one)]} | (told if t == 0 else {}))
+    track = is_read(tmp_path, x, "body25")
+    assert (track.width, track.height, track.fps) == (640, 480, 25.0)
+    track = is_read(tmp_path, x, "body25", image_size=(1280, 720), fps=50)
+    assert (track.width, track.height, track.fps) == (1280, 720, 50)
+    write(tmp_path / "clip_000000000000_keypoints.json", {"people": [body(x[0])], "canvas_width": "wide"})
+    assert "the width in " in complains(DataError, read_keypoints, tmp_path)
+    is_read(tmp_path, x, "body25", image_size=(1280, 720))
+
+
 def test_a_folder_of_hidden_files(tmp_path):
     (tmp_path / "._clip_000000000000_keypoints.json").write_bytes(b"\x00\x05\x16\x07")
     assert "has no people in any frame" in complains(DataError, read_keypoints, tmp_path)

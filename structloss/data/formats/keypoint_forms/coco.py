@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from ....errors import DataError, shown
-from .._json import first_of
-from .._people import FrameNumbers, Video, frame_numbers, identity_of, keypoints_of, told_pixels, tracks_of
+from .._json import first_of, told
+from .._people import FrameNumbers, Video, frame_numbers, identity_of, keypoints_of, positive, told_pixels, tracks_of
 from .._tracks import Detection
 from ..candidate import CERTAIN, NO
 from ..keypoint_form import FORMS, KeypointFile, KeypointForm
@@ -117,7 +117,8 @@ def _video(
     named = [i["frame_id"] if "frame_id" in i else first_of(i, "file_name", "id") for i, _, _ in pairs]
     frames = frame_numbers(path, named)
     label = path.stem if videos == 1 else str(name)
-    return Video(label, *size, frames.fps, names, notes=frames.notes), frames
+    fps = frames.fps or positive(told(file.json).get("fps"))  # COCO has no place for it; "info" is anybody's
+    return Video(label, *size, fps, names, notes=frames.notes), frames
 
 
 FORMS.register(

@@ -1,13 +1,19 @@
-"""OpenPose's output: a folder with a JSON file per frame, `NAME_000000000012_keypoints.json`."""
+"""OpenPose's output: a folder with a JSON file per frame, `NAME_000000000012_keypoints.json`.
+
+OpenPose does not say how large the images are, nor how many there are in a second. Where the first file does, as those
+of image generators do (`canvas_width`, `canvas_height`), it counts for all.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from ....errors import DataError
-from .._json import first_of, load_json
-from .._people import Video, frame_numbers, identity_of, keypoints_of, tracks_of
+from .._frame_lists import video_of
+from .._json import first_of, load_json, told
+from .._people import frame_numbers, identity_of, keypoints_of, tracks_of
 from .._tracks import Detection
 from ..keypoint_form import FORMS, KeypointFile, KeypointForm
 from ..keypoint_track import Keypoints
@@ -21,9 +27,11 @@ def _read(folder: KeypointFile, layout: str | None, person: str | int) -> list[K
     path = folder.path
     files = sorted(path.glob(f"[!.]*{_ENDING}"))  # not the hidden ones that some systems put beside
     frames = frame_numbers(path, [file.name.removesuffix(_ENDING) for file in files])
-    detections = []
+    detections, said = [], {}
     for file, frame in zip(files, frames.numbers, strict=True):
         content = load_json(file)
+        if file is files[0]:
+            said = told(content)
         people = content.get("people") if isinstance(content, Mapping) else None
         if not isinstance(people, list):
             raise DataError(f"{file} has no list 'people', expected OpenPose's output.")
@@ -32,7 +40,8 @@ def _read(folder: KeypointFile, layout: str | None, person: str | int) -> list[K
             if values:
                 keypoints = keypoints_of(file, "pose_keypoints_2d", values)
                 detections.append(Detection(frame, keypoints, identity_of(file, "person_id", one.get("person_id"))))
-    video = Video(path.name, fps=frames.fps, notes=frames.notes)
+    video = video_of(folder, said)
+    video = replace(video, name=path.name, fps=frames.fps or video.fps, notes=frames.notes)
     return tracks_of(folder, video, detections, layout, person)
 
 
