@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         nn,
         refine,
         reports,
+        samples,
         skeletons,
     )
     from .functional import (
@@ -91,6 +92,7 @@ __all__ = [
     "nn",
     "refine",
     "reports",
+    "samples",
     "skeletons",
 ]
 
@@ -100,7 +102,7 @@ _HOMES: dict[str, Sequence[str]] = {
     "ops.backend": ("backends", "use_backend"),
     # modules that are used by their own names
     **dict.fromkeys(("backbones", "data", "errors", "harness", "learned", "metrics", "nn", "ops"), ()),
-    **dict.fromkeys(("images", "refine", "reports", "skeletons"), ()),
+    **dict.fromkeys(("images", "refine", "reports", "samples", "skeletons"), ()),
 }
 __getattr__, __dir__ = lazy(__name__, _HOMES)
 

@@ -53,6 +53,10 @@ def test_the_wheel_holds_every_package_and_what_it_reads(contents):
         "structloss/py.typed",
         "structloss/harness/recipes/repose-h36m.yaml",
         "structloss/reports/page.css",
+        "structloss/samples/README.md",
+        "structloss/samples/keypoints/dance.json",
+        "structloss/samples/keypoints/kick/kick_000000000000_keypoints.json",
+        "structloss/samples/motion/dance.npz",
     } <= expected
     assert any(name.startswith("structloss/harness/grids/") for name in expected)
     assert expected - wheel == set()

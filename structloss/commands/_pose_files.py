@@ -55,12 +55,13 @@ def read_pose_sequences(path: str, **options: Any) -> list[PoseSequence]:
     """
     import numpy as np
 
+    from .. import samples
     from ..data.formats.candidate import Candidate
     from ..data.formats.unpickle import load_npz_arrays
     from ..data.opening import open_data
     from ..reading import existing
 
-    candidate = Candidate(existing(path, "predictions, a data set or an array of poses"))
+    candidate = Candidate(existing(samples.resolve(path, "motion"), "predictions, a data set or an array of poses"))
     arrays = set(candidate.arrays)
     if {"positions", "keypoints", "meta"} <= arrays:
         return [_of_prediction(path, load_npz_arrays(candidate.path))]

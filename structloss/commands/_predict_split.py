@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .. import samples
 from ..errors import ArgumentError, DataError, StructlossError, needs_extra
 from ..text import visible
 from ._imports import import_torchmetrics
@@ -115,7 +116,7 @@ def _refuse(settings: PredictSettings, names: Sequence[str], where: str) -> None
 
 def _output(settings: PredictSettings) -> Path:
     path = _named(settings)
-    if settings.input is not None and path.exists() and path.samefile(settings.input):
+    if settings.input is not None and path.exists() and path.samefile(samples.resolve(settings.input, "motion")):
         raise ArgumentError(f"{path} is the input, expected another file for the output.")
     return path
 

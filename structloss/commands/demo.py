@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import samples
 from ..errors import ArgumentError, MissingFileError, needs_extra
 from ..files import scratch_folder
 from ..text import visible
@@ -166,7 +167,7 @@ def _check(settings: DemoSettings, out: Path) -> None:
         raise ArgumentError(
             "lambda_s and lambda_t are both 0, expected a positive one, since both models would be equal."
         )
-    if settings.data is not None and not Path(settings.data).exists():
+    if settings.data is not None and not samples.resolve(settings.data, "motion").exists():
         raise MissingFileError(f"data file {settings.data} does not exist.")
     check_out(out)
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .image_space import TARGETS, to_image_space, to_millimetres
     from .module import MotionDataModule
     from .observation import observe
+    from .sample_views import Sample, load_sample
     from .store import PoseStore, View, open_store, save_store
     from .synthetic import ACTIONS, generate_clips
     from .windows import PoseWindows
@@ -26,8 +27,10 @@ __all__ = [
     # motion
     "ACTIONS",
     "Clip",
+    "Sample",
     "generate_clips",
     "load_archive",
+    "load_sample",
     "save_archive",
     # cameras and detections
     "Camera",
@@ -61,6 +64,7 @@ _HOMES = {
     "image_space": ("TARGETS", "to_image_space", "to_millimetres"),
     "module": ("MotionDataModule",),
     "observation": ("observe",),
+    "sample_views": ("Sample", "load_sample"),
     "store": ("PoseStore", "View", "open_store", "save_store"),
     "synthetic": ("ACTIONS", "generate_clips"),
     "windows": ("PoseWindows",),

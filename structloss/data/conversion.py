@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .. import samples
 from ..errors import ArgumentError, DataError, StructlossError
 from ..files import sweep
 from ._words import count
@@ -83,6 +84,7 @@ def convert_data(
     observing = _given(views=views, detections=detections, seed=seed)
     _check_observing(observing)
     target = _checked(out, overwrite)
+    path = samples.resolve(path, "motion")
     form = recognise(path, format)
     with _left_out() as notes:
         data = open_data(

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import samples
 from ..errors import ArgumentError, check_name
 from .clips import check_rate
 from .formats.detect import recognise
@@ -30,7 +31,8 @@ def open_data(
     """Read a file or folder of any format that :func:`~structloss.data.formats.detect.detect` knows.
 
     Args:
-        path: what to read. A folder of motion-capture files is searched with all its subfolders.
+        path: what to read. A folder of motion-capture files is searched with all its subfolders. "sample:NAME" is the
+            motion of one of :func:`structloss.samples.names`.
         format: name of the format, where the path may be of several; None tells it from the path.
         fps: resample clips to this rate; None leaves them as they are.
         progress: show a progress bar on a terminal.
@@ -47,9 +49,9 @@ def open_data(
         MissingFileError: there is no such path, or a file that belongs to it is missing.
         DataError: no known format, or a file that is damaged or does not have what its format says.
         ArgumentError: an option that the format has no use for.
-        UnknownNameError: an option that no format has, or an unknown format.
+        UnknownNameError: an option that no format has, an unknown format, or an unknown sample.
     """
-    path = Path(path)
+    path = samples.resolve(path, "motion")
     if fps is not None:
         check_rate(fps)
     form = recognise(path, format)

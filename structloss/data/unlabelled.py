@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .. import skeletons
+from .. import samples, skeletons
 from ..errors import ArgumentError, DataError, check_name
 from ..reading import existing
 from ._words import some
@@ -92,7 +91,8 @@ def read_unlabelled(
     given = dict(options or {})
     for name in given:
         check_name("entry of unlabelled_options", name, (*_OF_KEYPOINTS, *_OF_DATA))
-    candidate = Candidate(existing(Path(path), "2D keypoints or a data set"))
+    path = samples.resolve(path, "keypoints")
+    candidate = Candidate(existing(path, "2D keypoints or a data set"))
     labelled = "format" in given or ("layout" not in given and _is_data(candidate))
     _check_kind(path, given, _OF_DATA if labelled else _OF_KEYPOINTS, "a data set" if labelled else "2D keypoints")
     if not labelled:
@@ -107,7 +107,7 @@ def read_unlabelled(
 
 def has_keypoints_alone(path: str | os.PathLike[str]) -> bool:
     """Whether a file or folder is of a form of 2D keypoints, and of no data set."""
-    found = Path(path)
+    found = samples.resolve(path, "keypoints")
     try:
         if not found.exists() or _is_data(Candidate(found)):
             return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from ... import samples
 from ...errors import DataError, check_name
 from ...reading import existing
 from .._words import some
@@ -27,9 +28,9 @@ def recognise(path: str | os.PathLike[str], name: str | None = None) -> Format:
     """The format of a file or folder, see :func:`detect`; the one called `name` where that is told.
 
     Raises:
-        UnknownNameError: no format is called so.
+        UnknownNameError: no format is called so, or no sample.
     """
-    candidate = Candidate(existing(path, "a data set"))
+    candidate = Candidate(existing(samples.resolve(path, "motion"), "a data set"))
     if name is not None:
         return FORMATS[check_name("format", name, FORMATS)]
     found = surest(candidate, FORMATS.values())

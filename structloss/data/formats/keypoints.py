@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from pathlib import Path
 
+from ... import samples
 from ...errors import ArgumentError, DataError
 from ...reading import regular
 from ._json import described
@@ -42,7 +42,7 @@ def read_keypoints(
     confidence 0; COCO's "labelled, not visible" has 0.5. Joints are known by their names where the file has them.
 
     Args:
-        path: file or folder.
+        path: file or folder, or "sample:NAME" for one of :func:`structloss.samples.names`.
         layout: "auto", or one of :data:`~structloss.data.formats.keypoint_maps.LAYOUTS` to overrule what the file says.
         image_size: (width, height) in pixels, where the file doesn't say or is wrong. Coordinates from 0 to 1 need it.
         person: whom to take in every video or image: "longest" (the most detections, then the largest), "largest" (by
@@ -54,12 +54,12 @@ def read_keypoints(
         One or more tracks, in the order of the file.
 
     Raises:
-        MissingFileError: there is no such file or folder.
+        MissingFileError, UnknownNameError: there is no such file or folder, or no such sample.
         DataError: an unknown or damaged file, a pipe or device, a layout that can't be told (17 keypoints in a bare
             array, unknown names), frames of several videos, no people.
         ArgumentError: an unknown `layout` or `person`.
     """
-    path = Path(path)
+    path = samples.resolve(path, "keypoints")
     if layout != "auto" and layout not in LAYOUTS:
         raise ArgumentError(f"layout is {layout!r}, expected 'auto' or one of {', '.join(map(repr, LAYOUTS))}.")
     if not path.is_dir():
