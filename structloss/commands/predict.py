@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .. import samples
 from ..errors import ArgumentError, DataError
 from ..text import visible
 from ._imports import import_torchmetrics
@@ -165,6 +167,8 @@ def run_predict(settings: PredictSettings, flags: Mapping[str, str] | None = Non
         StructlossError: see the functions that `settings` names; nothing to write, one file for several tracks, or a
             file that can't be written.
     """
+    if settings.input is not None:
+        settings = replace(settings, input=str(samples.resolve(settings.input, "keypoints")))
     if are_of_images(settings):
         return run_predict_images(settings, flags)
     import_torchmetrics()
