@@ -97,6 +97,7 @@ def test_prediction(run):
     pytest.importorskip("matplotlib")  # of the harness extra, which `structloss predict` asks for
     lines, written = run("5_prediction.py")
     text = "\n".join(lines)
-    assert "1 track, 60 frames, coco keypoints" in text and "positions [60, 17, 3] in metres" in text
-    assert "wrote poses/walk.bvh" in text and lines[-1] == "read back: 60 frames"
-    assert written == ["poses/walk.bvh", "poses/walk.npz", "walk.bvh", "walk.json", "walk.npz", "weights.safetensors"]
+    assert "1 track, 91 frames, coco keypoints" in text and "positions [91, 17, 3] in metres" in text
+    assert "the person is missing in 4 of 91 frames" in text and "mm from the truth" in text
+    assert "wrote poses/dance.bvh" in text and lines[-1] == "read back: 91 frames"
+    assert written == ["dance.bvh", "dance.npz", "poses/dance.bvh", "poses/dance.npz", "weights.safetensors"]

@@ -45,6 +45,7 @@ def _add_inspect(actions: argparse._SubParsersAction) -> None:
         actions,
         "inspect",
         "print what a file or folder holds, and what looks wrong with it",
+        "  structloss data inspect sample:dance\n"
         "  structloss data inspect h36m_sh_conf_cam_source_final.pkl\n"
         "  structloss data inspect mpi_inf_3dhp/ --json\n"
         "  structloss data inspect person_keypoints_val2017.json --images val2017\n"

@@ -30,12 +30,13 @@ def add(commands: argparse._SubParsersAction) -> None:
         commands,
         "predict",
         "make 3D poses of 2D keypoints, images or a video of any length: npz, BVH, videos, pictures",
+        "  structloss predict sample:dance --out dance    keypoints of a clip that comes with the package\n"
         "  structloss predict alphapose-results.json --ckpt last.ckpt --image-size 1920 1080 --fps 30 --out poses\n"
         "  structloss predict openpose_json/ --ckpt last.ckpt --image-size 1280 720 --out poses --video mp4\n"
         "  structloss predict data_2d_custom_clip.npz --backbone videopose3d-243 --weights pretrained.bin --out poses\n"
         "  structloss predict keypoints.npy --layout coco --image-size 640 480 --variant demo \\\n"
         "      --backbone mhformer-351 --weights mhformer.pth --bvh walk.bvh --floor --video walk.gif\n"
-        "  structloss predict keypoints.npy --ckpt last.ckpt --refine tpnet.ckpt --fit-skeleton --out poses\n"
+        "  structloss predict sample:walk --ckpt last.ckpt --refine tpnet.ckpt --fit-skeleton --out poses\n"
         "  structloss predict --split train --ckpt last.ckpt --npz train.npz    to train a refiner on\n"
         "  structloss predict walk.mp4 --ckpt sapnet.ckpt --box 120 40 200 420 --refine tpnet.ckpt --out walk\n"
         "  structloss predict photos/ --ckpt sapnet.ckpt --boxes boxes.json --missing skip --overlay drawn\n"
@@ -44,9 +45,9 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "input",
         nargs="?",
-        help="keypoints: .npz, .npy, .json of a detector or of COCO, a folder of OpenPose or YOLO-pose; for a network "
-        "from images an image, a folder of images, a video, or annotations (MPII, COCO, SPIN); with --split where the "
-        "data set is now, if it was moved",
+        help="keypoints: .npz, .npy, .json of a detector or of COCO, a folder of OpenPose or YOLO-pose, sample:dance; "
+        "for a network from images an image, a folder of images, a video, or annotations (MPII, COCO, SPIN); with "
+        "--split where the data set is now, if it was moved",
     )
     network = parser.add_argument_group("network", "lift-27, whose weights come with the package, where none is named")
     network.add_argument("--ckpt", metavar="FILE.ckpt", help="checkpoint of structloss fit")
