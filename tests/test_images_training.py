@@ -18,7 +18,7 @@ pytest.importorskip("lightning")
 pytest.importorskip("cv2")
 
 from structloss import images
-from structloss.commands._report_images import are_of_images
+from structloss.commands.report import write_run_report
 from structloss.errors import ArgumentError, CheckpointError
 from structloss.harness.image_clips import predict_runs, score_clips
 from structloss.harness.image_scores import MADE_JOINTS, ImageScores, h36m_weights
@@ -27,7 +27,6 @@ from structloss.harness.image_system import refined_by, runs_of, train_tpnet
 from structloss.harness.image_training import ImageModule, depth_loss, weak_poses
 from structloss.harness.load import load_module, load_trained
 from structloss.harness.recipe_files import recipe_names, recipe_path
-from structloss.harness.run_folder import Run
 from structloss.harness.systems import IMAGES, LIFTING, REFINE, SYSTEMS, system_of
 from structloss.harness.training import fit
 from structloss.reading import read_yaml
@@ -271,15 +270,18 @@ def test_a_report_of_a_run_scores_its_checkpoint(trained, commands, tmp_path):
 
 
 def test_a_report_is_of_one_kind_of_runs(tmp_path):
-    runs = [
-        Run(tmp_path / key, key, "", {"model": {key: name}})
-        for key, name in (("network", "sapnet"), ("refiner", "tpnet"))
-    ]
-    assert are_of_images(runs[:1]) and not are_of_images(runs[1:])
-    with pytest.raises(
-        ArgumentError, match="refiner is of a refiner of 3D poses, beside runs of a network from images"
+    networks = {"backbone": "repose", "network": "sapnet", "shape_network": "shape-template", "refiner": "tpnet"}
+    for key, name in networks.items():
+        (tmp_path / key / "checkpoints").mkdir(parents=True)
+        (tmp_path / key / "config.yaml").write_text(f"model: {{{key}: {name}}}\n")
+        (tmp_path / key / "metrics.csv").write_text("epoch,step,train/loss\n0,0,1.0\n")
+    for first, second, words in (
+        ("network", "refiner", "refiner is of a refiner of 3D poses, beside runs of a network from images, expected"),
+        ("backbone", "network", "network is of a network from images, beside runs of a lifting network, expected"),
+        ("shape_network", "network", "of a network from images, beside runs of a network of shape templates, expected"),
     ):
-        are_of_images(runs)
+        with pytest.raises(ArgumentError, match=words):
+            write_run_report([str(tmp_path / first), str(tmp_path / second)], out=str(tmp_path / "x.html"))
 
 
 def test_bf16_trains(commands, tmp_path):

@@ -591,6 +591,27 @@ def test_structure_says_what_the_true_poses_are_like(tmp_path):
     assert rows(summary) is None
 
 
+def test_page_of_shape_templates_has_each_joint_and_the_true_joints(tmp_path):
+    arms = [
+        ArmResult(
+            name,
+            metrics={"reconstruction": 0.5, "pdj": 20.0 + k, "normalized_l2": 8.0, "bplp_c": 40.0},
+            structure={"pdj/neck": 30.0 + k, "normalized_l2/neck": 7.0 - k, "left_right_gap/wrist": 2.5},
+            truth={"bplp_c": 29.666},
+        )
+        for k, name in enumerate(("affine", "fine"))
+    ]
+    path = reports.write_html(RunSummary("t", arms, skeleton=""), {}, tmp_path / "r.html")
+    rows = ["|".join(re.findall(r"<td[^>]*>(.*?)</td>", row)) for row in re.findall(r"<tr.*?</tr>", path.read_text())]
+    assert rows.count("True joints|–|–|–|29.67") == 1
+    found = [row for row in rows if row.startswith(("neck", "wrist"))]
+    assert found == ["neck|30.00|31.00|+1.00", "neck|7.00|6.00|−1.00", "wrist|2.50|2.50|0.00"]
+    assert "skeleton" not in path.read_text()
+    arms[1].truth = {"bplp_c": 31.0}
+    text = reports.write_html(RunSummary("t", arms, skeleton=""), {}, tmp_path / "r.html").read_text()
+    assert text.count("True joints") == 2 and "True joints of fine</td><td>–</td><td>–</td><td>–</td><td>31.00" in text
+
+
 def test_notes_stand_at_the_top(tmp_path):
     summary = make_summary(notes=["Scored on different data."])
     text = reports.write_html(summary, {}, tmp_path / "r.html").read_text(encoding="utf-8")

@@ -1,15 +1,18 @@
 """Training shape templates: losses and scores against their definitions, runs of the command line, what is refused."""
 
 import contextlib
+import csv
 import json
 import math
 import os
+import shutil
 import signal
 import time
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from test_distributed import start_both
 
 pytest.importorskip("lightning")
@@ -17,7 +20,8 @@ pytest.importorskip("cv2")
 
 from structloss import images, metrics
 from structloss.cli import main
-from structloss.errors import ArgumentError, CheckpointError
+from structloss.commands.report import write_run_report
+from structloss.errors import ArgumentError, CheckpointError, MissingFileError
 from structloss.harness.load import load_module
 from structloss.harness.recipe_files import recipe_path
 from structloss.harness.systems import IMAGES, TEMPLATES, system_of
@@ -294,6 +298,62 @@ def test_unlabelled_frames_are_tested_without_the_figures_that_need_labels(train
     assert "no annotated joints: pdj, normalized_l2, left_right_gap are left out" in done.stderr
     newest = max(folder.glob(f"{FOLDER}/tests/*/test.json"), key=lambda path: path.stat().st_mtime)
     assert json.loads(newest.read_text())["metrics"].keys() == {"reconstruction", "bplp_c"}
+
+
+def best_validation(run, chosen_by="val/loss"):
+    """The row of the log whose checkpoint was kept as the best one."""
+    with open(run / "metrics.csv", newline="") as file:
+        return min((row for row in csv.DictReader(file) if row[chosen_by]), key=lambda row: float(row[chosen_by]))
+
+
+def test_a_report_scores_the_best_checkpoint_and_draws_what_it_finds(trained, commands, tmp_path):
+    folder, said = trained
+    assert f"structloss report {FOLDER}" in said
+    shutil.copytree(folder / "runs", tmp_path / "runs")
+    done = commands.run(tmp_path, "report", "runs/shape-template-tiny", "--json", "a.json")
+    assert done.returncode == 0, done.stderr
+    assert all(head in done.stdout for head in ("Reconstruction", "PDJ@0.05", "L2", "BPLP-C", "Left/right"))
+    summary = json.loads((tmp_path / "a.json").read_text())
+    arm, best = summary["arms"][0], best_validation(tmp_path / FOLDER)
+    for name in ("reconstruction", "pdj", "normalized_l2", "bplp_c", "left_right_gap"):
+        assert arm["metrics"][name] == pytest.approx(float(best[f"val/{name}"]), rel=1e-5)
+    assert arm["objective"] == {"mse": 1.0, "anchor": 0.5, "boundary": 1.0}
+    assert summary["data"] == {"source": "rendered people, synthetic motion", "folders": 2, "pairs": 12}
+    page = (tmp_path / FOLDER / "report.html").read_text()
+    assert all(title in page for title in ("Training", "Frames that were not trained on", "Joint by joint", "wristL"))
+    assert page.count("data:image/png;base64,") == 2 and "True joints" in page and "h36m" not in page
+
+
+def test_a_report_of_frames_without_labels_says_what_is_left_out(trained, tmp_path, capsys):
+    folder, _ = trained
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        (tmp_path / "frames" / name).mkdir(parents=True)
+        for number in range(4):
+            pixels = rng.integers(0, 255, (40, 30, 3), dtype=np.uint8)
+            write_picture(tmp_path / "frames" / name / f"{number}.png", pixels)
+    out = str(tmp_path / "r.html")
+    run = str(folder / FOLDER)
+    summary = write_run_report([run], out=out, data=str(tmp_path / "frames"))  # of a run on rendered people: all of it
+    assert summary.data == {"source": str(tmp_path / "frames"), "folders": 2, "pairs": 8}
+    assert summary.arms[0].metrics.keys() == {"reconstruction", "bplp_c"}
+    assert "no annotated joints: pdj, normalized_l2, left_right_gap are left out" in summary.notes[0]
+    assert "Joint by joint" not in (tmp_path / "r.html").read_text()
+    # A run that was trained on folders of which some are held out has the same of those that have moved.
+    moved = tmp_path / "runs/moved/version_0"
+    shutil.copytree(folder / FOLDER, moved)
+    config = yaml.safe_load((moved / "config.yaml").read_text())
+    config["data"] |= {"path": "gone", "val_folders": ["b"]}
+    (moved / "config.yaml").write_text(yaml.safe_dump(config))
+    assert write_run_report([str(moved)], out=out, data=str(tmp_path / "frames")).data["folders"] == 1
+    both = write_run_report([str(moved), run], out=out, data=str(tmp_path / "frames"))
+    assert "different data" in both.notes[0] and "path, val_folders differ" in both.notes[0]
+    assert both.data[both.arms[1].name]["folders"] == 2 and "True joints" not in (tmp_path / "r.html").read_text()
+    with pytest.raises(MissingFileError, match=r"gone does not exist, .*; where the data has moved, pass --data PATH"):
+        write_run_report([str(moved)], out=out)
+    with pytest.raises(ArgumentError, match="clips and frames are 2 and 243, expected 4 and 243 with runs from images"):
+        write_run_report([run], out=out, clips=2)
+    capsys.readouterr()
 
 
 def test_a_checkpoint_is_a_module_again_without_what_its_training_needed(trained):

@@ -28,7 +28,6 @@ __all__ = ["ShapeTemplateDemoSettings", "add_shape_template", "run_shape_templat
 FILES = ("metrics.json", "curves.png", "panels.png", "report.html")
 #: row of the table -> row of the ladder
 _ARMS = {"T_orig": "+ MSE", "T_new": "T_new"}
-_SHOWN = 6  # frames drawn with what was found
 
 
 def add_shape_template(actions: argparse._SubParsersAction) -> None:
@@ -142,22 +141,16 @@ def _arm(name: str, result: Trained) -> ArmResult:
         curves=result.curves,
     )
     arm.take(result.evaluation)
-    # tables of limbs are in mm of three dimensions: these are joint by joint in the image
-    arm.settings = {key: round(value, 2) for key, value in result.evaluation.structure.items()}
-    arm.structure, arm.truth = {}, {}
     return arm
 
 
 def _draw(trained: Mapping[str, Trained], data: TemplatesDataModule, path: Path) -> None:
-    """Some frames of folders that were not trained on, evenly spaced."""
+    """Some frames of folders that were not trained on."""
     from ..harness.template_pictures import template_columns
     from ..reports.panels import plot_panels
 
-    samples = data.val_dataset
-    count = min(_SHOWN, len(samples))
-    indices = [(2 * place + 1) * len(samples) // (2 * count) for place in range(count)]
-    columns = template_columns({name: result.module.model for name, result in trained.items()}, samples, indices)
-    plot_panels(columns, path)
+    models = {name: result.module.model for name, result in trained.items()}
+    plot_panels(template_columns(models, data.val_dataset), path)
 
 
 def _summary(
@@ -192,4 +185,5 @@ def _summary(
             "motion": settings.motion or "synthetic motion",
         },
         machine=machine(),
+        skeleton="",
     )

@@ -29,7 +29,7 @@ from ..harness.restart import Restart, RunFolder, newest_intact, step_of
 from ..harness.run_folder import Best, best_of, checkpoint_in, start_in
 from ..harness.run_logger import RunLogger
 from ..harness.run_start import RunStart, config_text
-from ..harness.systems import IMAGES, LIFTING, SYSTEMS, System
+from ..harness.systems import LIFTING, REFINE, SYSTEMS, System
 from ..harness.training import quiet_lightning
 from ..metrics.evaluation import Evaluation
 from ..reports.breakdown import breakdown
@@ -193,9 +193,7 @@ class _CLI(LightningCLI):
         logger = self.trainer.logger
         if isinstance(logger, RunLogger) and self.trainer.is_global_zero:
             RunFolder(Path(logger.log_dir)).finish()
-            print(
-                _outcome(Path(logger.log_dir), self._chosen_by(), report=self.system in (LIFTING, IMAGES)), flush=True
-            )
+            print(_outcome(Path(logger.log_dir), self._chosen_by(), report=self.system != REFINE), flush=True)
 
     def _chosen_by(self) -> str:
         """The figure by which the best checkpoint was chosen: a module may have another one than its system."""

@@ -12,7 +12,6 @@ from ..errors import ArgumentError, MissingFileError, needs_extra
 from ..text import visible
 from ._imports import import_torchmetrics
 from ._parser import command, options, positive
-from ._report_images import RENDERED, SCORED, TEST, are_of_images, facts_of, score_images, write_images
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from ..harness.lifting import LiftingModule
     from ..harness.run_folder import Run
     from ..reports.results import ArmResult, RunSummary
-    from ._report_images import Seen
+    from ._report_pictures import PicturesReport
 
 __all__ = ["add", "write_run_report"]
 
@@ -54,6 +53,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         "  structloss report runs/repose-tiny                      its newest with a checkpoint; report.html there\n"
         "  structloss report runs/repose-tiny/version_0 runs/repose-tiny/version_1 --out compared.html\n"
         "  structloss report runs/a runs/b --name MPJPE 'MPJPE + L_S' --json compared.json\n"
+        "  structloss report runs/shape-template-tiny              frames with what is found in them, no player\n"
         "  structloss report runs/repose-h36m --data /new/place/h36m.poses --device cuda\n",
     )
     parser.add_argument("runs", nargs="+", metavar="RUN_DIR", help="folder of a run: runs/NAME/version_N, or runs/NAME")
@@ -124,53 +124,74 @@ def write_run_report(
             raise MissingFileError(f"{run.folder} has no checkpoint and no curves, expected a run that was trained.")
     names = _names(runs, names)
     path = Path(out) if out else runs[0].folder / "report.html" if len(runs) == 1 else Path("report.html")
-    where, pixels = _device(device), are_of_images(runs)
-    skeleton = "h36m" if pixels else _skeleton(runs)
-    if pixels and (clips, frames) != (4, 243):
+    where, pictures = _device(device), _pictures(runs)
+    skeleton = _skeleton(runs) if pictures is None else pictures.SKELETON
+    if pictures is not None and (clips, frames) != (4, 243):
         raise ArgumentError(f"clips and frames are {clips} and {frames}, expected 4 and 243 with runs from images.")
     scored: _Scored = {}
-    seen: list[Seen] = []
     opened: dict[str, MotionDataModule] = {}
     arms = []
     for run, name in zip(runs, names, strict=True):
-        arms.append(_begun(run, name))
-        if run.checkpoint is not None and pixels:
-            seen.append(score_images(run, arms[-1], data, where))
+        arms.append(_begun(run, name, pictures))
+        if run.checkpoint is not None and pictures is not None:
+            pictures.take(run, arms[-1], data, where)
         elif run.checkpoint is not None:
             _score(run, arms[-1], data, where, scored, opened)
-    if _notes(runs, pixels):  # clips of one name show different motion, so no difference is paired
+    if _notes(runs, pictures):  # clips of one name show different motion, so no difference is paired
         for arm in arms:
             arm.clips = {}
     paths = dict(zip(names, (data or run.data.get("data") or "synthetic motion" for run in runs), strict=True))
     summary = RunSummary(
         title=title or (names[0] if len(runs) == 1 else "Runs side by side"),
         arms=arms,
-        settings={"command": _command(folders, path, given), "test": TEST if pixels else _TEST},
-        data=facts_of(seen) if pixels else _facts(scored, paths),
+        settings={"command": _command(folders, path, given), "test": _TEST if pictures is None else pictures.TEST},
+        data=_facts(scored, paths) if pictures is None else pictures.facts(),
         machine=machine(),
         skeleton=skeleton,
-        notes=_notes(runs, pixels),
+        notes=[*_notes(runs, pictures), *(() if pictures is None else pictures.left_out)],
     )
-    if pixels:
-        write_images(summary, path, seen)
+    if pictures is not None:
+        pictures.write(summary, path)
     else:
         run_report(summary, path, samples_of(predict_clips(scored, count=clips, frames=frames), skeleton))
     if json is not None:
         write_json(summary, json)
-    if any("mpjpe" in arm.metrics for arm in arms):
+    if any(set(arm.metrics) & {"mpjpe", "reconstruction"} for arm in arms):
         print(f"\n{plain_table(summary)}")
     print(visible(f"Wrote {path}" + (f" and {json}" if json else "")), flush=True)
     return summary
 
 
-def _begun(run: Run, name: str) -> ArmResult:
+def _pictures(runs: Sequence[Run]) -> PicturesReport[Any] | None:
+    """The report of runs of networks that start from pixels; None for lifting networks.
+
+    Raises:
+        ArgumentError: runs of different systems.
+    """
+    from ..harness.systems import IMAGES, TEMPLATES, system_of
+    from ._report_images import ImagesReport
+    from ._report_templates import TemplatesReport
+
+    system, *others = (system_of(run.model) for run in runs)
+    for run, other in zip(runs[1:], others, strict=True):
+        if other != system:
+            raise ArgumentError(
+                f"{run.folder} is of {other.says}, beside runs of {system.says}, expected runs of one kind for a "
+                "common report."
+            )
+    if system == IMAGES:
+        return ImagesReport()
+    return TemplatesReport() if system == TEMPLATES else None
+
+
+def _begun(run: Run, name: str, pictures: PicturesReport[Any] | None) -> ArmResult:
     """A run before it is scored."""
     from ..reports.results import ArmResult
 
     arm = ArmResult(name, curves=run.curves, config=run.text, settings={"run": str(run.folder)})
+    arm.objective = dict(run.model.get("objective") or {}) if pictures is None else pictures.objective(run.model)
     if run.checkpoint is None:
         arm.settings["checkpoint"] = "none yet"
-        arm.objective = dict(run.model.get("objective") or {})
         print(visible(f"{name}: no checkpoint yet, its curves only"), flush=True)
     else:
         print(visible(f"{name}: scoring {run.checkpoint}"), flush=True)
@@ -240,16 +261,16 @@ def _skeleton(runs: Sequence[Run]) -> str:
     return found[0]
 
 
-def _scored(run: Run, pixels: bool) -> dict[str, Any]:
+def _scored(run: Run, pictures: PicturesReport[Any] | None) -> dict[str, Any]:
     """The arguments that decide on what is scored."""
-    arguments = run.data
-    keys, made = (SCORED, RENDERED) if pixels else (_SCORED, _SYNTHETIC)
-    return {key: arguments.get(key) for key in (keys if arguments.get("data") else (*keys, *made))}
+    arguments, files = run.data, ("data",) if pictures is None else pictures.PATHS
+    keys, made = (_SCORED, _SYNTHETIC) if pictures is None else (pictures.SCORED, pictures.RENDERED)
+    return {key: arguments.get(key) for key in (keys if any(map(arguments.get, files)) else (*keys, *made))}
 
 
-def _notes(runs: Sequence[Run], pixels: bool) -> list[str]:
+def _notes(runs: Sequence[Run], pictures: PicturesReport[Any] | None) -> list[str]:
     """What makes the runs hard to compare."""
-    first, *others = (_scored(run, pixels) for run in runs)
+    first, *others = (_scored(run, pictures) for run in runs)
     different = [key for key in first if any(other.get(key) != first[key] for other in others)]
     if not different:
         return []

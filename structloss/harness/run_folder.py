@@ -18,8 +18,9 @@ from .run_logger import read_metrics
 if TYPE_CHECKING:
     from ..data import MotionDataModule
     from ..images import ImagesDataModule
+    from ..images.template_module import TemplatesDataModule
 
-__all__ = ["Best", "Run", "best_of", "checkpoint_in", "data_of", "images_of", "read_run", "start_in"]
+__all__ = ["Best", "Run", "best_of", "checkpoint_in", "data_of", "frames_of", "images_of", "read_run", "start_in"]
 
 _POINTS = 2000  # of a training curve; longer ones are averaged
 
@@ -261,6 +262,31 @@ def images_of(run: Run, input_size: int, data: str | None = None) -> ImagesDataM
     if data is not None:
         arguments |= {"val_data" if arguments.get("val_data") is not None else "data": data}
     return _set_up(run, ImagesDataModule, arguments)
+
+
+def frames_of(run: Run, size: int, data: str | None = None) -> TemplatesDataModule:
+    """The data module of a run of shape templates, set up for validation: where folders of their own are scored, those
+    that were trained on are left out.
+
+    Args:
+        run: whose configuration names the frames.
+        size: of the network's frames, pixels.
+        data: folders or videos instead of those of the configuration that are scored, or that some are held out of; of
+            a run on rendered people, all of them are scored.
+
+    Raises:
+        DataError, MissingFileError: as :func:`data_of`.
+    """
+    from ..images import TemplatesDataModule
+
+    arguments = _arguments(run, TemplatesDataModule) | {"size": size}
+    own = arguments.get("val_path") is not None
+    if data is not None:
+        own = own or arguments.get("path") is None
+        arguments["val_path" if own else "path"] = data
+    if own:
+        arguments |= {"path": None, "boxes": None, "motion": None}
+    return _set_up(run, TemplatesDataModule, arguments)
 
 
 def _arguments(run: Run, cls: type) -> dict[str, Any]:

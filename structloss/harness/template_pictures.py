@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -31,31 +31,33 @@ def coloured_parts(template: Tensor) -> np.ndarray:
 
 @torch.no_grad()
 def template_columns(
-    models: Mapping[str, images.ShapeTemplateNet], samples: TemplateSamples, indices: Sequence[int], *, tile: int = 192
+    models: Mapping[str, images.ShapeTemplateNet], samples: TemplateSamples, *, count: int = 6, tile: int = 192
 ) -> dict[str, list[np.ndarray]]:
     """Title of a column -> its pictures, uint8 RGB `[tile, tile, 3]`, one for each sample, as on the poster: the frame,
     and of each model the template T*, the reconstruction and the skeleton.
 
     Args:
-        models: name -> network in evaluation mode.
-        samples: of frames.
-        indices: numbers of those to draw.
+        models: name -> network in evaluation mode; titles say nothing of an empty name.
+        samples: of frames, of which those drawn are evenly spaced.
+        count: samples at most.
         tile: width and height of a picture, pixels.
     """
-    found = [samples[index] for index in indices]
+    count = min(count, len(samples))
+    found = [samples[(2 * place + 1) * len(samples) // (2 * count)] for place in range(count)]
     frame, reference = (torch.stack([sample[name] for sample in found]) for name in ("frame", "reference"))
     columns = {"frame": [_enlarged(picture, tile) for picture in frame]}
     for name, model in models.items():
+        of = f", {name}" if name else ""
         device = next(model.parameters()).device
         out = model(frame.to(device), reference.to(device))
         assert out.reconstruction is not None  # there is a reference
         scale = tile / model.input_size
         joints = ((out.joints + 0.5) * scale - 0.5).cpu().numpy()
-        parts = [torch.from_numpy(coloured_parts(of)).permute(2, 0, 1) / 255 for of in out.template.float().cpu()]
-        columns[f"T*, {name}"] = [_enlarged(picture, tile) for picture in parts]
+        parts = [torch.from_numpy(coloured_parts(one)).permute(2, 0, 1) / 255 for one in out.template.float().cpu()]
+        columns[f"T*{of}"] = [_enlarged(picture, tile) for picture in parts]
         again = model.picture(out.reconstruction.float()).cpu()
-        columns[f"reconstruction, {name}"] = [_enlarged(picture, tile) for picture in again]
-        columns[f"skeleton, {name}"] = [
+        columns[f"reconstruction{of}"] = [_enlarged(picture, tile) for picture in again]
+        columns[f"skeleton{of}"] = [
             draw_pose(_enlarged(picture, tile), points, skeleton=TEMPLATE_BODY)
             for picture, points in zip(frame, joints, strict=True)
         ]

@@ -15,7 +15,7 @@ from ..metrics.evaluation import Evaluation
 from ..shape_templates import JOINTS
 from .scores import scoring
 
-__all__ = ["NEEDS_LABELS", "TemplateScores"]
+__all__ = ["NEEDS_LABELS", "TemplateScores", "without_labels"]
 
 NEEDS_LABELS = ("pdj", "normalized_l2", "left_right_gap")
 """Measures of joints that are annotated; the first also needs the person's box."""
@@ -109,3 +109,12 @@ class TemplateScores:
             },
             truth={} if math.isnan(true) else {"bplp_c": true},
         )
+
+
+def without_labels(found: Evaluation) -> str:
+    """A sentence on the measures that an evaluation lacks since the frames have no labels; empty where it has all."""
+    missing = [key for key in NEEDS_LABELS if key not in found.metrics]
+    if not missing:
+        return ""
+    what = "boxes" if missing == ["pdj"] else "annotated joints"
+    return f"the frames that are scored have no {what}: {', '.join(missing)} are left out."

@@ -20,9 +20,16 @@ from ..images.template_losses import WEIGHTS, TemplateTerms
 from .checkpoint_checks import check_finite, check_same_network, seed_step
 from .optimizers import OptimizerSettings, averaging, check_ema
 from .scores import Evaluation
-from .template_scores import NEEDS_LABELS, TemplateScores
+from .template_scores import TemplateScores, without_labels
 
-__all__ = ["TemplateModule"]
+__all__ = ["TemplateModule", "weights_of_terms"]
+
+
+def weights_of_terms(model: Mapping[str, Any]) -> dict[str, float]:
+    """Term -> its weight above 0, of the arguments of a :class:`TemplateModule`; those that are absent have their
+    defaults."""
+    given = model.get("loss_weights")
+    return {name: float(weight) for name, weight in (WEIGHTS if given is None else given).items() if weight}
 
 
 class TemplateModule(L.LightningModule):
@@ -185,12 +192,8 @@ class TemplateModule(L.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         self.evaluation = found = self.scores.evaluation()
-        if missing := [key for key in NEEDS_LABELS if key not in found.metrics]:
-            what = "boxes" if missing == ["pdj"] else "annotated joints"
-            # of this module: what Lightning warns of is not shown
-            warnings.warn(
-                f"the frames that are scored have no {what}: {', '.join(missing)} are left out.", stacklevel=1
-            )
+        if missing := without_labels(found):
+            warnings.warn(missing, stacklevel=1)  # of this module: what Lightning warns of is not shown
         self.log_dict({f"test/{name}": value for name, value in self.scores.means().items()})
 
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:

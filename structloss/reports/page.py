@@ -14,7 +14,7 @@ from ..errors import ArgumentError, MissingFileError
 from ..files import write_text
 from ..metrics.measures import measure
 from . import _style
-from .page_tables import actions, chip, joints, lead, limbs, results, structure
+from .page_tables import actions, chip, found_joints, joints, lead, limbs, results, structure
 from .page_viewer import viewer
 from .results import ArmResult, PoseSamples, RunSummary
 from .tables import check_arms
@@ -74,6 +74,7 @@ def write_html(
         _section(f"{measure('mpjpe').title} per joint", joints(summary, arms)),
         _section("Per action", actions(arms)),
         _section("Per limb", limbs(arms)),
+        _section("Joint by joint", found_joints(arms)),
         _reproduce(summary, arms),
     ]
     script = _script("viewer.js") if clips else ""
@@ -166,7 +167,7 @@ def _facts(title: str, facts: Mapping[str, Any]) -> str:
 def _reproduce(summary: RunSummary, arms: list[ArmResult]) -> str:
     settings = {key.replace("_", " "): value for key, value in summary.settings.items() if key != "command"}
     blocks = [
-        _facts("Settings", {**settings, "skeleton": summary.skeleton}),
+        _facts("Settings", settings | ({"skeleton": summary.skeleton} if summary.skeleton else {})),
         *(_facts(arm.name, arm.settings) for arm in arms),
         _facts("Data", summary.data),
         _facts("Machine and versions", summary.machine),

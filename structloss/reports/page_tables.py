@@ -23,7 +23,7 @@ from .tables import (
     spread_label,
 )
 
-__all__ = ["actions", "chip", "joints", "lead", "limbs", "results", "structure"]
+__all__ = ["actions", "chip", "found_joints", "joints", "lead", "limbs", "results", "structure"]
 
 
 def chip(index: int) -> str:
@@ -102,7 +102,7 @@ def _by_arm(rows: Sequence[Measure], arms: list[ArmResult], more: str = "") -> s
 
 def results(arms: list[ArmResult]) -> str:
     """The main table."""
-    table = _by_arm(columns(), arms)
+    table = _by_arm(columns(), arms, _true_rows(known(columns(), arms), arms, "True joints"))
     note = f"↓ lower is better, ↑ higher is better. {judged(arms, 'colour and ★')}{_meanings(columns(), arms)}"
     return f'{table}<p class="note">{note}</p>' if table else ""
 
@@ -115,18 +115,23 @@ def _meanings(rows: Sequence[Measure], arms: list[ArmResult]) -> str:
 def structure(arms: list[ArmResult]) -> str:
     """Bone lengths and angles, with those of the true poses beside them."""
     chosen = known(group("structure"), arms)
-    rows = ""
-    measured = [arm for arm in arms if arm.truth]
-    for k, arm in enumerate(measured):
-        true = ArmResult("", structure=arm.truth)
-        values = [cells(row, [true])[0][0] for row in chosen]
-        if k and _same(arm.truth, measured[0].truth):
-            continue  # the same poses
-        label = "True poses" if len(measured) == 1 or not k else f"True poses of {arm.name}"
-        rows += f"<tr class=truth><td>{escape(label)}</td>{_row(values)}</tr>\n"
-    table = _by_arm(chosen, arms, rows)
+    table = _by_arm(chosen, arms, _true_rows(chosen, arms, "True poses"))
     note = f"{_meanings(chosen, arms)} True skeletons are not perfect either: their row is the floor."
     return f'{table}<p class="note">{note}</p>' if table else ""
+
+
+def _true_rows(chosen: Sequence[Measure], arms: list[ArmResult], label: str) -> str:
+    """A row of what the truth measures, of those that arms have one for; once where theirs are the same."""
+    rows = ""
+    truths = [(arm, ArmResult("", structure=arm.truth)) for arm in arms]
+    truths = [(arm, true) for arm, true in truths if any(math.isfinite(row.value(true)) for row in chosen)]
+    for k, (arm, true) in enumerate(truths):
+        if k and _same(arm.truth, truths[0][0].truth):
+            continue
+        own = f"{label} of {arm.name}" if k else label
+        values = [cells(row, [true])[0][0] for row in chosen]
+        rows += f"<tr class=truth><td>{escape(own)}</td>{_row(values)}</tr>\n"
+    return rows
 
 
 def joints(summary: RunSummary, arms: list[ArmResult]) -> str:
@@ -200,17 +205,35 @@ def actions(arms: list[ArmResult]) -> str:
         rows = [(name, [float(values.get(name, math.nan)) for values in found]) for name in names]
         if not rows:
             continue
-        body = _rows_of_parts(row, rows)
+        mean = ""
         if len(rows) > 1:
             means = [_mean([values[k] for _, values in rows]) for k in range(len(arms))]
             mean = _rows_of_parts(row, [("Mean over actions", means)])
-            body += mean.replace("<tr>", "<tr class=difference>", 1)
-        heads = f"<tr><th>{row.title}</th>{_heads(arms, direction(row))}</tr>"
-        tables += (
-            f'<div class="scroll"><table class="parts">\n<thead>{heads}</thead>\n'
-            f"<tbody>\n{body}</tbody>\n</table></div>\n"
-        )
+        tables += _table_of_parts(row, rows, arms, mean.replace("<tr>", "<tr class=difference>", 1))
     return f'<div class="pair">\n{tables}</div>' if tables else ""
+
+
+def found_joints(arms: list[ArmResult]) -> str:
+    """Of networks that find joints by shape templates: each measure joint by joint."""
+    tables = ""
+    for row in group("template"):
+        found = [row.by_part(arm.structure) for arm in arms]
+        names = list(dict.fromkeys(name for values in found for name in values))
+        if names:
+            rows = [(name, [values.get(name, math.nan) for values in found]) for name in names]
+            tables += _table_of_parts(row, rows, arms)
+    return f'<div class="pair">\n{tables}</div>' if tables else ""
+
+
+def _table_of_parts(
+    row: Measure, rows: Sequence[tuple[str, list[float]]], arms: list[ArmResult], more: str = ""
+) -> str:
+    """A table of one measure, a line per part, then `more`."""
+    heads = f"<th>{escape(row.title)}</th>{_heads(arms, direction(row))}"
+    return (
+        f'<div class="scroll"><table class="parts">\n<thead><tr>{heads}</tr></thead>\n'
+        f"<tbody>\n{_rows_of_parts(row, rows)}{more}</tbody>\n</table></div>\n"
+    )
 
 
 def _mean(values: list[float]) -> float:

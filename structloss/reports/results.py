@@ -159,7 +159,7 @@ class RunSummary:
             repeats the run.
         data: what it was trained and tested on.
         machine: device, threads, versions.
-        skeleton: registry name.
+        skeleton: registry name of the joints' order; empty where it has none.
     """
 
     title: str
