@@ -195,9 +195,16 @@ def test_backbones_and_backends(capsys):
     listed = capsys.readouterr().out
     assert all(name in listed for name in structloss.backbones.names())
     assert "44.3 cpn" in listed and "40.1" not in listed and "3DHP 23.1 gt2d" in listed and "H3WB 125.4" in listed
+    rows = {line.split()[0]: line for line in listed.splitlines() if line}
+    assert rows["shape-template"].split()[1:8] == ["image", "->", "15", "18.46", "M", "13.2", "G"]
+    assert "ICCVW 2023" in rows["shape-template"] and rows["sapnet"].split()[8] == "55.5"
+    assert set(structloss.images.names()) < rows.keys() and "ours, after sapnet" in rows["sapnet-tiny"]
     assert main(["backbones"]) == 0 and capsys.readouterr().out == listed
     assert main(["backbones", "info", "repose"]) == 0
     assert "repose-h36m" in capsys.readouterr().out
+    assert main(["backbones", "info", "shape-template-legacy"]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"^params +6766430$", said, re.M) and re.search(r"^kind +images$", said, re.M)
     assert main(["backends"]) == 0
     assert "torch   yes" in capsys.readouterr().out
 
@@ -212,6 +219,7 @@ def test_backbones_and_backends(capsys):
         (["demo", "--lambda-s", "0", "--lambda-t", "0"], "--lambda-s and --lambda-t are both 0"),
         (["demo", "--steps", "1"], "--steps is 1, expected at least 2."),
         (["backbones", "info", "motionbrt"], "unknown backbone 'motionbrt': did you mean"),
+        (["backbones", "info", "shape-templte"], "unknown backbone 'shape-templte': did you mean 'shape-template'"),
         (["backbones", "convert", "nowhere.pth", "x.safetensors", "--model", "motionbert-lite"], "nowhere.pth"),
         (["fit", "--config", "repose-tyny"], "unknown recipe 'repose-tyny': did you mean 'repose-tiny'"),
     ],

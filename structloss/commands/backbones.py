@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from ..errors import MissingFileError
+from ..errors import MissingFileError, UnknownNameError, check_name
 from ..text import visible, visible_lines
 from ._parser import command
+
+if TYPE_CHECKING:
+    from ..backbones import BackboneInfo
+    from ..images import ImageNetworkInfo
 
 __all__ = ["add"]
 
@@ -18,9 +23,10 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser = command(
         commands,
         "backbones",
-        "list the backbones, describe one, or convert weights from and to the published form",
+        "list backbones and networks from images, describe one, or convert weights from and to the published form",
         "  structloss backbones                         the table of all\n"
         "  structloss backbones info repose-h36m\n"
+        "  structloss backbones info shape-template\n"
         "  structloss backbones convert best_epoch.bin repose.safetensors --model repose-h36m\n"
         "  structloss backbones convert runs/mixste-27 mixste.bin --to published     for the authors' code\n"
         "  structloss backbones convert small.pth small.safetensors --model mixste-27 --backbone-args '{depth: 2}'\n",
@@ -45,30 +51,33 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def _list_backbones(arguments: argparse.Namespace) -> None:
-    from .. import backbones
+    from .. import backbones, images
 
     rows = [("name", "T", "joints", "params", "MACs/clip", "MPJPE, mm", "paper")]
     for name in backbones.names():
         info = backbones.info(name)
         frames = "any" if info.kind == "frame" else str(info.frames)
         joints = f"{info.joints_in[0]} -> {info.joints_out}"
-        size = f"{info.params / 1e6:.2f} M", f"{info.macs / 1e9:.3g} G"
-        rows.append((name, frames, joints, *size, info.published_error, info.paper))
+        rows.append((name, frames, joints, *_size(info.params, info.macs), info.published_error, info.paper))
+    for name in images.names():
+        of = images.info(name)
+        error = of.published.get("h36m_mpjpe_mm", "")
+        joints, paper = f"-> {of.joints}", of.paper or f"ours, after {of.family}"
+        rows.append((name, "image", joints, *_size(of.params, of.macs), f"{error}", paper))
     widths = [max(len(row[k]) for row in rows) for k in range(6)]
     for row in rows:
         print("  ".join([*(cell.ljust(width) for cell, width in zip(row[:6], widths, strict=True)), row[6]]))
     print(
-        "\nT: frames of a clip or receptive field. MPJPE as published, on Human3.6M unless it says 3DHP or H3WB;"
-        "\n2D input cpn, sh: detected, gt2d: ground truth. Empty where no published figure was found."
+        "\nT: frames of a clip or receptive field; image: a network of structloss.images, with MACs of one image."
+        "\nMPJPE as published, on Human3.6M unless it says 3DHP or H3WB; 2D input cpn, sh: detected, gt2d: ground"
+        "\ntruth. Empty where no published figure was found."
     )
 
 
 def _backbone_info(arguments: argparse.Namespace) -> None:
     from dataclasses import fields
 
-    from .. import backbones
-
-    info = backbones.info(arguments.name)
+    info: Any = _info_of(arguments.name)
     for entry in fields(info):
         value = getattr(info, entry.name)
         if hasattr(value, "items"):
@@ -76,6 +85,27 @@ def _backbone_info(arguments: argparse.Namespace) -> None:
         elif isinstance(value, tuple):
             value = ", ".join(map(str, value))
         print(f"{entry.name:12} {value}")
+
+
+def _size(params: int, macs: int) -> tuple[str, str]:
+    return f"{params / 1e6:.2f} M", f"{macs / 1e9:.3g} G"
+
+
+def _info_of(name: str) -> BackboneInfo | ImageNetworkInfo:
+    """What is known about a network of either registry.
+
+    Raises:
+        UnknownNameError: neither has the name.
+    """
+    from .. import backbones, images
+
+    if name in images.names():
+        return images.info(name)
+    try:
+        return backbones.info(name)  # or the flagship of a family
+    except UnknownNameError:
+        check_name("backbone", name, [*backbones.names(), *images.names()])
+        raise
 
 
 def _convert(arguments: argparse.Namespace) -> None:

@@ -36,6 +36,7 @@ class ImageNetworkInfo:
         paper: authors, title, venue.
         input_size: height and width of the images that it was trained on, pixels.
         joints: joints that it predicts.
+        kind: "images", beside the kinds of backbones.
         skeleton: name in `structloss.skeletons` of their order; empty if it has no name.
         params: number of parameters.
         macs: multiply-accumulates of an image, matrix products of convolutions and linear layers.
@@ -52,6 +53,7 @@ class ImageNetworkInfo:
     joints: int
     params: int
     macs: int
+    kind: str = "images"
     skeleton: str = ""
     published: Mapping[str, float] = field(default_factory=dict, hash=False)
     note: str = ""
