@@ -97,7 +97,7 @@ def test_help_of_the_lightning_commands(name, capsys):
     ours = capsys.readouterr().out
     assert "examples:" in ours and f"structloss {name}" in ours and "repose-tiny" in ours
     assert ours.count("\n") <= 88 and "--help-all" in ours
-    assert ("--fresh" in ours) == (name == "fit")
+    assert ("--fresh" in ours) == (name == "fit") == ("--config shape-template-tiny" in ours)
 
 
 def test_the_whole_help_of_a_lightning_command(tmp_path, commands):

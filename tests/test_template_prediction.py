@@ -79,15 +79,41 @@ def test_a_box_is_seen_with_what_is_around_it(checkpoint, folder):
     np.testing.assert_allclose(found[0], expected((18, 32), 1.25 * 24), atol=0.01)
 
 
-def test_every_frame_of_people_in_order():
+def test_every_frame_of_people_in_order(moving):
     people = images.RenderedPeople(5, size=48, seed=2)
+    together, apart = (predict_joints(moving, people, batch_size=size).keypoints for size in (5, 2))
+    np.testing.assert_allclose(together, apart, atol=1e-3)
+    assert together.std(0).max() > 1e-3  # each its own
+
+
+@pytest.fixture(scope="module")
+def moving():
+    """A finder whose network moves each part somewhere else in every image."""
     model = images.create("shape-template-tiny", **SMALL).eval()
     with torch.no_grad():
         model.regressor.layers[-1][-1].weight.mul_(50)
-    finder = TemplateFinder(model, "shape-template-tiny", "none.ckpt")
-    together, apart = (predict_joints(finder, people, batch_size=size).keypoints for size in (5, 2))
-    np.testing.assert_allclose(together, apart, atol=1e-3)
-    assert together.std(0).max() > 1e-3  # each its own
+    return TemplateFinder(model, "shape-template-tiny", "none.ckpt")
+
+
+def test_flip_is_the_mean_with_the_mirrored_image_whose_sides_are_exchanged(moving, tmp_path):
+    picture = np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8)
+    for name, pixels in (("a.png", picture), ("b.png", picture[:, ::-1])):
+        images.write_picture(tmp_path / name, pixels)
+    people = images.open_images(tmp_path)
+    (own, other), (averaged, mirrored) = (predict_joints(moving, people, flip=on).keypoints for on in (False, True))
+    turned = other[list(JOINT_MIRROR)] * [-1, 1] + [31, 0]
+    assert np.abs(own - turned).max() > 0.1  # the network is not symmetric
+    np.testing.assert_allclose(averaged, (own + turned) / 2, atol=1e-4)
+    np.testing.assert_allclose(mirrored[list(JOINT_MIRROR)] * [-1, 1] + [31, 0], averaged, atol=1e-4)
+
+
+def test_flip_is_a_flag(checkpoint, folder):
+    out = folder / "out.npz"
+    run_predict(PredictSettings(input=str(folder / "frames"), ckpt=checkpoint, npz=str(out), flip=True))
+    with np.load(out, allow_pickle=False) as found:
+        assert json.loads(str(found["meta"]))["flip"] is True
+        # the middle of the image: what lies right of it in one image lies left of it in the other
+        np.testing.assert_allclose(found["keypoints"][0].mean(0)[0], 31.5, atol=0.01)
 
 
 def test_the_body_that_is_drawn_has_two_sides():

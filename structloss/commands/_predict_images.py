@@ -81,7 +81,7 @@ def are_of_images(settings: PredictSettings) -> bool:
 
 def _check_dimensions(settings: PredictSettings, dimensions: int) -> None:
     """Raise :class:`ArgumentError` for what a network that answers in so many dimensions has no use for."""
-    names = ("json",) if dimensions == 3 else ("bvh", "video", "refine", "fit_skeleton", "floor", "flip")
+    names = ("json",) if dimensions == 3 else ("bvh", "video", "refine", "fit_skeleton", "floor")
     for name in names:
         if (value := getattr(settings, name)) not in (None, False):
             flag = f"--{name.replace('_', '-')}"
@@ -176,8 +176,8 @@ def _found_joints(settings: PredictSettings, people: People, device: str) -> Fou
     finder = load_template_finder(str(settings.ckpt))
     print(_said(settings, people), flush=True)
     return predict_joints(
-        finder, people, name=_name(settings), fps=settings.fps, batch_size=settings.batch_size or 16, device=device,
-        progress=True,
+        finder, people, name=_name(settings), fps=settings.fps, flip=bool(settings.flip),
+        batch_size=settings.batch_size or 16, device=device, progress=True,
     )  # fmt: skip
 
 

@@ -29,6 +29,7 @@ _EXAMPLES = {
   structloss fit --config repose-tiny --model.objective '{mpjpe: 1.0, depth_ranking_joints: 5.0}'
   structloss fit --config repose-h36m --init-from motionbert_lite.bin    fine-tune a published checkpoint
   structloss fit --config repose-tiny --loss learned --model.learned.net graph-small
+  structloss fit --config shape-template-tiny --data.path frames/        2D joints without labels; or rendered people
   torchrun --nproc-per-node 8 -m structloss.cli fit --config repose-h36m --trainer.devices 8 --data.data h36m.poses
 
 A run that was killed or stopped resumes from its last checkpoint when the same command is given again.

@@ -23,6 +23,7 @@ from ..images.crops import invert
 from ..images.people import People
 from ..images.template_body import TEMPLATE_BODY
 from ..progress import track
+from ..shape_templates import JOINT_MIRROR
 from ..skeletons import Skeleton
 from .image_prediction import SeenPeople
 from .load import load_module
@@ -98,6 +99,7 @@ def predict_joints(
     *,
     name: str = "",
     fps: float | None = None,
+    flip: bool = False,
     batch_size: int = 16,
     device: str | torch.device = "cpu",
     workers: int = 0,
@@ -113,6 +115,8 @@ def predict_joints(
             quarter, about as the people it is trained on are cropped.
         name: of the result; empty takes where the people come from.
         fps: frames per second; None is what a video says, or else 25.
+        flip: average with the joints that are found in the mirrored image, whose left and right are exchanged [ours];
+            twice the time.
         batch_size: images of one call.
         device: where to compute.
         workers: processes that decode and crop.
@@ -132,7 +136,7 @@ def predict_joints(
     sizes: list[Tensor] = []
     for batch in track(loader, "Finding joints", progress):
         frame = batch["image"].to(device).contiguous(memory_format=torch.channels_last)
-        joints = model(frame).joints.double().cpu()
+        joints = _found_in(model, frame, flip).double().cpu()
         back = torch.from_numpy(np.stack([invert(matrix) for matrix in batch["affine"].double().numpy()]))
         found.append((joints @ back[:, :, :2].transpose(1, 2) + back[:, None, :, 2]).float())
         sizes.append(batch["size"])
@@ -156,6 +160,7 @@ def predict_joints(
         "people": len(keypoints),
         "model": finder.name,
         "template": finder.model.template,
+        "flip": flip,
         "weights": Path(finder.source).name,
         "versions": {"structloss": __version__, "torch": torch.__version__, "numpy": np.__version__},
     }
@@ -163,3 +168,12 @@ def predict_joints(
         meta["images"] = seen.names
     notes = tuple(getattr(people, "notes", ()))
     return FoundJoints(name, keypoints, np.ones(keypoints.shape[:2], np.float32), float(rate), meta, notes)
+
+
+def _found_in(model: images.ShapeTemplateNet, frame: Tensor, flip: bool) -> Tensor:
+    """Joints in pixels of frames `[B, 3, S, S]`, `[B, 15, 2]`."""
+    joints = model(frame).joints
+    if not flip:
+        return joints
+    other = model(frame.flip(-1)).joints[:, list(JOINT_MIRROR)]
+    return (joints + torch.stack([frame.shape[-1] - 1 - other[..., 0], other[..., 1]], dim=-1)) / 2
