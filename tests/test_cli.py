@@ -301,6 +301,10 @@ def test_fit_takes_no_abbreviated_flags(tmp_path, commands):
         ("fps is 0, expected more.", "--fps is 0, expected more."),
         ("fps, views and names are wrong.", "--fps, --views and --name are wrong."),
         ("learned.warmup is 3.", "--model.learned.warmup is 3."),
+        ("views has 'x', expected others.", "--views has 'x', expected others."),
+        ("fps is 3, expected it with views.", "--fps is 3, expected it with --views."),
+        ("fps is 3, expected it with views of S1.", "--fps is 3, expected it with views of S1."),
+        ("fps is 3, expected it alone, but views is given.", "--fps is 3, expected it alone, but --views is given."),
         ("the rate is not known; set fps, or choose views.", "the rate is not known; set --fps, or choose --views."),
         ("a.json doesn't tell its size, expected image_size.", "a.json doesn't tell its size, expected --image-size."),
         # what is no argument's name
@@ -325,6 +329,15 @@ def test_names_become_flags_where_they_are_meant(message, expected):
     flags = parser_module.flags_of(parser)
     assert "seed" not in flags, "which of the two is meant, nobody knows"
     assert parser_module.with_flags(message, flags) == expected
+
+
+def test_an_entry_of_a_mapping_becomes_a_flag_in_front_alone():
+    flags, entries = {"rendered": "--data.rendered"}, {"max_lean": "--data.rendered.max_lean"}
+    for message, expected in (
+        ("max_lean is 3, expected less.", "--data.rendered.max_lean is 3, expected less."),
+        ("rendered has 'x', expected max_lean or facing.", "--data.rendered has 'x', expected max_lean or facing."),
+    ):
+        assert parser_module.with_flags(message, flags, entries=entries) == expected
 
 
 def test_short_forms_are_named_where_they_were_typed():

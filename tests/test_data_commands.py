@@ -287,7 +287,7 @@ def test_report_of_a_store(tmp_path, capsys):
         np.testing.assert_allclose(report["keypoints"][axis], expected, atol=6e-4)
     assert report["problems"] == [
         "training subjects S5, S6, S7, S8 of protocol 'h36m' are missing",
-        "test subjects S11 of protocol 'h36m' are missing",
+        "test subject S11 of protocol 'h36m' is missing",
         "S1 has 2 motions, expected 30",
         "S9 has 2 motions, expected 30",
     ]

@@ -907,8 +907,8 @@ def test_report(mpii, coco, tmp_path):
     write(tmp_path / "val2017" / "7.jpg", picture()[..., 0].copy())
     report = inspect_images(coco)
     assert report.people == 1 and report.grey == 1 and len(report.skipped) == 1
-    assert "1 images can't be used: 8.jpg does not exist" in report.problems
-    assert "1 images are grey; they become RGB with three equal channels" in report.notes
+    assert "1 image can't be used: 8.jpg does not exist" in report.problems
+    assert "1 image is grey, read as RGB with three equal channels" in report.notes
     text = str(report)
     assert "people     1 in 1 image; 2D" in text and "problem " in text
     json.dumps(report.to_dict(), allow_nan=False)

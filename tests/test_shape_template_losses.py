@@ -301,7 +301,7 @@ class Whole(torch.nn.Module):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (vgg_state(**{"features.10.bias": None}), r"vgg\.pth lacks features\.10\.bias, expected weights of VGG-19"),
+        (vgg_state(**{"features.10.bias": None}), r"vgg\.pth has no features\.10\.bias, expected weights of VGG-19"),
         (
             vgg_state(**{"features.2.weight": torch.zeros(64, 64, 1, 1)}),
             r"has features\.2\.weight of shape \[64, 64, 1, 1\], expected \[64, 64, 3, 3\], that of VGG-19",
@@ -310,7 +310,15 @@ class Whole(torch.nn.Module):
             vgg_state(**{"features.0.bias": torch.zeros(64).long()}),
             r"has features\.0\.bias of dtype torch\.int64, expected torch\.float32",
         ),
-        ({"conv1.weight": torch.zeros(64, 3, 7, 7)}, r"vgg\.pth is not a checkpoint of this VGGPrefix: 0 of 12 keys"),
+        (
+            {"conv1.weight": torch.zeros(64, 3, 7, 7)},
+            r"vgg\.pth has no features\.0\.weight, expected weights of VGG-19 by the names of torchvision or timm: "
+            r"features\.\{0,2,5,7,10,12\}\.weight and \.bias",
+        ),
+        (
+            vgg_state(**{"features.5.bias": torch.full((128,), math.nan)}),
+            r"vgg\.pth has NaN or infinite values in features\.5\.bias, expected finite weights",
+        ),
         (Whole(), "it was not loaded, since running code from a checkpoint is unsafe"),
         (None, r"vgg\.pth does not exist"),
     ],

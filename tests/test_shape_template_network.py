@@ -29,8 +29,8 @@ per_render = pytest.mark.parametrize("render", ["sample", "analytic"])
 per_motion = pytest.mark.parametrize(
     ("motion", "constraint"),
     [
-        ("affine", "official"),
-        ("coarse-to-fine", "official"),
+        ("affine", None),
+        ("coarse-to-fine", None),
         ("constrained", "official"),
         ("constrained", "similarity"),
     ],
@@ -431,7 +431,7 @@ def test_official_scale_depends_on_the_angle():
 
 @pytest.mark.parametrize("motion", ["coarse-to-fine", "constrained"])
 def test_second_step_moves_arms_alone(motion):
-    model = Motion(motion, "official", 64)
+    model = Motion(motion, None, 64)
     _, matrices = model(torch.randn(2, model.outputs))
     arms = [matrix is not None for matrix in st.SECOND_STEP]
     still = (matrices[1] == torch.eye(2, 3)).all(-1).all(-1).all(0)
@@ -599,7 +599,11 @@ def test_an_image_alone_in_training():
     [
         ({"template": "naturel"}, "template is 'naturel', expected one of 'original', 'natural'"),
         ({"motion": "coarse"}, "motion is 'coarse', expected one of 'affine', 'coarse-to-fine', 'constrained'"),
-        ({"constraint": None}, "constraint is None, expected one of 'official', 'similarity'"),
+        ({"constraint": "none"}, "constraint is 'none', expected one of 'official', 'similarity'"),
+        (
+            {"constraint": "official"},
+            "constraint is 'official' and motion is 'affine', expected a constraint with motion 'constrained' alone",
+        ),
         ({"render": "draw"}, "render is 'draw', expected one of 'analytic', 'sample'"),
         ({"channel_order": "gbr"}, "channel_order is 'gbr', expected one of 'rgb', 'bgr'"),
         ({"normalize": 1}, "normalize is 1, expected True or False"),

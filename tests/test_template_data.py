@@ -265,7 +265,7 @@ def test_files_of_boxes(name, text, tmp_path):
     ("name", "text", "says"),
     [
         ("b.csv", "1,2,3,4\n5,6,7,8\n", "has boxes of 2 frames, expected 3, those of a video"),
-        ("b.json", "[[1, 2, 3, 4]]", "has boxes of 1 frames, expected 3"),
+        ("b.json", "[[1, 2, 3, 4]]", "has boxes of 1 frame, expected 3"),
         ("b.csv", "", "has no boxes, expected lines of x, y, width, height"),
         ("b.csv", "1,2,three,4\n", "line 1 of"),
         ("b.csv", "x,y,width,height,frame\n1,2,3,4\n", "has a box for frame '', expected numbers of frames"),
@@ -324,7 +324,7 @@ def test_videos_that_can_not_be_used(video, tmp_path):
     with fails(DataError, "has 8 frames, each with a snapped box of its own, expected two of one"):
         open_frames(video, boxes=tmp_path / "boxes.json")
     write_video(tmp_path / "second.avi", frames=3, size=(64, 48))
-    with fails(DataError, "one file for several videos, expected a folder with a file for each"):
+    with fails(ArgumentError, "one file for several videos, expected a folder with a file for each"):
         open_frames(tmp_path, boxes=tmp_path / "boxes.json")
     (tmp_path / "inner").mkdir()
     with fails(MissingFileError, "has no boxes of second.avi, expected second.npz"):
@@ -529,7 +529,7 @@ def test_frames_with_arms_down_or_out():
 
 def test_arms_need_joints(tmp_path):
     top = folders(tmp_path / "set")
-    with fails(DataError, "arms is 'down', which no frame of", "0 of 6 frames have annotated joints"):
+    with fails(ArgumentError, "arms is 'down', which no frame of", "0 of 6 frames have annotated joints"):
         TemplatesDataModule(str(top), arms="down", **SMALL).setup()
 
 

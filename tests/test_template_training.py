@@ -269,15 +269,35 @@ def test_what_is_wrong_is_told_in_a_sentence(trained, commands, tmp_path):
         load_module(checkpoint, IMAGES)
 
 
-def test_settings_of_one_name_are_told_by_the_flag_that_was_given(tmp_path, monkeypatch, capsys):
+def test_settings_are_told_by_the_flag_that_was_given(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        (tmp_path / "frames" / name).mkdir(parents=True)
+        for number in range(2):
+            write_picture(tmp_path / "frames" / name / f"{number}.png", np.zeros((8, 8, 3), np.uint8))
     for flags, words in (
         (
             ["--model.shape_network_args.motion", "rigid"],
             "--model.shape_network_args.motion is 'rigid', expected one of",
         ),
         (["--data.path", "./nowhere/"], "error: --data.path nowhere does not exist, expected"),
-        (["--data.motion", "m.npz", "--data.path", "."], "--data.motion is 'm.npz', expected it with rendered people"),
+        (
+            ["--data.motion", "m.npz", "--data.path", "."],
+            "--data.motion is 'm.npz', expected it with rendered people, but --data.path is given.",
+        ),
+        (["--data.boxes", "[1, 2, 3, 4]"], "--data.boxes is [1.0, 2.0, 3.0, 4.0], expected it with --data.path."),
+        (["--data.rendered", "{facing: 500}"], "error: --data.rendered.facing is 500, expected degrees from 0 to 180."),
+        (["--data.rendered", "{colour: 3}"], "error: --data.rendered has 'colour', expected ratio or facing."),
+        (["--data.path", "frames", "--data.arms", "down"], "error: --data.arms is 'down', which no frame of frames"),
+        (
+            ["--model.shape_network_args.nothing", "3"],
+            "args.nothing is not an override of shape-template-tiny, expected one of template, motion, constraint, "
+            "render, channel_order, normalize, input_size, regressor_widths, translator_widths, hidden.",
+        ),
+        (
+            ["--model.shape_network_args.constraint", "similarity"],
+            "error: --model.shape_network_args.constraint is 'similarity' and motion is 'affine', expected a",
+        ),
     ):
         assert main(["fit", "--config", "shape-template-tiny", *flags]) == 1
         assert words in capsys.readouterr().err

@@ -23,7 +23,7 @@ from ..files import replacing
 from ..reading import not_regular
 from .official import from_official, official_keys, to_official
 
-__all__ = ["LoadReport", "load_published", "read_checkpoint", "save_checkpoint"]
+__all__ = ["LoadReport", "MisfitError", "load_published", "read_checkpoint", "save_checkpoint"]
 
 
 class _Inert:
@@ -60,6 +60,18 @@ _NUMPY_GLOBALS = (
 _CONTAINERS = ("model_pos", "state_dict", "model", "model_traj", "jt_state_dict", "model_loss", "loss_net")
 # DataParallel; Lightning, twice; torch.compile; the trajectory network of our semi-supervised runs
 _PREFIXES = ("module.", "model.", "backbone.", "_orig_mod.", "trajectory.")
+
+
+class MisfitError(CheckpointError):
+    """A checkpoint of another model.
+
+    Attributes:
+        report: what of it fits, and what does not; None where it is not known.
+    """
+
+    def __init__(self, message: str, report: LoadReport | None = None) -> None:
+        super().__init__(message)
+        self.report = report
 
 
 @dataclass(frozen=True)
@@ -177,7 +189,7 @@ def load_published(
         miscast=tuple(miscast),
     )
     if not fitting or (strict and not report.complete):
-        raise CheckpointError(_misfit(report, type(model).__name__, len(expected)))
+        raise MisfitError(_misfit(report, type(model).__name__, len(expected)), report)
     model.load_state_dict(from_official(model, fitting) if published else fitting, strict=False)
     return report
 

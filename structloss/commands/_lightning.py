@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -49,7 +49,7 @@ from ._arguments import (
 from ._checkpoint import Stored, checkpoint_of
 from ._parser import flags_of, naming_flags
 from ._refusals import parser_sentence, refusals
-from ._settings import differing, same_run
+from ._settings import differing, same_run, settings
 from ._trainer import check_trainer
 
 __all__ = ["SUBCOMMANDS", "run"]
@@ -120,22 +120,32 @@ class _CLI(LightningCLI):
             _import_tensorboard()
 
     def instantiate_classes(self) -> None:
-        parser = self._parser(self.subcommand)
-        arguments = f"{self.system.network}_args"
-        network = self.config[self.subcommand].model.as_dict().get(arguments) or {}
-        given, flags = differing(parser, self.config[self.subcommand]), flags_of(parser)
-        for name in network:  # another setting may have this name, too: data.motion and the network's motion
-            if flags.get(name, "").removeprefix("--") not in given:
-                flags[name] = f"--model.{arguments}.{name}"
-        with refusals(given), naming_flags(flags):
+        given = differing(self._parser(self.subcommand), self.config[self.subcommand])
+        with refusals(given), self._naming_flags(given):
             super().instantiate_classes()
 
     def _run_subcommand(self, subcommand: str) -> None:
-        parser = self._parser(subcommand)
-        given = differing(parser, self.config[subcommand])
+        given = differing(self._parser(subcommand), self.config[subcommand])
         given["data.batch_size"] = self.config[subcommand].data.batch_size
-        with refusals(given), naming_flags(flags_of(parser)):
+        with refusals(given), self._naming_flags(given):
             super()._run_subcommand(subcommand)
+
+    def _naming_flags(self, given: Mapping[str, Any]) -> AbstractContextManager[None]:
+        """Around what the settings do: errors name flags, also of what is in settings that are mappings.
+
+        An entry may have the name of another setting, too (data.motion and the network's motion). Then the setting that
+        was given is meant, and of two mappings the network's arguments.
+        """
+        flags = flags_of(self._parser(self.subcommand))
+        network = f"model.{self.system.network}_args"
+        values = settings(self.config[self.subcommand])
+        entries: dict[str, str] = {}
+        for name in sorted({*given, network}, key=lambda name: name == network):  # the last one counts
+            inner = values.get(name)
+            for entry in inner if isinstance(inner, Mapping) else ():
+                if flags.get(str(entry), "").removeprefix("--") not in given:
+                    entries[str(entry)] = f"--{name}.{entry}"
+        return naming_flags({name: flag for name, flag in flags.items() if name not in entries}, None, entries)
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         arguments = super()._prepare_subcommand_kwargs(subcommand)

@@ -155,22 +155,34 @@ def values_by_flag(flags: Mapping[str, str], arguments: argparse.Namespace) -> d
     return {flag: value for flag, value in found.items() if value is not None}
 
 
-def with_flags(message: str, flags: Mapping[str, str], argument: bool = True) -> str:
+def with_flags(
+    message: str, flags: Mapping[str, str], argument: bool = True, entries: Mapping[str, str] | None = None
+) -> str:
     """A message of the library with flags in place of its arguments' names.
 
     An argument's name is often a plain word, too, so it must stand where a name is meant: names with an underscore
     anywhere, others after "set", "give", "pass" or "choose", and, in the message of a wrong `argument`, in front where
-    its value is told: "window is 9, ...", "views and seed are ...", "learned.warmup is 3, ...", "seeds has [1, 1]".
+    its value is told: "window is 9, ...", "views and seed are ...", "learned.warmup is 3, ...", "seeds has [1, 1]"; or
+    at its end: "..., expected it with data.", "..., but data is given.".
+
+    Args:
+        message: of the library.
+        flags: argument -> flag.
+        argument: whether it is that of a wrong argument.
+        entries: the same of what an argument that is a mapping has in it, which is meant in front alone: a message may
+            list the names that there are.
     """
+    meant = {**flags, **(entries or {})}
     technical = [name for name in flags if "_" in name]
     places = [rf"\b(?:set|give|pass|choose) {_any(flags)}{_END}", rf"{_BEGIN}{_any(technical)}{_END}"]
     if argument:
         nested = [name for name, flag in flags.items() if "." in flag]  # of which an entry may be named, too
-        entry = rf"(?:{_any(nested)}(?:\.\w+)+|{_any(flags)})"
-        places.append(rf"^(?:{entry}(?:, | and | or ))*{entry}(?= is | are | has \[)")
-    word = re.compile(rf"(?<![\w.-]){_any(flags)}(?!\w)")
+        entry = rf"(?:{_any(nested)}(?:\.\w+)+|{_any(meant)})"
+        places.append(rf"^(?:{entry}(?:, | and | or ))*{entry}(?= is | are | has [\['])")
+        places += [rf"expected it with {_any(flags)}(?=\.$)", rf", but {_any(flags)}(?= is given\.$)"]
+    word = re.compile(rf"(?<![\w.-]){_any(meant)}(?!\w)")
     for place in places:
-        message = re.sub(place, lambda found: word.sub(lambda name: flags[name[0]], found[0]), message)
+        message = re.sub(place, lambda found: word.sub(lambda name: meant[name[0]], found[0]), message)
     return message
 
 
@@ -192,19 +204,22 @@ _OF_FILES = (MissingFileError, CheckpointError, DataError)
 
 
 @contextmanager
-def naming_flags(flags: Mapping[str, str], given: Mapping[str, object] | None = None) -> Iterator[None]:
+def naming_flags(
+    flags: Mapping[str, str], given: Mapping[str, object] | None = None, entries: Mapping[str, str] | None = None
+) -> Iterator[None]:
     """Around what a command does: errors of the library name the flag instead of the argument that it set, and the flag
     of a file that can't be read.
 
     Args:
         flags: argument -> flag.
         given: flag -> its value, or a list of values.
+        entries: of arguments that are mappings, see :func:`with_flags`.
     """
     try:
         yield
     except StructlossError as error:
         if len(error.args) == 1 and isinstance(error.args[0], str):
-            message = with_flags(error.args[0], flags, isinstance(error, _OF_ARGUMENTS))
+            message = with_flags(error.args[0], flags, isinstance(error, _OF_ARGUMENTS), entries)
             if isinstance(error, _OF_FILES):
                 message = _with_file(message, given or {})
             error.args = (message,)

@@ -16,6 +16,10 @@ def some(names: Iterable[object], most: int = 8) -> str:
     return ", ".join(listed[:most]) + more
 
 
-def count(number: int, noun: str) -> str:
-    """A number of things: "1 clip", "2 clips"."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+_OF_ONE = {"are": "is", "have": "has"}
+
+
+def count(number: int, noun: str, verb: str = "") -> str:
+    """A number of things: "1 clip", "2 clips"; with the verb of several, "1 clip is", "2 clips are"."""
+    things = f"{number} {noun}{'' if number == 1 else 's'}"
+    return things if not verb else f"{things} {_OF_ONE[verb] if number == 1 else verb}"

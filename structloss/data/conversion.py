@@ -209,7 +209,8 @@ def _write_store(store: PoseStore, target: Path, overwrite: bool, notes: Sequenc
         save_store(store, target, overwrite=overwrite)
     notes = [*notes, *store.source.get("notes", [])]
     if missing := store.source.get("missing"):
-        notes.append(f"{missing['keypoints']} keypoints and {missing['joints']} joints of poses are missing")
+        keypoints, joints = missing["keypoints"], missing["joints"]
+        notes.append(f"missing: {count(keypoints, 'keypoint')} and {count(joints, 'joint')} of poses")
     views = f"{count(len(store.motions), 'motion')} in {count(len(store.views), 'view')}"
     return Written(target, f"{views}, {count(store.frames, 'frame')}", tuple(notes))
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .. import skeletons
 from ..data import MotionDataModule, PoseWindows, View
+from ..data._words import count
 from ..data.loading import EverySample, window_loader
 from ..errors import ArgumentError, DataError, check_choice
 from ..progress import track
@@ -125,7 +126,7 @@ def predict_windows(
         OSError: the file can't be written.
     """
     told = {"model": module.hparams["backbone"], "flip": bool(module.hparams["flip_test"]), **(source or {})}
-    count = frames = 0
+    clips = frames = 0
     error, joints, unknown = 0.0, 0.0, 0
     with writing_predictions(path, module.skeleton.name, told) as writer:
         for clip in _clips(module, windows, batch_size, progress):
@@ -133,16 +134,16 @@ def predict_windows(
                 unknown += 1
                 continue
             writer.add(clip)
-            count, frames = count + 1, frames + len(clip)
+            clips, frames = clips + 1, frames + len(clip)
             weight = np.ones(clip.predicted.shape[:2]) if clip.weight is None else clip.weight
             distance = np.linalg.norm(clip.predicted - clip.true, axis=-1)
             error += float(np.where(weight > 0, distance, 0.0).sum(dtype=np.float64))
             joints += float(weight.sum())
-        if not count:
+        if not clips:
             raise DataError("nothing tells the size in millimetres of any clip of the data, expected some.")
-    notes = (f"{unknown} clips are left out: nothing tells their size in millimetres",) if unknown else ()
+    notes = (f"{count(unknown, 'clip', 'are')} left out, whose size in millimetres nothing tells",) if unknown else ()
     mean = 1000 * error / joints if joints else math.nan
-    return PredictedSplit(Path(path), count, frames, windows.store.subjects, mean, notes)
+    return PredictedSplit(Path(path), clips, frames, windows.store.subjects, mean, notes)
 
 
 def _data_arguments(checkpoint: str | os.PathLike[str], split: str, data: str | None, progress: bool) -> dict[str, Any]:

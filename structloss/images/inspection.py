@@ -147,20 +147,20 @@ def _files(report: ImagesReport, people: ImagePeople) -> None:
     report.notes += people.notes
     report.skipped = list(people.skipped)
     if people.skipped:
-        report.problems.append(f"{len(people.skipped)} images can't be used: {some(people.skipped, 3)}")
+        report.problems.append(f"{count(len(people.skipped), 'image')} can't be used: {some(people.skipped, 3)}")
     report.images = len(np.unique(of.file))
     report.subjects = sorted({*of.subjects} - {""})  # images at the top of a folder are nobody's
     headers = list(people.headers.values())
     sizes = Counter((header.width, header.height) for header in headers)
     report.sizes = [[*size, images] for size, images in sizes.most_common(_MOST_SIZES)]
     if len(sizes) > _MOST_SIZES:
-        report.notes.append(f"{len(sizes) - _MOST_SIZES} more sizes of images")
+        report.notes.append(f"{count(len(sizes) - _MOST_SIZES, 'more size')} of images")
     report.grey = sum(header.channels < 3 for header in headers)
     report.deep = sum(header.bits > 8 for header in headers)
     if report.grey:
-        report.notes.append(f"{report.grey} images are grey; they become RGB with three equal channels")
+        report.notes.append(f"{count(report.grey, 'image', 'are')} grey, read as RGB with three equal channels")
     if report.deep:
-        report.notes.append(f"{report.deep} images have more than 8 bits a channel; the upper 8 are used")
+        report.notes.append(f"{count(report.deep, 'image', 'have')} more than 8 bits a channel; the upper 8 are used")
     if not of.whole:
         sides = np.asarray(of.side)
         report.boxes = {
@@ -192,8 +192,8 @@ def _frames(report: ImagesReport, path: Path) -> None:
     of_another_size = [text for text in found.skipped if text not in report.skipped and "pixels" in text]
     if of_another_size:
         report.notes.append(
-            f"{len(of_another_size)} images are of another size than the first of their folder, so that they are no "
-            f"frames for shape templates: {some(of_another_size, 3)}"
+            f"{count(len(of_another_size), 'image', 'are')} of another size than the first of the folder, which shape "
+            f"templates can't use as frames: {some(of_another_size, 3)}"
         )
 
 

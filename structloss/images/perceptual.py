@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..backbones.checkpoints import load_published
+from ..backbones.checkpoints import MisfitError, load_published
 from ..errors import ArgumentError, CheckpointError, check_choice, check_floating, check_same_shape, shown
 from .normalization import DEVIATION, MEAN
 
@@ -174,9 +174,17 @@ def vgg19_features(file: str | os.PathLike[str]) -> VGGPrefix:
         CheckpointError: it is unreadable or wants to run code, lacks one of these layers, or has it in another shape.
     """
     network = VGGPrefix()
-    report = load_published(network, file, strict=False)
+    try:
+        report = load_published(network, file, strict=False)
+    except MisfitError as error:
+        if error.report is None:
+            raise
+        report = error.report  # in the words of VGG-19
     if report.missing:
-        raise CheckpointError(f"{report.source} lacks {report.missing[0]}, expected weights of VGG-19.")
+        raise CheckpointError(
+            f"{report.source} has no {report.missing[0]}, expected weights of VGG-19 by the names of torchvision or "
+            "timm: features.{0,2,5,7,10,12}.weight and .bias."
+        )
     if report.mismatched:
         key, found, wanted = report.mismatched[0]
         raise CheckpointError(
@@ -185,6 +193,8 @@ def vgg19_features(file: str | os.PathLike[str]) -> VGGPrefix:
     if report.miscast:
         key, dtype, expected = report.miscast[0]
         raise CheckpointError(f"{report.source} has {key} of dtype {dtype}, expected {expected}.")
+    if bad := [key for key, value in network.state_dict().items() if not bool(value.isfinite().all())]:
+        raise CheckpointError(f"{report.source} has NaN or infinite values in {bad[0]}, expected finite weights.")
     return network
 
 

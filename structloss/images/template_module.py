@@ -14,7 +14,7 @@ from ..data._checks import at_least
 from ..data.opening import open_motion
 from ..data.protocols import scored_subjects
 from ..data.selection import names_of
-from ..errors import ArgumentError, DataError, check_choice, needs_extra
+from ..errors import ArgumentError, check_choice, needs_extra
 from .batches import ScoresInOrder, Shuffled, image_loader
 from .frames.arms import ARMS, with_arms
 from .frames.folders import FrameFolders, SquareFrames
@@ -77,9 +77,9 @@ class TemplatesDataModule(ScoresInOrder, LightningDataModule):
         progress: show progress bars on a terminal while preparing.
 
     Raises:
-        ArgumentError: an argument out of range; on setup, `val_folders` that are not there.
-        DataError, MissingFileError: on setup, if files cannot be read, nothing is left to train on or to score, or
-            `arms` has no joints to go by.
+        ArgumentError: an argument out of range; on setup, `val_folders` that are not there, or `arms` without joints to
+            go by.
+        DataError, MissingFileError: on setup, if files cannot be read, or nothing is left to train on or to score.
         MissingDependencyError: OpenCV, or for videos PyAV, is not installed.
     """
 
@@ -195,7 +195,7 @@ class TemplatesDataModule(ScoresInOrder, LightningDataModule):
             pairs = pairs[with_arms(self.arms, joints, annotated)]
             if not len(pairs):
                 known = f"{int(annotated.any(1).sum())} of {len(annotated)} frames have annotated joints"
-                raise DataError(
+                raise ArgumentError(
                     f"arms is {self.arms!r}, which no frame of {folders.source} that would be scored has ({known}), "
                     "expected at least one."
                 )
@@ -225,7 +225,12 @@ class TemplatesDataModule(ScoresInOrder, LightningDataModule):
         return _some(folders, self.count), _some(scored, self.val_count)
 
     def _val_opened(self, path: str) -> FrameFolders:
-        folders = self._open(path, self.val_boxes)
+        try:
+            folders = self._open(path, self.val_boxes)
+        except ArgumentError as error:
+            if not str(error).startswith("boxes is "):
+                raise
+            raise ArgumentError(f"val_{error}") from error
         if self.val_folders is None:
             return folders
         return SomeFolders(folders, np.flatnonzero(fitting(folders.folders, self.val_folders, folders.source)))

@@ -168,7 +168,7 @@ def read_bvh(
         )
     points = points[int(drop_first) :]
     if not len(points):
-        raise DataError(f"{path} has {len(motion.values)} frames, none after the first is dropped.")
+        raise DataError(f"{path} has one frame, none after the first is dropped.")
     return points_to_clip(
         path, points, rows, motion.fps if fps is None else fps, scale=scale, default_scale=joint_map.scale, up=up,
         subject=subject, action=action, name=name,

@@ -21,7 +21,8 @@ def protocol_problems(store: PoseStore, form: str) -> list[str]:
         for part, subjects in (("training", rules.train), ("test", rules.test)):
             missing = [s for s in subjects if s in known and s not in store.subjects]
             if missing:
-                found.append(f"{part} subjects {', '.join(missing)} of protocol {name!r} are missing")
+                of, are = ("subject", "is") if len(missing) == 1 else ("subjects", "are")
+                found.append(f"{part} {of} {', '.join(missing)} of protocol {name!r} {are} missing")
         strange = [s for s in store.subjects if s not in known]
         if strange:
             found.append(f"subjects {', '.join(strange)} are not in protocol {name!r}: nobody trains on or scores them")

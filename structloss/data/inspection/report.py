@@ -255,10 +255,8 @@ def _inspect_store(store: PoseStore, report: Report, progress: bool) -> Report:
     if not store.temporal:
         report.notes.append("single poses: frames do not follow each other in time")
     if missing := store.source.get("missing"):
-        report.notes.append(
-            f"{missing['keypoints']} keypoints and {missing['joints']} joints of poses are missing; they have "
-            "confidence and weight 0"
-        )
+        keypoints, joints = count(missing["keypoints"], "keypoint"), count(missing["joints"], "joint")
+        report.notes.append(f"missing: {keypoints} and {joints} of poses, with confidence and weight 0")
     bodies, checks = BodyChecks(store.skeleton), ViewChecks(store)
     for view in track(views, "inspecting views", progress):
         rows = slice(view.start, view.start + view.frames)

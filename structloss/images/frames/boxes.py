@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from ... import shape_templates
+from ...data._words import count
 from ...data.formats.unpickle import load_npz_arrays
 from ...errors import DataError, shown
 from ...reading import read_json, read_text
@@ -81,7 +82,7 @@ def read_frame_boxes(
     else:
         rows = _of_json(Path(told), frames)
     if len(rows) != frames:
-        raise DataError(f"{told} has boxes of {len(rows)} frames, expected {frames}, those of {of}.")
+        raise DataError(f"{told} has boxes of {count(len(rows), 'frame')}, expected {frames}, those of {of}.")
     there = np.isfinite(rows).all(1)
     bad = there & (rows[:, 2:] <= 0).any(1)
     if bad.any():

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ...data._words import count
-from ...errors import DataError, MissingFileError
+from ...errors import ArgumentError, DataError, MissingFileError
 from ...reading import existing
 from ..crops import crop_matrix, transform, warp
 from ..image_people import whole_box
@@ -57,7 +57,7 @@ def boxes_of(
 
     Raises:
         MissingFileError: the folder has no boxes of the video.
-        DataError: one file for several videos.
+        ArgumentError: one file for several videos.
     """
     if told is None:
         beside = [video.with_name(f"{video.stem}.boxes{suffix}") for suffix in BOX_SUFFIXES]
@@ -67,7 +67,9 @@ def boxes_of(
     path = existing(told, "a file of boxes, or a folder of such")
     if not path.is_dir():
         if not alone:
-            raise DataError(f"boxes is {path}, one file for several videos, expected a folder with a file for each.")
+            raise ArgumentError(
+                f"boxes is {path}, one file for several videos, expected a folder with a file for each."
+            )
         return path
     inner = [path / f"{video.stem}{suffix}" for suffix in BOX_SUFFIXES]
     inner += [path / f"{video.stem}.boxes{suffix}" for suffix in BOX_SUFFIXES]

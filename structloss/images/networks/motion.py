@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ...errors import check_choice
+from ...errors import ArgumentError, check_choice
 from ...shape_templates import FIRST_STEP, MATRICES, PARTS, SECOND_STEP
 
 __all__ = ["CONSTRAINTS", "MOTIONS", "Motion", "compose", "move"]
@@ -45,7 +45,7 @@ class Motion(nn.Module):
 
     Args:
         motion: one of :data:`MOTIONS`.
-        constraint: one of :data:`CONSTRAINTS`; only "constrained" reads it.
+        constraint: of "constrained", one of :data:`CONSTRAINTS`; None is "official".
         size: of the image, pixels.
 
     Attributes:
@@ -56,14 +56,20 @@ class Motion(nn.Module):
     first: Tensor
     second: Tensor
 
-    def __init__(self, motion: str, constraint: str, size: int) -> None:
+    def __init__(self, motion: str, constraint: str | None, size: int) -> None:
         check_choice("motion", motion, MOTIONS)
-        check_choice("constraint", constraint, CONSTRAINTS)
+        if constraint is not None:
+            check_choice("constraint", constraint, CONSTRAINTS)
+            if motion != "constrained":
+                raise ArgumentError(
+                    f"constraint is {constraint!r} and motion is {motion!r}, expected a constraint with motion "
+                    "'constrained' alone."
+                )
         super().__init__()
-        self.motion, self.constraint, self.size = motion, constraint, size
+        self.motion, self.constraint, self.size = motion, constraint or "official", size
         self.steps = 1 if motion == "affine" else 2
         if motion == "constrained":
-            self.outputs = 3 * MATRICES + (2 if constraint == "official" else 1)
+            self.outputs = 3 * MATRICES + (2 if self.constraint == "official" else 1)
         else:
             self.outputs = 6 * (len(PARTS) if motion == "affine" else MATRICES)
         second = [_STAYS if matrix is None else matrix for matrix in SECOND_STEP]

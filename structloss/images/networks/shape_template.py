@@ -66,7 +66,7 @@ class ShapeTemplateNet(TemplateNetwork):
     Args:
         template: "natural" (arms down) or "original" (arms out sideways).
         motion: "affine", "coarse-to-fine" or "constrained", see :class:`~structloss.images.networks.motion.Motion`.
-        constraint: of "constrained": "official" or "similarity".
+        constraint: of "constrained" alone: "official" or "similarity"; None is "official".
         render: "analytic", or "sample" as published.
         channel_order: "rgb", or "bgr" for published weights.
         normalize: False takes images that are normalised already.
@@ -89,7 +89,7 @@ class ShapeTemplateNet(TemplateNetwork):
         *,
         template: str = "natural",
         motion: str = "affine",
-        constraint: str = "official",
+        constraint: str | None = None,
         render: str = "analytic",
         channel_order: str = "rgb",
         normalize: bool = True,
@@ -177,7 +177,7 @@ class LegacyShapeTemplateNet(TemplateNetwork):
         super().__init__(
             template=template,
             motion="affine",
-            constraint="official",
+            constraint=None,
             render=render,
             channel_order=channel_order,
             normalize=normalize,

@@ -81,7 +81,7 @@ class TemplateNetwork(ImageNetwork):
         *,
         template: str,
         motion: str,
-        constraint: str,
+        constraint: str | None,
         render: str,
         channel_order: str,
         normalize: bool,
