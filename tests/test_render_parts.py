@@ -22,7 +22,7 @@ from reference import parts as reference
 import structloss
 from structloss import shape_templates
 from structloss.errors import ArgumentError, BackendError
-from structloss.ops.parts import library
+from structloss.ops.parts import kept_memory, library
 
 # The backends that run on the CPU as they are; those of a GPU, emulated or interpreted, have files of their own.
 per_backend = pytest.mark.parametrize("backend", [TORCH, CPP])
@@ -357,10 +357,12 @@ def digest():
 
 @pytest.mark.parametrize("backend", [CPP])
 def test_the_environment_and_instruction_sets(backend):
-    """The same bits with every instruction set; STRUCTLOSS_BACKEND is the default."""
+    """The same bits with every instruction set; STRUCTLOSS_BACKEND is the default; images that live to the end of a
+    process, and memory that is kept, don't disturb it."""
     code = (
         "import sys; sys.path.insert(0, '.'); import test_render_parts as t; from structloss.ops.parts import library; "
-        "print(library.serving(None, t.torch.zeros(1)).__name__, t.digest())"
+        "print(library.serving(None, t.torch.zeros(1)).__name__, t.digest()); "
+        "used, _ = (t.kept_memory.tensor((8, 10**6), t.torch.float32)[0] for _ in range(2)); del _"
     )
     for instructions in ("plain", "avx2"):
         found = in_a_process(code, STRUCTLOSS_INSTRUCTION_SET=instructions, STRUCTLOSS_BACKEND="torch")
@@ -387,25 +389,38 @@ def test_the_same_bits_for_any_number_of_threads(backend):
 @pytest.mark.parametrize("backend", [CPP])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_fresh_memory_and_old(dtype, backend, kernels, monkeypatch):
-    """Where the system provides zeros, and where the kernel writes them: the same images, and nothing beside them."""
-    matrices = moved(2, dtype=dtype)
+    """Where the system provides zeros, and where the kernel writes them, into the caches or past them: the same images,
+    and nothing beside them."""
+    matrices = moved(8, dtype=dtype)
     matrices[0, :2] = 0
     matrices[0, 2, 0, 0] = math.nan
-    template = template_of(size=64, dtype=dtype)
-    old = kernels.forward(matrices, template, 64)  # conftest.py fills it with NaN before
-    monkeypatch.setattr(kernels, "_FRESH_BYTES", 0)
-    fresh = kernels.forward(matrices, template, 64)
-    assert fresh.data_ptr() % 64 == 0
-    torch.testing.assert_close(fresh, old, rtol=0, atol=0, equal_nan=True)
-    guarded = torch.full((2 * 18 * 64 * 64 + 64,), -1.0, dtype=dtype)
-    for zeros in (False, True):
-        guarded[32:-32] = 0 if zeros else torch.nan
-        arguments = (matrices.data_ptr(), template.data_ptr(), guarded[32:].data_ptr(), zeros)
-        kernels.native.cpu_module().render_parts(
-            str(dtype).removeprefix("torch."), (2, 18, 64), *arguments, kernels.native.parallel_for_address(), 2
-        )
-        torch.testing.assert_close(guarded[32:-32].view_as(old), old, rtol=0, atol=0, equal_nan=True)
-        assert (guarded[:32] == -1).all() and (guarded[-32:] == -1).all()
+    for batch, size in ((2, 64), (8, 250 if dtype == torch.float32 else 181)):
+        template = template_of(size=size, dtype=dtype)
+        shape = (batch, 18, size, size)
+        images = []
+        for fresh_from in (2**62, 0):  # conftest.py fills what isn't fresh with NaN before
+            monkeypatch.setattr(kernels.kept_memory, "FROM_BYTES", fresh_from)
+            kernels.kept_memory.give_back()
+            images.append(kernels.forward(matrices[:batch], template, size))
+        old, fresh = images
+        assert fresh.data_ptr() % 64 == 0
+        torch.testing.assert_close(fresh, old, rtol=0, atol=0, equal_nan=True)
+        del images, fresh
+        for first in (32, 33):  # lines of a cache begin elsewhere
+            guarded = torch.full((first + old.numel() + 32,), -1.0, dtype=dtype)
+            inside = guarded[first:-32]
+            for zeros in (False, True):
+                inside.fill_(0 if zeros else torch.nan)
+                arguments = (matrices.data_ptr(), template.data_ptr(), inside.data_ptr(), zeros)
+                kernels.native.cpu_module().render_parts(
+                    str(dtype).removeprefix("torch."),
+                    (batch, 18, size),
+                    *arguments,
+                    kernels.native.parallel_for_address(),
+                    2,
+                )
+                torch.testing.assert_close(inside.view(shape), old, rtol=0, atol=0, equal_nan=True)
+                assert (guarded[:first] == -1).all() and (guarded[-32:] == -1).all()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
@@ -418,6 +433,7 @@ def test_memory(backend):
         Path("/proc/self/clear_refs").write_text("5")
     matrices = moved(8, size=256).requires_grad_()  # 38 MB of images
     allowed = torch.get_num_threads() * 1e6 + (0 if backend == "cpp" else 8e6)
+    kept_memory.give_back()  # else it would be found there
     kept = [structloss.render_parts(matrices[:1].detach(), backend=backend)]
     kept[0].new_ones(()).expand_as(kept[0])
     extra = peak_of_call(lambda: kept.append(structloss.render_parts(matrices, backend=backend)), "cpu")

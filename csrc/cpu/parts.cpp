@@ -13,8 +13,21 @@
 #include "instruction_sets.hpp"
 #include "simd.hpp"
 
+#if SL_HAS_X86
+#include <emmintrin.h>
+#endif
+
 namespace structloss {
 namespace {
+
+// What the memory of images holds before, and how zeros get there.
+enum class Zeros {
+  held,      // it holds them
+  written,   // into the caches
+  streamed,  // past the caches, which are too small for them: nothing is read first, and all is back before it is used
+};
+// Images from this size on are streamed.
+constexpr int64_t kStreamedBytes = int64_t(32) << 20;
 
 // sqrt(log2(e) / 2): what w is multiplied by.
 constexpr double kToPowers = 0.8493218002880191;
@@ -134,6 +147,37 @@ SL_INLINE void fill(T* x, int64_t count, T value) {
   for (int64_t i = 0; i < count; ++i) x[i] = value;
 }
 
+constexpr int64_t kLine = 64;  // bytes of a cache's line
+
+SL_INLINE void zero(char* at, int64_t bytes, Zeros zeros) {
+#if SL_HAS_X86
+  // Whole lines alone: one that is streamed in pieces takes the memory longer than one that is written.
+  const int64_t first = std::min(bytes, int64_t(-reinterpret_cast<uintptr_t>(at) % kLine));
+  const int64_t lines = zeros == Zeros::streamed ? (bytes - first) / kLine : 0;
+  if (lines > 0) {
+    std::memset(at, 0, size_t(first));
+    at += first;
+    for (int64_t i = 0; i < lines * kLine; i += 16)
+      _mm_stream_si128(reinterpret_cast<__m128i*>(at + i), _mm_setzero_si128());
+    at += lines * kLine;
+    bytes -= first + lines * kLine;
+  }
+#endif
+  if (zeros != Zeros::held) std::memset(at, 0, size_t(bytes));
+}
+// Before another thread may read what was streamed.
+SL_INLINE void finish(Zeros zeros) {
+#if SL_HAS_X86
+  if (zeros == Zeros::streamed) _mm_sfence();
+#endif
+  (void)zeros;
+}
+
+template <typename T>
+SL_INLINE void zero(T* from, T* to, Zeros zeros) {
+  zero(reinterpret_cast<char*>(from), (to - from) * int64_t(sizeof(T)), zeros);
+}
+
 template <typename T, int kBytes>
 SL_INLINE void render_row(const Interval<T>& of, T peak, T* row, int64_t size) {
   using S = Strip<T, kBytes>;
@@ -148,7 +192,7 @@ SL_INLINE void render_row(const Interval<T>& of, T peak, T* row, int64_t size) {
       v[k] = peak * S::power(of.row - s * s);
       v[k] = place < typename S::Int(of.count) ? v[k] : typename S::Vec{};
     }
-    if (room >= S::kPixels) {  // zeros may be written where zeros are
+    if (room >= S::kPixels) {  // zeros may be written where zeros are, or will be
       SL_UNROLL
       for (int k = 0; k < S::kVectors; ++k) S::write(at + k * S::kLanes, v[k]);
     } else {
@@ -158,26 +202,24 @@ SL_INLINE void render_row(const Interval<T>& of, T peak, T* row, int64_t size) {
 }
 
 template <typename T, int kBytes>
-SL_INLINE void render_part(const T* matrix, const T* part, int64_t size, T* image, bool holds_zeros) {
+SL_INLINE void render_part(const T* matrix, const T* part, int64_t size, T* image, Zeros zeros) {
   Ellipse e;
   const Seen seen = ellipse_of(matrix, part, e);
   if (seen == Seen::invalid) return fill(image, size * size, std::numeric_limits<T>::quiet_NaN());
-  if (seen == Seen::nothing) {
-    if (!holds_zeros) std::memset(image, 0, size_t(size * size) * sizeof(T));
-    return;
-  }
-  const Covered<T> covered(e, size);
-  const int64_t begin = holds_zeros ? covered.begin : 0, end = holds_zeros ? covered.end : size;
-  for (int64_t y = begin; y < end; ++y) {
-    T* row = image + y * size;
-    Interval<T> of{};
-    if (y >= covered.begin && y < covered.end) of = covered.row(y);
-    render_row<T, kBytes>(of, part[5], row, size);
-    if (!holds_zeros) {
-      std::memset(row, 0, size_t(of.begin) * sizeof(T));
-      std::memset(row + of.begin + of.count, 0, size_t(size - of.begin - of.count) * sizeof(T));
+  T* done = image;  // up to here
+  if (seen == Seen::part) {
+    const Covered<T> covered(e, size);
+    for (int64_t y = covered.begin; y < covered.end; ++y) {
+      const Interval<T> of = covered.row(y);
+      if (of.count == 0) continue;
+      T* row = image + y * size;
+      zero(done, row + of.begin, zeros);
+      render_row<T, kBytes>(of, part[5], row, size);
+      done = row + of.begin + of.count;
     }
   }
+  zero(done, image + size * size, zeros);
+  finish(zeros);
 }
 
 // Rows that the incoming gradient is asked for ahead.
@@ -257,7 +299,7 @@ SL_INLINE void gradient_of_part(const T* matrix, const T* part, int64_t size, co
 // One part's work in one instruction set.
 template <typename T>
 struct PartTasks {
-  void (*render)(const T* matrix, const T* part, int64_t size, T* image, bool holds_zeros);
+  void (*render)(const T* matrix, const T* part, int64_t size, T* image, Zeros zeros);
   void (*gradient)(const T* matrix, const T* part, int64_t size, const T* incoming, int64_t y_stride, int64_t x_stride,
                    T* gradient);
 };
@@ -266,8 +308,8 @@ struct Compiled;
 #define SL_DEFINE_PARTS(SET, BYTES, TYPE, TARGET)                                                                    \
   template <>                                                                                                        \
   struct Compiled<SET, TYPE> {                                                                                       \
-    TARGET static void render(const TYPE* matrix, const TYPE* part, int64_t size, TYPE* image, bool holds_zeros) {   \
-      render_part<TYPE, BYTES>(matrix, part, size, image, holds_zeros);                                              \
+    TARGET static void render(const TYPE* matrix, const TYPE* part, int64_t size, TYPE* image, Zeros zeros) {        \
+      render_part<TYPE, BYTES>(matrix, part, size, image, zeros);                                                    \
     }                                                                                                                \
     TARGET static void gradient(const TYPE* matrix, const TYPE* part, int64_t size, const TYPE* incoming,            \
                                 int64_t y_stride, int64_t x_stride, TYPE* gradient) {                                \
@@ -313,10 +355,12 @@ void over_parts(const PartsParams& q, const Threads& threads, F& body) {
 template <typename T>
 void render_typed(const PartsParams& q, T* image, bool holds_zeros, const Threads& threads) {
   const PartTasks<T> tasks = part_tasks<T>();
+  const bool large = q.N * q.P * q.size * q.size * int64_t(sizeof(T)) >= kStreamedBytes;
+  const Zeros zeros = holds_zeros ? Zeros::held : large ? Zeros::streamed : Zeros::written;
   const T *matrices = static_cast<const T*>(q.matrices), *parts = static_cast<const T*>(q.parts);
   auto body = [=, &q](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i)
-      tasks.render(matrices + 6 * i, parts + 6 * (i % q.P), q.size, image + i * q.size * q.size, holds_zeros);
+      tasks.render(matrices + 6 * i, parts + 6 * (i % q.P), q.size, image + i * q.size * q.size, zeros);
   };
   over_parts(q, threads, body);
 }
