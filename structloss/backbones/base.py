@@ -66,11 +66,13 @@ class Backbone(RunsLevels):
         keeps: which poses of a clip the published test keeps, `"all"` or `"centre"`.
         frame_step: the published clips take every n-th frame.
         samples: `forward` in evaluation mode draws samples, another function than what is trained (diffusion).
+        skips_missing: keypoints of confidence 0 are not looked at, wherever they are.
     """
 
     #: official keys, by regular expression, that hold no weights: dropped on loading
     official_constants: str | None = None
     samples = False
+    skips_missing = False
 
     def __init__(
         self,

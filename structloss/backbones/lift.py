@@ -109,6 +109,8 @@ class Lift(Backbone):
         ArgumentError: an impossible size or rate.
     """
 
+    skips_missing = True
+
     def __init__(
         self, *, frames: int = 27, channels: int = 256, depth: int = 1, num_joints: int = 17, dropout: float = 0.0
     ) -> None:

@@ -1,4 +1,4 @@
-"""`structloss demo`: the same backbone, seed and data order, trained with and without depth ranking, and compared."""
+"""`structloss demo`: the weights of the package, fine-tuned with and without depth ranking, and compared."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from .. import samples
@@ -14,7 +15,9 @@ from ..errors import ArgumentError, MissingFileError, needs_extra
 from ..files import scratch_folder
 from ..text import visible
 from ._demo_files import check_out, print_table, put_in_place
+from ._demo_motion import HELD_OUT, demo_motion, window_of
 from ._demo_sapnet import add_sapnet
+from ._demo_seeds import averaged
 from ._demo_shape_template import add_shape_template
 from ._imports import import_torchmetrics
 from ._parser import command, nonnegative, options, positive
@@ -36,24 +39,32 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser = command(
         commands,
         "demo",
-        "train the same small backbone with MPJPE and with MPJPE + depth ranking, compare them, write a report",
+        "fine-tune the weights of the package with MPJPE and with MPJPE + depth ranking, compare them, write a report",
         "  structloss demo\n"
         "  structloss demo sapnet                        from images: SAP-Net in four stages, and TP-Net\n"
         "  structloss demo shape-template                without labels: shape templates, arms out and arms down\n"
         "  structloss demo --steps 50 --out quick\n"
         "  structloss demo --data motion.npz --seed 2\n"
-        "  structloss demo --backbone repose-h36m --window 243 --steps 20000\n",
+        "  structloss demo --backbone repose-h36m --window 243 --steps 20000   from fresh weights\n",
     )
-    parser.add_argument("--steps", type=positive, default=500, help="training steps of each model (default: 500)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of weights, data and order (default: 0)")
-    parser.add_argument("--data", metavar="FILE.npz", help="clip archive with real motion (default: synthetic motion)")
+    parser.add_argument("--steps", type=positive, default=400, help="training steps of each model (default: 400)")
+    parser.add_argument("--seed", type=int, default=0, help="the first seed, of weights, data and order (default: 0)")
+    parser.add_argument("--seeds", type=positive, default=3, help="so many trainings of each (default: 3)")
     parser.add_argument(
-        "--backbone", default="repose-tiny", help="see structloss backbones list (default: repose-tiny)"
+        "--data", metavar="FILE.npz", help="clip archive with motion (default: the samples, and synthetic motion)"
+    )
+    parser.add_argument(
+        "--backbone",
+        default="lift-27",
+        help="lift-27 or lift-s, whose weights come with the package, or one of structloss backbones list (default: "
+        "lift-27)",
     )
     parser.add_argument("--out", default="structloss-demo", help="folder to write (default: structloss-demo)")
     parser.add_argument("--window", type=positive, default=27, help="frames of a clip (default: 27)")
     parser.add_argument("--batch-size", type=positive, default=16, help="clips of a step (default: 16)")
-    parser.add_argument("--lr", type=nonnegative, default=2e-3, help="peak learning rate (default: 2e-3)")
+    parser.add_argument(
+        "--lr", type=nonnegative, help="peak learning rate (default: 2e-4, and 2e-3 from fresh weights)"
+    )
     parser.add_argument("--lambda-s", type=nonnegative, default=1.0, help="weight of L_S (default: 1)")
     parser.add_argument("--lambda-t", type=nonnegative, default=1.0, help="weight of L_T (default: 1)")
     parser.set_defaults(run=_run)
@@ -72,26 +83,33 @@ class DemoSettings:
 
     Attributes:
         steps: optimizer steps of each model.
-        seed: of weights, synthetic data, detections, data order and mirroring.
-        data: clip archive; None is the embedded synthetic motion.
-        backbone: name in `structloss.backbones`.
+        seed: of weights, synthetic data, detections, data order and mirroring; the first of `seeds`.
+        seeds: trainings of each model.
+        data: clip archive; None is the samples of the package and synthetic motion.
+        backbone: name in `structloss.backbones`; with its weights where they come with the package.
         out: folder to write.
-        window: frames of a clip.
+        window: frames in a row that are predicted.
         batch_size: clips of a step.
-        lr: peak learning rate.
+        lr: peak learning rate; None is 2e-4, and 2e-3 from fresh weights.
         lambda_s, lambda_t: weights of L_S and L_T in the second model.
     """
 
-    steps: int = 500
+    steps: int = 400
     seed: int = 0
+    seeds: int = 3
     data: str | None = None
-    backbone: str = "repose-tiny"
+    backbone: str = "lift-27"
     out: str = "structloss-demo"
     window: int = 27
     batch_size: int = 16
-    lr: float = 2e-3
+    lr: float | None = None
     lambda_s: float = 1.0
     lambda_t: float = 1.0
+
+    @property
+    def all_seeds(self) -> range:
+        """The seeds of the trainings."""
+        return range(self.seed, self.seed + self.seeds)
 
     def objectives(self) -> list[dict[str, float]]:
         """The loss of each arm: MPJPE alone, and with L_S and L_T."""
@@ -101,10 +119,12 @@ class DemoSettings:
     def command(self) -> str:
         """The command line that repeats the run."""
         parts: list[object] = ["structloss", "demo", "--steps", self.steps, "--seed", self.seed]
+        parts += ["--seeds", self.seeds]
         if self.data is not None:
             parts += ["--data", self.data]
         parts += ["--backbone", self.backbone, "--window", self.window, "--batch-size", self.batch_size]
-        parts += ["--lr", f"{self.lr:g}", "--lambda-s", f"{self.lambda_s:g}", "--lambda-t", f"{self.lambda_t:g}"]
+        parts += [] if self.lr is None else ["--lr", f"{self.lr:g}"]
+        parts += ["--lambda-s", f"{self.lambda_s:g}", "--lambda-t", f"{self.lambda_t:g}"]
         return shlex.join(map(str, parts))
 
 
@@ -126,9 +146,11 @@ def run_demo(settings: DemoSettings) -> RunSummary:
         from ..reports.report import samples_of, stills
         from ..reports.results import write_json
 
-    data, facts = _prepare(settings)
+    with TemporaryDirectory() as folder:
+        data, facts = _prepare(settings, Path(folder))
+    before = _before(settings, data)
     arms, modules = _train(settings, data)
-    summary = _summary(settings, arms, modules, facts)
+    summary = _summary(settings, arms, modules, facts | before)
     clips = samples_of(predict_clips(modules), summary.skeleton)
     shown = stills(clips)
     assert shown is not None  # there are clips: the data was checked
@@ -151,14 +173,16 @@ def _check(settings: DemoSettings, out: Path) -> None:
     from .. import backbones
 
     info = backbones.info(settings.backbone)
-    if info.kind not in ("sequence", "frame") or info.joints_in[0] != 17 or info.joints_out != 17:
+    slides = info.name in backbones.pretrained_names()
+    if (info.kind not in ("sequence", "frame") and not slides) or info.joints_in[0] != 17 or info.joints_out != 17:
         raise ArgumentError(
             f"backbone is {settings.backbone!r}, expected one that predicts the 17 joints in every frame, since the "
             "demo compares depth order over frames."
         )
     with torch.device("meta"):
         model = backbones.create(settings.backbone)
-    if settings.window < model.shortest or (model.longest is not None and settings.window > model.longest):
+    window = window_of(settings.backbone, settings.window)["window"]
+    if window < model.shortest or (model.longest is not None and window > model.longest):
         expected = f"{model.shortest}" if model.shortest == model.longest else f"{model.shortest} to {model.longest}"
         raise ArgumentError(f"window is {settings.window}, expected {expected} frames for {settings.backbone}.")
     if settings.steps < 2:
@@ -172,26 +196,28 @@ def _check(settings: DemoSettings, out: Path) -> None:
     check_out(out)
 
 
-def _prepare(settings: DemoSettings) -> tuple[MotionDataModule, dict[str, object]]:
-    """The data of both models, and what the report says about it."""
+def _prepare(settings: DemoSettings, folder: Path) -> tuple[MotionDataModule, dict[str, object]]:
+    """The data of all models, and what the report says about it. The folder is needed no more afterwards."""
     from ..data import MotionDataModule
 
-    sizes: dict[str, Any] = {} if settings.data else {"num_subjects": 20, "frames": 4 * settings.window}
-    data = MotionDataModule(
-        data=settings.data,
-        window=settings.window,
-        batch_size=settings.batch_size,
-        eval_batch_size=2 * settings.batch_size,
-        seed=settings.seed,
-        **sizes,
-    )
-    print(f"Preparing {visible(settings.data or 'synthetic motion')} ...", flush=True)
+    common: dict[str, Any] = {
+        "batch_size": settings.batch_size,
+        "eval_batch_size": 2 * settings.batch_size,
+        "seed": settings.seed,
+        **window_of(settings.backbone, settings.window),
+    }
+    named = settings.data or f"the samples and synthetic motion; held out: {' and '.join(HELD_OUT)}"
+    print(f"Preparing {visible(named)} ...", flush=True)
+    if settings.data is None:
+        data = demo_motion(folder, common, 4 * settings.window)
+    else:
+        data = MotionDataModule(settings.data, **common)
     data.setup("fit")
     train, test = data.train_dataset, data.val_dataset
     subjects = [", ".join(part.store.subjects) for part in (train, test)]
     print(f"{len(train)} training clips; {len(test)} clips of unseen subjects: {visible(subjects[1])}.", flush=True)
     return data, {
-        "source": settings.data or "synthetic motion (structloss.data.generate_clips)",
+        "source": settings.data or "structloss.samples and structloss.data.generate_clips",
         "training subjects": subjects[0],
         "test subjects": subjects[1],
         "training clips": len(train),
@@ -200,44 +226,77 @@ def _prepare(settings: DemoSettings) -> tuple[MotionDataModule, dict[str, object
     }
 
 
-def _train(
-    settings: DemoSettings, data: MotionDataModule
-) -> tuple[list[ArmResult], dict[str, tuple[LiftingModule, PoseWindows]]]:
-    """Train both models: the results of each, and by its name the model with the clips that it has not seen."""
+def _module(settings: DemoSettings, objective: Mapping[str, float], seed: int) -> LiftingModule:
+    """A network to train: with the weights of the package where it has some."""
     import torch
 
     from .. import backbones
+    from ..harness.lifting import LiftingModule
+
+    torch.manual_seed(seed)  # both arms start from the same weights
+    name = backbones.info(settings.backbone).name
+    ours = name in backbones.pretrained_names()
+    return LiftingModule(
+        backbone=settings.backbone,
+        objective=dict(objective),
+        lr=settings.lr if settings.lr is not None else 2e-4 if ours else 2e-3,
+        schedule="one_cycle",
+        target=window_of(settings.backbone, settings.window)["target"],
+        init_from=name if ours else None,
+        seed=seed,
+    )
+
+
+def _before(settings: DemoSettings, data: MotionDataModule) -> dict[str, object]:
+    """What the weights of the package come to before they are trained on; nothing where there are none."""
+    from .. import backbones
+    from ..harness.evaluation import evaluate
+    from ..metrics.measures import measure
+
+    if backbones.info(settings.backbone).name not in backbones.pretrained_names():
+        return {}
+    module = _module(settings, {"mpjpe": 1.0}, settings.seed)
+    found = evaluate(module, data.test_dataloader(), data.actions, subjects=data.subjects)
+    rows = [measure(key) for key in ("mpjpe", "pa_mpjpe", "mpjve", "depth_order_joints", "depth_order_frames")]
+    text = ", ".join(f"{row.title} {row.value(found):.{row.decimals or 1}f} {row.unit}" for row in rows)
+    print(f"Before fine-tuning: {text}", flush=True)
+    return {"before fine-tuning": text}
+
+
+def _train(
+    settings: DemoSettings, data: MotionDataModule
+) -> tuple[list[ArmResult], dict[str, tuple[LiftingModule, PoseWindows]]]:
+    """Train both models with every seed: the means of each, and by its name the first seed's model with the clips that
+    it has not seen."""
+    from .. import backbones
     from ..harness.clip_values import clip_values
-    from ..harness.lifting import LiftingModule, describe
+    from ..harness.lifting import describe
     from ..harness.training import train
     from ..reports.results import ArmResult
 
     backbone = backbones.info(settings.backbone).name
-    arms, modules = [], {}
-    for objective in settings.objectives():
-        name = describe(objective)
-        print(f"Training {backbone} with {name}, {settings.steps} steps of {settings.batch_size} clips", flush=True)
-        torch.manual_seed(settings.seed)  # both arms start from the same weights
-        module = LiftingModule(
-            backbone=settings.backbone,
-            objective=objective,
-            lr=settings.lr,
-            schedule="one_cycle",
-            seed=settings.seed,
-        )
-        trained = train(module, data, steps=settings.steps, label=name, seed=settings.seed)
-        arm = ArmResult(
-            name=name,
-            objective=objective,
-            clips_per_second=trained.clips_per_second,
-            loss_share=trained.loss_share,
-            curves=trained.curves,
-        )
-        arm.take(trained.evaluation)
-        arm.clips = clip_values(trained.module, data.val_dataset)
-        arms.append(arm)
-        modules[name] = (trained.module, data.val_dataset)
-    return arms, modules
+    trainings: dict[str, list[ArmResult]] = {describe(objective): [] for objective in settings.objectives()}
+    modules: dict[str, tuple[LiftingModule, PoseWindows]] = {}
+    for seed in settings.all_seeds:
+        data.seed = seed  # of the order; motion and detections are the same
+        for objective in settings.objectives():
+            name = describe(objective)
+            what = f"{settings.steps} steps of {settings.batch_size} clips, seed {seed}"
+            print(f"Training {backbone} with {name}, {what}", flush=True)
+            module = _module(settings, objective, seed)
+            trained = train(module, data, steps=settings.steps, label=name, seed=seed)
+            arm = ArmResult(
+                name=name,
+                objective=objective,
+                clips_per_second=trained.clips_per_second,
+                loss_share=trained.loss_share,
+                curves=trained.curves,
+            )
+            arm.take(trained.evaluation)
+            arm.clips = clip_values(trained.module, data.val_dataset)
+            trainings[name].append(arm)
+            modules.setdefault(name, (trained.module, data.val_dataset))
+    return [averaged(of_arm, settings.all_seeds) for of_arm in trainings.values()], modules
 
 
 def _summary(
@@ -261,8 +320,8 @@ def _summary(
             "steps": settings.steps,
             "batch size": settings.batch_size,
             "window": settings.window,
-            "peak learning rate": settings.lr,
-            "seed": settings.seed,
+            "peak learning rate": module.hparams["lr"],
+            "seeds": ", ".join(map(str, settings.all_seeds)),
             "target": module.hparams["target"],
             "test": "mirrored average, root-relative, subjects not trained on",
         },

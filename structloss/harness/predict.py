@@ -36,6 +36,7 @@ __all__ = ["DEFAULT", "Lifter", "Prediction", "load_lifter", "predict"]
 DEFAULT = "lift-27"
 """The backbone that predicts where none is named."""
 
+_INTERPOLATED = 0.3  # confidence of interpolated frames, where a network does not look at those without any
 _ODD = 2  # times as large or as small as in the seconds around is nobody who moves
 
 
@@ -272,7 +273,12 @@ def _lift(
     """The network's answers `[T, J, 3]`, float64."""
     assert seen.width is not None and seen.height is not None  # checked by `predict`
     screen = normalize_screen(seen.keypoints, seen.width, seen.height)
-    inputs = np.concatenate([screen, seen.confidence[..., None]], axis=-1)
+    confidence = seen.confidence
+    if lifter.model.skips_missing:
+        # In a frame without anybody there is nothing else to look at than what was interpolated.
+        nobody = (confidence == 0).all(axis=1, keepdims=True)
+        confidence = np.where(nobody, np.float32(_INTERPOLATED), confidence)
+    inputs = np.concatenate([screen, confidence[..., None]], axis=-1)
     model = lifter.model.to(device)
     joints = skeletons.get(lifter.skeleton).num_joints
 

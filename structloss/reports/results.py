@@ -71,6 +71,7 @@ class ArmResult:
         truth: the same of the true poses, as far as it needs no target.
         clips: key of a measure -> test clip -> its value there, as `metrics` and `structure` store it: what a
             difference between arms is weighed against. May be empty; then no difference is called an improvement.
+        pairs: what the names in `clips` are of: "clips", or "seeds" where the numbers are means over trainings.
         config: the resolved configuration, YAML; may be empty.
         settings: facts about this arm alone: checkpoint, epoch, ...
     """
@@ -89,6 +90,7 @@ class ArmResult:
     clips: dict[str, dict[str, float]] = field(default_factory=dict)
     config: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
+    pairs: str = "clips"
 
     def take(self, evaluation: Evaluation) -> None:
         """Fill in what an evaluation found."""
@@ -124,6 +126,7 @@ class ArmResult:
                 clips={str(key): _numbers(values) for key, values in content.get("clips", {}).items()},
                 config=str(content.get("config", "")),
                 settings=dict(content.get("settings", {})),
+                pairs="seeds" if content.get("pairs") == "seeds" else "clips",
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise DataError(f"arm {content.get('name')!r} can't be read: {type(error).__name__}: {error}.") from error

@@ -116,7 +116,7 @@ def mark(values: list[float], decimals: int | None) -> tuple[list[Cell], Cell | 
 def spread_label(arms: Sequence[ArmResult]) -> str:
     """Name of the row of spreads under the differences; empty where none is known."""
     counts = {paired(row, arms[0], arms[-1])[2] for row in MEASURES.values()} if len(arms) > 1 else set()
-    return f"± over {max(counts)} clips" if counts and max(counts) > 1 else ""
+    return f"± over {max(counts)} {arms[0].pairs}" if counts and max(counts) > 1 else ""
 
 
 def judged(arms: Sequence[ArmResult], star: str) -> str:
@@ -125,6 +125,11 @@ def judged(arms: Sequence[ArmResult], star: str) -> str:
         return ""
     if not spread_label(arms):
         return "One training each and no spread: the differences are not judged. "
+    if arms[0].pairs == "seeds":
+        return (
+            f"Means over the seeds. ±: 95 % interval of the paired difference over them; {star} where it leaves zero "
+            "out. Speeds are of runs made one after the other, and are not compared. "
+        )
     return (
         f"±: 95 % interval of the paired difference over the clips of the test; {star} where it leaves zero out. It is "
         "of one training each: another seed may change more. Speeds are of runs made one after the other, and are not "
