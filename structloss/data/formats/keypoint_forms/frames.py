@@ -1,4 +1,5 @@
 """Frames with their people in one JSON file, as many programs write them: `{"frame": 3, "people": [{"keypoints": …}]}`.
+What `structloss predict` writes of a video is of this form, with the keypoints' `layout` beside the image's size.
 
 Among them are AlphaPose's single files in the forms of OpenPose and CMU-Pose, with frames by name, and the poses that
 image generators exchange, a list of OpenPose's frames with `canvas_width` and `canvas_height`.
@@ -7,12 +8,14 @@ image generators exchange, a list of OpenPose's frames with `canvas_width` and `
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from .._frame_lists import frames_of, people_read, video_of
 from .._json import first_of, told
 from ..candidate import CERTAIN, NO
 from ..keypoint_form import FORMS, KeypointFile, KeypointForm
+from ..keypoint_maps import LAYOUTS
 from ..keypoint_track import Keypoints
 
 __all__: list[str] = []
@@ -53,6 +56,9 @@ def _read(file: KeypointFile, layout: str | None, person: str | int) -> list[Key
         listed = {name: frame for name, frame in listed.items() if _is_frame(frame) or frame == []}
     first = next(iter(listed.values() if isinstance(listed, Mapping) else listed))
     video = video_of(file, told(file.json) or told(first))
+    likely = file.json.get("layout") if isinstance(file.json, Mapping) else None
+    if isinstance(likely, str) and likely in LAYOUTS:
+        video = replace(video, likely=likely)
     return people_read(file, frames_of(file.path, listed, _PEOPLE), video, layout, person)
 
 
