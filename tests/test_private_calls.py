@@ -15,6 +15,7 @@ import re
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -36,6 +37,10 @@ WATCHED = {
     "torch._C._autograd": "test_torch_keep_graph",
     "forward_ad._current_level": "test_torch_whether_forward_mode_is_active",
     "function._dynamo_marked_constant": "test_torch_mark_of_constants",
+    "native._packet_creator": "test_mediapipe_native_module",
+    "native._packet_getter": "test_mediapipe_native_module",
+    "packets._create_image_frame_from_pixel_data": "test_mediapipe_native_module",
+    "answers._get_serialized_proto": "test_mediapipe_native_module",
     "loop._data_fetcher": "test_lightning_whether_a_validation_comes_next",
     "loop.epoch_loop._should_check_val_fx": "test_lightning_whether_a_validation_comes_next",
     "trainer._logger_connector": "test_lightning_row_of_a_step",
@@ -408,6 +413,23 @@ def test_lightning_cli_path_of_a_checkpoint(L):
     message = gone("LightningCLI._parse_ckpt_path", "structloss/commands/_lightning.py")
     assert parameters(LightningCLI._parse_ckpt_path) == ["self"], message
     assert "self._parse_ckpt_path()" in source(LightningCLI.__init__), message
+
+
+def test_mediapipe_native_module():
+    """images/detectors/mediapipe.py runs the graph without the package around it; the version is pinned."""
+    from structloss.errors import MissingDependencyError
+    from structloss.images.detectors import mediapipe
+
+    try:
+        native = mediapipe._native(mediapipe._folder())
+    except MissingDependencyError as error:
+        pytest.skip(str(error))
+    message = gone("_framework_bindings._packet_creator, ._packet_getter", "structloss/images/detectors/mediapipe.py")
+    pixels = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    create = native._packet_creator._create_image_frame_from_pixel_data
+    packet = create(native.image_frame.ImageFormat.SRGB, pixels, True)
+    assert (native._packet_getter.get_image_frame(packet).numpy_view() == pixels).all(), message
+    assert "-> bytes" in native._packet_getter._get_serialized_proto.__doc__, message
 
 
 def test_lightning_data_module_of_a_trainer(L):

@@ -11,7 +11,11 @@ from .._lazy import lazy
 
 if TYPE_CHECKING:
     from .augment import Augmentation
+    from .camera import record_camera
     from .crops import crop_matrix, invert, transform, warp
+    from .detection import FoundKeypoints, find_keypoints
+    from .detector import DETECTORS, Detector, load_detector
+    from .footage import Footage, open_footage
     from .frames.arms import arms_down, arms_out
     from .frames.folders import Frame, FrameFolders
     from .frames.opening import open_frames
@@ -34,7 +38,7 @@ if TYPE_CHECKING:
     from .networks.template_base import TemplateNetwork, TemplateOutput
     from .opening import open_images, require_joints, require_labelled
     from .overlay import draw_pose, encode_png
-    from .overlays import overlay_frames, overlay_pictures, write_picture
+    from .overlays import overlay_footage, overlay_frames, overlay_pictures, write_picture
     from .people import People, Person
     from .perceptual import FeatureLoss, perceptual_loss
     from .registry import ImageNetworkInfo, LoadReport, create, info, load_published, names, save_checkpoint
@@ -80,6 +84,15 @@ __all__ = [
     "anchor_loss",
     "boundary_loss",
     "perceptual_loss",
+    # keypoints in frames, by a detector
+    "DETECTORS",
+    "Detector",
+    "Footage",
+    "FoundKeypoints",
+    "find_keypoints",
+    "load_detector",
+    "open_footage",
+    "record_camera",
     # people in images
     "People",
     "Person",
@@ -118,6 +131,7 @@ __all__ = [
     "contact_sheet",
     "draw_pose",
     "encode_png",
+    "overlay_footage",
     "overlay_frames",
     "overlay_pictures",
     "write_picture",
@@ -125,7 +139,11 @@ __all__ = [
 
 _HOMES = {
     "augment": ("Augmentation",),
+    "camera": ("record_camera",),
     "crops": ("crop_matrix", "invert", "transform", "warp"),
+    "detection": ("FoundKeypoints", "find_keypoints"),
+    "detector": ("DETECTORS", "Detector", "load_detector"),
+    "footage": ("Footage", "open_footage"),
     "frames.arms": ("arms_down", "arms_out"),
     "frames.folders": ("Frame", "FrameFolders"),
     "frames.opening": ("open_frames",),
@@ -145,7 +163,7 @@ _HOMES = {
     "perceptual": ("FeatureLoss", "perceptual_loss"),
     "registry": ("ImageNetworkInfo", "LoadReport", "create", "info", "load_published", "names", "save_checkpoint"),
     "overlay": ("draw_pose", "encode_png"),
-    "overlays": ("overlay_frames", "overlay_pictures", "write_picture"),
+    "overlays": ("overlay_footage", "overlay_frames", "overlay_pictures", "write_picture"),
     "rendered.folders": ("RenderedFolders",),
     "rendered.people": ("RenderedPeople", "render_clip"),
     "rendered.sheet": ("contact_sheet",),

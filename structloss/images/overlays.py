@@ -10,17 +10,28 @@ import numpy as np
 from ..errors import ArgumentError
 from ..files import write_bytes
 from ..skeletons import Skeleton
-from ._opencv import opencv
+from ._opencv import one_thread, opencv
+from .footage import Footage
 from .image_people import ImagePeople
 from .overlay import draw_pose
 from .people import People
 
-__all__ = ["LEAST", "PICTURES", "SURE", "overlay_frames", "overlay_pictures", "people_of", "write_picture"]
+__all__ = [
+    "LEAST",
+    "PICTURES",
+    "SURE",
+    "overlay_footage",
+    "overlay_frames",
+    "overlay_pictures",
+    "people_of",
+    "write_picture",
+]
 
 LEAST = 0.05
 """Confidence below which a joint is not drawn [ours]."""
 SURE = 0.3
 """Confidence below which a joint is drawn hollow, and bones to it thin [ours]."""
+_THIN = 150  # bones' share of a frame, in which people are often small
 PICTURES = {".jpeg": ".jpg", ".jpg": ".jpg", ".png": ".png"}
 """Endings of pictures that :func:`write_picture` writes -> what OpenCV calls them."""
 
@@ -56,6 +67,56 @@ def overlay_pictures(
     return (
         (files[file], _drawn(people, rows, keypoints, confidence, skeleton)) for file, rows in people_of(people).items()
     )
+
+
+def overlay_footage(
+    footage: Footage,
+    keypoints: np.ndarray,
+    confidence: np.ndarray,
+    *,
+    skeleton: str | Skeleton = "h36m",
+    start: int = 0,
+    height: int | None = None,
+) -> Generator[np.ndarray, None, None]:
+    """Frames with one person's skeleton, uint8 RGB, one at a time in memory. A frame that is left out is black.
+
+    Args:
+        footage: the frames, which are read again.
+        keypoints: `[T, J, 2]`, pixels of the frames.
+        confidence: `[T, J]`; below :data:`LEAST` a joint is left out, below :data:`SURE` it is hollow.
+        skeleton: order of the joints, by its name or as it is.
+        start: number of the first frame that they are of.
+        height: of what is given, pixels, where the frames are higher; None leaves them as they are.
+
+    Raises:
+        ArgumentError: keypoints of more frames than there are.
+        MissingFileError, DataError: a frame is gone or damaged.
+    """
+    if confidence.shape != keypoints.shape[:-1] or not 0 <= start <= len(footage) - len(keypoints):
+        raise ArgumentError(
+            f"keypoints and confidence have shapes {list(keypoints.shape)} and {list(confidence.shape)} from frame "
+            f"{start} on, expected [T, J, 2] and [T, J] within {len(footage)} frames."
+        )
+    scale = 1.0 if height is None else min(1.0, height / footage.height)
+    return (
+        _of_frame(footage, number, scale, joints, certain, skeleton)
+        for number, (joints, certain) in enumerate(zip(keypoints, confidence, strict=True), start=start)
+    )
+
+
+def _of_frame(
+    footage: Footage, number: int, scale: float, joints: np.ndarray, certain: np.ndarray, skeleton: str | Skeleton
+) -> np.ndarray:
+    frame = footage.read(number)
+    if frame is None:
+        frame = np.zeros((footage.height, footage.width, 3), np.uint8)
+    if scale < 1:
+        cv2 = opencv()
+        size = max(1, round(footage.width * scale)), max(1, round(footage.height * scale))
+        with one_thread():
+            frame = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
+    thickness = min(frame.shape[:2]) / _THIN
+    return draw_pose(frame, scale * joints, certain >= LEAST, certain >= SURE, skeleton=skeleton, thickness=thickness)
 
 
 def people_of(people: ImagePeople) -> dict[int, list[int]]:

@@ -17,7 +17,7 @@ from ..image_people import Annotations, ImagePeople, gathered, inside
 from ..source import BOXES, CHECK, MISSING, SOURCES, UPRIGHT, Settings, Source, SourceFile
 from ._boxes import centre_and_side, check_inside, is_inside, read_boxes
 
-__all__ = ["read_folder"]
+__all__ = ["names_of_images_in", "read_folder"]
 
 
 def _sniff(file: SourceFile) -> int:
@@ -44,7 +44,7 @@ def read_folder(file: SourceFile, settings: Settings) -> ImagePeople:
         ArgumentError: a box outside of its image.
     """
     path = file.path
-    folder, names = (path, sorted(_images(path), key=_natural)) if file.is_folder else (path.parent, [path.name])
+    folder, names = (path, names_of_images_in(path)) if file.is_folder else (path.parent, [path.name])
     if not names:
         raise DataError(f"{path} has no images, expected files that end in {', '.join(SUFFIXES)}.")
     notes: tuple[str, ...] = ()
@@ -102,6 +102,11 @@ def _check_boxes(people: ImagePeople, annotations: Annotations, boxes: np.ndarra
             height, width = read_image(people.folder / name, upright=True).shape[:2]
             size = width, height
         check_inside(box, size, name)
+
+
+def names_of_images_in(folder: Path) -> list[str]:
+    """Names of the images in a folder and its subfolders, as seen from the folder, in order with numbers as such."""
+    return sorted(_images(folder), key=_natural)
 
 
 def _images(folder: Path) -> Iterator[str]:

@@ -1,0 +1,1 @@
+"""Detectors of keypoints, one file each; see :mod:`~structloss.images.detector`."""
