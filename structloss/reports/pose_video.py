@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from .encoders import encode_gif, encode_mp4
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["FORMATS", "pose_frames", "write_pose_video"]
+__all__ = ["FORMATS", "PANEL_PIXELS", "pose_frames", "write_pose_video"]
 
 FORMATS = (".mp4", ".gif")
 """Endings of files that can be written."""
@@ -27,6 +27,9 @@ FORMATS = (".mp4", ".gif")
 _COLOURS = {"right": _style.LIGHT[0], "left": _style.LIGHT[1], "centre": "#3a3a3a"}
 _DPI = 100
 _PANEL = (4.8, 4.8)  # inches
+PANEL_PIXELS = 480
+"""Height of the panels; higher pictures only take longer to draw."""
+_SHAPES = (0.6, 1.8)  # least and greatest width of a panel of pictures, of its height
 _MARGIN, _HEAD, _LABEL = 0.12, 0.42, 0.26
 _GIF_RATE = 25.0  # frames per second at most: browsers slow down faster ones, and files grow
 # The 3D view looks at the person from where the camera is, but from further to the right and a little above, so that
@@ -43,6 +46,7 @@ def write_pose_video(
     fps: float,
     skeleton: str = "h36m",
     title: str = "",
+    pictures: Iterable[np.ndarray] | None = None,
     progress: bool = False,
 ) -> Path:
     """Draw every frame, 2D keypoints on the left, the 3D pose on the right, and encode it as MP4 (H.264) or GIF.
@@ -59,6 +63,8 @@ def write_pose_video(
         fps: frames per second; of a faster GIF every second, third, ... frame is taken, for at most 25.
         skeleton: joint order.
         title: shown above the frames.
+        pictures: uint8 RGB `[height, width, 3]`, one for each frame, all of one size, shown on the left in place of the
+            keypoints, which are drawn in them already.
         progress: show a progress bar on a terminal.
 
     Returns:
@@ -77,8 +83,9 @@ def write_pose_video(
     gif = path.suffix.lower() == ".gif"
     step = int(np.ceil(fps / _GIF_RATE)) if gif else 1
     frames = pose_frames(
-        keypoints, confidence, positions, fps=fps, skeleton=skeleton, title=title, step=step, progress=progress
-    )
+        keypoints, confidence, positions, fps=fps, skeleton=skeleton, title=title, step=step, pictures=pictures,
+        progress=progress,
+    )  # fmt: skip
     with replacing(path) as temporary:
         (encode_gif if gif else encode_mp4)(temporary, frames, fps / step)
     return path
@@ -93,6 +100,7 @@ def pose_frames(
     skeleton: str = "h36m",
     title: str = "",
     step: int = 1,
+    pictures: Iterable[np.ndarray] | None = None,
     progress: bool = False,
 ) -> Generator[NDArray[np.uint8], None, None]:
     """The frames of :func:`write_pose_video`, uint8 `[height, width, 3]` one after the other, every `step`-th."""
@@ -105,20 +113,22 @@ def pose_frames(
             f"keypoints, confidence and positions have shapes {found}, expected [T, {body.num_joints}, 2], "
             f"[T, {body.num_joints}] and [T, {body.num_joints}, 3] with T >= 1."
         )
-    return _draw_all(keypoints, confidence, positions, fps, body, title, step, progress)
+    return _draw_all(keypoints, confidence, positions, fps, body, title, step, pictures, progress)
 
 
 def _draw_all(
     keypoints: np.ndarray, confidence: np.ndarray, positions: np.ndarray, fps: float, body: skeletons.Skeleton,
-    title: str, step: int, progress: bool,
+    title: str, step: int, pictures: Iterable[np.ndarray] | None, progress: bool,
 ) -> Generator[NDArray[np.uint8], None, None]:  # fmt: skip
-    width, height = 2 * _PANEL[0] + 3 * _MARGIN, _PANEL[1] + _HEAD + _LABEL + _MARGIN
+    shown = None if pictures is None else _Shown(pictures)
+    first = _PANEL[0] if shown is None else shown.width
+    width, height = first + _PANEL[0] + 3 * _MARGIN, _PANEL[1] + _HEAD + _LABEL + _MARGIN
     figure = _style.new_figure(width, height)
     figure.set_dpi(_DPI)
     panels = []
-    names = ("2D keypoints", f"3D, from {_AZIMUTH:g}° to the right of the camera; grid 0.5 m")
-    for left, name in zip((_MARGIN, 2 * _MARGIN + _PANEL[0]), names, strict=True):
-        box = (left / width, _MARGIN / height, _PANEL[0] / width, _PANEL[1] / height)
+    second = f"3D, from {_AZIMUTH:g}° to the right of the camera; grid 0.5 m"
+    for left, wide, name in ((_MARGIN, first, "2D keypoints"), (2 * _MARGIN + first, _PANEL[0], second)):
+        box = (left / width, _MARGIN / height, wide / width, _PANEL[1] / height)
         axes = figure.add_axes(box, facecolor="#fafafa")
         axes.set_xticks([])
         axes.set_yticks([])
@@ -132,8 +142,12 @@ def _draw_all(
     figure.text(_MARGIN / width, head, _shortened(title), va="center", fontsize=11, parse_math=False)
     clock = figure.text(1 - _MARGIN / width, head, "", va="center", ha="right", fontsize=11, family="monospace")
 
-    flat, bodies = _Limbs(panels[0], body), _Limbs(panels[1], body)
-    _fit(panels[0], keypoints[confidence > 0] if (confidence > 0).any() else keypoints.reshape(-1, 2), down=True)
+    bodies = _Limbs(panels[1], body)
+    if shown is not None:
+        shown.put_into(panels[0])
+    else:
+        flat = _Limbs(panels[0], body)
+        _fit(panels[0], keypoints[confidence > 0] if (confidence > 0).any() else keypoints.reshape(-1, 2), down=True)
     upright = _standing(positions)
     seen_from = _view(upright)
     _floor(panels[1], upright)
@@ -145,7 +159,10 @@ def _draw_all(
     seconds = len(keypoints) / fps
     for t in track(range(0, len(keypoints), step), "Drawing", progress):
         canvas.restore_region(background)
-        flat.draw(keypoints[t], 0.15 + 0.85 * np.clip(confidence[t], 0, 1))
+        if shown is not None:
+            shown.draw(t)
+        else:
+            flat.draw(keypoints[t], 0.15 + 0.85 * np.clip(confidence[t], 0, 1))
         bodies.draw(seen_from[t], np.ones(body.num_joints))
         clock.set_text(f"frame {t:>{len(str(len(keypoints)))}}   {t / fps:5.2f} / {seconds:.2f} s")
         figure.draw_artist(clock)
@@ -157,6 +174,28 @@ def _legend(figure: Any, right: float, middle: float, width: float) -> None:
     for side, inches in (("right", 0.0), ("left", 0.62)):
         x, text = right - inches / width, f"\u25a0 {side}"
         figure.text(x, middle, text, va="center", ha="right", fontsize=9.5, color=_COLOURS[side])
+
+
+class _Shown:
+    """Pictures in a panel, as high as it is."""
+
+    def __init__(self, pictures: Iterable[np.ndarray]) -> None:
+        self.rest = iter(pictures)
+        self.picture, self.at = next(self.rest), 0
+        high, wide = self.picture.shape[:2]
+        # Very wide and very high ones leave some of the panel empty.
+        self.width = _PANEL[1] * float(np.clip(wide / high, *_SHAPES))
+
+    def put_into(self, axes: Any) -> None:
+        self.axes = axes
+        self.image = axes.imshow(self.picture, interpolation="bilinear", animated=True)
+
+    def draw(self, number: int) -> None:
+        """Show the picture of a frame, not before the last one that was shown."""
+        while self.at < number:
+            self.picture, self.at = next(self.rest), self.at + 1
+        self.image.set_data(self.picture)
+        self.axes.draw_artist(self.image)
 
 
 class _Limbs:
