@@ -516,9 +516,10 @@ def test_what_is_refused(inputs, monkeypatch, capsys, command, parts):
 @pytest.mark.parametrize(
     ("command", "part"),
     [
-        ("in --ckpt lifter.ckpt --out o", "--ckpt is 'lifter.ckpt', a checkpoint of a lifting network, and the input"),
-        ("clip.mp4 --ckpt lifter.ckpt --out o", "clip.mp4, is of images, expected a network from images"),
-        ("in/a.png --backbone repose-tiny --weights w --out o", "--backbone is 'repose-tiny', a lifting network, and"),
+        ("in --ckpt lifter.ckpt --out o --images in", "--images is 'in' with frames and a lifting network"),
+        ("clip.mp4 --ckpt lifter.ckpt --npz a.npz --boxes b.json", "--boxes is 'b.json' with frames and a lifting net"),
+        ("clip.mp4 --ckpt last.ckpt --out o --frames 3", "--frames is 3 with a network from images, expected it with"),
+        ("in/a.png --backbone repose-tiny --weights w --out o", "--weights: w does not exist"),
         ("in --ckpt gone.ckpt --out o", "--ckpt: gone.ckpt does not exist"),
         ("in --ckpt cut.ckpt --out o", "--ckpt: cut.ckpt can't be read, expected one written by structloss fit"),
         ("keypoints.npy --ckpt cut.ckpt --layout h36m --image-size 9 9 --out o", "--ckpt: cut.ckpt can't be read"),

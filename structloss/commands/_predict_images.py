@@ -13,8 +13,9 @@ from ..errors import ArgumentError, DataError, StructlossError, needs_extra
 from ..text import visible
 from ._imports import import_torchmetrics
 from ._parser import with_flags
-from ._predict_output import after_network, file_name, named_files, write_prediction
-from ._predict_settings import OWN, PredictSettings, chosen_device
+from ._predict_footage import shows_frames
+from ._predict_output import after_network, file_name, named_files, without_rate, write_prediction
+from ._predict_settings import OF_FRAMES, OWN, PredictSettings, chosen_device
 
 if TYPE_CHECKING:
     from ..harness.predict import Prediction
@@ -44,14 +45,13 @@ def are_of_images(settings: PredictSettings) -> bool:
     """Whether the network starts from images rather than from keypoints.
 
     Raises:
-        ArgumentError: the input is of the other kind, or options of images are given with keypoints.
+        ArgumentError: options of images or frames are given with keypoints.
         StructlossError: the checkpoint can't be read, where the input is of images.
     """
     if settings.network is not None:
         _check_dimensions(settings, 3)
         return True
-    pixels = settings.input is not None and _shows(Path(settings.input))
-    told = settings.backbone and f"--backbone is {settings.backbone!r}, a lifting network"
+    pixels = shows_frames(settings.input)
     if settings.ckpt is not None and settings.backbone is None:
         with needs_extra("harness"):
             import_torchmetrics()
@@ -66,16 +66,11 @@ def are_of_images(settings: PredictSettings) -> bool:
         _check_dimensions(settings, 2 if system == TEMPLATES else 3)
         if system in (IMAGES, TEMPLATES):
             return True
-        told = f"--ckpt is {settings.ckpt!r}, a checkpoint of {system.says}"
-    if pixels and told:
-        raise ArgumentError(
-            f"{told}, and the input, {settings.input}, is of images, expected a network from images, such as those of "
-            "structloss fit --config sapnet-tiny, or an input of keypoints."
-        )
     _check_dimensions(settings, 3)
-    for name in _OF_IMAGES:
+    for name in () if pixels else (*_OF_IMAGES, *OF_FRAMES):
         if (value := getattr(settings, name)) is not None:
-            raise ArgumentError(f"--{name} is {value!r} with keypoints, expected it with a network from images.")
+            where = "frames and a lifting network" if name in OF_FRAMES else "a network from images"
+            raise ArgumentError(f"--{name} is {value!r} with keypoints, expected it with {where}.")
     return False
 
 
@@ -88,20 +83,6 @@ def _check_dimensions(settings: PredictSettings, dimensions: int) -> None:
             told = "is given" if value is True else f"is {value!r}"
             other = "of shape templates" if dimensions == 3 else "that answers in 3D"
             raise ArgumentError(f"{flag} {told}, expected it with a network {other}.")
-
-
-def _shows(path: Path) -> bool:
-    """Whether a path is an image, a video, or a folder of images and of nothing that keypoints could be in."""
-    from ..images.image_files import SUFFIXES
-    from ..images.video import VIDEO_SUFFIXES
-
-    try:
-        if not path.is_dir():
-            return path.suffix.lower() in (*SUFFIXES, *VIDEO_SUFFIXES)
-        endings = {inner.suffix.lower() for inner in path.iterdir()}
-    except (OSError, ValueError):  # whoever reads it says what is wrong
-        return False
-    return bool(endings & {*SUFFIXES}) and not endings & {".json", ".npy", ".npz", ".txt", ".csv"}
 
 
 def run_predict_images(settings: PredictSettings, flags: Mapping[str, str] | None = None) -> list[Path]:
@@ -195,6 +176,11 @@ def _check_options(settings: PredictSettings) -> None:
         if (value := getattr(settings, name)) != usual:
             flag, told = f"--{name.replace('_', '-')}", list(value) if isinstance(value, tuple) else value
             raise ArgumentError(f"{flag} is {told!r} with a network from images, expected it with keypoints.")
+    for name in OF_FRAMES:
+        if (value := getattr(settings, name)) is not None:
+            raise ArgumentError(
+                f"--{name} is {value!r} with a network from images, expected it with frames and a lifting network."
+            )
     if settings.input is None:
         raise ArgumentError("no input is given, expected an image, a folder of images, or a video.")
     if settings.box is not None:
@@ -364,7 +350,7 @@ def _told_apart(made: Prediction | FoundJoints, people: Any, follow: bool) -> Pr
     told: dict[str, Any] = {"frames_follow": follow}
     if skipped := getattr(people, "skipped", ()):
         told["images_left_out"] = len(skipped)
-    notes = made.notes if follow else tuple(note for note in made.notes if not note.startswith("the frame rate is not"))
+    notes = made.notes if follow else without_rate(made.notes)
     return replace(made, meta={**made.meta, **told}, notes=notes)
 
 

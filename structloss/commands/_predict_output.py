@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..harness.predict import Prediction
     from ..harness.template_prediction import FoundJoints
 
-__all__ = ["after_network", "file_name", "named_files", "write_prediction"]
+__all__ = ["after_network", "file_name", "named_files", "without_rate", "write_prediction"]
 
 
 def after_network(settings: PredictSettings, skeleton: str, device: str) -> list[Callable[[Prediction], Prediction]]:
@@ -72,6 +72,11 @@ def file_name(name: str, taken: set[str]) -> str:
         stem, number = f"{base}_{number}", number + 1
     taken.add(stem.lower())
     return stem
+
+
+def without_rate(notes: Sequence[str]) -> tuple[str, ...]:
+    """Notes of a prediction without those on a frame rate that nobody needs."""
+    return tuple(note for note in notes if not note.startswith("the frame rate is not known"))
 
 
 def write_prediction(kind: str, path: Path, made: Prediction | FoundJoints, floor: bool) -> Path:

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 
 from ..errors import ArgumentError, check_choice
 
-__all__ = ["DEVICES", "OWN", "PredictSettings", "check_network", "chosen_device"]
+__all__ = ["DEVICES", "OF_FRAMES", "OWN", "PredictSettings", "check_network", "chosen_device"]
 
 DEVICES = ("auto", "cpu", "cuda")
 #: bone lengths that are those of the prediction itself
 OWN = "own"
+#: what belongs to frames in which a detector finds keypoints, as attributes of the settings
+OF_FRAMES = ("detector", "keypoints", "frames")
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,8 @@ class PredictSettings:
 
     Attributes:
         input: 2D keypoints, see :func:`~structloss.data.formats.read_keypoints`; or images or a video, see
-            :func:`~structloss.images.open_images`, for a network from images; None with `split` alone.
+            :func:`~structloss.images.open_images` for a network from images, :mod:`structloss.images.footage` for a
+            lifting network, for which it may be the number of a camera, too; None with `split` alone.
         ckpt, backbone, weights, target: see :func:`~structloss.harness.predict.load_lifter`.
         out: folder for `NAME.npz` and `NAME.bvh` of every track; None writes only what is named.
         npz, bvh: files to write, for an input of one track.
@@ -37,6 +40,10 @@ class PredictSettings:
         boxes, images, missing: see :func:`~structloss.images.open_images`; None is its default.
         box: x, y, width, height in pixels: one box for all images.
         overlay: images with the joints drawn over: a video's file, a folder of pictures, or one image's file.
+        detector: finds keypoints in frames for a lifting network, by its name or as a function, see
+            :func:`~structloss.images.detector.load_detector`; None is MediaPipe's.
+        keypoints: JSON file for what it finds; None writes it into `out`.
+        frames: how many frames to take; None takes all, of a camera until Ctrl-C.
     """
 
     input: str | None = None
@@ -68,6 +75,9 @@ class PredictSettings:
     images: str | None = None
     missing: str | None = None
     overlay: str | None = None
+    detector: str | None = None
+    keypoints: str | None = None
+    frames: int | None = None
 
 
 def check_network(settings: PredictSettings) -> None:

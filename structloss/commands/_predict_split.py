@@ -12,7 +12,7 @@ from ..errors import ArgumentError, DataError, StructlossError, needs_extra
 from ..text import visible
 from ._imports import import_torchmetrics
 from ._parser import with_flags
-from ._predict_settings import PredictSettings, chosen_device
+from ._predict_settings import OF_FRAMES, PredictSettings, chosen_device
 
 if TYPE_CHECKING:
     from ..harness.split_prediction import PredictedSplit
@@ -45,6 +45,7 @@ def run_predict_split(settings: PredictSettings, flags: Mapping[str, str] | None
         )
     _refuse(settings, _OF_VIDEOS, "with keypoints of a video")
     _refuse(settings, _OF_IMAGES, "with images")
+    _refuse(settings, OF_FRAMES, "with frames")
     if settings.floor:
         raise ArgumentError("--floor is given with --split, expected it with keypoints of a video.")
     path = _output(settings)

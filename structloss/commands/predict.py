@@ -1,9 +1,9 @@
-"""`structloss predict`: keypoints of a video, or images, in; 3D poses as npz, BVH and video out."""
+"""`structloss predict`: keypoints, a video, or images, in; 3D poses as npz, BVH and video out."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,12 +13,14 @@ from ..errors import ArgumentError, DataError
 from ..text import visible
 from ._imports import import_torchmetrics
 from ._parser import command, flags_of, options, positive, with_flags
+from ._predict_footage import look, overlay_ending, shows_frames, write_overlay
 from ._predict_images import are_of_images, run_predict_images
-from ._predict_output import after_network, file_name, named_files, write_prediction
+from ._predict_output import after_network, file_name, named_files, without_rate, write_prediction
 from ._predict_settings import OWN, PredictSettings, check_network, chosen_device
 
 if TYPE_CHECKING:
     from ..data.formats import Keypoints
+    from ..harness.predict import Lifter, Prediction
 
 __all__ = ["PredictSettings", "add", "run_predict"]
 
@@ -37,6 +39,8 @@ def add(commands: argparse._SubParsersAction) -> None:
         "  structloss predict keypoints.npy --layout coco --image-size 640 480 --variant demo \\\n"
         "      --backbone mhformer-351 --weights mhformer.pth --bvh walk.bvh --floor --video walk.gif\n"
         "  structloss predict sample:walk --ckpt last.ckpt --refine tpnet.ckpt --fit-skeleton --out poses\n"
+        "  structloss predict walk.mp4 --ckpt last.ckpt --out walk    a detector finds the keypoints\n"
+        "  structloss predict 0 --frames 300 --ckpt last.ckpt --out me    the first camera, for ten seconds\n"
         "  structloss predict --split train --ckpt last.ckpt --npz train.npz    to train a refiner on\n"
         "  structloss predict walk.mp4 --ckpt sapnet.ckpt --box 120 40 200 420 --refine tpnet.ckpt --out walk\n"
         "  structloss predict photos/ --ckpt sapnet.ckpt --boxes boxes.json --missing skip --overlay drawn\n"
@@ -46,8 +50,9 @@ def add(commands: argparse._SubParsersAction) -> None:
         "input",
         nargs="?",
         help="keypoints: .npz, .npy, .json of a detector or of COCO, a folder of OpenPose or YOLO-pose, sample:dance; "
-        "for a network from images an image, a folder of images, a video, or annotations (MPII, COCO, SPIN); with "
-        "--split where the data set is now, if it was moved",
+        "or a video, an image, a folder of frames, or a camera's number, such as 0, in which a detector finds the "
+        "keypoints; for a network from images an image, a folder of images, a video, or annotations (MPII, COCO, SPIN); "
+        "with --split where the data set is now, if it was moved",
     )
     network = parser.add_argument_group("network", "lift-27, whose weights come with the package, where none is named")
     network.add_argument("--ckpt", metavar="FILE.ckpt", help="checkpoint of structloss fit")
@@ -94,6 +99,21 @@ def add(commands: argparse._SubParsersAction) -> None:
         help="predict the clips, or the people in runs of images, that the checkpoint was trained or tested on, into "
         "one npz that --data.predictions of structloss fit --config tpnet takes",
     )
+    finding = parser.add_argument_group("frames for a lifting network")
+    finding.add_argument(
+        "--detector",
+        metavar="NAME",
+        help="finds the keypoints: mediapipe, or a function of yours, module:function, which is imported and run "
+        "(default: mediapipe)",
+    )
+    finding.add_argument(
+        "--frames", type=positive, metavar="N", help="take the first N (default: all; of a camera until Ctrl-C)"
+    )
+    finding.add_argument(
+        "--keypoints",
+        metavar="FILE.json",
+        help="write what the detector finds; predict takes this file in place of the frames",
+    )
     pixels = parser.add_argument_group("images and videos")
     pixels.add_argument(
         "--boxes",
@@ -132,7 +152,8 @@ def add(commands: argparse._SubParsersAction) -> None:
     writing.add_argument(
         "--overlay",
         metavar="FILE|FOLDER",
-        help="what was found, drawn over the images: FILE.mp4 for a video, a folder for images",
+        help="what was found, drawn over the images: FILE.mp4 for a video, a folder for images; with a lifting network "
+        "3D beside it, FILE.png for an image",
     )
     parser.set_defaults(run=lambda arguments: _run(arguments, flags_of(parser)))
 
@@ -175,25 +196,30 @@ def run_predict(settings: PredictSettings, flags: Mapping[str, str] | None = Non
     import_torchmetrics()
     from ..data._words import count
     from ..data.formats import read_keypoints
-    from ..harness.predict import load_lifter, predict
+    from ..harness.predict import predict
 
     device = chosen_device(settings.device)
     check_network(settings)
     if settings.input is None:
         raise ArgumentError("no input is given, expected a file of keypoints, or --split train or test.")
-    tracks = read_keypoints(
-        settings.input, layout=settings.layout, image_size=settings.image_size, person=settings.person, fps=settings.fps
-    )
-    outputs = _outputs(settings, tracks)
+    seen = None
+    if shows_frames(settings.input):  # which takes long: the network is read before
+        lifter, after = _networks(settings, device)
+        seen = look(settings)
+        tracks = seen.tracks
+    else:
+        tracks = read_keypoints(
+            settings.input, layout=settings.layout, image_size=settings.image_size, person=settings.person,
+            fps=settings.fps,
+        )  # fmt: skip
+    outputs = _outputs(settings, tracks, None if seen is None else overlay_ending(seen))
     if any(path.suffix.lower() == ".mp4" for paths in outputs for path in paths.values()):
         from ..reports.encoders import check_encoder
 
         check_encoder()
-    lifter = load_lifter(settings.ckpt, backbone=settings.backbone, weights=settings.weights, target=settings.target)
-    if settings.ckpt is None and settings.weights is None:
-        print(f"network: {lifter.name}, with the weights of this package", flush=True)
-    after = after_network(settings, lifter.skeleton, device)
-    written = []
+    if seen is None:
+        lifter, after = _networks(settings, device)
+    written = [] if seen is None else list(seen.written)
     for number, (track, paths) in enumerate(zip(tracks, outputs, strict=True), start=1):
         of = f" ({number} of {len(tracks)})" if len(tracks) > 1 else ""
         print(f"{visible(track.name)}{of}: {count(len(track), 'frame')}, {track.skeleton} keypoints", flush=True)
@@ -203,21 +229,41 @@ def run_predict(settings: PredictSettings, flags: Mapping[str, str] | None = Non
         )  # fmt: skip
         for step in after:
             made = step(made)
+        if seen is not None and not seen.footage.moving:
+            made = replace(made, notes=without_rate(made.notes))
         for note in made.notes:
             print(f"  note: {visible(with_flags(note, flags or {}, argument=False))}", flush=True)
         for kind, path in paths.items():
             try:
-                written.append(write_prediction(kind, path, made, settings.floor))
+                if seen is not None and kind == "overlay":
+                    written.append(write_overlay(path, made, seen))
+                else:
+                    written.append(write_prediction(kind, path, made, settings.floor))
             except OSError as error:
                 raise DataError(f"{path} can't be written: {error.strerror or error}.") from error
             print(f"  wrote {visible(path)}", flush=True)
     return written
 
 
-def _outputs(settings: PredictSettings, tracks: Sequence[Keypoints]) -> list[dict[str, Path]]:
-    """For each track: "npz", "bvh" and "video" -> the file to write. Messages name the flags."""
+def _networks(settings: PredictSettings, device: str) -> tuple[Lifter, list[Callable[[Prediction], Prediction]]]:
+    """The network that lifts, and what is done with its predictions."""
+    from ..harness.predict import load_lifter
+
+    lifter = load_lifter(settings.ckpt, backbone=settings.backbone, weights=settings.weights, target=settings.target)
+    if settings.ckpt is None and settings.weights is None:
+        print(f"network: {lifter.name}, with the weights of this package", flush=True)
+    return lifter, after_network(settings, lifter.skeleton, device)
+
+
+def _outputs(
+    settings: PredictSettings, tracks: Sequence[Keypoints], overlay: str | None = None
+) -> list[dict[str, Path]]:
+    """For each track: "npz", "bvh", "video" and, where it has an ending, "overlay" -> the file to write. Messages name
+    the flags."""
     named, everywhere = named_files(settings)
-    if not (named or settings.out):
+    if overlay is not None and settings.overlay is not None:
+        named["overlay"] = Path(settings.overlay)
+    if not (named or settings.out or settings.keypoints):
         raise ArgumentError(
             "nothing is to be written, expected a folder for --out, or a file for --npz, --bvh or --video."
         )
@@ -237,6 +283,8 @@ def _outputs(settings: PredictSettings, tracks: Sequence[Keypoints]) -> list[dic
             paths.setdefault("bvh", folder / f"{stem}.bvh")
             if everywhere:
                 paths["video"] = folder / f"{stem}.{everywhere}"
+            if overlay is not None:
+                paths.setdefault("overlay", folder / f"{stem}-overlay{overlay}")
         found.append(paths)
     for path in (path for paths in found for path in paths.values()):
         if settings.input is not None and path.exists() and path.samefile(settings.input):
