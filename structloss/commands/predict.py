@@ -39,8 +39,8 @@ def add(commands: argparse._SubParsersAction) -> None:
         "  structloss predict keypoints.npy --layout coco --image-size 640 480 --variant demo \\\n"
         "      --backbone mhformer-351 --weights mhformer.pth --bvh walk.bvh --floor --video walk.gif\n"
         "  structloss predict sample:walk --ckpt last.ckpt --refine tpnet.ckpt --fit-skeleton --out poses\n"
-        "  structloss predict walk.mp4 --ckpt last.ckpt --out walk    a detector finds the keypoints\n"
-        "  structloss predict 0 --frames 300 --ckpt last.ckpt --out me    the first camera, for ten seconds\n"
+        "  structloss predict walk.mp4 --out walk    a detector finds the keypoints\n"
+        "  structloss predict 0 --frames 300 --out me    the first camera, for ten seconds\n"
         "  structloss predict --split train --ckpt last.ckpt --npz train.npz    to train a refiner on\n"
         "  structloss predict walk.mp4 --ckpt sapnet.ckpt --box 120 40 200 420 --refine tpnet.ckpt --out walk\n"
         "  structloss predict photos/ --ckpt sapnet.ckpt --boxes boxes.json --missing skip --overlay drawn\n"
@@ -51,8 +51,8 @@ def add(commands: argparse._SubParsersAction) -> None:
         nargs="?",
         help="keypoints: .npz, .npy, .json of a detector or of COCO, a folder of OpenPose or YOLO-pose, sample:dance; "
         "or a video, an image, a folder of frames, or a camera's number, such as 0, in which a detector finds the "
-        "keypoints; for a network from images an image, a folder of images, a video, or annotations (MPII, COCO, SPIN); "
-        "with --split where the data set is now, if it was moved",
+        "keypoints; for a network from images an image, a folder of images, a video, or annotations (MPII, COCO, "
+        "SPIN); with --split where the data set is now, if it was moved",
     )
     network = parser.add_argument_group("network", "lift-27, whose weights come with the package, where none is named")
     network.add_argument("--ckpt", metavar="FILE.ckpt", help="checkpoint of structloss fit")
