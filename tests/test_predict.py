@@ -120,10 +120,11 @@ def test_published_weights_answer_in_the_space_of_their_recipe(tmp_path, name, t
 
 def test_networks_that_cannot_be_used(tmp_path, checkpoint):
     path, _ = checkpoint
-    for options in ({}, {"checkpoint": path, "backbone": "repose-tiny"}, {"backbone": "repose-tiny"},
-                    {"checkpoint": path, "weights": path}):  # fmt: skip
+    for options in ({"checkpoint": path, "backbone": "repose-tiny"}, {"checkpoint": path, "weights": path}):
         with pytest.raises(ArgumentError, match="expected either a training checkpoint, or a backbone's name"):
             load_lifter(**options)
+    with pytest.raises(ArgumentError, match="repose-tiny has no weights in the package"):
+        load_lifter(backbone="repose-tiny")
     with pytest.raises(ArgumentError, match="target is 'world'"):
         load_lifter(path, target="world")
     with pytest.raises(UnknownNameError, match="repose-tyni"):
@@ -655,11 +656,20 @@ def test_errors_of_the_command(checkpoint, alphapose, monkeypatch, capsys, optio
 
 
 @pytest.mark.parametrize(
-    "network", [[], ["--ckpt", "a", "--backbone", "b"], ["--backbone", "repose-tiny"], ["--weights", "w"]]
+    ("network", "message"),
+    [
+        (["--ckpt", "a", "--backbone", "b"], "--backbone is 'b' with --ckpt a, which knows its backbone"),
+        (
+            ["--backbone", "repose-tiny"],
+            "--backbone is 'repose-tiny' without --weights, expected a file of weights, or l",
+        ),
+        (["--weights", "w"], "--weights is 'w', expected it with --backbone or --network."),
+    ],
 )
-def test_the_command_needs_one_network(network, capsys):
+def test_the_command_needs_one_network(network, message, capsys):
     assert main(["predict", "results.json", "--out", "o", *network]) == 1
-    assert capsys.readouterr().err == "structloss: error: expected --ckpt, or --backbone or --network with --weights.\n"
+    error = capsys.readouterr().err
+    assert error.startswith(f"structloss: error: {message}") and error.count("\n") == 1
 
 
 def test_a_missing_encoder_is_found_out_before_predicting(checkpoint, alphapose, monkeypatch, capsys):

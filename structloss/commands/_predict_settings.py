@@ -81,12 +81,21 @@ class PredictSettings:
 
 
 def check_network(settings: PredictSettings) -> None:
-    """Raise :class:`ArgumentError` where a network for keypoints is named twice, or weights without one."""
+    """Raise :class:`ArgumentError` where a network for keypoints is named twice, one that no weights come with
+    without a file of them, or weights without a network."""
     if settings.ckpt is not None and settings.backbone is not None:
         raise ArgumentError(
             f"--backbone is {settings.backbone!r} with --ckpt {settings.ckpt}, which knows its backbone, expected one "
             "of them."
         )
+    if settings.backbone is not None and settings.weights is None:
+        from ..backbones import info, pretrained_names
+
+        if info(settings.backbone).name not in pretrained_names():
+            raise ArgumentError(
+                f"--backbone is {settings.backbone!r} without --weights, expected a file of weights, or "
+                f"{' or '.join(pretrained_names())}, whose weights come with the package."
+            )
     if settings.weights is not None and settings.backbone is None:
         raise ArgumentError(f"--weights is {settings.weights!r}, expected it with --backbone or --network.")
 
