@@ -372,7 +372,8 @@ def test_errors_take_one_line_and_write_nothing(runs, tmp_path, capsys, monkeypa
         (plain, "--name", "a", "b"): "--name is a, b, expected 1 different names, one per run",
         (plain, str(runs / "ranked"), "--checkpoint", "x.ckpt"): "expected 'best' or 'last' for several runs",
         (plain, "--device", "abacus"): "device is 'abacus', which can't be used here",
-        (plain, "--data", "moved.npz"): "where the data has moved, pass --data PATH",
+        (plain, "--data", "moved.npz"): "--data: moved.npz does not exist, expected a data set.",
+        (str(copied(runs, tmp_path, "d", data="gone.npz")),): "where the data has moved, pass --data PATH",
         (str(copied(runs, tmp_path, "a", colour=3)),): "doesn't fit this version: ",
         (str(copied(runs, tmp_path, "b", class_path="os.mkdir")),): "data in ",
     }

@@ -109,19 +109,36 @@ def test_labels_of_all_folders_in_json(tmp_path):
 
 
 BAD_LABELS = [
-    ({"joints": np.zeros((2, 16, 2))}, "of 16 joints, expected 15, 17, 32"),
+    ({"joints": np.zeros((2, 16, 2))}, "of 16 joints, expected 15, 17 or 32"),
     ({"joints": np.zeros((2, 15, 3))}, "joints of", "float64 [2, 15, 3], expected numbers [2, K, 2]"),
     ({"joints": np.zeros((3, 15, 2))}, "float64 [3, 15, 2], expected numbers [2, K, 2]"),
     ({"joints": None}, "has names, diagonal, expected names and joints"),
     ({"names": np.zeros(2)}, "names of", "float64 [2], expected text [N]"),
     ({"names": np.array(["0.png", "9.png"])}, "has joints of 1 image that are not there: 9.png"),
     ({"names": np.array(["0.png", "../1.png"])}, "expected a path within the folder"),
+    ({"names": np.array(["1.png", "1.png"])}, "names of", "has 1.png twice, expected each image once"),
     ({"annotated": np.ones((2, 14), bool)}, "annotated of", "bool [2, 14], expected bool [2, 15]"),
     ({"annotated": np.ones((2, 15))}, "annotated of", "float64 [2, 15]"),
     ({"diagonal": np.ones(3)}, "diagonal of", "float64 [3], expected numbers [2]"),
     ({"diagonal": np.array([0.0, 1.0])}, "the diagonal for joints of 0.png", "is 0, expected pixels above 0"),
     ({"diagonal": None, "boxes": np.ones((2, 3))}, "boxes of", "[2, 3], expected numbers [2, 4]"),
+    (
+        {"diagonal": None, "boxes": np.array([[1.0, 2, 3, -4]] * 2)},
+        "the box for joints of 0.png in",
+        "is [1.0, 2.0, 3.0, -4.0], expected x, y and a width and height above 0",
+    ),
 ]
+
+
+def test_where_nobody_is_annotated_the_box_is_not_known(tmp_path):
+    top = folders(tmp_path / "set", (3,))
+    joints = np.stack([np.full((15, 2), np.nan), np.full((15, 2), 3.0)])
+    label(top / "a", joints=joints, diagonal=None, boxes=np.array([[-1.0] * 4, [0, 0, 3, 4]]))
+    found = ImageFolders(top)
+    assert not found.frame(0, 0).annotated.any() and np.isnan(found.frame(0, 0).diagonal)
+    assert found.frame(0, 1).diagonal == 5
+    label(top / "a", joints=joints, diagonal=None)  # all joints at one place tell no size
+    assert np.isnan(ImageFolders(top).frame(0, 1).diagonal)
 
 
 @pytest.mark.parametrize(("changes", "says"), [(c, s) for c, *s in BAD_LABELS], ids=[s[-1][:30] for s in BAD_LABELS])
@@ -138,7 +155,7 @@ def test_labels_that_are_none(changes, says, tmp_path):
         ([], "is no file of joints"),
         ({"0.png": 3}, "is no file of joints"),
         ({"0.png": {}}, "is None, expected a list"),
-        ({"0.png": {"joints": [[1, 2]] * 4}}, "of 4 joints, expected 15, 17, 32"),
+        ({"0.png": {"joints": [[1, 2]] * 4}}, "of 4 joints, expected 15, 17 or 32"),
         ({"0.png": {"joints": [[1, 2, 3]] * 15}}, "has shape [15, 3], expected [15, 2]"),
         ({"0.png": {"joints": [[1, 2]] * 15, "box": [1]}}, "has shape [1], expected [4]"),
     ],

@@ -238,7 +238,7 @@ def data_of(run: Run, data: str | None = None, opened: dict[str, MotionDataModul
     arguments = _arguments(run, MotionDataModule) | ({"data": data} if data is not None else {})
     key = repr(sorted(arguments.items(), key=str))
     if key not in opened:
-        opened[key] = _set_up(run, MotionDataModule, arguments)
+        opened[key] = _set_up(run, MotionDataModule, arguments, data)
     return opened[key]
 
 
@@ -261,7 +261,7 @@ def images_of(run: Run, input_size: int, data: str | None = None) -> ImagesDataM
         arguments |= {"unlabelled": None, "unlabelled_images": None}
     if data is not None:
         arguments |= {"val_data" if arguments.get("val_data") is not None else "data": data}
-    return _set_up(run, ImagesDataModule, arguments)
+    return _set_up(run, ImagesDataModule, arguments, data)
 
 
 def frames_of(run: Run, size: int, data: str | None = None) -> TemplatesDataModule:
@@ -286,7 +286,7 @@ def frames_of(run: Run, size: int, data: str | None = None) -> TemplatesDataModu
         arguments["val_path" if own else "path"] = data
     if own:
         arguments |= {"path": None, "boxes": None, "motion": None}
-    return _set_up(run, TemplatesDataModule, arguments)
+    return _set_up(run, TemplatesDataModule, arguments, data)
 
 
 def _arguments(run: Run, cls: type) -> dict[str, Any]:
@@ -301,7 +301,7 @@ def _arguments(run: Run, cls: type) -> dict[str, Any]:
     return arguments
 
 
-def _set_up(run: Run, cls: Any, arguments: Mapping[str, Any]) -> Any:
+def _set_up(run: Run, cls: Any, arguments: Mapping[str, Any], data: str | None) -> Any:
     try:
         module = cls(**arguments)
     except TypeError as error:
@@ -309,5 +309,7 @@ def _set_up(run: Run, cls: Any, arguments: Mapping[str, Any]) -> Any:
     try:
         module.setup("validate")
     except MissingFileError as error:
+        if data is not None:
+            raise
         raise MissingFileError(f"{str(error).rstrip('.')}; where the data has moved, pass --data PATH.") from error
     return module

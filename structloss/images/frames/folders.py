@@ -132,8 +132,8 @@ def unlabelled() -> tuple[np.ndarray, np.ndarray]:
 
 def box_diagonal(joints: np.ndarray, annotated: np.ndarray) -> float:
     """The diagonal of the box around annotated joints `[15, 2]`, for frames of which no box is known [ours]: somewhat
-    shorter than that of the person's box; NaN of less than two joints."""
+    shorter than that of the person's box; NaN of less than two joints, or where all lie on each other."""
     if annotated.sum() < 2:
         return float("nan")
     points = joints[annotated]
-    return float(np.hypot(*(points.max(0) - points.min(0))))
+    return float(np.hypot(*(points.max(0) - points.min(0)))) or float("nan")

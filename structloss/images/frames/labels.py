@@ -17,13 +17,14 @@ number}, of the same meaning. The file may be in the folder of the frames, or in
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ... import shape_templates
+from ...data._words import count
 from ...data.formats.unpickle import load_npz_arrays
 from ...errors import DataError, shown
 from ...reading import read_json
@@ -94,12 +95,12 @@ def _of_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, Label]
     names, joints = arrays.get("names"), arrays.get("joints")
     if names is None or joints is None:
         raise DataError(f"{path} has {', '.join(arrays) or 'no arrays'}, expected names and joints.")
-    count = len(names) if names.ndim == 1 else -1
-    if names.dtype.kind != "U" or count < 0:
+    rows = len(names) if names.ndim == 1 else -1
+    if names.dtype.kind != "U" or rows < 0:
         raise DataError(f"names of {path} is {names.dtype} {list(names.shape)}, expected text [N].")
-    if joints.dtype.kind not in "fiu" or joints.ndim != 3 or joints.shape[0] != count or joints.shape[2] != 2:
+    if joints.dtype.kind not in "fiu" or joints.ndim != 3 or joints.shape[0] != rows or joints.shape[2] != 2:
         raise DataError(
-            f"joints of {path} is {joints.dtype} {list(joints.shape)}, expected numbers [{count}, K, 2], as many as "
+            f"joints of {path} is {joints.dtype} {list(joints.shape)}, expected numbers [{rows}, K, 2], as many as "
             "names."
         )
     annotated = arrays.get("annotated", np.ones(joints.shape[:2], bool))
@@ -108,19 +109,20 @@ def _of_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, Label]
             f"annotated of {path} is {annotated.dtype} {list(annotated.shape)}, expected bool {list(joints.shape[:2])}."
         )
     boxes, diagonal = arrays.get("boxes"), arrays.get("diagonal")
-    for name, found, shape in (("boxes", boxes, (count, 4)), ("diagonal", diagonal, (count,))):
+    for name, found, shape in (("boxes", boxes, (rows, 4)), ("diagonal", diagonal, (rows,))):
         if found is not None and (found.shape != shape or found.dtype.kind not in "fiu"):
             raise DataError(
                 f"{name} of {path} is {found.dtype} {list(found.shape)}, expected numbers {list(shape)}, one per name."
             )
-    if diagonal is None and boxes is not None:
-        diagonal = np.hypot(boxes[:, 2], boxes[:, 3])
-    return {
-        inside(str(name), str(path)): _label(
-            f"joints of {name} in {path}", joints[n], annotated[n], None if diagonal is None else float(diagonal[n])
-        )
-        for n, name in enumerate(names)
-    }
+    labels: dict[str, Label] = {}
+    for n, name in enumerate(names):
+        own = None if diagonal is None else float(diagonal[n])
+        box = None if boxes is None or diagonal is not None else boxes[n]
+        key = inside(str(name), str(path))
+        if key in labels:
+            raise DataError(f"names of {path} has {name} twice, expected each image once.")
+        labels[key] = _label(f"joints of {name} in {path}", joints[n], annotated[n], own, box)
+    return labels
 
 
 def _of_json(path: Path) -> dict[str, Label]:
@@ -136,23 +138,34 @@ def _of_json(path: Path) -> dict[str, Label]:
         nothing = [float("nan")] * 2
         joints = numbers([nothing if point is None else point for point in points], what, (len(points), 2))
         diagonal = entry.get("diagonal")
-        if diagonal is None and "box" in entry:
-            diagonal = float(np.hypot(*numbers(entry["box"], f"the box of {name} in {path}", (4,))[2:]))
+        box = None
         if diagonal is not None:
             diagonal = float(numbers(diagonal, f"the diagonal of {name} in {path}", ()))
-        found[inside(name, str(path))] = _label(what, joints, np.ones(len(joints), bool), diagonal)
+        elif "box" in entry:
+            box = numbers(entry["box"], f"the box of {name} in {path}", (4,))
+        found[inside(name, str(path))] = _label(what, joints, np.ones(len(joints), bool), diagonal, box)
     return found
 
 
-def _label(what: str, joints: np.ndarray, annotated: np.ndarray, diagonal: float | None) -> Label:
+def _label(
+    what: str, joints: np.ndarray, annotated: np.ndarray, diagonal: float | None, box: np.ndarray | None
+) -> Label:
+    """The label of a frame. Where nobody is annotated, diagonal and box may be anything."""
     if len(joints) not in _ORDERS:
-        orders: Iterable[str] = map(str, _ORDERS)
-        raise DataError(f"{what} is of {len(joints)} joints, expected {', '.join(orders)}.")
+        *orders, last = map(str, _ORDERS)
+        raise DataError(f"{what} is of {count(len(joints), 'joint')}, expected {', '.join(orders)} or {last}.")
     order = list(_ORDERS[len(joints)])
     points = np.asarray(joints, np.float64)[order]
     with np.errstate(invalid="ignore"):
         known = annotated[order] & (np.abs(points) < _FAR).all(-1)
     points = np.where(known[:, None], points, 0.0).astype(np.float32)
+    if box is not None:
+        good = bool(np.isfinite(box).all() and box[2:].min() > 0)
+        if known.any() and not good:
+            raise DataError(
+                f"the box for {what} is {shown(box.tolist())}, expected x, y and a width and height above 0."
+            )
+        diagonal = float(np.hypot(*box[2:])) if good else float("nan")
     if diagonal is None:
         diagonal = box_diagonal(points, known)
     elif not 0 < diagonal < _FAR and known.any():
