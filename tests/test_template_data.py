@@ -7,6 +7,7 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+from saves import Saves
 from test_images_sources import fails, picture, write
 from test_images_sources import video as write_video
 
@@ -564,17 +565,6 @@ class Notes(L.LightningModule):
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=1e-2)
-
-
-class Saves(L.Callback):
-    """Writes a checkpoint after some steps, as a run does that may be killed."""
-
-    def __init__(self, steps, path):
-        self.steps, self.path = steps, path
-
-    def on_train_batch_end(self, trainer, *_):
-        if trainer.global_step == self.steps:
-            trainer.save_checkpoint(self.path)
 
 
 def fit(data, folder, epochs=3, callbacks=(), start=None):

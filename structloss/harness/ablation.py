@@ -16,7 +16,7 @@ from importlib.resources import files
 from multiprocessing import get_context, parent_process
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 
@@ -40,6 +40,7 @@ __all__ = [
     "load_grid",
     "read_result",
     "run_grid",
+    "run_seeds",
     "side_by_side",
     "train_what_is_missing",
     "write_result",
@@ -331,6 +332,49 @@ def train_what_is_missing(
         for result in train_missing(missing, folder):
             take(result)
     return [results[cell] for cell in cells]
+
+
+class SeededGrid(Protocol):
+    """What :func:`run_seeds` trains: rows for each of some seeds."""
+
+    @property
+    def seeds(self) -> tuple[int, ...]: ...
+
+    def cells(self, seed: int) -> list[Cell]: ...
+
+    def fingerprint(self, name: str) -> str: ...
+
+
+AnyGrid = TypeVar("AnyGrid", bound=SeededGrid)
+
+
+def run_seeds(
+    grid: AnyGrid,
+    folder: str | os.PathLike[str],
+    train_seed: Callable[[AnyGrid, list[Cell], Path], Iterator[CellResult]],
+    *,
+    jobs: int,
+    report: Callable[[int, int, CellResult], None] | None,
+) -> list[CellResult]:
+    """:func:`train_what_is_missing` of a grid whose rows of one seed are trained together.
+
+    Args:
+        grid: what to compare.
+        folder: where results are kept.
+        train_seed: (grid, the rows of a seed that are missing, folder) -> results, a function of a module.
+        jobs: seeds side by side.
+        report: as there.
+    """
+
+    def train_missing(missing: list[Cell], folder: Path) -> Iterator[CellResult]:
+        seeds = dict.fromkeys(cell.seed for cell in missing)
+        groups = [(grid, [cell for cell in missing if cell.seed == seed], folder) for seed in seeds]
+        return side_by_side(train_seed, groups, min(jobs, len(groups)))
+
+    cells = [cell for seed in grid.seeds for cell in grid.cells(seed)]
+    return train_what_is_missing(
+        cells, lambda cell: grid.fingerprint(cell.objective), folder, train_missing, jobs=jobs, report=report
+    )
 
 
 def _check_frames(grid: Grid, cells: list[Cell]) -> None:

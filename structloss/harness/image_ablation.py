@@ -15,7 +15,7 @@ from torch import Tensor
 from .. import images
 from ..errors import ArgumentError, CheckpointError
 from ..metrics.evaluation import Evaluation
-from .ablation import Cell, CellResult, read_result, side_by_side, train_what_is_missing, write_result
+from .ablation import Cell, CellResult, read_result, run_seeds, write_result
 from .image_clips import Runs, predict_runs, score_clips
 from .image_stages import Schedule, StageResult, people_of, stage, train_stage, weights_of
 from .image_system import predictions_of, refined_by, runs_of, train_tpnet
@@ -112,18 +112,12 @@ def run_image_grid(
         StructlossError: bad input, or a training failed; those that were done are kept.
     """
 
-    def train_missing(missing: list[Cell], folder: Path) -> Iterator[CellResult]:
-        groups = [(grid, seed, folder) for seed in dict.fromkeys(cell.seed for cell in missing)]
-        return side_by_side(_train_seed, groups, min(jobs, len(groups)))
-
-    cells = [cell for seed in grid.seeds for cell in grid.cells(seed)]
-    return train_what_is_missing(
-        cells, lambda cell: grid.fingerprint(cell.objective), folder, train_missing, jobs=jobs, report=report
-    )
+    return run_seeds(grid, folder, _train_seed, jobs=jobs, report=report)
 
 
-def _train_seed(grid: ImageGrid, seed: int, folder: Path) -> Iterator[CellResult]:
-    """All rows of a seed, those that are there read."""
+def _train_seed(grid: ImageGrid, missing: list[Cell], folder: Path) -> Iterator[CellResult]:
+    """All rows of the seed that some are missing of, those that are there read."""
+    seed = missing[0].seed
     schedule = replace(grid.schedule, seed=seed)
     size = images.info(schedule.network).input_size
     data = people_of(schedule, "mixed", size)

@@ -18,7 +18,7 @@ from ..errors import ArgumentError
 from ..images.template_module import TemplatesDataModule
 from ..metrics.evaluation import Evaluation
 from ..progress import track
-from .ablation import Cell, CellResult, side_by_side, train_what_is_missing, write_result
+from .ablation import Cell, CellResult, run_seeds, write_result
 from .template_scores import TemplateScores
 from .template_training import TemplateModule
 from .training import fit
@@ -255,15 +255,7 @@ def run_template_grid(
         StructlossError: bad input, or a training failed; those that were done are kept.
     """
 
-    def train_missing(missing: list[Cell], folder: Path) -> Iterator[CellResult]:
-        seeds = dict.fromkeys(cell.seed for cell in missing)
-        groups = [(grid, [cell for cell in missing if cell.seed == seed], folder) for seed in seeds]
-        return side_by_side(_train_seed, groups, min(jobs, len(groups)))
-
-    cells = [cell for seed in grid.seeds for cell in grid.cells(seed)]
-    return train_what_is_missing(
-        cells, lambda cell: grid.fingerprint(cell.objective), folder, train_missing, jobs=jobs, report=report
-    )
+    return run_seeds(grid, folder, _train_seed, jobs=jobs, report=report)
 
 
 def _train_seed(grid: TemplateGrid, cells: list[Cell], folder: Path) -> Iterator[CellResult]:
