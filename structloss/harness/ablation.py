@@ -257,6 +257,8 @@ def _fingerprint(grid: Grid, cell: Cell) -> str:
     }
     if grid.conditions:
         parts["conditions"] = grid.conditions
+    if (start := grid.init_from.get(cell.backbone)) in backbones.pretrained_names():
+        parts["weights"] = hashlib.sha256(backbones.pretrained_file(start).read_bytes()).hexdigest()
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
