@@ -56,21 +56,27 @@ class RandomViews:
         """
         return settings_of(cls, "random_views", settings)
 
-    def see(self, poses: np.ndarray, draws: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def see(
+        self, poses: np.ndarray, draws: np.ndarray, to_world: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Windows as cameras see them that are drawn for each.
 
         Args:
-            poses: `[B, T, 17, 3]`, metres, z up.
+            poses: `[B, T, 17, 3]`, metres.
             draws: `[B, 8]` numbers from 0 to 1, which decide.
+            to_world: `[B, 3, 3]`, rotations to a frame with z up; None where that of the poses has.
 
         Returns:
             Poses in the camera's frame `[B, T, 17, 3]` (x right, y down, z forward), (f_x, f_y, c_x, c_y) of the
             pinhole in units of the normalised screen `[B, 4]`, and the vertical in the camera's frame `[B, 3]`.
         """
         azimuth, up, far, lens, turn, shape, right, down = draws.T.astype(np.float64)
-        middle = (poses.min((1, 2)) + poses.max((1, 2))) / 2  # [B, 3]
-        relative = poses - middle[:, None, None].astype(poses.dtype)
-        radius = np.sqrt(np.square(relative).sum(-1).max((1, 2))).astype(np.float64)  # [B] of a ball around all of it
+        points = poses.reshape(len(poses), -1, 3)
+        # coordinate by coordinate: numpy reduces long axes much faster than those beside a short last one
+        middle = np.stack([(axis.min(1) + axis.max(1)) / 2 for axis in np.moveaxis(points, -1, 0)], axis=-1)  # [B, 3]
+        relative = points - middle[:, None]
+        squares = [np.square(axis) for axis in np.moveaxis(relative, -1, 0)]
+        radius = np.sqrt((squares[0] + squares[1] + squares[2]).max(1)).astype(np.float64)  # [B] of a ball around it
         focal = 2 * _between(self.focal, lens, log=True)
         aspect = _between(self.aspect, shape, log=True)
         # A ball of this radius, seen from a distance d, reaches focal * radius / sqrt(d^2 - radius^2) from its centre.
@@ -85,11 +91,12 @@ class RandomViews:
         towards = _look(2 * np.pi * azimuth, np.radians(_between(self.elevation, up)))
         roll = np.radians(self.roll) * (2 * turn - 1)
         rotation = _towards(ray) @ _about_z(roll) @ towards  # [B, 3, 3], world to camera
-        seen = np.einsum("bij,btkj->btki", rotation.astype(poses.dtype), relative)
-        seen += (ray * distance[:, None])[:, None, None].astype(poses.dtype)
+        whole = rotation if to_world is None else rotation @ to_world
+        seen = relative @ np.swapaxes(whole, 1, 2).astype(poses.dtype)
+        seen += (ray * distance[:, None])[:, None].astype(poses.dtype)
         zero = np.zeros_like(focal)
         intrinsics = np.stack([focal, focal, zero, zero], axis=-1).astype(np.float32)
-        return seen, intrinsics, rotation[..., 2]
+        return seen.reshape(poses.shape), intrinsics, rotation[..., 2]
 
 
 def frame_of_up(up: np.ndarray) -> np.ndarray:

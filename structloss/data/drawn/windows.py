@@ -129,8 +129,7 @@ class DrawnWindows(PoseWindows):
             pose = reshape_bodies(pose, 1 + drawing.bodies * (2 * of_body - 1))
         if drawing.views is not None:
             assert self._to_world is not None  # views are drawn
-            world = np.einsum("bij,btkj->btki", self._to_world[view], pose)
-            pose, intrinsics, _ = drawing.views.see(world, of_view)
+            pose, intrinsics, _ = drawing.views.see(pose, of_view, self._to_world[view])
         else:
             intrinsics = self._intrinsics[view]
         seen = self._seen(pose, intrinsics, fps, other, of_keypoints, normal)
