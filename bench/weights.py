@@ -103,11 +103,10 @@ def pack(name: str, checkpoint: str) -> Path:
 
 def scored(name: str, data: str, detections: str) -> Evaluation:
     """Score the weights of a backbone on the subjects for the report, seen by the four cameras of Human3.6M."""
-    _, settings = recipe_settings(backbones.info(name).recipe)
-    cut = {key: settings[key] for key in ("window", "context", "target") if key in settings}
+    target, half = recipe_settings(name)[0]["target"], backbones.info(name).frames // 2
     clips = [clip for clip in open_motion(data) if clip.subject in REPORT]
     seen = observe(clips, "test", detections=detections, too_near="move")
-    windows = PoseWindows(seen, "test", **cut)
+    windows = PoseWindows(seen, "test", window=27 + 2 * half, context=half, target=target)
     network = LiftingModule(name, target=windows.target, objective={"mpjpe": 1.0})
     backbones.load_published(network.model, backbones.pretrained_file(name))
     batches = window_loader(windows, 64, EverySample(windows))
