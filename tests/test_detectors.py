@@ -307,6 +307,7 @@ def test_bad_detectors_are_one_sentence(here, checkpoint, capsys):
         "text = 'no function'\nlost = lambda frame: np.zeros((17, 2))\nhalf = lambda frame: np.ones((9, 3))\n"
         "odd = lambda frame: 'somebody'\nnobody = lambda frame: None\nthree = lambda frame: np.ones((16, 3))\n"
         "half.layout = 'coco'\nthree.layout = 'thirds'\n"
+        "def broken(frame):\n    raise ValueError('no\\nmodel')\n"
     )
     expected = "expected a name of structloss's detectors, or module:function."
     table = {
@@ -320,6 +321,8 @@ def test_bad_detectors_are_one_sentence(here, checkpoint, capsys):
         "mine:odd": "detector mine:odd gave for frame 0 of a.png 'somebody', expected keypoints [J, 3] (x, y, "
         "confidence).",
         "mine:half": "detector mine:half gave 9 keypoints for frame 0, expected 17 of layout coco.",
+        "mine:broken": "detector mine:broken raised ValueError for frame 0 of a.png: no model; expected keypoints "
+        "[J, 3] (x, y, confidence).",
         "mine:nobody": "a.png shows nobody in 1 frame as far as the detector mine:nobody sees, expected a person.",
     }
     for name, message in table.items():

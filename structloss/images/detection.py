@@ -18,7 +18,7 @@ from ..data.formats._tracks import Detection, seen_in
 from ..data.formats.keypoint_form import KeypointFile
 from ..data.formats.keypoint_maps import LAYOUTS
 from ..data.formats.keypoints import Keypoints
-from ..errors import ArgumentError, DataError, shown
+from ..errors import ArgumentError, DataError, StructlossError, shown
 from ..files import plain, write_text
 from ..progress import track
 from .detector import Detect, Detector
@@ -98,7 +98,7 @@ def find_keypoints(footage: Footage, detector: Detector, *, progress: bool = Fal
         progress: show a progress bar on a terminal.
 
     Raises:
-        ArgumentError: the detector gives something else than keypoints.
+        ArgumentError: the detector raises an exception, or gives something else than keypoints.
         DataError: there is nobody in any frame, or a frame that can't be read.
         MissingDependencyError: a package that the detector needs is not installed.
     """
@@ -108,7 +108,7 @@ def find_keypoints(footage: Footage, detector: Detector, *, progress: bool = Fal
         frames = iter(footage)
         for number in track(range(len(footage)), "Finding people", progress):
             frame = next(frames)
-            answer = None if frame is None else detect(frame)
+            answer = None if frame is None else _asked(detect, frame, f"frame {number} of {footage.source}", detector)
             found.append(_people(answer, f"detector {detector.name} gave for frame {number} of {footage.source}"))
             _check_alike(found, detector)
     if not any(len(people) for people in found):
@@ -132,6 +132,19 @@ def _opened(detector: Detector, fps: float | None) -> Iterator[Detect]:
         close = getattr(detect, "close", None)
         if callable(close):
             close()
+
+
+def _asked(detect: Detect, frame: np.ndarray, where: str, detector: Detector) -> Any:
+    """A detector's answer; what somebody's own function raises is no fault of ours."""
+    try:
+        return detect(frame)
+    except (StructlossError, MemoryError):
+        raise
+    except Exception as error:
+        raise ArgumentError(
+            f"detector {detector.name} raised {type(error).__name__} for {where}: "
+            f"{' '.join(str(error).split())[:200]}; expected keypoints [J, 3] (x, y, confidence)."
+        ) from error
 
 
 def _people(answer: Any, where: str) -> np.ndarray:
