@@ -334,6 +334,9 @@ def test_following_takes_time_in_proportion_to_the_frames(monkeypatch):
         two = [Detection(t, x[t % 50] + [900.0 * p, 0, 0]) for t in range(frames) for p in (0, 1)]
         assert [len(track.detections) for track in make_tracks(two)] == [frames, frames]
         assert compared == 4 * (frames - 1)
+    crowd = [Detection(t, x[0]) for t in range(2) for _ in range(400)]  # all in one place
+    start = time.process_time()
+    assert len(make_tracks(crowd)) == 400 and time.process_time() - start < 3
     for identity in (None, 1):
         found = [Detection(t, x[t % 50], identity) for t in range(40_000)]
         start = time.process_time()

@@ -106,15 +106,16 @@ class _Tracker:
         """Take the detections of a frame."""
         frame = self.ordered[here[0]].frame
         self.open = [track for track in self.open if frame - self.frame_of(track) <= _PATIENCE]
-        free, rest = list(self.open), []
+        free: dict[_Followed, None] = dict.fromkeys(self.open)  # in order, and looked up at once in a crowd
+        rest: dict[int, None] = {}
         for i in here:
             identity = self.identity(i)
             track = None if identity is None else self.known.get(identity)
             if track is None:
-                rest.append(i)
+                rest[i] = None
             else:
                 if track in free:
-                    free.remove(track)
+                    del free[track]
                 else:
                     self.open.append(track)
                 track.members.append(i)
@@ -122,8 +123,7 @@ class _Tracker:
             pairs = [(how, track, i) for track in free for i in rest if (how := likeness(track, i)) > 0]
             for _, track, i in sorted(pairs, key=lambda pair: -pair[0]):
                 if track in free and i in rest:
-                    free.remove(track)
-                    rest.remove(i)
+                    del free[track], rest[i]
                     self.join(track, i)
         for i in rest:
             self.begin(i)
