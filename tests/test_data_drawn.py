@@ -440,6 +440,8 @@ def test_synthetic_people_are_mixed_in_and_subjects_left_out(archive):
         ({"random_views": {"height": 2}}, "random_views has 'height', expected some of elevation, distance, focal"),
         ({"random_bodies": -0.1}, "random_bodies is -0.1, expected a number from 0 to 0.5"),
         ({"random_fps": [60]}, "random_fps is (60,), expected two numbers [least, most] from 1 to 1000"),
+        ({"random_fps": []}, "random_fps is (), expected two numbers [least, most] from 1 to 1000"),
+        ({"random_fps": 60}, "random_fps is 60, expected two numbers [least, most] from 1 to 1000"),
         ({"random_keypoints": {"noise": [5, 1]}}, "noise of random_keypoints is (5, 1)"),
         ({"coco_joints": 2}, "coco_joints is 2, expected a number from 0 to 1"),
         ({"synthetic_share": 1.0}, "synthetic_share is 1.0, expected a number from 0 to 0.99"),

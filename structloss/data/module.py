@@ -425,9 +425,9 @@ def _drawing(
     coco: float, detections: str,
 ) -> Drawing | None:  # fmt: skip
     """What is drawn anew for every window, by the arguments of :class:`MotionDataModule`; None is nothing."""
-    if keypoints is None and not (views or bodies or fps or coco):
+    if keypoints is None and views in (None, False) and not (bodies or coco) and fps is None:
         return None
     detected = RandomKeypoints.of(detections == "simulated" if keypoints is None else keypoints)
-    rates = None if fps is None else tuple(fps)
+    rates = tuple(fps) if isinstance(fps, list) else fps
     drawing = Drawing(RandomViews.of(views), bodies, rates, detected, coco)  # type: ignore[arg-type]  # checked there
     return None if drawing == Drawing() else drawing
