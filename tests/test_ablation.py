@@ -185,6 +185,21 @@ def test_cell_files_differ():
         ("objectives: {a: {mpjpe: 1}}\nbackbones: [repose-tiny]\nsteps: 0", ArgumentError, "steps is 0"),
         ("objectives: {a: {mpjpe: 1}}\nbackbones: [repose-tiny]\nseeds: [1, 1]", ArgumentError, "seeds has"),
         ("a: [", DataError, "is not valid YAML"),
+        ("backbones: 3", DataError, "is no grid: backbones is 3, expected a mapping or a list of names"),
+        ("backbones: {lift-27: 3}", DataError, r"backbones\['lift-27'\] is 3, expected a mapping"),
+        (
+            "backbones: {lift-27: {model: x}}",
+            DataError,
+            r"backbones\['lift-27'\]\['model'\] is 'x', expected a mapping",
+        ),
+        ("objectives: [a]", DataError, r"objectives is \['a'\], expected a mapping"),
+        ("objectives: {a: mpjpe}", DataError, r"objectives\['a'\] is 'mpjpe', expected a mapping"),
+        ("arms: {a: 1}", DataError, r"arms\['a'\] is 1, expected a mapping"),
+        ("data: [1]", DataError, r"data is \[1\], expected a mapping"),
+        ("conditions: exact", DataError, "conditions is 'exact', expected a list"),
+        ("seeds: 1", DataError, "seeds is 1, expected a list"),
+        ("steps: 1.5", DataError, "steps is 1.5, expected a whole number"),
+        ("finetune_lr: x", DataError, "finetune_lr is 'x', expected a number"),
     ],
 )
 def test_bad_grids(tmp_path, content, error, message):

@@ -23,7 +23,7 @@ import torch
 from .. import __version__, backbones
 from ..data import MotionDataModule
 from ..data.conditions import Detections
-from ..errors import ArgumentError, DataError, StructlossError, check_name
+from ..errors import ArgumentError, DataError, StructlossError, check_name, shown
 from ..files import write_json
 from ..reading import read_json, read_yaml
 from .evaluation import evaluate
@@ -209,6 +209,7 @@ def load_grid(name_or_path: str) -> Grid:
     for key in content:
         if key not in _KEYS:
             raise DataError(f"{path} has {key!r}, expected only {', '.join(_KEYS)}.")
+    _check_kinds(path, content)
     if isinstance(content.get("backbones"), list):
         content["backbones"] = {name: {} for name in content["backbones"]}
     content["backbones"] = {name: value or {} for name, value in (content.get("backbones") or {}).items()}
@@ -217,6 +218,32 @@ def load_grid(name_or_path: str) -> Grid:
         return Grid(**{**content, **tuples})
     except TypeError as error:
         raise DataError(f"{path} is no grid: {error}.") from error
+
+
+#: keys of a grid, and what stands under them
+_KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
+    **dict.fromkeys(("objectives", "model", "learned", "data", "init_from", "arms"), (dict, "a mapping")),
+    "backbones": ((dict, list), "a mapping or a list of names"),
+    **dict.fromkeys(("seeds", "conditions"), (list, "a list")),
+    **dict.fromkeys(("steps", "pretrain_steps"), (int, "a whole number")),
+    **dict.fromkeys(("finetune_lr", "clip"), ((int, float, type(None)), "a number")),
+}
+
+
+def _check_kinds(path: Path, content: dict[str, Any]) -> None:
+    """Raise :class:`DataError` where something in a grid is of another kind than what can stand there."""
+    found = [(name, content[name], *_KINDS[name]) for name in content if name in _KINDS]
+    for name in ("objectives", "arms", "backbones"):
+        inner = content[name] if isinstance(content.get(name), dict) else {}
+        given = {f"{name}[{key!r}]": value for key, value in inner.items() if value is not None or name != "backbones"}
+        found += [(place, value, dict, "a mapping") for place, value in given.items()]
+        if name == "backbones":
+            for place, own in given.items():
+                parts = [key for key in ("model", "data") if isinstance(own, dict) and key in own]
+                found += [(f"{place}[{key!r}]", own[key], dict, "a mapping") for key in parts]
+    for place, value, kind, expected in found:
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise DataError(f"{path} is no grid: {place} is {shown(value)}, expected {expected}.")
 
 
 def settings_of(grid: Grid, cell: Cell) -> tuple[dict[str, Any], dict[str, Any]]:
