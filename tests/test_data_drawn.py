@@ -453,6 +453,12 @@ def test_options_that_can_not_be(archive, options, message):
     assert message in str(error.value)
 
 
+def test_settings_that_change_nothing_are_the_defaults(archive):
+    made = [MotionDataModule(archive, random_views=views, window=9, progress=False) for views in ({}, True)]
+    first, second = (module.train_dataset.batch([(0, 0)])["input"] for module in made)
+    assert torch.equal(first, second)
+
+
 def test_subjects_that_are_not_there(archive):
     with pytest.raises(
         ArgumentError, match=r"without_subjects has 'p9', expected subjects or motions of .*: p1, p2, p3"
