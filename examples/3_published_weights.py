@@ -17,7 +17,7 @@ from structloss.errors import CheckpointError
 
 torch.manual_seed(0)
 
-# ---- Which networks are there? 61 of them; `structloss backbones` prints this as a table.
+# ---- Which networks are there? dozens of them; `structloss backbones` prints this as a table.
 about = backbones.info("videopose3d-27")
 print(f"{about.name}: {about.paper}")
 print(

@@ -4,7 +4,7 @@
 
 The keypoints are those of a clip that comes with the package, in COCO's JSON, with what a detector does to them:
 errors, joints and frames that are missing. Put your own file in its place. The network comes with the package, too,
-and has never seen this dancer. Writes into the current folder. Some seconds.
+and was not trained on this dancer. Writes into the current folder. Some seconds.
 """
 
 import numpy as np
@@ -37,7 +37,7 @@ write_bvh("dance.bvh", made.positions, made.fps, skeleton=made.skeleton, up="-y"
 truth = load_sample("dance").truth
 truth -= truth[:, :1]  # relative to the pelvis, as predictions are
 error = 1000 * mpjpe(torch.from_numpy(made.positions), torch.from_numpy(truth))
-print(f"{error:.0f} mm from the truth, with arms and legs where hardly anybody has them")
+print(f"{error:.0f} mm from the truth: an arabesque is not what the network was trained on")
 
 # ---- By the command: the same, for every person in the file.
 command = ["predict", "sample:dance", "--out", "poses"]

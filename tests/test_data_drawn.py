@@ -464,7 +464,5 @@ def test_subjects_that_are_not_there(archive):
         ArgumentError, match=r"without_subjects has 'p9', expected subjects or motions of .*: p1, p2, p3"
     ):
         MotionDataModule(archive, window=9, without_subjects=["p9"], progress=False).setup()
-    with pytest.raises(ArgumentError, match=r"synthetic_share is 0.3, expected it with data"):
-        MotionDataModule(synthetic_share=0.3)
     with pytest.raises((ArgumentError, DataError)):
         MotionDataModule(archive, window=9, without_subjects=["p1", "p2"], val_subjects=["p3"], progress=False).setup()

@@ -482,7 +482,10 @@ def inputs(tmp_path_factory, checkpoint):
         ("in --bvh a.bvh", ["--bvh is 'a.bvh' with in", "images of one person each with --fps"]),
         ("in --video a.mp4", ["--video is 'a.mp4' with in"]),
         ("in --out o --refine a.ckpt", ["--refine is 'a.ckpt' with in"]),
-        ("in --out o --layout coco", ["--layout is 'coco' with a network from images, expected it with keypoints"]),
+        (
+            "in --out o --layout coco",
+            ["--layout is 'coco' with a network from images, expected it with a file of keypoints"],
+        ),
         ("in --out o --person 1", ["--person is 1 with"]),
         ("in --out o --image-size 4 5", ["--image-size is [4, 5] with"]),
         ("in --out o --variant demo", ["--variant is 'demo' with"]),
@@ -532,7 +535,10 @@ def test_what_is_refused(inputs, monkeypatch, capsys, command, parts):
             "in --network sapnet --weights cut.ckpt --out o",
             "--weights: cut.ckpt is damaged, truncated or no PyTorch file",
         ),
-        ("keypoints.npy --ckpt lifter.ckpt --overlay o", "--overlay is 'o' with keypoints, expected it with a network"),
+        (
+            "keypoints.npy --ckpt lifter.ckpt --overlay o",
+            "--overlay is 'o' with keypoints, expected it with images or a video, or --v",
+        ),
         ("keypoints.npy --ckpt lifter.ckpt --out o --box 0 0 4 4", "--box is (0.0, 0.0, 4.0, 4.0) with keypoints"),
         ("in --network sapnet --out o", "--network is 'sapnet' without --weights"),
         ("in --network sapnet --ckpt last.ckpt --out o", "expected --ckpt, or --backbone or --network with --weights"),

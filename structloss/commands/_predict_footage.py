@@ -78,7 +78,11 @@ def look(settings: PredictSettings) -> Seen:
     for name in _NEEDLESS:
         if (value := getattr(settings, name)) is not None:
             told = " ".join(f"{part:g}" for part in value) if isinstance(value, tuple) else repr(value)
-            where = "expected it with keypoints" if name == "image_size" else "expected it with a network from images"
+            where = (
+                "expected it with a file of keypoints"
+                if name == "image_size"
+                else "expected it with a network from images"
+            )
             raise ArgumentError(f"--{name.replace('_', '-')} is {told} with frames and a lifting network, {where}.")
     target = _keypoints_file(settings)
     _check_places(settings, target)

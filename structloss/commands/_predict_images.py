@@ -70,6 +70,7 @@ def are_of_images(settings: PredictSettings) -> bool:
     for name in () if pixels else (*_OF_IMAGES, *OF_FRAMES):
         if (value := getattr(settings, name)) is not None:
             where = "frames and a lifting network" if name in OF_FRAMES else "a network from images"
+            where = "images or a video, or --video, which shows keypoints and poses" if name == "overlay" else where
             raise ArgumentError(f"--{name} is {value!r} with keypoints, expected it with {where}.")
     return False
 
@@ -175,7 +176,7 @@ def _check_options(settings: PredictSettings) -> None:
     for name, usual in _OF_KEYPOINTS.items():
         if (value := getattr(settings, name)) != usual:
             flag, told = f"--{name.replace('_', '-')}", list(value) if isinstance(value, tuple) else value
-            raise ArgumentError(f"{flag} is {told!r} with a network from images, expected it with keypoints.")
+            raise ArgumentError(f"{flag} is {told!r} with a network from images, expected it with a file of keypoints.")
     for name in OF_FRAMES:
         if (value := getattr(settings, name)) is not None:
             raise ArgumentError(

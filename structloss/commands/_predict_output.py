@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -44,7 +45,7 @@ def named_files(settings: PredictSettings) -> tuple[dict[str, Path], str | None]
     in --out.
 
     Raises:
-        ArgumentError: another ending, or --video without a file or a folder.
+        ArgumentError: another ending, two outputs in one file, or --video without a file or a folder.
     """
     from ..reports.pose_video import FORMATS
 
@@ -58,6 +59,11 @@ def named_files(settings: PredictSettings) -> tuple[dict[str, Path], str | None]
     for kind, name in named.items():
         if Path(name).suffix.lower() not in endings[kind]:
             raise ArgumentError(f"--{kind} is {name!r}, expected a name that ends in {' or '.join(endings[kind])}.")
+    files = {flag: str(getattr(settings, flag)) for flag in ("npz", "json", "bvh", "video", "overlay", "keypoints")}
+    places = {flag: os.path.realpath(name) for flag, name in files.items() if name != "None"}
+    for flag, place in places.items():
+        if twin := next((other for other in places if other != flag and places[other] == place), None):
+            raise ArgumentError(f"--{flag} and --{twin} are both {files[flag]!r}, expected a file for each.")
     if settings.out and Path(settings.out).exists() and not Path(settings.out).is_dir():
         raise ArgumentError(f"--out is {settings.out!r}, a file, expected a folder.")
     return {kind: Path(name) for kind, name in named.items()}, everywhere

@@ -151,6 +151,7 @@ def run_demo(settings: DemoSettings) -> RunSummary:
     before = _before(settings, data)
     arms, modules = _train(settings, data)
     summary = _summary(settings, arms, modules, facts | before)
+    summary.notes += [f"Before fine-tuning: {text}." for text in before.values()]
     clips = samples_of(predict_clips(modules), summary.skeleton)
     shown = stills(clips)
     assert shown is not None  # there are clips: the data was checked
@@ -162,6 +163,8 @@ def run_demo(settings: DemoSettings) -> RunSummary:
         run_report(summary, scratch / "report.html", clips, figures=figures)
         put_in_place(scratch, out, FILES)
     print_table(summary)
+    for note in summary.notes:
+        print(f"\n{note}", flush=True)
     print(f"\nWrote {visible(out)}/: {', '.join(FILES)}", flush=True)
     return summary
 

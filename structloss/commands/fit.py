@@ -96,7 +96,9 @@ def _describe(parser: argparse.ArgumentParser, name: str) -> None:
     if name == "test":
         data.add_argument("--data.test_set", metavar="NAME", help="test or train: whose subjects to score (test)")
     model = parser.add_argument_group("model and loss")
-    model.add_argument("--init-from", metavar="FILE", help="published checkpoint or .safetensors to start from")
+    model.add_argument(
+        "--init-from", metavar="FILE", help="published checkpoint or .safetensors to start from; lift-27, lift-s"
+    )
     model.add_argument("--model.backbone", metavar="NAME", help="see structloss backbones list")
     if name == "fit":
         model.add_argument("--loss", metavar="learned", help="train a loss network beside the backbone (SEAL-pose)")

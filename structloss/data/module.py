@@ -98,11 +98,12 @@ class MotionDataModule(ResumesWithinEpoch, LightningDataModule):
         random_bodies: train on bones that are up to this share longer or shorter, left and right alike, as 0.12.
         random_fps: train on windows at frame rates between these two, as [20, 60].
         random_keypoints: what a detector makes of the windows, where any of this is set: True, or settings of
-            :class:`~structloss.data.drawn.RandomKeypoints`; False is exact keypoints. None is True with `detections`
-            "simulated".
+            :class:`~structloss.data.drawn.RandomKeypoints`; False is exact keypoints. None is True unless `detections`
+            is "exact". What `detections` says is then of the held-out subjects.
         coco_joints: share of the windows to train on whose trunk and head are made from COCO's joints, as those of most
             detectors are.
-        synthetic_share: share of the training windows that are of synthetic motion, mixed among those of `data`.
+        synthetic_share: share of the training windows that are of synthetic motion, mixed among those of `data`, which
+            must be motion in the world.
 
     Raises:
         ArgumentError: an argument out of range, or an unknown subject in `val_subjects` (on setup).
@@ -169,9 +170,7 @@ class MotionDataModule(ResumesWithinEpoch, LightningDataModule):
         self._cut = Cut("train", window, stride, sampling, context, frame_step, short_clips)
         self._drawing = _drawing(random_views, random_bodies, random_fps, random_keypoints, coco_joints, detections)
         check_number("synthetic_share", synthetic_share, 0.99)
-        if synthetic_share and data is None:
-            raise ArgumentError(f"synthetic_share is {synthetic_share!r}, expected it with data.")
-        self.synthetic_share = synthetic_share
+        self.synthetic_share = 0.0 if data is None else synthetic_share  # without data all motion is synthetic
         self.data = data
         self.keypoints, self.reference, self.protocol = keypoints, reference, protocol
         if data is None and (format is not None or skip_bad):
@@ -284,6 +283,11 @@ class MotionDataModule(ResumesWithinEpoch, LightningDataModule):
         found = without(self._selection.of_actions(self._open(), source), self.without_subjects, source)
         made = self._synthetic(found, source)
         if isinstance(found, PoseStore):
+            if self.detections not in ("simulated", "exact"):
+                raise ArgumentError(
+                    f"detections is {self.detections!r}, expected 'simulated' or 'exact' for {source}, which has 2D of "
+                    "its own."
+                )
             if found.skeleton != self.skeleton.name:
                 raise ArgumentError(
                     f"skeleton is {self.skeleton.name!r}, expected {found.skeleton!r}, the joint order of {source}."
@@ -427,7 +431,7 @@ def _drawing(
     """What is drawn anew for every window, by the arguments of :class:`MotionDataModule`; None is nothing."""
     if keypoints is None and views in (None, False) and not (bodies or coco) and fps is None:
         return None
-    detected = RandomKeypoints.of(detections == "simulated" if keypoints is None else keypoints)
+    detected = RandomKeypoints.of(detections != "exact" if keypoints is None else keypoints)
     rates = tuple(fps) if isinstance(fps, list) else fps
     drawing = Drawing(RandomViews.of(views), bodies, rates, detected, coco)  # type: ignore[arg-type]  # checked there
     return None if drawing == Drawing() else drawing

@@ -28,7 +28,7 @@ _ERROR, _ORDER = measure("mpjpe"), measure("depth_order_joints")
 _FOUND, _RECONSTRUCTED = measure("normalized_l2"), measure("reconstruction")
 _TITLES = {
     "train_loss": ("Training loss", "objective (each arm its own)"),
-    "train_mpjpe": (f"Training {_ERROR.title}", "normalised image units"),
+    "train_mpjpe": (f"Training {_ERROR.title}", "unit of the target: metres, or of the image"),
     "val_mpjpe": (f"Held-out {_ERROR.title} ({_ERROR.better} is better)", _ERROR.unit),
     "val_normalized_l2": (f"Held-out {_FOUND.title} ({_FOUND.better} is better)", f"{_FOUND.unit} of the image's side"),
     "val_reconstruction": (f"Held-out reconstruction ({_RECONSTRUCTED.better} is better)", _RECONSTRUCTED.unit),

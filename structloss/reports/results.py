@@ -60,7 +60,7 @@ class ArmResult:
         clips_per_second: training clips per second.
         loss_share: share of a training step spent in the loss, forward and backward, 0..1.
         curves: `step` is the x-axis (optimiser steps) of every `train_...` list (`train_loss`, `train_mpjpe` in
-            normalised image units, ...), `val_step` that of every `val_...` list (`val_mpjpe` in mm,
+            the target's unit, ...), `val_step` that of every `val_...` list (`val_mpjpe` in mm,
             `val_depth_order_joints`, ...). Lists of one axis have its length; NaN leaves a gap.
         per_joint_mpjpe: [J], mm, in the order of the skeleton's joints; may be empty.
         per_action: MPJPE of each action, mm; may be empty.

@@ -37,6 +37,10 @@ def reshape_bodies(poses: np.ndarray, factors: np.ndarray) -> np.ndarray:
         raise ArgumentError(f"poses has shape {list(poses.shape)}, expected [B, T, 17, 3].")
     if factors.shape != (len(poses), len(GROUPS)):
         raise ArgumentError(f"factors has shape {list(factors.shape)}, expected {[len(poses), len(GROUPS)]}.")
+    if not np.issubdtype(poses.dtype, np.floating):
+        raise ArgumentError(f"poses is of {poses.dtype}, expected floating point, metres.")
+    if not (factors > 0).all():
+        raise ArgumentError("factors has values that are not positive, expected positive numbers.")
     factors = factors.astype(poses.dtype)
     out = np.empty_like(poses)
     first = poses[:, :1, 0]

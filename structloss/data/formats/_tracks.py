@@ -20,6 +20,7 @@ _OVERLAP = 0.3  # intersection over union from which on two boxes are of one per
 _PATIENCE = 30  # frames after which somebody who was not seen is somebody else
 _LARGEST = 1e6  # no pixel is farther out
 _REACH = 4.0  # times as far as usual is a cut, if it is farther than the person is large, too
+_MOST = 1000  # people in a frame
 _PIECES = 8  # the latest pieces of somebody who is alone, of which one may go on
 
 _Box = tuple[float, float, float, float]  # x0, y0, x1, y1
@@ -58,12 +59,21 @@ def make_tracks(detections: Sequence[Detection]) -> list[Track]:
     followed by the overlap of boxes from frame to frame, the best pairs first; who is alone in every frame, as far as
     somebody of this size goes. Without identities, people are numbered by first appearance; otherwise those who have
     none, after the largest one. Takes time in proportion to the number of frames.
+
+    Raises:
+        DataError: more than a thousand people in a frame.
     """
     ordered = sorted(detections, key=lambda detection: detection.frame)
     counts = Counter((detection.frame, detection.person) for detection in ordered)
     twice = {person for (_, person), count in counts.items() if count > 1}
     boxes = _boxes(ordered)
     frames = [list(group) for _, group in groupby(range(len(ordered)), key=lambda i: ordered[i].frame)]
+    crowd = max(frames, key=len, default=[])
+    if len(crowd) > _MOST:  # every pair of two frames is compared
+        raise DataError(
+            f"frame {ordered[crowd[0]].frame} has {len(crowd)} people, expected at most {_MOST} to follow from frame "
+            "to frame."
+        )
     tracker = _Tracker(ordered, boxes, {None, *twice})
     if len(frames) == len(ordered) and all(tracker.identity(i) is None for i in range(len(ordered))):
         tracker.follow_alone()
