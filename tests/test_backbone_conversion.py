@@ -73,7 +73,8 @@ def run(*arguments):
 
 
 def test_every_family_is_converted():
-    assert {backbones.info(name).family for name in backbones.names()} == {
+    ours = {"lift"}  # nobody else has published weights of it
+    assert {backbones.info(name).family for name in backbones.names()} - ours == {
         backbones.info(name).family for name in CASES
     }
 

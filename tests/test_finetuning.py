@@ -39,7 +39,7 @@ def test_what_any_network_is_fine_tuned_with(name):
     assert model.get("flip_probability") == own["model"].get("flip_probability")
     if info.kind == "frame":
         assert data["window"] == 243
-    elif info.family == "videopose3d":
+    elif info.family in ("videopose3d", "lift"):
         assert data["window"] - info.frames + 1 == 27 and data["context"] == info.frames // 2
     else:
         assert {key: data[key] for key in own["data"]} == own["data"]

@@ -272,3 +272,18 @@ def test_configurations_are_written_without_deprecated_words(monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert config_text(parser, parser.parse_args([])).endswith("none: null\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            "--model.backbone lift-27 --data.target camera",
+            "--data.window is 9, expected at least 27 frames for lift-27.",
+        ),
+        ("--data.frames 310 --data.window 300", "--data.window is 300, expected 1 to 243 frames for repose-tiny."),
+    ],
+)
+def test_windows_that_the_network_does_not_take(arguments, message, folder, capsys):
+    code, error = run(capsys, "fit", *SMALL, *arguments.split())
+    assert code == 1 and error == f"structloss: error: {message}\n"

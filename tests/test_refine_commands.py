@@ -143,6 +143,7 @@ def test_the_split_of_a_command(motion, tmp_path, capsys):
         (["--split", "train", "--ckpt", "CKPT", "--npz", "a.npz", "--floor"], "--floor is given with --split"),
         (["--split", "train", "--ckpt", "CKPT", "--npz", "/proc/a.npz"], "/proc/a.npz can't be written"),
         (["--split", "train", "--ckpt", "none.ckpt", "--npz", "a.npz"], "none.ckpt does not exist"),
+        (["", "--ckpt", "CKPT", "--npz", "a.npz"], "no input is given, expected a file of keypoints, or --split"),
         (["--ckpt", "CKPT", "--npz", "a.npz"], "no input is given, expected a file of keypoints, or --split"),
     ],
 )

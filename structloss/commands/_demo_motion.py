@@ -23,11 +23,11 @@ def demo_motion(folder: Path, settings: dict[str, Any], frames: int) -> MotionDa
         frames: length of the synthetic clips.
     """
     from .. import samples
-    from ..data import MotionDataModule, generate_clips, load_sample, save_archive
+    from ..data import MotionDataModule, load_sample, save_archive
 
     real = {name: load_sample(name).clip.resampled(50) for name in samples.names()}
     path = folder / "motion.npz"
-    save_archive(path, [*real.values(), *generate_clips(12, 4, frames, seed=settings["seed"])])
+    save_archive(path, list(real.values()))
     return MotionDataModule(
         str(path),
         val_subjects=[real[name].subject for name in HELD_OUT],
@@ -35,6 +35,10 @@ def demo_motion(folder: Path, settings: dict[str, Any], frames: int) -> MotionDa
         random_bodies=0.12,
         random_fps=[20.0, 60.0],
         coco_joints=0.4,
+        synthetic_share=0.5,
+        num_subjects=12,
+        clips_per_subject=4,
+        frames=frames,
         progress=False,
         **settings,
     )

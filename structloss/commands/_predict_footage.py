@@ -46,7 +46,7 @@ def shows_frames(path: str | None) -> bool:
     from ..images.image_files import SUFFIXES
     from ..images.video import VIDEO_SUFFIXES
 
-    if path is None:
+    if not path:
         return False
     if camera_of(path) is not None:
         return True
@@ -87,7 +87,7 @@ def look(settings: PredictSettings) -> Seen:
     target = _keypoints_file(settings)
     _check_places(settings, target)
     layout = None if settings.layout == "auto" else settings.layout
-    detector = load_detector(settings.detector or DETECTOR, layout=layout)
+    detector = load_detector(DETECTOR if settings.detector is None else settings.detector, layout=layout)
     footage = _footage(settings)
     if footage.moving and (settings.out or settings.overlay):
         from ..reports.encoders import check_encoder

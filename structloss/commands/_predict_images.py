@@ -182,7 +182,7 @@ def _check_options(settings: PredictSettings) -> None:
             raise ArgumentError(
                 f"--{name} is {value!r} with a network from images, expected it with frames and a lifting network."
             )
-    if settings.input is None:
+    if not settings.input:
         raise ArgumentError("no input is given, expected an image, a folder of images, or a video.")
     if settings.box is not None:
         if settings.boxes is not None:

@@ -44,8 +44,8 @@ def run_predict_split(settings: PredictSettings, flags: Mapping[str, str] | None
             f"--split is {settings.split!r} without --ckpt, expected a checkpoint, which knows its data."
         )
     _refuse(settings, _OF_VIDEOS, "with keypoints of a video")
-    _refuse(settings, _OF_IMAGES, "with images")
-    _refuse(settings, OF_FRAMES, "with frames")
+    _refuse(settings, _OF_IMAGES, "with images instead")
+    _refuse(settings, OF_FRAMES, "with frames instead")
     if settings.floor:
         raise ArgumentError("--floor is given with --split, expected it with keypoints of a video.")
     path = _output(settings)

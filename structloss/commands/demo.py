@@ -63,7 +63,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--window", type=positive, default=27, help="frames of a clip (default: 27)")
     parser.add_argument("--batch-size", type=positive, default=16, help="clips of a step (default: 16)")
     parser.add_argument(
-        "--lr", type=nonnegative, help="peak learning rate (default: 2e-4, and 2e-3 from fresh weights)"
+        "--lr", type=nonnegative, help="peak learning rate (default: 5e-5, and 2e-3 from fresh weights)"
     )
     parser.add_argument("--lambda-s", type=nonnegative, default=1.0, help="weight of L_S (default: 1)")
     parser.add_argument("--lambda-t", type=nonnegative, default=1.0, help="weight of L_T (default: 1)")
@@ -90,7 +90,7 @@ class DemoSettings:
         out: folder to write.
         window: frames in a row that are predicted.
         batch_size: clips of a step.
-        lr: peak learning rate; None is 2e-4, and 2e-3 from fresh weights.
+        lr: peak learning rate; None is 5e-5, and 2e-3 from fresh weights.
         lambda_s, lambda_t: weights of L_S and L_T in the second model.
     """
 
@@ -242,7 +242,7 @@ def _module(settings: DemoSettings, objective: Mapping[str, float], seed: int) -
     return LiftingModule(
         backbone=settings.backbone,
         objective=dict(objective),
-        lr=settings.lr if settings.lr is not None else 2e-4 if ours else 2e-3,
+        lr=settings.lr if settings.lr is not None else 5e-5 if ours else 2e-3,
         schedule="one_cycle",
         target=window_of(settings.backbone, settings.window)["target"],
         init_from=name if ours else None,

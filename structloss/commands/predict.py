@@ -189,7 +189,7 @@ def run_predict(settings: PredictSettings, flags: Mapping[str, str] | None = Non
         StructlossError: see the functions that `settings` names; nothing to write, one file for several tracks, or a
             file that can't be written.
     """
-    if settings.input is not None:
+    if settings.input:
         settings = replace(settings, input=str(samples.resolve(settings.input, "keypoints")))
     if are_of_images(settings):
         return run_predict_images(settings, flags)
@@ -200,7 +200,7 @@ def run_predict(settings: PredictSettings, flags: Mapping[str, str] | None = Non
 
     device = chosen_device(settings.device)
     check_network(settings)
-    if settings.input is None:
+    if not settings.input:
         raise ArgumentError("no input is given, expected a file of keypoints, or --split train or test.")
     seen = None
     if shows_frames(settings.input):  # which takes long: the network is read before

@@ -10,6 +10,7 @@ __all__ = ["RECIPE", "settings_of_network"]
 
 RECIPE = "repose-finetune"
 _OWN = ("flip_probability", "flip_test")  # of a recipe's model; its optimizer and objective are the fine-tuning's
+_SLIDE = ("videopose3d", "lift")
 _ROW = 27  # frames in a row that networks of the centre are trained on
 
 
@@ -17,7 +18,8 @@ def settings_of_network(backbone: str) -> dict[str, Any]:
     """Option, such as "data.window", -> what a network is fine-tuned with in place of the recipe's.
 
     Target, joints, mirroring and cut are those of the network's own recipe. L_T needs several frames in a row:
-    networks of single frames keep the windows of the fine-tuning, VideoPose3D's get longer ones with context.
+    networks of single frames keep the windows of the fine-tuning, those that slide over longer clips (VideoPose3D's and
+    ours) get longer ones with context.
 
     Args:
         backbone: name of a variant, or of a family.
@@ -38,7 +40,7 @@ def settings_of_network(backbone: str) -> dict[str, Any]:
         data = {key: value for key, value in data.items() if key in ("target", "skeleton", "detections")}
     else:
         data = {"stride": None, **data}  # the recipe's is for windows of its own
-    if info.family == "videopose3d":
+    if info.kind == "centre" and info.family in _SLIDE:
         half = info.frames // 2
         data |= {"window": 2 * half + _ROW, "context": half, "sampling": "windows", "stride": _ROW // 3}
         data |= {"batch_size": 32, "eval_batch_size": 32}

@@ -10,7 +10,7 @@ from ..errors import ArgumentError
 from ..learned import CORRUPTIONS, LearnedLoss
 from ..terms import TERMS
 
-__all__ = ["check_learned_frames", "check_term_frames", "predicted_frames"]
+__all__ = ["check_learned_frames", "check_term_frames", "check_window", "predicted_frames"]
 
 _MORE = 27  # frames in a row that messages suggest
 
@@ -18,6 +18,21 @@ _MORE = 27  # frames in a row that messages suggest
 def predicted_frames(model: Backbone, window: int) -> int:
     """How many frames in a row of a window of so many the network predicts."""
     return window - model.frames + 1 if model.kind == "centre" else window
+
+
+def check_window(model: Backbone, name: str, data: MotionDataModule) -> None:
+    """Raise for windows of another length than the network takes.
+
+    Args:
+        model, name, data: as for :func:`check_term_frames`.
+
+    Raises:
+        ArgumentError: so it is.
+    """
+    least, most = model.shortest, model.longest
+    if data.window < least or (most is not None and data.window > most):
+        expected = f"at least {least}" if most is None else f"{least}" if least == most else f"{least} to {most}"
+        raise ArgumentError(f"window is {data.window}, expected {expected} frames for {name}.")
 
 
 def check_term_frames(objective: Mapping[str, object], model: Backbone, name: str, data: MotionDataModule) -> None:

@@ -26,7 +26,7 @@ from ..errors import ArgumentError, CheckpointError, check_choice
 from ..terms import check_term
 from .callbacks import best_checkpoint
 from .checkpoint_checks import check_finite, check_same_network, seed_step
-from .frames import check_term_frames
+from .frames import check_term_frames, check_window
 from .learned_training import LearnedSettings, LearnedTraining
 from .loss_nets import training_data
 from .objective import SQUARED_ERROR, TrainingLoss
@@ -237,6 +237,8 @@ class LiftingModule(L.LightningModule):
         data = getattr(self.trainer, "datamodule", None)
         self._scores = None
         if data is not None and self.model.kind != "pretrain":
+            if isinstance(data, MotionDataModule):
+                check_window(self.model, self.hparams["backbone"], data)
             temporal = data.test_dataset.store.temporal
             told = self.root, temporal, self.repeats, data.test_set
             self._scores = Scores(self.skeleton, data.actions, data.subjects, data.rules, self.device, *told)
@@ -311,6 +313,7 @@ class LiftingModule(L.LightningModule):
 
     def on_fit_start(self) -> None:
         if isinstance(data := training_data(self.trainer), MotionDataModule):
+            check_window(self.model, self.hparams["backbone"], data)
             objective = self.hparams["objective"] or REPOSE_OBJECTIVE
             check_term_frames(objective, self.model, self.hparams["backbone"], data)
         if (beside := self.semi_supervised or self.structure_aware) is not None:
