@@ -385,6 +385,8 @@ sys.modules["lightning"] = None
 from structloss.cli import main
 for command in {commands}:
     assert main(command) == 1, command
+# the weights of the package need no extra
+assert main(["predict", "x.npy", "--layout", "h36m", "--image-size", "640", "480", "--npz", "p.npz"]) == 0
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True)
     clone = Path(__file__).resolve().parents[1]

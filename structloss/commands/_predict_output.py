@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, needs_extra
 from ..text import visible
 from ._predict_settings import OWN, PredictSettings
 
@@ -21,9 +21,11 @@ __all__ = ["after_network", "file_name", "named_files", "without_rate", "write_p
 
 def after_network(settings: PredictSettings, skeleton: str, device: str) -> list[Callable[[Prediction], Prediction]]:
     """What is done with a prediction, read before anything is predicted: refined over time, then given its bones."""
-    from ..harness.refined import fitted, read_lengths, refined
-
     steps: list[Callable[[Prediction], Prediction]] = []
+    if settings.refine is None and settings.fit_skeleton is None:
+        return steps  # prediction alone needs no Lightning
+    with needs_extra("harness"):
+        from ..harness.refined import fitted, read_lengths, refined
     if settings.refine is not None:
         from ..harness.refining import load_refiner
 
