@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,8 +65,6 @@ def run_evidence(
 
 def _changed(grid: Grid, arguments: argparse.Namespace) -> Grid:
     """The grid with the steps and seeds of the command line."""
-    from dataclasses import replace
-
     if arguments.steps:
         # as many to begin with, where a network is trained before
         grid = replace(grid, steps=arguments.steps, pretrain_steps=grid.pretrain_steps and arguments.steps)

@@ -78,11 +78,10 @@ class Detections:
             return np.concatenate([screen, confidence[..., None]], axis=-1)
         # Not Camera.project: that clamps far outside of the image, the target does not.
         k = camera.screen_intrinsics()
+        found = to_coco(points) if self.kind == "coco" else points
+        screen = found[..., :2] / found[..., 2:] * k[:2] + k[2:]
         if self.kind == "coco":
-            found = to_coco(points)
-            screen = convert(found[..., :2] / found[..., 2:] * k[:2] + k[2:], "coco", "h36m", variant="motionbert")
-        else:
-            screen = points[..., :2] / points[..., 2:] * k[:2] + k[2:]
+            screen = convert(screen, "coco", "h36m", variant="motionbert")
         if self.kind == "noise":
             screen = screen + rng.normal(scale=self.amount * 2 / camera.width, size=screen.shape)
         there = np.ones(screen.shape[:-1], dtype=bool)

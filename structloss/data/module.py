@@ -11,12 +11,11 @@ from torch.utils.data import DataLoader
 
 from ..errors import ArgumentError, DataError, check_choice, needs_extra
 from ..skeletons import Skeleton, get
-from ._checks import at_least
+from ._checks import at_least, check_number
 from ._words import some
 from .clips import Clip
 from .cutting import Cut
 from .drawn import Drawing, DrawnWindows, RandomKeypoints, RandomViews
-from .drawn.cameras import check_number
 from .image_space import TARGETS
 from .loading import EpochSampler, EverySample, window_loader
 from .observation import check_observing, observe

@@ -192,20 +192,26 @@ class PoseWindows(Dataset[dict[str, Tensor]]):
             root = relative(label, self.skeleton.pelvis) if self.target == "root_relative" else label
             sample |= {"target": root, "factor": _take(store.factor, where)}
         else:
-            sample["target"] = to_image_space(pose, k, self.target, root=self.skeleton.pelvis)
-            depth = pose[..., list(self.skeleton.pelvis), 2].mean(-1)
-            sample |= {"root_depth": depth, "factor": depth * (1000 / k[:, :1])}
+            sample |= self._target(pose, k)
         sample |= self._weights(wanted, where, frames, fresh)
-        sample |= {"intrinsics": k, "camera_pose": pose * 1000}
         numbers = {"subject": subject, "action": action, "clip": motion, "view": camera, "start": start}
-        sample |= {key: torch.tensor(values) for key, values in (numbers | {"index": chosen}).items()}
-        return self._mirrored(sample, mirror > 0)
+        return self._finished(sample, pose, k, numbers | {"index": chosen}, mirror > 0)
 
-    def _mirrored(self, sample: dict[str, Tensor], which: np.ndarray) -> dict[str, Tensor]:
-        """A batch, of which those samples are mirrored that bool `which` `[B]` says."""
-        if which.any():
+    def _target(self, pose: Tensor, k: Tensor) -> dict[str, Tensor]:
+        """The target of camera-space poses `[B, T, J, 3]` in metres, and what brings it back to millimetres."""
+        depth = pose[..., list(self.skeleton.pelvis), 2].mean(-1)
+        target = to_image_space(pose, k, self.target, root=self.skeleton.pelvis)
+        return {"target": target, "root_depth": depth, "factor": depth * (1000 / k[:, :1])}
+
+    def _finished(
+        self, sample: dict[str, Tensor], pose: Tensor, k: Tensor, numbers: dict[str, np.ndarray], mirrored: np.ndarray
+    ) -> dict[str, Tensor]:
+        """A batch with its poses, cameras and numbers, those samples mirrored that bool `mirrored` `[B]` says."""
+        sample |= {"intrinsics": k, "camera_pose": pose * 1000}
+        sample |= {key: torch.tensor(values) for key, values in numbers.items()}
+        if mirrored.any():
             keys = ("input", "target", "weight")
-            sample |= flip_batch({key: sample[key] for key in keys}, torch.from_numpy(which), self.skeleton)
+            sample |= flip_batch({key: sample[key] for key in keys}, torch.from_numpy(mirrored), self.skeleton)
         return sample
 
     def _weights(

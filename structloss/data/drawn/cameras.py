@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ...errors import ArgumentError
+from .._checks import check_number, check_range, settings_of
 
 __all__ = ["RandomViews", "frame_of_up"]
 
@@ -137,35 +137,3 @@ def _towards(ray: np.ndarray) -> np.ndarray:
     return np.stack(
         [1 - x * x * share, -x * y * share, x, -x * y * share, 1 - y * y * share, y, -x, -y, z], axis=-1
     ).reshape(-1, 3, 3)
-
-
-def settings_of(cls: type, argument: str, settings: Any) -> Any:
-    """An object of settings from what stands in a configuration: True, False, None or a dict of some of its fields."""
-    if settings is None or settings is False:
-        return None
-    if settings is True:
-        return cls()
-    if not isinstance(settings, dict):
-        raise ArgumentError(f"{argument} is {settings!r}, expected true, false or a dict of settings.")
-    known = [field.name for field in fields(cls)]
-    for name in settings:
-        if name not in known:
-            raise ArgumentError(f"{argument} has {name!r}, expected some of {', '.join(known)}.")
-    return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()})
-
-
-def check_range(argument: str, found: Any, least: float, most: float) -> None:
-    """Raise :class:`ArgumentError` unless it is two numbers, the first at most the second, between two limits."""
-    good = isinstance(found, (tuple, list)) and len(found) == 2 and all(_number(value) for value in found)
-    if not good or not least <= found[0] <= found[1] <= most:
-        raise ArgumentError(f"{argument} is {found!r}, expected two numbers [least, most] from {least:g} to {most:g}.")
-
-
-def check_number(argument: str, found: Any, most: float, least: float = 0) -> None:
-    """Raise :class:`ArgumentError` unless it is a number between two limits."""
-    if not _number(found) or not least <= found <= most:
-        raise ArgumentError(f"{argument} is {found!r}, expected a number from {least:g} to {most:g}.")
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and np.isfinite(value)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import ArgumentError
-from .cameras import check_number, check_range, settings_of
+from .._checks import check_number, check_range, settings_of
 
 __all__ = ["RandomKeypoints"]
 

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from ...errors import ArgumentError
 from ...skeletons import convert
+from .._checks import check_number, check_range
 from ..coco import to_coco
-from ..image_space import to_image_space
 from ..store import PoseStore
 from ..windows import PoseWindows
 from .bodies import GROUPS, reshape_bodies
-from .cameras import RandomViews, check_number, check_range, frame_of_up
+from .cameras import RandomViews, frame_of_up
 from .keypoints import RandomKeypoints
 
 __all__ = ["Drawing", "DrawnWindows"]
@@ -135,20 +135,13 @@ class DrawnWindows(PoseWindows):
         seen = self._seen(pose, intrinsics, fps, other, of_keypoints, normal)
         seen[~known] = 0
         k, camera_pose = torch.from_numpy(intrinsics), torch.from_numpy(pose)
-        root = list(self.skeleton.pelvis)
-        depth = camera_pose[..., root, 2].mean(-1)
         sample = {
             "input": torch.from_numpy(seen),
-            "target": to_image_space(camera_pose, k, self.target, root=self.skeleton.pelvis),
-            "root_depth": depth,
-            "factor": depth * (1000 / k[:, :1]),
             "weight": torch.from_numpy((known & inside[..., None]).astype(np.float32)),
-            "intrinsics": k,
-            "camera_pose": camera_pose * 1000,
+            **self._target(camera_pose, k),
         }
         numbers = {"subject": subject, "action": action, "clip": motion, "view": camera, "start": start}
-        sample |= {key: torch.tensor(values) for key, values in (numbers | {"index": chosen}).items()}
-        return self._mirrored(sample, mirror > 0)
+        return self._finished(sample, camera_pose, k, numbers | {"index": chosen}, mirror > 0)
 
     def _draws(self, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Uniform numbers `[B, U]` and, for detections, normal ones `[B, T, N]` of each (epoch, index)."""
