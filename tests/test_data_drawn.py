@@ -257,6 +257,29 @@ def test_impossible_detections(settings, message):
 # ---- windows
 
 
+def test_arrays_of_other_shapes_are_named():
+    poses, keypoints = np.zeros((2, 3, 17, 3), np.float32), RandomKeypoints()
+    arrays = {
+        "screen": np.zeros((2, 3, 17, 2), np.float32),
+        "depth": np.ones((2, 3), np.float32),
+        "focal": np.ones(2, np.float32),
+        "fps": np.full(2, 25.0),
+        "draws": np.zeros((2, keypoints.UNIFORM)),
+        "noise": np.zeros((2, 3, keypoints.NORMAL), np.float32),
+    }
+    assert keypoints.detect(**arrays).shape == (2, 3, 17, 3)
+    for name, array in arrays.items():
+        with pytest.raises(ArgumentError, match=rf"^{name} has shape \[.*\], expected \["):
+            keypoints.detect(**{**arrays, name: array[..., None]})
+    for given, name in (
+        ({"poses": poses[0]}, "poses"),
+        ({"draws": np.zeros((3, 8))}, "draws"),
+        ({"to_world": np.eye(3)}, "to_world"),
+    ):
+        with pytest.raises(ArgumentError, match=rf"^{name} has shape \[.*\], expected \["):
+            RandomViews().see(**{"poses": poses, "draws": np.zeros((2, 8)), **given})
+
+
 def test_nothing_drawn_is_the_windows_as_they_are(store):
     cut = {"window": 27, "target": "camera"}
     plain, drawn = PoseWindows(store, "train", **cut), DrawnWindows(store, Drawing(), **cut)

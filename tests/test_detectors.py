@@ -309,12 +309,18 @@ def test_bad_detectors_are_one_sentence(here, checkpoint, capsys):
         "half.layout = 'coco'\nthree.layout = 'thirds'\n"
         "def broken(frame):\n    raise ValueError('no\\nmodel')\n"
     )
+    Path("broken_module.py").write_text("1 / 0\n")
+    Path("half_module.py").write_text("import a_pose_network\n")
     expected = "expected a name of structloss's detectors, or module:function."
     table = {
         "mediapip": "unknown detector 'mediapip': did you mean 'mediapipe'?",
         "a b:c": f"--detector is 'a b:c', {expected}",
         "nowhere:find": f"--detector is 'nowhere:find', and there is no module nowhere, {expected}",
         "mine:missing": "--detector is 'mine:missing', and mine has no such name, expected a function of a frame.",
+        "broken_module:find": "--detector is 'broken_module:find', and importing broken_module failed with "
+        "ZeroDivisionError: division by zero, expected a module that can be imported.",
+        "half_module:find": "--detector is 'half_module:find', and importing half_module failed with "
+        "ModuleNotFoundError: No module named 'a_pose_network', expected a module that can be imported.",
         "mine:text": "--detector is 'mine:text', and mine has 'no function' under it, expected a function of a frame.",
         "mine:lost": "detector mine:lost gave for frame 0 of a.png an array of shape [17, 2], expected keypoints "
         "[J, 3] (x, y, confidence), those of several people [P, J, 3], or None for nobody.",
@@ -331,10 +337,11 @@ def test_bad_detectors_are_one_sentence(here, checkpoint, capsys):
     assert message.startswith("--detector is 'mine:three', whose layout is 'thirds', expected one of h36m, coco")
 
 
-def test_what_a_module_lacks_itself_is_told_as_it_is(here):
+def test_what_a_module_lacks_itself_is_told(here):
     own("import structloss_needs_this\n")
-    with pytest.raises(ModuleNotFoundError, match="structloss_needs_this"):
+    with pytest.raises(ArgumentError, match=r"importing mine failed with .*structloss_needs_this") as error:
         images.load_detector("mine:find")
+    assert isinstance(error.value.__cause__, ModuleNotFoundError)
 
 
 def test_frames_that_are_none(here, checkpoint, capsys):

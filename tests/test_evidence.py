@@ -68,6 +68,7 @@ def test_cells_are_scored_on_every_kind_of_2d_and_arms_have_settings_of_their_ow
     ("changes", "error", "message"),
     [
         ({"conditions": ("noise",)}, ArgumentError, "detections is 'noise', expected simulated"),
+        ({"finetune_lr": -1.0}, ArgumentError, "finetune_lr is -1.0, expected a positive number or null"),
         ({"arms": {"MPJE": {}}}, UnknownNameError, "objective of arms"),
         ({"backbones": {"mine": {"backbone": "lift-28"}}}, UnknownNameError, "lift-28"),
     ],

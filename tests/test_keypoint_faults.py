@@ -510,3 +510,19 @@ def test_files_with_odd_values_are_read_or_refused(tmp_path, form):
             refused += 1
             assert "\n" not in str(error)
     assert 20 < refused < 300
+
+
+@pytest.mark.parametrize(
+    ("rate", "fps"), [(25, 25.0), (0, None), (None, None), (-3, "-3"), ("fast", "'fast'"), (True, "True")]
+)
+def test_the_rate_that_a_file_tells(tmp_path, rate, fps):
+    """0 is a rate that a program didn't know; what is no rate is no silence."""
+    frames = [{"frame": i, "people": [{"keypoints": [[10.0 + i, 20.0, 1.0]] * 17}]} for i in range(3)]
+    path = tmp_path / "told.json"
+    path.write_text(json.dumps({"width": 640, "height": 480, "fps": rate, "frames": frames}))
+    if not isinstance(fps, str):
+        assert read_keypoints(path, layout="coco")[0].fps == fps
+        return
+    with pytest.raises(DataError) as error:
+        read_keypoints(path, layout="coco")
+    assert str(error.value) == f"fps in {path} is {fps}, expected a positive number of frames per second."

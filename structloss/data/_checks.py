@@ -6,9 +6,11 @@ import math
 from dataclasses import fields
 from typing import Any, TypeVar
 
+import numpy as np
+
 from ..errors import ArgumentError
 
-__all__ = ["at_least", "check_number", "check_range", "positive", "settings_of"]
+__all__ = ["at_least", "check_number", "check_range", "check_shape", "positive", "settings_of"]
 
 Number = TypeVar("Number", int, float)
 
@@ -58,6 +60,15 @@ def check_number(argument: str, found: Any, most: float, least: float = 0) -> No
     """Raise :class:`ArgumentError` unless it is a number between two limits."""
     if not _number(found) or not least <= found <= most:
         raise ArgumentError(f"{argument} is {found!r}, expected a number from {least:g} to {most:g}.")
+
+
+def check_shape(argument: str, found: np.ndarray, expected: tuple[int | None, ...], shown: str) -> None:
+    """Raise :class:`ArgumentError` unless an array has a shape; None is any length, `shown` what the message says."""
+    shape = np.shape(found)
+    if len(shape) != len(expected) or any(
+        given != wanted for given, wanted in zip(shape, expected, strict=True) if wanted is not None
+    ):
+        raise ArgumentError(f"{argument} has shape {list(shape)}, expected {shown}.")
 
 
 def _number(value: Any) -> bool:

@@ -116,6 +116,8 @@ class Grid:
         for name, least in (("steps", 1), ("pretrain_steps", 0), ("clip", 0)):
             if not getattr(self, name) >= least:
                 raise ArgumentError(f"{name} is {getattr(self, name)!r}, expected at least {least}.")
+        if self.finetune_lr is not None and not 0 < self.finetune_lr < math.inf:
+            raise ArgumentError(f"finetune_lr is {self.finetune_lr!r}, expected a positive number or null.")
         if len(set(self.seeds)) < len(self.seeds):
             raise ArgumentError(f"seeds has {list(self.seeds)}, expected different ones.")
         for name in self.backbones:

@@ -95,10 +95,13 @@ def _imported(name: str) -> Detect:
     try:
         with _from_here():
             module = importlib.import_module(place)
-    except ModuleNotFoundError as error:
-        if error.name and not f"{place}.".startswith(f"{error.name}."):  # one that the module itself imports
-            raise
-        raise ArgumentError(f"detector is {name!r}, and there is no module {error.name}, {expected}.") from error
+    except Exception as error:  # somebody's own code: whatever it raises
+        if isinstance(error, ModuleNotFoundError) and f"{place}.".startswith(f"{error.name}."):
+            raise ArgumentError(f"detector is {name!r}, and there is no module {error.name}, {expected}.") from error
+        raise ArgumentError(
+            f"detector is {name!r}, and importing {place} failed with {type(error).__name__}: "
+            f"{str(error).rstrip('.')}, expected a module that can be imported."
+        ) from error
     function = getattr(module, attribute, None)
     if not callable(function):
         found = "has no such name" if function is None else f"has {shown(function)} under it"

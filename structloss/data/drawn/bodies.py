@@ -6,6 +6,7 @@ import numpy as np
 
 from ...errors import ArgumentError
 from ...skeletons import get
+from .._checks import check_shape
 
 __all__ = ["GROUPS", "reshape_bodies"]
 
@@ -33,10 +34,8 @@ def reshape_bodies(poses: np.ndarray, factors: np.ndarray) -> np.ndarray:
     Raises:
         ArgumentError: other shapes.
     """
-    if poses.ndim != 4 or poses.shape[2:] != (17, 3):
-        raise ArgumentError(f"poses has shape {list(poses.shape)}, expected [B, T, 17, 3].")
-    if factors.shape != (len(poses), len(GROUPS)):
-        raise ArgumentError(f"factors has shape {list(factors.shape)}, expected {[len(poses), len(GROUPS)]}.")
+    check_shape("poses", poses, (None, None, 17, 3), "[B, T, 17, 3]")
+    check_shape("factors", factors, (len(poses), len(GROUPS)), str([len(poses), len(GROUPS)]))
     if not np.issubdtype(poses.dtype, np.floating):
         raise ArgumentError(f"poses is of {poses.dtype}, expected floating point, metres.")
     if not (factors > 0).all():

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .._checks import check_number, check_range, settings_of
+from .._checks import check_number, check_range, check_shape, settings_of
 
 __all__ = ["RandomViews", "frame_of_up"]
 
@@ -69,7 +69,15 @@ class RandomViews:
         Returns:
             Poses in the camera's frame `[B, T, 17, 3]` (x right, y down, z forward), (f_x, f_y, c_x, c_y) of the
             pinhole in units of the normalised screen `[B, 4]`, and the vertical in the camera's frame `[B, 3]`.
+
+        Raises:
+            ArgumentError: an array of another shape.
         """
+        check_shape("poses", poses, (None, None, 17, 3), "[B, T, 17, 3]")
+        batch = len(poses)
+        check_shape("draws", draws, (batch, 8), f"[{batch}, 8]")
+        if to_world is not None:
+            check_shape("to_world", to_world, (batch, 3, 3), f"[{batch}, 3, 3]")
         azimuth, up, far, lens, turn, shape, right, down = draws.T.astype(np.float64)
         points = poses.reshape(len(poses), -1, 3)
         # coordinate by coordinate: numpy reduces long axes much faster than those beside a short last one

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import ArgumentError
-from .._checks import check_number, check_range, settings_of
+from .._checks import check_number, check_range, check_shape, settings_of
 
 __all__ = ["RandomKeypoints"]
 
@@ -90,8 +90,17 @@ class RandomKeypoints:
 
         Returns:
             float32 `[B, T, 17, 3]`: keypoints and confidences; a joint that is not found is at (0, 0) with 0.
+
+        Raises:
+            ArgumentError: an array of another shape.
         """
+        check_shape("screen", screen, (None, None, 17, 2), "[B, T, 17, 2]")
         batch, frames = screen.shape[:2]
+        shapes = {"depth": (batch, frames), "focal": (batch,), "fps": (batch,)}
+        shapes |= {"draws": (batch, self.UNIFORM), "noise": (batch, frames, self.NORMAL)}
+        given = {"depth": depth, "focal": focal, "fps": fps, "draws": draws, "noise": noise}
+        for name, shape in shapes.items():
+            check_shape(name, given[name], shape, str(list(shape)))
         kind, sigma, complete, share, lost, unsure, away, doubt = draws.T.astype(np.float32)
         clean = kind < self.exact
         low, high = self.noise

@@ -11,7 +11,7 @@ from ...errors import DataError
 from ...reading import parse_json
 from ._frame_numbers import FrameNumbers, frame_numbers, timed
 from ._json import described, first_of
-from ._people import Video, identity_of, keypoints_of, positive, told_pixels, tracks_of
+from ._people import Video, identity_of, keypoints_of, told_pixels, told_rate, tracks_of
 from ._points import names_of, scores_of
 from ._tracks import Detection
 from .keypoint_form import KeypointFile
@@ -116,4 +116,4 @@ def video_of(file: KeypointFile, told: Mapping[str, Any], names: Iterable[object
     if file.image_size is None:
         width, height = (told_pixels(file.path, f"the {key}", told.get(key)) for key in ("width", "height"))
         size = (width, height)
-    return Video(file.path.stem, *size, positive(told.get("fps")), None if names is None else list(names))
+    return Video(file.path.stem, *size, told_rate(file.path, told.get("fps")), None if names is None else list(names))

@@ -195,6 +195,20 @@ def positive(value: Any) -> float | None:
     return number if 0 < number < float("inf") else None
 
 
+def told_rate(path: Path, value: Any) -> float | None:
+    """Frames per second that a file tells; None where it leaves them out, or says 0, as programs do of unknown ones.
+
+    Raises:
+        DataError: anything else than a positive number.
+    """
+    if value is None or (value == 0 and not isinstance(value, bool)):
+        return None
+    number = None if isinstance(value, bool) else positive(value)
+    if number is None:
+        raise DataError(f"fps in {path} is {shown(value)}, expected a positive number of frames per second.")
+    return number
+
+
 def pixels(value: Any) -> int | None:
     """A positive number of pixels that a file may tell; None where it does not."""
     number = positive(value)

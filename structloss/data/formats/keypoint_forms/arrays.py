@@ -11,7 +11,7 @@ import numpy as np
 
 from ....errors import DataError, StructlossError
 from ....reading import regular
-from .._people import array_track, chosen, in_pixels, pixels, positive
+from .._people import array_track, chosen, in_pixels, pixels, told_rate
 from ..keypoint_form import FORMS, KeypointFile, KeypointForm
 from ..keypoint_maps import LAYOUTS, layout_of_size
 from ..keypoint_track import Keypoints
@@ -59,7 +59,7 @@ def _read(file: KeypointFile, layout: str | None, person: str | int) -> list[Key
     width, height = file.image_size or (pixels(described.get("width")), pixels(described.get("height")))
     if layout == "mediapipe" and array.shape[-1] in (3, 4):
         array = in_pixels(path, _with_visibility(array), (width, height))
-    fps = positive(described.get("fps"))
+    fps = told_rate(path, described.get("fps"))
     if asked is None and array.ndim == 3 and array.shape[-1] == 3 and _is_ours(described, array):
         return chosen(path, [_ours(path, described, array, layout, width, height, fps)], person)
     people = array[None] if array.ndim == 3 else array
