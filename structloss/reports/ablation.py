@@ -220,7 +220,7 @@ def plot_ablation(grid: Grid, summaries: Sequence[Summary], path: str | os.PathL
     objectives = list(grid.objectives)[1:]
     columns = min(3, len(measures))
     rows = -(-len(measures) // columns)
-    figure = _style.new_figure(4.4 * columns, 0.9 + (0.55 + 0.17 * len(objectives) * len(grid.backbones)) * rows)
+    figure = _style.new_figure(4.4 * columns, 1.1 + (0.55 + 0.17 * len(objectives) * len(grid.backbones)) * rows)
     for number, measure in enumerate(measures):
         axes = figure.add_subplot(rows, columns, number + 1)
         _panel(axes, grid, [s for s in summaries if s.measure is measure], objectives)
@@ -229,10 +229,10 @@ def plot_ablation(grid: Grid, summaries: Sequence[Summary], path: str | os.PathL
             axes.set_yticklabels([])
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="lower center", ncols=len(labels), frameon=False, fontsize=9)
-    figure.suptitle(
-        f"Change against {next(iter(grid.objectives))}, % of its mean; dots: seeds, bars: 95 %", fontsize=10
-    )
-    figure.tight_layout(rect=(0, 0.6 / figure.get_figheight() / 2, 1, 1))
+    inch = 1 / figure.get_figheight()  # the title and the legend take as much of any figure
+    title = f"Change against {next(iter(grid.objectives))}, % of its mean; dots: seeds, bars: 95 %"
+    figure.suptitle(title, fontsize=10, y=1 - 0.1 * inch, va="top")
+    figure.tight_layout(rect=(0, 0.3 * inch, 1, 1 - 0.3 * inch))
     return write_bytes(path, _style.png(figure, 130))
 
 
