@@ -103,10 +103,10 @@ def pack(name: str, checkpoint: str) -> Path:
 
 def scored(name: str, data: str, detections: str) -> Evaluation:
     """Score the weights of a backbone on the subjects for the report, seen by the four cameras of Human3.6M."""
-    target, half = recipe_settings(name)[0]["target"], backbones.info(name).frames // 2
+    target = recipe_settings(name)[0]["target"]
     clips = [clip for clip in open_motion(data) if clip.subject in REPORT]
     seen = observe(clips, "test", detections=detections, too_near="move")
-    windows = PoseWindows(seen, "test", window=27 + 2 * half, context=half, target=target)
+    windows = PoseWindows(seen, "test", target=target, **backbones.info(name).cut_for(27))
     network = LiftingModule(name, target=windows.target, objective={"mpjpe": 1.0})
     backbones.load_published(network.model, backbones.pretrained_file(name))
     batches = window_loader(windows, 64, EverySample(windows))

@@ -83,6 +83,12 @@ class BackboneInfo:
         source = key.partition("mpjpe_mm")[2].strip("_")
         return f"{prefix}{self.published[key]:g} {source}".strip()
 
+    def cut_for(self, poses: int) -> dict[str, int]:
+        """How clips are cut, as `window` and `context` of a data module, so that a network answers with so many poses
+        in a row: one of the centre is moved along a clip that is longer by what it sees before and after a pose."""
+        context = self.frames // 2 if self.kind == "centre" else 0
+        return {"window": poses + 2 * context, "context": context}
+
 
 def _usual(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """A variant's recipe has its name, and its `frames` are those of its `arguments`, unless it says otherwise."""

@@ -49,6 +49,5 @@ def window_of(backbone: str, window: int) -> dict[str, Any]:
     from .. import backbones
 
     info = backbones.info(backbone)
-    half = info.frames // 2 if info.kind == "centre" else 0
     target = "camera" if info.name in backbones.pretrained_names() else "global"
-    return {"window": window + 2 * half, "context": half, "target": target}
+    return {**info.cut_for(window), "target": target}

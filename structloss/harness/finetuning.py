@@ -41,8 +41,7 @@ def settings_of_network(backbone: str) -> dict[str, Any]:
     else:
         data = {"stride": None, **data}  # the recipe's is for windows of its own
     if info.kind == "centre" and info.family in _SLIDE:
-        half = info.frames // 2
-        data |= {"window": 2 * half + _ROW, "context": half, "sampling": "windows", "stride": _ROW // 3}
+        data |= {**info.cut_for(_ROW), "sampling": "windows", "stride": _ROW // 3}
         data |= {"batch_size": 32, "eval_batch_size": 32}
     own = {name: model[name] for name in _OWN if name in model}
     return {f"data.{key}": value for key, value in data.items()} | {f"model.{key}": value for key, value in own.items()}
