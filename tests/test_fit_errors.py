@@ -203,6 +203,19 @@ def test_weights_that_overflow_half_precision_name_it():
         raise DataError("nan, try a lower lr")
 
 
+def test_a_loader_process_that_is_killed_takes_one_sentence():
+    def inside():
+        raise RuntimeError("DataLoader worker (pid 123) is killed by signal: Killed. ")
+
+    with pytest.raises(StructlossError) as stopped, refusals({"data.num_workers": 2}):
+        inside()
+    text = str(stopped.value)
+    assert (
+        "process that loads data was ended by the system" in text and "(pid 123) is killed by signal: Killed;" in text
+    )
+    assert "\n" not in text and "--data.num_workers" in text and "resume" in text
+
+
 @pytest.mark.parametrize("kind", [torch.OutOfMemoryError, AttributeError])
 def test_out_of_memory_in_training_is_a_sentence_and_a_fault_is_not(kind, folder, capsys, monkeypatch):
     def step(*_):

@@ -116,6 +116,11 @@ def _of_machine(error: BaseException, given: Mapping[str, Any]) -> StructlossErr
             f"there is not enough memory for --data.batch_size {size}, expected a smaller one, or --trainer.precision "
             f"bf16-mixed: {text}"
         )
+    if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):  # wherever it is heard of
+        return BackendError(
+            f"a process that loads data was ended by the system, which may be out of memory: {text.rstrip('.')}; "
+            "resume the run, with a smaller --data.num_workers if need be."
+        )
     if isinstance(error, OSError) and error.errno in _FULL and error.filename is None:
         return DataError(f"the disk can't be written: {error.strerror}.")
     if isinstance(error, OSError) and error.errno in _DISK and error.filename is not None:

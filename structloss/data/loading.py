@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from .shuffling import Shuffle
 from .windows import PoseWindows
 
 __all__ = ["EpochSampler", "EverySample", "Samples", "window_loader", "windows_of"]
@@ -33,7 +34,8 @@ class EpochSampler(DistributedSampler):
     A data set that draws its samples anew in every epoch (its attribute `draws` is true) gets (epoch, index).
 
     Lightning calls `set_epoch`, and leaves a `DistributedSampler` alone under DDP, where every process takes its share
-    (the last samples are repeated until the shares are equal).
+    (the first samples are repeated until the shares are equal). The order is that of
+    :class:`~structloss.data.shuffling.Shuffle`, which is never in memory as a whole where there are many samples.
     """
 
     def __init__(self, dataset: Dataset[Any], seed: int, replicas: int = 1, rank: int = 0) -> None:
@@ -47,11 +49,13 @@ class EpochSampler(DistributedSampler):
         self._done = (epoch, samples)
 
     def __iter__(self) -> Iterator[Any]:
-        order = list(super().__iter__())
-        skip = self._done[1] if self._done is not None and self._done[0] == self.epoch else 0
+        done = self._done[1] if self._done is not None and self._done[0] == self.epoch else 0
+        order = Shuffle(len(self.dataset), self.seed + self.epoch)  # type: ignore[arg-type]  # ours have a length
+        share = range(self.rank, self.total_size, self.num_replicas)
+        indices, epoch = order.walk(share[done:]), self.epoch
         if not getattr(self.dataset, "draws", False):
-            return iter(order[skip:])
-        return iter([(self.epoch, index) for index in order[skip:]])  # processes that load would not hear of the epoch
+            return indices
+        return ((epoch, index) for index in indices)  # processes that load would not hear of the epoch
 
 
 class EverySample(DistributedSampler):
