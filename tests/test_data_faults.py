@@ -289,7 +289,7 @@ def test_what_a_killed_conversion_left_goes_at_the_next_start(folder, tmp_path, 
         "def die(file, *_, **__):\n"
         "    file.write(b'half')\n    file.flush()\n    os.kill(os.getpid(), signal.SIGKILL)\n"
         "np.savez_compressed = die\n"
-        "store._write = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "store.write_frames = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         "main(sys.argv[1:])\n"
     )
     before = set(os.listdir(tmp_path))

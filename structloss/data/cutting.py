@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from ..errors import ArgumentError, DataError, check_choice
 from ._checks import at_least
 
-__all__ = ["SAMPLINGS", "SHORT_CLIPS", "TAILS", "Cut"]
+__all__ = ["SAMPLINGS", "SHORT_CLIPS", "TAILS", "Cut", "WindowTable"]
 
 SAMPLINGS = ("windows", "centred", "chunks")
 """How views are cut, see :class:`~structloss.data.windows.PoseWindows`."""
@@ -92,44 +93,101 @@ class Cut:
                 f"window of at most {longest + 2 * self.context} frames{remedy}."
             )
 
-    def windows(self, frames: int, called: str) -> tuple[np.ndarray, np.ndarray]:
-        """The windows of a view.
+    def counts(self, frames: np.ndarray, called: Callable[[int], str]) -> np.ndarray:
+        """How many windows each of some views has.
 
         Args:
-            frames: how many it has.
-            called: its name, for messages.
+            frames: int64 `[V]`, of each view.
+            called: number of a view -> its name, for messages.
+
+        Returns:
+            int64 `[V]`.
+
+        Raises:
+            DataError: a view of too few frames, where `short_clips` says so.
+        """
+        window, step = self.inner, self.step
+        if self.sampling == "centred":
+            return -(-frames // (step if self.split == "train" else 1))
+        if self.sampling == "chunks" and self.split == "train":
+            return -(-frames // window)
+        short = frames < window
+        if self.short_clips == "error" and short.any():
+            first = int(short.argmax())
+            raise DataError(
+                f"clip {called(first)!r} has {frames[first]} frames, fewer than the window of {window}; choose a "
+                "shorter window, or set short_clips to 'pad' or 'skip'."
+            )
+        whole = (frames - window) // step + 1
+        if self._covers:
+            whole = whole + ((whole - 1) * step + window < frames)
+        return np.where(short, 1 if self.short_clips == "pad" else 0, whole)
+
+    def spans(self, frames: np.ndarray, number: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where windows are in their views.
+
+        Args:
+            frames: int64 `[W]`, of each window's view.
+            number: int64 `[W]`, of each window among those of its view, from 0 to less than :meth:`counts`.
 
         Returns:
             The first frame of every window `[W]`, which may lie before the view's, and its first frame that counts,
             from the window's start `[W]`.
-
-        Raises:
-            DataError: too few frames, where `short_clips` says so.
         """
-        starts, fresh = self._spans(frames, called)
+        starts, fresh = self._spans(frames, number)
         return starts - self.context, np.broadcast_to(fresh, starts.shape) + self.context
 
-    def _spans(self, frames: int, called: str) -> tuple[np.ndarray, np.ndarray | int]:
+    @property
+    def _covers(self) -> bool:
+        """Whether a last window is shifted back to end with its view."""
+        return self.split == "test" and self.tails == "cover"
+
+    def _spans(self, frames: np.ndarray, number: np.ndarray) -> tuple[np.ndarray, np.ndarray | int]:
         """The same, leaving context out."""
-        window = self.inner
+        window, step = self.inner, self.step
         if self.sampling == "centred":
-            step = self.step if self.split == "train" else 1
-            return np.arange(0, frames, step) - window // 2 * self.frame_step, window // 2
+            step = step if self.split == "train" else 1
+            return number * step - window // 2 * self.frame_step, window // 2
         if self.sampling == "chunks" and self.split == "train":
             count = -(-frames // window)
-            return np.arange(count) * window - (count * window - frames) // 2, 0
-        if frames < window:
-            if self.short_clips == "error":
-                raise DataError(
-                    f"clip {called!r} has {frames} frames, fewer than the window of {window}; choose a shorter window, "
-                    "or set short_clips to 'pad' or 'skip'."
-                )
-            return np.zeros(1 if self.short_clips == "pad" else 0, dtype=np.int64), 0
-        starts = np.arange(0, frames - window + 1, self.step)
+            return number * window - (count * window - frames) // 2, 0
+
+        def start(number: np.ndarray) -> np.ndarray:
+            last = np.maximum(frames - window, 0)
+            return np.minimum(number * step, last) if self._covers else number * step
+
         if self.split == "train":
-            return starts, 0
-        if starts[-1] + window < frames and self.tails == "cover":
-            starts = np.append(starts, frames - window)
-        fresh = np.zeros_like(starts)
-        fresh[1:] = np.maximum(0, starts[:-1] + window - starts[1:])
-        return starts, fresh
+            return start(number), 0
+        fresh = np.maximum(0, start(number - 1) + window - start(number))
+        return start(number), np.where(number == 0, 0, fresh)
+
+
+class WindowTable:
+    """Where the windows of all views are, computed for those that are asked for: it holds 8 bytes per view, however
+    many windows a view has.
+
+    Args:
+        cut: how views are cut.
+        frames: int64 `[V]`, of each view.
+        called: number of a view -> its name, for messages.
+
+    Raises:
+        DataError: a view of too few frames, where `cut` says so.
+    """
+
+    def __init__(self, cut: Cut, frames: np.ndarray, called: Callable[[int], str]) -> None:
+        self._cut, self._frames = cut, frames
+        self._ends = np.cumsum(cut.counts(frames, called))
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def __getitem__(self, windows: np.ndarray | slice) -> np.ndarray:
+        """(view, start, first frame that counts) of some windows by their numbers, int64 `[W, 3]`."""
+        if isinstance(windows, slice):
+            windows = np.arange(*windows.indices(len(self)))
+        if windows.size and not 0 <= windows.min() <= windows.max() < len(self):
+            raise IndexError(f"a window is {windows.min()} to {windows.max()}, expected 0 to {len(self) - 1}")
+        view = np.searchsorted(self._ends, windows, side="right")
+        before = np.where(view > 0, self._ends[view - 1], 0)
+        return np.stack([view, *self._cut.spans(self._frames[view], windows - before)], axis=-1)

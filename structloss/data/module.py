@@ -6,6 +6,7 @@ import warnings
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -25,6 +26,7 @@ from .selection import Selection, names_of, without
 from .store import PoseStore
 from .synthetic import check_people, generate_clips
 from .unlabelled import has_keypoints_alone, read_unlabelled, set_apart
+from .views import columns
 from .windows import PoseWindows
 
 with needs_extra("harness"):
@@ -243,7 +245,7 @@ class MotionDataModule(ResumesWithinEpoch, LightningDataModule):
         options |= {"options": self.unlabelled_options, "progress": self._shows_progress}
         store = read_unlabelled(path, self.skeleton.name, **options)
         store = replace(self._selection, subset=1.0).thinned(store, "train")
-        longest = max(view.frames for view in store.views)
+        longest = int(columns(store.views, "frames").max())
         if self.short_clips != "pad" and self.sampling == "windows" and longest < self._cut.inner:
             raise ArgumentError(
                 f"unlabelled is {path!r} with clips of at most {longest} frames, expected some of {self._cut.inner}, "
@@ -295,7 +297,7 @@ class MotionDataModule(ResumesWithinEpoch, LightningDataModule):
             parts: tuple[PoseStore | list[Clip], ...] = stores
             self._tails = rules_of(found, self.protocol).tails
             all_subjects, actions, motions = found.subjects, found.actions, found.motions
-            lengths = [[view.frames for view in part.views] for part in stores]
+            lengths = [np.unique(columns(part.views, "frames")).tolist() for part in stores]
         else:
             all_subjects, actions = names_of(found, "subject"), names_of(found, "action")
             motions = tuple(clip.key for clip in found)

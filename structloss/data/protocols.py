@@ -168,17 +168,18 @@ def split(
     rules = rules_of(store, protocol)
     subjects = store.subjects
     if val_subjects is None and rules.test:
-        parts = store.select(rules.trains), store.select(rules.tests)
+        parts = store.select(rules.trains, "subject"), store.select(rules.tests, "motion")
     else:
-        scored = scored_subjects(subjects, val_subjects, motions=store.motions)
+        scored = scored_subjects(subjects, val_subjects, motions=store.motions if val_subjects else ())
         others = set(rules.train or subjects) - scored
         parts = (
-            store.select(lambda view: view.subject in others and view.motion not in scored),
+            store.select(lambda view: view.subject in others and view.motion not in scored, "motion"),
             store.select(
                 lambda view: (
                     not scored.isdisjoint((view.subject, view.motion))
                     and view.motion.partition("@")[0] not in rules.excluded
-                )
+                ),
+                "motion",
             ),
         )
     if not any(part.views for part in parts):

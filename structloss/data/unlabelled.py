@@ -21,6 +21,7 @@ from .formats.registry import FORMATS
 from .observation import observe
 from .opening import open_data
 from .selection import chosen, names_of
+from .shards import ShardedArray
 from .store import PoseStore, View
 
 __all__ = ["has_keypoints_alone", "read_unlabelled", "set_apart"]
@@ -180,7 +181,9 @@ def _on_screen(track: Keypoints, skeleton: str, variant: str | None, path: str |
     return np.concatenate([screen, track.confidence[..., None]], axis=-1).astype(np.float32)
 
 
-def _in_skeleton(seen: np.ndarray, before: str, after: str, path: str | os.PathLike[str]) -> np.ndarray:
+def _in_skeleton(
+    seen: np.ndarray | ShardedArray, before: str, after: str, path: str | os.PathLike[str]
+) -> np.ndarray | ShardedArray:
     """Input of a store in other joints."""
     if before == after:
         return seen
@@ -190,6 +193,6 @@ def _in_skeleton(seen: np.ndarray, before: str, after: str, path: str | os.PathL
         raise ArgumentError(f"unlabelled is {str(path)!r} with joints of {before!r}, expected {after!r}.") from error
 
 
-def _no_poses(seen: np.ndarray) -> np.ndarray:
+def _no_poses(seen: np.ndarray | ShardedArray) -> np.ndarray:
     """0 in the shape of `seen`, in no memory."""
     return np.broadcast_to(np.float32(0), seen.shape)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,16 @@ from ..errors import ArgumentError, DataError, check_choice
 from ..skeletons import Skeleton, get
 from .augment import flip_batch
 from .clips import Clip
-from .cutting import SAMPLINGS, TAILS, Cut
+from .cutting import SAMPLINGS, TAILS, Cut, WindowTable
 from .image_space import TARGETS, relative, to_image_space
 from .observation import observe
-from .store import PoseStore, View
+from .shards import ShardedArray
+from .store import PoseStore
+from .views import columns, motion_numbers, names
 
 __all__ = ["SAMPLINGS", "TAILS", "PoseWindows"]
+
+_PIECE = 2**16  # frames that statistics take at a time
 
 
 class PoseWindows(Dataset[dict[str, Tensor]]):
@@ -111,30 +116,32 @@ class PoseWindows(Dataset[dict[str, Tensor]]):
         self.split, self.window, self.stride, self.target = split, window, cut.step, target
         self.context, self.sampling, self.frame_step, self.mirrored = context, sampling, frame_step, mirrored
         self._check_source()
-        longest = max(source.views, key=lambda view: view.frames)
+        frames = columns(source.views, "frames")
+        longest = int(frames.argmax())
         if not (source.source.get("unlabelled") and short_clips == "pad"):  # images go with videos there
-            cut.check_longest(longest.frames, longest.motion)
-        self.subjects = tuple(subjects) if subjects is not None else source.subjects
-        self.actions = tuple(actions) if actions is not None else source.actions
-        #: `subject/name` of each motion
-        self.motions = source.motions
-        numbers = {motion: i for i, motion in enumerate(self.motions)}
-        self._views = np.array(
+            cut.check_longest(int(frames[longest]), source.views[longest].motion)
+        of_subject, of_action = names(source.views, "subject"), names(source.views, "action")
+        self.subjects = tuple(subjects) if subjects is not None else of_subject[0]
+        self.actions = tuple(actions) if actions is not None else of_action[0]
+        self._views = np.stack(
             [
-                (
-                    _index("subjects", self.subjects, view.subject),
-                    _index("actions", self.actions, view.action),
-                    numbers[view.motion],
-                    view.index,
-                    view.start,
-                    view.frames,
-                )
-                for view in source.views
-            ]
+                _indices("subjects", self.subjects, *of_subject),
+                _indices("actions", self.actions, *of_action),
+                motion_numbers(source.views)[0],
+                columns(source.views, "index"),
+                columns(source.views, "start"),
+                frames,
+            ],
+            axis=-1,
         )  # [views, 6]
-        self._intrinsics = np.array([view.intrinsics for view in source.views], dtype=np.float32)  # [views, 4]
-        # (view, start, first frame of the window to count)
-        self._windows = np.concatenate([_rows(cut, v, view) for v, view in enumerate(source.views)])
+        self._intrinsics = columns(source.views, "intrinsics").astype(np.float32)  # [views, 4]
+        # (view, start, first frame of the window to count) of each window, computed when it is asked for
+        self._windows: WindowTable | np.ndarray = WindowTable(cut, frames, lambda v: source.views[v].motion)
+
+    @cached_property
+    def motions(self) -> tuple[str, ...]:
+        """`subject/name` of each motion."""
+        return self.store.motions
 
     def _check_source(self) -> None:
         """Raise if windows of this kind can't be cut from the store."""
@@ -151,17 +158,17 @@ class PoseWindows(Dataset[dict[str, Tensor]]):
                 "target is 'camera', expected 'global' or 'root_relative' with published targets in image space."
             )
         if self.target != "camera" and store.label is None:
-            for view in store.views:
-                if not np.isfinite(view.intrinsics).all():
-                    raise ArgumentError(
-                        f"target is {self.target!r}, expected 'camera': the intrinsics of camera {view.camera!r} are "
-                        f"not known."
-                    )
+            known = np.isfinite(columns(store.views, "intrinsics")).all(-1)
+            if not known.all():
+                raise ArgumentError(
+                    f"target is {self.target!r}, expected 'camera': the intrinsics of camera "
+                    f"{store.views[int(known.argmin())].camera!r} are not known."
+                )
 
     @property
     def moves(self) -> bool:
         """Whether there are frames that follow each other in time."""
-        return self.store.temporal and any(view.frames > 1 for view in self.store.views)
+        return self.store.temporal and bool((self._views[:, 5] > 1).any())
 
     @property
     def single(self) -> bool:
@@ -184,6 +191,7 @@ class PoseWindows(Dataset[dict[str, Tensor]]):
         wanted = start[:, None] + self.frame_step * np.arange(self.window)  # [B, T]
         where = first[:, None] + wanted.clip(0, frames[:, None] - 1)
         store, k = self.store, torch.from_numpy(self._intrinsics[view])
+        store.check_unchanged()
         sample = {"input": _take(store.input, where)}
         pose = _take(store.pose, where)
         if store.label is not None:
@@ -252,17 +260,8 @@ class PoseWindows(Dataset[dict[str, Tensor]]):
         in which the depth is relative to the first root), a view is taken as one window."""
         sums: dict[str, Tensor] = {}
         count = 0
-        for number, view in enumerate(self.store.views):  # a view at a time: a mapped store need not fit in memory
-            rows = slice(view.start, view.start + view.frames)
-            if self.store.label is not None:
-                target = torch.from_numpy(np.array(self.store.label[rows]))
-                target = relative(target, self.skeleton.pelvis) if self.target == "root_relative" else target
-            else:
-                pose = torch.from_numpy(np.array(self.store.pose[rows]))
-                k = torch.from_numpy(self._intrinsics[number])
-                target = to_image_space(pose, k, self.target, root=self.skeleton.pelvis)
-            seen = torch.from_numpy(np.array(self.store.input[rows, :, :2]))
-            count += view.frames
+        for seen, target in self._pieces():
+            count += len(seen)
             for key, values in (("input", seen.double()), ("target", target.double())):
                 for name, part in ((key, values.sum(0)), (f"{key}_squares", values.square().sum(0))):
                     sums[name] = sums[name] + part if name in sums else part
@@ -275,19 +274,33 @@ class PoseWindows(Dataset[dict[str, Tensor]]):
             out |= {f"{key}_mean": mean.float(), f"{key}_std": variance.sqrt().float()}
         return out
 
+    def _pieces(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """2D `[T, J, 2]` and targets `[T, J, 3]` of every view; of a long one in several pieces, so that neither the
+        views nor the frames of one need fit in memory."""
+        store, root = self.store, self.skeleton.pelvis
+        views = zip(self._views[:, 4].tolist(), self._views[:, 5].tolist(), self._intrinsics, strict=True)
+        for start, frames, intrinsics in views:
+            for begin in range(start, start + frames, _PIECE):
+                rows = slice(begin, min(begin + _PIECE, start + frames))
+                if store.label is not None:
+                    target = torch.from_numpy(np.array(store.label[rows]))
+                    target = relative(target, root) if self.target == "root_relative" else target
+                else:
+                    # after the view's first frame, whose depth "global" is relative to
+                    pose = torch.from_numpy(np.concatenate([store.pose[start : start + 1], store.pose[rows]]))
+                    target = to_image_space(pose, torch.from_numpy(intrinsics), self.target, root=root)[1:]
+                yield torch.from_numpy(np.array(store.input[rows, :, :2])), target
 
-def _rows(cut: Cut, number: int, view: View) -> np.ndarray:
-    """(view, start, first frame of the window that counts) of a view's windows, `[W, 3]`."""
-    starts, fresh = cut.windows(view.frames, view.motion)
-    return np.stack([np.full_like(starts, number), starts, fresh], axis=-1)
 
-
-def _take(array: np.ndarray, where: np.ndarray) -> Tensor:
+def _take(array: np.ndarray | ShardedArray, where: np.ndarray) -> Tensor:
     """Rows of an array, also of one on disk, as a tensor of their own."""
-    return torch.from_numpy(np.asarray(array)[where])
+    return torch.from_numpy((array if isinstance(array, ShardedArray) else np.asarray(array))[where])
 
 
-def _index(argument: str, names: tuple[str, ...], name: str) -> int:
-    if name not in names:
-        raise ArgumentError(f"{argument} does not list {name!r} of the clips, expected all of them.")
-    return names.index(name)
+def _indices(argument: str, listed: tuple[str, ...], found: tuple[str, ...], number: np.ndarray) -> np.ndarray:
+    """The index in a list of each view's name, int64 `[V]`, where `found[number]` are the names."""
+    place = {name: i for i, name in reversed(list(enumerate(listed)))}
+    for name in found:
+        if name not in place:
+            raise ArgumentError(f"{argument} does not list {name!r} of the clips, expected all of them.")
+    return np.array([place[name] for name in found], dtype=np.int64)[number]

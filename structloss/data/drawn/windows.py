@@ -14,6 +14,7 @@ from ...errors import ArgumentError
 from ...skeletons import convert
 from .._checks import check_number, check_range
 from ..coco import to_coco
+from ..shards import ShardedArray
 from ..store import PoseStore
 from ..windows import PoseWindows
 from .bodies import GROUPS, reshape_bodies
@@ -107,7 +108,7 @@ class DrawnWindows(PoseWindows):
 
     def _mixed(self, subjects: Sequence[str], share: float) -> np.ndarray:
         """Numbers of the windows, some of a kind repeated or left out."""
-        of_them = np.isin(self._views[self._windows[:, 0], 0], [self.subjects.index(name) for name in subjects])
+        of_them = np.isin(self._views[self._windows[:][:, 0], 0], [self.subjects.index(name) for name in subjects])
         real, made = np.flatnonzero(~of_them), np.flatnonzero(of_them)
         wanted = max(1, round(len(real) * share / (1 - share)))
         return np.concatenate([real, made[np.arange(wanted) * len(made) // wanted]])
@@ -124,6 +125,7 @@ class DrawnWindows(PoseWindows):
         drawing = self.drawing
         uniform, normal = self._draws(pairs)
         of_view, of_body, other, of_keypoints = np.split(uniform, np.cumsum([_VIEW, len(GROUPS), _OTHER]), axis=-1)
+        self.store.check_unchanged()
         pose, fps, inside, known = self._poses(view, start, first, frames, other)
         if drawing.bodies:
             pose = reshape_bodies(pose, 1 + drawing.bodies * (2 * of_body - 1))
@@ -202,7 +204,9 @@ def _project(pose: np.ndarray, k: np.ndarray) -> np.ndarray:
     return pose[..., :2] / pose[..., 2:] * k[:, None, None, :2] + k[:, None, None, 2:]
 
 
-def _between_frames(poses: np.ndarray, first: np.ndarray, frames: np.ndarray, time: np.ndarray) -> np.ndarray:
+def _between_frames(
+    poses: np.ndarray | ShardedArray, first: np.ndarray, frames: np.ndarray, time: np.ndarray
+) -> np.ndarray:
     """Poses at times `[B, T]` between the frames of clips that begin at row `first` `[B]` and have `frames` `[B]`."""
     last = frames[:, None] - 1
     time = time.clip(0, last)

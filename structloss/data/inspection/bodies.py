@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections import defaultdict
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,19 @@ _SHORT = 0.1  # metres
 _UNSTEADY = 0.15  # deviation of a bone's length, and difference of left and right, over its mean
 
 
+@dataclass
+class _Sequence:
+    """A sequence of which more is to come."""
+
+    frames: int = 0
+    crc: int = 0
+    repeats: int = 0
+    last: tuple[np.ndarray, np.ndarray] | None = None  # pose [1, J, 3] and known [1, J] of its last frame
+
+
 class BodyChecks:
-    """Collects poses of one skeleton, a sequence at a time, then says what looks wrong."""
+    """Collects poses of one skeleton, a sequence or a piece of it at a time, then says what looks wrong. It keeps a
+    checksum of every sequence, and sums."""
 
     def __init__(self, skeleton: str) -> None:
         self.skeleton = get(skeleton)
@@ -32,11 +43,19 @@ class BodyChecks:
         self._lengths: dict[str, np.ndarray] = {}  # subject -> [3, bones]: frames, sum, sum of squares
         self._hinges = np.zeros((len(self.skeleton.hinges), 2))  # bent, and of these bent the legal way
         self._fastest = (0.0, "")
-        self._repeats: dict[str, tuple[int, int]] = {}
-        self._same: dict[tuple[int, int], list[str]] = defaultdict(list)
+        self._now = _Sequence()
+        self._repeats, self._moving = 0, 0  # frames that repeat the one before; frames of moving pictures
+        self._worst = (0, "")  # most repetitions of a sequence
+        self._still, self._first_still = 0, ""
+        self._known: dict[tuple[int, int], tuple[int, str]] = {}  # frames and checksum -> number and name of the first
+        self._again: dict[tuple[int, int], str] = {}  # the second of these
+        self._twice = 0
 
-    def add(self, name: str, subject: str, pose: np.ndarray, known: np.ndarray | None, fps: float) -> None:
-        """Poses `[T, J, 3]` in metres; known `[T, J]` or None for all; fps NaN where frames don't follow in time."""
+    def add(
+        self, name: str, subject: str, pose: np.ndarray, known: np.ndarray | None, fps: float, more: bool = False
+    ) -> None:
+        """Poses `[T, J, 3]` in metres; known `[T, J]` or None for all; fps NaN where frames don't follow in time;
+        `more` where the next call is of the same sequence."""
         pose = np.asarray(pose, dtype=np.float64)
         known = np.isfinite(pose).all(-1) & (True if known is None else known > 0)
         child, parent = np.array(self.bones).T
@@ -48,13 +67,39 @@ class BodyChecks:
         self._lengths[subject] = self._lengths.get(subject, 0) + sums
         for i, hinge in enumerate(self.skeleton.hinges):
             self._bend(i, hinge, pose[known[:, hinge.joints].all(1)])
-        self._same[len(pose), zlib.crc32(np.ascontiguousarray(pose).view(np.uint8).reshape(-1).data)].append(name)
-        if len(pose) > 1 and fps == fps:
-            step = np.linalg.norm(np.diff(pose, axis=0), axis=-1)
-            moving = np.where(known[1:] & known[:-1], step, 0)
-            at = int(moving.max(axis=1).argmax())
-            self._fastest = max(self._fastest, (float(moving.max() * fps), f"{name}, frame {at + 1}"))
-            self._repeats[name] = int((step.max(axis=1) == 0).sum()), len(pose)
+        now = self._now
+        now.crc = zlib.crc32(np.ascontiguousarray(pose).view(np.uint8).reshape(-1).data, now.crc)
+        before = now.frames
+        now.frames += len(pose)
+        if fps == fps:
+            if now.last is not None:
+                pose, known = (np.concatenate(pair) for pair in zip(now.last, (pose, known), strict=True))
+            if len(pose) > 1:
+                step = np.linalg.norm(np.diff(pose, axis=0), axis=-1)
+                moving = np.where(known[1:] & known[:-1], step, 0)
+                at = int(moving.max(axis=1).argmax()) + (before - 1 if now.last is not None else 0)
+                self._fastest = max(self._fastest, (float(moving.max() * fps), f"{name}, frame {at + 1}"))
+                now.repeats += int((step.max(axis=1) == 0).sum())
+            now.last = pose[-1:], known[-1:]
+        if not more:
+            self._finish(name)
+
+    def _finish(self, name: str) -> None:
+        """The end of a sequence."""
+        now, self._now = self._now, _Sequence()
+        key = now.frames, now.crc
+        if key in self._known:
+            self._again.setdefault(key, name)
+            self._twice += 1
+        else:
+            self._known[key] = len(self._known), name
+        if now.frames > 1 and now.last is not None:
+            self._repeats, self._moving = self._repeats + now.repeats, self._moving + now.frames
+            if not self._worst[1] or now.repeats > self._worst[0]:
+                self._worst = now.repeats, name
+            if now.repeats == now.frames - 1:
+                self._still += 1
+                self._first_still = self._first_still or name
 
     def _bend(self, i: int, hinge: Any, pose: np.ndarray) -> None:
         c, s, e, w = (pose[:, j] for j in hinge.joints)
@@ -173,15 +218,15 @@ class BodyChecks:
 
     def _repetitions(self) -> list[str]:
         found = []
-        repeats, total = (sum(n[k] for n in self._repeats.values()) for k in (0, 1))
-        still = [name for name, (n, frames) in self._repeats.items() if n == frames - 1]
-        if still:
-            found.append(f"nothing moves in {count(len(still), 'sequence')}, the first is {still[0]}")
-        elif total and repeats > _REPEATED * total:
-            worst = max(self._repeats, key=lambda name: self._repeats[name][0])
-            found.append(f"{repeats / total:.1%} of the frames repeat the one before exactly, most of them in {worst}")
-        same = [names for names in self._same.values() if len(names) > 1]
-        if same:
-            number = count(sum(len(names) - 1 for names in same), "sequence")
-            found.append(f"the poses of another again in {number}, the first is {same[0][1]}, as {same[0][0]}")
+        if self._still:
+            found.append(f"nothing moves in {count(self._still, 'sequence')}, the first is {self._first_still}")
+        elif self._moving and self._repeats > _REPEATED * self._moving:
+            share = self._repeats / self._moving
+            found.append(f"{share:.1%} of the frames repeat the one before exactly, most of them in {self._worst[1]}")
+        if self._again:
+            key = min(self._again, key=self._known.__getitem__)  # whose first came first
+            number = count(self._twice, "sequence")
+            found.append(
+                f"the poses of another again in {number}, the first is {self._again[key]}, as {self._known[key][1]}"
+            )
         return found

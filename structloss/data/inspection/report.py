@@ -22,7 +22,8 @@ from ..clips import Clip
 from ..formats.detect import FORMATS, recognise
 from ..opening import open_data
 from ..protocols import PROTOCOLS
-from ..store import PoseStore
+from ..store import PoseStore, checksum, view_checksum
+from ..views import columns, names
 from .bodies import BodyChecks
 from .protocol import protocol_problems
 from .views import ViewChecks
@@ -31,6 +32,7 @@ __all__ = ["Report", "inspect_data", "inspect_loaded"]
 
 _UP = 0.3  # share of the body height by which heads are above ankles, if z points up
 _USUAL = 1.6  # metres, where no head is known
+_PIECE = 2**16  # frames of a view that are inspected at a time
 
 
 @dataclass
@@ -245,11 +247,11 @@ def _inspect_store(store: PoseStore, report: Report, progress: bool) -> Report:
         raise DataError(f"{report.path or 'the pose store'} has no views, expected at least one.")
     report.skeleton, report.joints = store.skeleton, store.input.shape[1]
     report.subjects, report.actions = sorted(store.subjects, key=_natural), list(store.actions)
-    report.cameras = sorted({view.camera for view in views})
+    report.cameras = list(names(views, "camera")[0])
     report.motions = len(store.motions)
-    sizes = {view.size for view in views if math.isfinite(view.size[0])}
-    report.image_sizes = [list(size) for size in sorted(sizes)]
-    _sequences(report, [view.frames for view in views], [view.fps for view in views])
+    sizes = np.unique(columns(views, "size"), axis=0)
+    report.image_sizes = sizes[np.isfinite(sizes[:, 0])].tolist()
+    _sequences(report, columns(views, "frames").tolist(), np.unique(columns(views, "fps")).tolist())
     report.seconds = _duration((view.motion, view.frames, view.fps) for view in views)
     report.notes += store.source.get("notes", [])
     if not store.temporal:
@@ -258,12 +260,26 @@ def _inspect_store(store: PoseStore, report: Report, progress: bool) -> Report:
         keypoints, joints = count(missing["keypoints"], "keypoint"), count(missing["joints"], "joint")
         report.notes.append(f"missing: {keypoints} and {joints} of poses, with confidence and weight 0")
     bodies, checks = BodyChecks(store.skeleton), ViewChecks(store)
-    for view in track(views, "inspecting views", progress):
-        rows = slice(view.start, view.start + view.frames)
-        checks.add(view, rows)
-        if store.factor is None or np.isfinite(store.factor[rows]).all():
-            known = None if store.weight is None else store.weight[rows]
-            bodies.add(_called(view), view.subject, store.pose[rows], known, view.fps if store.temporal else math.nan)
+    damaged = []
+    for number in track(range(len(views)), "inspecting views", progress):
+        view = views[number]
+        end = view.start + view.frames
+        crc = view_checksum(store, number)
+        measured = store.factor is None or bool(np.isfinite(store.factor[view.start : end]).all())
+        for begin in range(view.start, end, _PIECE):  # a view need not fit in memory
+            rows, more = slice(begin, min(begin + _PIECE, end)), begin + _PIECE < end
+            checks.add(view, rows, every=-(-view.frames // _PIECE), more=more)
+            if measured:
+                known = None if store.weight is None else store.weight[rows]
+                fps = view.fps if store.temporal else math.nan
+                bodies.add(_called(view), view.subject, store.pose[rows], known, fps, more)
+        if crc is not None and crc != checksum(store, view.start, end, _PIECE):
+            damaged.append(_called(view))
+    if damaged:
+        report.problems.append(
+            f"the frames of {count(len(damaged), 'view')} are not those that were written, the first is {damaged[0]}: "
+            "files are damaged or were changed"
+        )
     report.keypoints, report.known = checks.keypoints(), checks.known
     report.extent = _extent(checks.low, checks.high)
     report.problems += checks.problems()

@@ -11,6 +11,7 @@ import numpy as np
 from ...skeletons import get
 from .._words import count
 from ..store import PoseStore, View
+from ..views import motion_numbers, names
 
 __all__ = ["ViewChecks"]
 
@@ -20,7 +21,8 @@ _NONSENSE = 5.0  # half image widths from the centre: beyond, it is no image coo
 
 
 class ViewChecks:
-    """Collects the views of a store, one at a time, then says what looks wrong."""
+    """Collects the views of a store, one or a piece of one at a time, then says what looks wrong. Of views it keeps the
+    names of those that look wrong, of all others sums."""
 
     def __init__(self, store: PoseStore) -> None:
         self.store = store
@@ -32,13 +34,19 @@ class ViewChecks:
         self._first: dict[str, str] = {}
         self._exchanged: list[str] = []
         self._off: list[tuple[float, str]] = []
-        self._seen: Counter[tuple[str, str]] = Counter()
+        self._agreement = np.zeros(3, dtype=np.int64)  # of a view: frames with pairs, turned, not turned
+        self._distances: list[np.ndarray] = []
 
-    def add(self, view: View, rows: slice) -> None:
-        """Inspect one view."""
+    def add(self, view: View, rows: slice, every: int = 1, more: bool = False) -> None:
+        """Inspect a view, or the frames `rows` of it; `more` where the next call is of the same view. Of the distances
+        of its keypoints from the poses' image every n-th frame is kept until the view's end."""
+        self._add(view, rows, every)
+        if not more:
+            self._finish(f"{view.motion} of camera {view.camera}")
+
+    def _add(self, view: View, rows: slice, every: int) -> None:
         store = self.store
         name = f"{view.motion} of camera {view.camera}"
-        self._seen[view.motion, view.camera] += 1
         points, score = np.asarray(store.input[rows, :, :2], np.float64), np.asarray(store.input[rows, :, 2])
         pose = np.asarray(store.pose[rows], np.float64)
         for array in ("input", "pose", "label"):
@@ -63,7 +71,7 @@ class ViewChecks:
         if store.label is not None and store.factor is not None:
             if np.isfinite(store.factor[rows]).all():
                 self._extend(pose, known)
-            self._compare(name, points, np.asarray(store.label[rows, :, :2], np.float64), seen & known, True)
+            self._compare(points, np.asarray(store.label[rows, :, :2], np.float64), seen & known, True, every)
             return
         known &= np.isfinite(pose).all(-1)
         self._extend(pose, known)
@@ -72,13 +80,8 @@ class ViewChecks:
         with np.errstate(divide="ignore", invalid="ignore"):
             image = pose[..., :2] / pose[..., 2:]
         k = np.array(view.intrinsics)
-        self._compare(
-            name,
-            points,
-            image * k[:2] + k[2:] if np.isfinite(k).all() else image,
-            seen & front,
-            bool(np.isfinite(k).all()),
-        )
+        calibrated = bool(np.isfinite(k).all())
+        self._compare(points, image * k[:2] + k[2:] if calibrated else image, seen & front, calibrated, every)
 
     def _note(self, what: str, name: str, count: int) -> None:
         if count:
@@ -89,16 +92,27 @@ class ViewChecks:
         if known.any():
             self.low, self.high = np.minimum(self.low, pose[known].min(0)), np.maximum(self.high, pose[known].max(0))
 
-    def _compare(self, name: str, points: np.ndarray, image: np.ndarray, both: np.ndarray, calibrated: bool) -> None:
+    def _compare(self, points: np.ndarray, image: np.ndarray, both: np.ndarray, calibrated: bool, every: int) -> None:
         """Keypoints with the image of the poses: the same sides, the same place."""
         left, right = list(self.skeleton.left), list(self.skeleton.right)
         pairs = both[:, left] & both[:, right]
         here, there = (x[:, left] - x[:, right] for x in (points, image))
         agreement = np.where(pairs, np.nan_to_num((here * there).sum(-1)), 0).sum(1)
-        if pairs.any() and (agreement < 0).sum() > (agreement > 0).sum():
-            self._exchanged.append(name)
+        self._agreement += (pairs.any(), (agreement < 0).sum(), (agreement > 0).sum())
         if calibrated and both.any():
-            self._off.append((float(np.median(np.linalg.norm(points - image, axis=-1)[both])), name))
+            self._distances.append(np.linalg.norm(points - image, axis=-1)[::every][both[::every]])
+
+    def _finish(self, name: str) -> None:
+        """The end of a view."""
+        pairs, turned, straight = self._agreement.tolist()
+        if pairs and turned > straight:
+            self._exchanged.append(name)
+        if distances := [part for part in self._distances if len(part)]:
+            off = float(np.median(np.concatenate(distances)))
+            if off > _OFF:
+                self._off.append((off, name))
+        self._agreement[:] = 0
+        self._distances = []
 
     def keypoints(self) -> dict[str, Any]:
         """Ranges of the keypoints that were seen."""
@@ -140,15 +154,23 @@ class ViewChecks:
         if self._exchanged:
             where = f"{count(len(self._exchanged), 'view')}, the first is {self._exchanged[0]}"
             found.append(f"left and right of keypoints and poses look exchanged in {where}")
-        off = [entry for entry in self._off if entry[0] > _OFF]
-        if off:
-            distance, name = max(off)
+        if self._off:
+            distance, name = max(self._off)
             found.append(
-                f"keypoints are far from the poses' image in {count(len(off), 'view')}, most in {name}: "
+                f"keypoints are far from the poses' image in {count(len(self._off), 'view')}, most in {name}: "
                 f"{distance:.3g} half image widths in the median; poses, cameras or frames don't belong together"
             )
-        if twice := [f"{motion} of camera {camera}" for (motion, camera), n in self._seen.items() if n > 1]:
-            found.append(
-                f"the same motion and camera more than once, in {count(len(twice), 'case')}, the first is {twice[0]}"
-            )
+        found += self._repeated()
         return found
+
+    def _repeated(self) -> list[str]:
+        """Motions that a camera saw twice."""
+        views = self.store.views
+        pairs = np.stack([motion_numbers(views)[0], names(views, "camera")[1]], axis=-1)
+        _, first, counts = np.unique(pairs, axis=0, return_index=True, return_counts=True)
+        twice = first[counts > 1]
+        if not len(twice):
+            return []
+        view = views[int(twice.min())]
+        where = f"{count(len(twice), 'case')}, the first is {view.motion} of camera {view.camera}"
+        return [f"the same motion and camera more than once, in {where}"]
