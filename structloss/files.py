@@ -22,9 +22,11 @@ from typing import Any, BinaryIO
 from .errors import ArgumentError
 
 __all__ = [
+    "held",
     "new_file",
     "new_folder",
     "plain",
+    "put_folder",
     "replacing",
     "scratch_folder",
     "sweep",
@@ -96,17 +98,37 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield temporary
         if path.exists():
             before = _lock(path)
-            old = _name(path, "old")
-            os.replace(path, old)
-            os.replace(temporary, path)
-            shutil.rmtree(old)
-        else:
-            os.replace(temporary, path)
+        put_folder(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     finally:
         _release(lock, before)
+
+
+def put_folder(ready: Path, path: Path) -> None:
+    """Rename a folder to `path`; one that is there is replaced with all that it holds."""
+    if path.exists():
+        old = _name(path, "old")
+        os.replace(path, old)
+        os.replace(ready, path)
+        shutil.rmtree(old)
+    else:
+        os.replace(ready, path)
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold a folder for this process, where the system and the disk have locks.
+
+    Raises:
+        BlockingIOError: another one holds it.
+    """
+    lock = _lock(folder)
+    try:
+        yield
+    finally:
+        _release(lock)
 
 
 @contextmanager

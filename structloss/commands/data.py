@@ -69,7 +69,7 @@ def _add_convert(actions: argparse._SubParsersAction) -> None:
         "  structloss data convert mpi_inf_3dhp/ 3dhp.poses\n"
         "  structloss data convert cmu/16_02.amc jump.npz --fps 50\n"
         "  structloss data convert recordings/ seen.poses --joints map.yaml --views 2 --detections exact\n"
-        "  structloss data convert downloads/ all.npz --format bvh --skip-bad\n",
+        "  structloss data convert downloads/ all.npz --format bvh --skip-bad --jobs 4\n",
         late=_add_format_options,
     )
     parser.add_argument("path", help="file or folder, see structloss data formats")
@@ -80,6 +80,18 @@ def _add_convert(actions: argparse._SubParsersAction) -> None:
     )
     _add_observing(parser)
     parser.add_argument("--seed", type=int, help="of simulated detections (default: 0)")
+    parser.add_argument(
+        "--jobs",
+        type=positive,
+        metavar="N",
+        help="read and write by N processes; a conversion that was killed goes on where it was, by the same command",
+    )
+    parser.add_argument(
+        "--shard-frames",
+        type=positive,
+        metavar="N",
+        help="frames of a shard at most, in a pose store of more (default: 4000000)",
+    )
     parser.set_defaults(run=lambda arguments: convert(**options(arguments), flags=flags_of(parser)))
 
 
@@ -279,7 +291,8 @@ def convert(path: str, out: str, *, flags: Mapping[str, str] | None = None, **se
     from ..data.conversion import convert_data
 
     with _short_warnings(flags or {}):
-        written = convert_data(path, out, progress=True, **settings)
+        given = {name: value for name, value in settings.items() if name != "shard_frames" or value is not None}
+        written = convert_data(path, out, progress=True, **given)
     notes = tuple(with_flags(note, flags or {}, argument=False) for note in written.notes)
     _print(replace(written, notes=notes))
 

@@ -13,16 +13,19 @@ from typing import Any
 from .. import samples
 from ..errors import ArgumentError, DataError, StructlossError
 from ..files import sweep
+from ._checks import at_least
 from ._words import count
 from .archive import save_archive
 from .cameras import h36m_cameras
-from .clips import Clip
+from .clips import Clip, check_rate
 from .formats._recordings import LeftOut
 from .formats.detect import recognise
+from .formats.registry import Format
 from .formats.unpickle import npz_members
 from .observation import check_observing, observe
-from .opening import open_data
-from .store import SUFFIX, PoseStore, is_store, save_store
+from .opening import check_options, open_data
+from .resumable import Partial, gathered_clips, is_finished, load_clips, opened, put_aside, write_observed, write_store
+from .store import SHARD_FRAMES, SUFFIX, PoseStore, is_store, open_store, save_store
 from .synthetic import generate_clips
 
 __all__ = ["Written", "convert_data", "write_synthetic"]
@@ -45,8 +48,8 @@ class Written:
     @property
     def size(self) -> int:
         """Bytes on disk."""
-        files = self.path.iterdir() if self.path.is_dir() else [self.path]
-        return sum(file.stat().st_size for file in files)
+        files = self.path.rglob("*") if self.path.is_dir() else [self.path]
+        return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def convert_data(
@@ -60,11 +63,17 @@ def convert_data(
     format: str | None = None,
     fps: float | None = None,
     progress: bool = False,
+    jobs: int | None = None,
+    shard_frames: int = SHARD_FRAMES,
     **options: Any,
 ) -> Written:
     """Write a data set as a pose store, or motion in the world as a clip archive.
 
     Cameras that a clip comes too near to are moved back until they see it whole, and noted.
+
+    With `jobs` it goes on where it was when it was killed or failed, started again with the same arguments: what is
+    done lies in `OUT.partial` until all of it is. The result is the same for any number of jobs and of restarts, and
+    that without them.
 
     Args:
         path: any file or folder that :func:`~structloss.data.opening.open_data` reads.
@@ -75,6 +84,10 @@ def convert_data(
         fps: frames per second of the clips; None is what their format is converted to: 50 for motion capture, its own
             for an archive.
         progress: show progress bars on a terminal.
+        jobs: processes that read recordings of a folder and write pose stores; other data sets are read as a whole by
+            one. None leaves nothing behind when it fails. Processes import the script that calls this: it needs the
+            line `if __name__ == "__main__":` as with :mod:`multiprocessing`.
+        shard_frames: of a pose store, see :func:`~structloss.data.store.save_store`.
         options: further ones of :func:`~structloss.data.opening.open_data`.
 
     Raises:
@@ -83,26 +96,84 @@ def convert_data(
     """
     observing = _given(views=views, detections=detections, seed=seed)
     _check_observing(observing)
-    target = _checked(out, overwrite)
+    at_least(1, jobs=1 if jobs is None else jobs, shard_frames=shard_frames)
     path = samples.resolve(path, "motion")
+    if jobs is not None and is_finished(Path(out)):
+        return _store_written(open_store(out), Path(out), ())
+    target = _checked(out, overwrite)
     form = recognise(path, format)
+    if jobs is not None:
+        with _writing(target, "; what is done is kept, the same command goes on with it"):
+            return _convert_in_pieces(
+                Path(path), form, target, observing, jobs, shard_frames, overwrite, fps, progress, options
+            )
     with _left_out() as notes:
         data = open_data(
             path, format=format, fps=form.convert_fps if fps is None else fps, progress=progress, **options
         )
     if isinstance(data, PoseStore):
-        if observing:
-            raise ArgumentError(
-                f"{min(observing)} is given for {path} ({form.name}), which has its own; expected it with clips."
-            )
-        if target.suffix != SUFFIX:
-            raise ArgumentError(
-                f"{path} ({form.name}) is what cameras saw, not motion in the world; expected an output ending in "
-                f"{SUFFIX}."
-            )
-        return _write_store(data, target, overwrite, notes)
+        _check_store_target(Path(path), form, target, observing)
+        return _write_store(data, target, overwrite, notes, shard_frames)
     meta = {"source": f"{Path(path).name} ({form.name})"} if form.meta is None else form.meta(Path(path))
-    return _write_clips(data, target, overwrite, meta, observing, progress, notes)
+    return _write_clips(data, target, overwrite, meta, observing, progress, notes, shard_frames)
+
+
+def _convert_in_pieces(
+    path: Path, form: Format, target: Path, observing: Mapping[str, Any], jobs: int, shard_frames: int,
+    overwrite: bool, fps: float | None, progress: bool, options: Mapping[str, Any],
+) -> Written:  # fmt: skip
+    """Convert a data set by several processes, or go on with it."""
+    given = {name: value for name, value in options.items() if value is not None}
+    check_options(path, form, fps, given)
+    skip_bad = bool(given.pop("skip_bad", False)) if form.files is not None else False
+    rate = form.convert_fps if fps is None else fps
+    if rate is not None and form.clips:
+        check_rate(rate)
+    if observing and target.suffix != SUFFIX:
+        raise ArgumentError(f"{min(observing)} is given, expected it with an output that ends in {SUFFIX}.")
+    settings = {"data": str(path.absolute()), "format": form.name, "fps": rate, "shard_frames": shard_frames}
+    settings |= {**given, **observing}
+    pieces: dict[str, Any] = {"jobs": jobs, "progress": progress}
+    with opened(target, settings, overwrite) as done:
+        if form.files is not None and path.is_dir():
+            with _left_out() as notes:
+                heads = gathered_clips(path, form, done, fps=rate, skip_bad=skip_bad, given=given, **pieces)
+        else:
+            with _left_out() as notes:
+                data = open_data(path, format=form.name, fps=rate if form.clips else None, progress=progress, **given)
+            if isinstance(data, PoseStore):
+                return _store_in_pieces(data, path, form, target, observing, shard_frames, notes, done, pieces)
+            heads = put_aside(data, done)
+        meta = {"source": f"{path.name} ({form.name})"} if form.meta is None else form.meta(path)
+        if target.suffix != SUFFIX:
+            clips = list(load_clips(done, heads))
+            save_archive(target, clips, meta)
+            return _archive_written(target, clips, notes)
+        data_source = str(meta.get("source", ""))
+        write_observed(heads, target, done, data_source, shard_frames=shard_frames, **observing, **pieces)
+    return _store_written(open_store(target), target, notes)
+
+
+def _store_in_pieces(
+    store: PoseStore, path: Path, form: Format, target: Path, observing: Mapping[str, Any], shard_frames: int,
+    notes: Sequence[str], done: Partial, pieces: Mapping[str, Any],
+) -> Written:  # fmt: skip
+    _check_store_target(path, form, target, observing)
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    state = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+    write_store(store, target, done, shard_frames=shard_frames, state=state, **pieces)
+    return _store_written(store, target, notes)
+
+
+def _check_store_target(path: Path, form: Format, target: Path, observing: Mapping[str, Any]) -> None:
+    if observing:
+        raise ArgumentError(
+            f"{min(observing)} is given for {path} ({form.name}), which has its own; expected it with clips."
+        )
+    if target.suffix != SUFFIX:
+        raise ArgumentError(
+            f"{path} ({form.name}) is what cameras saw, not motion in the world; expected an output ending in {SUFFIX}."
+        )
 
 
 def write_synthetic(
@@ -189,24 +260,35 @@ def _write_clips(
     observing: Mapping[str, Any],
     progress: bool,
     notes: Sequence[str] = (),
+    shard_frames: int = SHARD_FRAMES,
 ) -> Written:
     if target.suffix == SUFFIX:
         store = observe(clips, progress=progress, too_near="move", **observing)
         store.source["data"] = meta.get("source", "")
-        return _write_store(store, target, overwrite, notes)
+        return _write_store(store, target, overwrite, notes, shard_frames)
     if observing:
         raise ArgumentError(f"{min(observing)} is given, expected it with an output that ends in {SUFFIX}.")
     with _writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         save_archive(target, clips, meta)
+    return _archive_written(target, clips, notes)
+
+
+def _archive_written(target: Path, clips: Sequence[Clip], notes: Sequence[str]) -> Written:
     frames = sum(map(len, clips))
     content = f"{count(len(clips), 'clip')}, {count(frames, 'frame')} at {clips[0].fps:g} fps"
     return Written(target, content, tuple(notes))
 
 
-def _write_store(store: PoseStore, target: Path, overwrite: bool, notes: Sequence[str] = ()) -> Written:
+def _write_store(
+    store: PoseStore, target: Path, overwrite: bool, notes: Sequence[str] = (), shard_frames: int = SHARD_FRAMES
+) -> Written:
     with _writing(target):
-        save_store(store, target, overwrite=overwrite)
+        save_store(store, target, overwrite=overwrite, shard_frames=shard_frames)
+    return _store_written(store, target, notes)
+
+
+def _store_written(store: PoseStore, target: Path, notes: Sequence[str]) -> Written:
     notes = [*notes, *store.source.get("notes", [])]
     if missing := store.source.get("missing"):
         keypoints, joints = missing["keypoints"], missing["joints"]
@@ -216,10 +298,10 @@ def _write_store(store: PoseStore, target: Path, overwrite: bool, notes: Sequenc
 
 
 @contextmanager
-def _writing(target: Path) -> Iterator[None]:
+def _writing(target: Path, kept: str = "") -> Iterator[None]:
     try:
         yield
     except StructlossError:
         raise
     except OSError as error:
-        raise DataError(f"{target} can't be written: {error.strerror or error}.") from error
+        raise DataError(f"{target} can't be written: {error.strerror or error}{kept}.") from error

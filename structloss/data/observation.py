@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -82,32 +82,56 @@ def observe(
     moved: dict[str, int] = {}  # clip -> cameras
     for c, clip in track(list(enumerate(clips)), "2D detections", progress):
         for v, camera in enumerate(rigs[c]):
-            if _nearest(clip, camera) < _NEAREST:
-                camera = _moved_back(clip, camera, too_near)
+            pose, seen, away = seen_by(clip, camera, v, detections, seed, skeleton, too_near)
+            if away:
                 moved[clip.key] = moved.get(clip.key, 0) + 1
-            pose, seen = _see(clip, camera, v, detections, seed)
-            fx, fy, cx, cy = map(float, camera.screen_intrinsics())
-            found.append(
-                View(
-                    clip.subject, clip.action, clip.name, camera.id, v, offset, len(clip), clip.fps,
-                    (float(camera.width), float(camera.height)), (fx, fy, cx, cy), camera.up,
-                )
-            )  # fmt: skip
+            found.append(view_by(clip, camera, v, offset, len(clip)))
             offset += len(clip)
-            poses.append(convert(pose, "h36m", skeleton))
-            inputs.append(convert(seen, "h36m", skeleton))
-            weights.append(np.broadcast_to(_weight(clip, skeleton), inputs[-1].shape[:2]))
+            poses.append(pose)
+            inputs.append(seen)
+            weights.append(np.broadcast_to(weight_of(clip, skeleton), seen.shape[:2]))
+    source = source_of(detections, seed, moved)
+    weight = np.concatenate(weights)
+    return PoseStore(
+        tuple(found), np.concatenate(inputs), np.concatenate(poses), None if weight.all() else weight,
+        skeleton=skeleton, source=source,
+    )  # fmt: skip
+
+
+def view_by(clip: Clip, camera: Camera, view: int, start: int, frames: int) -> View:
+    """What a store says of a clip as one camera sees it; the clip's positions make no difference."""
+    fx, fy, cx, cy = map(float, camera.screen_intrinsics())
+    return View(
+        clip.subject, clip.action, clip.name, camera.id, view, start, frames, clip.fps,
+        (float(camera.width), float(camera.height)), (fx, fy, cx, cy), camera.up,
+    )  # fmt: skip
+
+
+def seen_by(
+    clip: Clip, camera: Camera, view: int, detections: str, seed: int, skeleton: str, too_near: str
+) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Poses in the camera's frame and 2D of a clip, float32 `[T, J, 3]`, and whether the camera had to move back."""
+    near = _nearest(clip, camera) < _NEAREST
+    pose, seen = _see(clip, _moved_back(clip, camera, too_near) if near else camera, view, detections, seed)
+    return convert(pose, "h36m", skeleton), convert(seen, "h36m", skeleton), near
+
+
+def source_of(detections: str, seed: int, moved: Mapping[str, int]) -> dict[str, Any]:
+    """What a store says of where it is from; `moved` are the cameras of each clip that moved back."""
     source: dict[str, Any] = {"format": "clips", "protocol": "subjects", "detections": detections, "seed": seed}
     if moved:
         source["notes"] = [
             f"{count(sum(moved.values()), 'camera')} moved back until the whole clip is in the picture, since somebody "
             f"came closer than {_NEAREST:g} m: {some(f'{n} of {key}' for key, n in moved.items())}"
         ]
-    weight = np.concatenate(weights)
-    return PoseStore(
-        tuple(found), np.concatenate(inputs), np.concatenate(poses), None if weight.all() else weight,
-        skeleton=skeleton, source=source,
-    )  # fmt: skip
+    return source
+
+
+def default_rigs(subjects: Sequence[str], split: str = "train") -> list[str]:
+    """The Human3.6M subject by whose cameras the clips of each of `subjects` are seen."""
+    names = _RIGS[split]
+    order = {subject: i for i, subject in enumerate(sorted(set(subjects)))}
+    return [names[order[subject] % len(names)] for subject in subjects]
 
 
 def check_observing(detections: str, seed: int, views: int | None, most: int | None = None) -> None:
@@ -126,9 +150,7 @@ def check_observing(detections: str, seed: int, views: int | None, most: int | N
 def _rigs(clips: Sequence[Clip], split: str, cameras: Cameras | None, views: int | None) -> list[Sequence[Camera]]:
     """The cameras of each clip."""
     if cameras is None:
-        names = _RIGS[split]
-        order = {s: i for i, s in enumerate(sorted({c.subject for c in clips}))}
-        rigs: list[Sequence[Camera]] = [h36m_cameras(names[order[c.subject] % len(names)]) for c in clips]
+        rigs: list[Sequence[Camera]] = [h36m_cameras(name) for name in default_rigs([c.subject for c in clips], split)]
     elif callable(cameras):
         rigs = [cameras(i, clip) for i, clip in enumerate(clips)]
     else:
@@ -161,7 +183,7 @@ def _moved_back(clip: Clip, camera: Camera, too_near: str) -> Camera:
     return replace(camera, position=camera.position - distance * camera.rotation[2])
 
 
-def _weight(clip: Clip, skeleton: str) -> np.ndarray:
+def weight_of(clip: Clip, skeleton: str) -> np.ndarray:
     """uint8 `[J]`: 1 for the joints of the skeleton that are made of known ones alone."""
     known = np.stack([np.zeros(len(clip.known)), clip.known], axis=-1)
     return convert(known, "h36m", skeleton, confidence=True)[:, 1].astype(np.uint8)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .clips import Clip
     from .store import PoseStore
 
-__all__ = ["open_data", "open_motion"]
+__all__ = ["check_options", "open_data", "open_motion"]
 
 
 def open_data(
@@ -56,7 +56,7 @@ def open_data(
         check_rate(fps)
     form = recognise(path, format)
     given = {name: value for name, value in options.items() if value is not None}
-    _check_options(path, form, fps, given)
+    check_options(path, form, fps, given)
     found = form.read(path, progress=progress, **given)
     return [clip.resampled(fps) for clip in found] if fps is not None and isinstance(found, list) else found
 
@@ -80,7 +80,7 @@ def open_motion(motion: str | os.PathLike[str], *, progress: bool = False) -> li
     return found
 
 
-def _check_options(path: Path, form: Format, fps: float | None, given: Mapping[str, Any]) -> None:
+def check_options(path: Path, form: Format, fps: float | None, given: Mapping[str, Any]) -> None:
     """Raise for an option that the format has no use for."""
     known = dict.fromkeys(option.name for f in FORMATS.values() for option in f.options)
     takers = {check_name("option", name, known): [f.name for f in FORMATS.values() if f.takes(name)] for name in given}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,40 +75,53 @@ def recordings(name: str, says: str, read: Callable[..., Clip], *, options: tupl
     """
     patterns = (f"**/*.{name}", f"**/*.{name.upper()}")
 
-    def read_all(
-        path: Path, *, progress: bool = False, source_fps: float | None = None, skip_bad: bool = False, **given: Any
-    ) -> list[Clip]:
+    def files_of(path: Path) -> list[Path]:
+        return sorted({file for pattern in patterns for file in path.glob(pattern)}) if path.is_dir() else [path]
+
+    def read_file(file: Path, *, source_fps: float | None = None, **given: Any) -> Clip:
         if source_fps is not None:
             given["fps"] = positive("source_fps", source_fps, "frames per second")
             if not _SLOWEST <= source_fps <= _FASTEST:
                 raise ArgumentError(f"source_fps is {source_fps:g}, expected {_SLOWEST:g} to {_FASTEST:g}.")
-        files = sorted({file for pattern in patterns for file in path.glob(pattern)}) if path.is_dir() else [path]
-        clips: dict[str, Clip] = {}
-        bad: list[str] = []
-        with _gathered(len(files)) as gather:
-            for file in track(files, f"reading .{name} files", progress):
-                try:
-                    with gather(file):
-                        clip = read(file, **given)
-                    if clip.key in clips:
-                        raise DataError(f"{path} has two files called {file.name}, expected different names.")
-                    clips[clip.key] = clip
-                except (DataError, MissingFileError) as error:
-                    if len(files) == 1:
-                        raise
-                    if not skip_bad:
-                        text = str(error)
-                        hint = "; structloss data convert leaves such files out with --skip-bad."
-                        raise type(error)(text.removesuffix(".") + hint) from error
-                    bad.append(str(error))
-        if not clips:
-            first = f"can be read; {bad[0]}" if bad else f"ends in .{name}."
-            raise DataError(f"none of the {len(files)} files of {path} {first}")
-        if bad:
-            _say_left_out(bad, len(files))
-        return list(clips.values())
+        return read(file, **given)
+
+    def gather(path: Path, files: Sequence[Path], one: Callable[[Path], Any], skip_bad: bool) -> list[Any]:
+        return _gather_all(name, path, files, one, skip_bad, False)
+
+    def read_all(path: Path, *, progress: bool = False, skip_bad: bool = False, **given: Any) -> list[Clip]:
+        return _gather_all(name, path, files_of(path), partial(read_file, **given), skip_bad, progress)
 
     return Format(
         name, says, read_all, suffixes=(f".{name}",), folder=patterns, options=(*_COMMON, *options), clips=True,
-        convert_fps=_FPS,
+        convert_fps=_FPS, files=files_of, read_file=read_file, gather=gather,
     )  # fmt: skip
+
+
+def _gather_all(
+    name: str, path: Path, files: Sequence[Path], read: Callable[[Path], Any], skip_bad: bool, progress: bool
+) -> list[Any]:
+    """What `read` gives of all files, in their order: clips, or anything else that has a `key`."""
+    clips: dict[str, Any] = {}
+    bad: list[str] = []
+    with _gathered(len(files)) as gather:
+        for file in track(files, f"reading .{name} files", progress):
+            try:
+                with gather(file):
+                    clip = read(file)
+                if clip.key in clips:
+                    raise DataError(f"{path} has two files called {file.name}, expected different names.")
+                clips[clip.key] = clip
+            except (DataError, MissingFileError) as error:
+                if len(files) == 1:
+                    raise
+                if not skip_bad:
+                    text = str(error)
+                    hint = "; structloss data convert leaves such files out with --skip-bad."
+                    raise type(error)(text.removesuffix(".") + hint) from error
+                bad.append(str(error))
+    if not clips:
+        first = f"can be read; {bad[0]}" if bad else f"ends in .{name}."
+        raise DataError(f"none of the {len(files)} files of {path} {first}")
+    if bad:
+        _say_left_out(bad, len(files))
+    return list(clips.values())

@@ -60,6 +60,9 @@ class Format(Recognised[Candidate]):
         convert_fps: frames per second that a conversion resamples its clips to, unless it is told otherwise; None
             leaves them as they are.
         meta: `meta(path)`: entries that a conversion to a clip archive keeps; None has none.
+        files: `files(path)`: the files of a folder that are read one by one by `read_file(file, **options)`, and put
+            together by `gather(path, files, read, skip_bad)`, where `read(file)` is any reader; None where it is
+            read as a whole.
         problems: `problems(store)`: what a store lacks of the published files, a sentence each; None has no such files.
     """
 
@@ -69,6 +72,9 @@ class Format(Recognised[Candidate]):
     convert_fps: float | None = None
     meta: Callable[[Path], dict[str, Any]] | None = None
     problems: Callable[[PoseStore], list[str]] | None = None
+    files: Callable[[Path], list[Path]] | None = None
+    read_file: Callable[..., Any] | None = None
+    gather: Callable[..., list[Any]] | None = None
 
     def takes(self, option: str) -> bool:
         """Whether it has an option of this name."""
