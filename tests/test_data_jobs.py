@@ -44,7 +44,7 @@ def folder(tmp_path):
     for number in range(20):
         pose = fake_data.world(20 + number, f"take {number}")
         if number == 7:
-            pose = pose + np.linspace(0, 9, len(pose))[:, None, None] * np.array([1.0, 0, 0])
+            pose = pose + np.linspace(0, 16, len(pose))[:, None, None] * np.array([0, 1.0, 0])
         write_bvh(tmp_path / "in" / f"P{number % 3}_{number:02d}.bvh", pose, 50)
     return tmp_path / "in"
 

@@ -77,6 +77,11 @@ class Texts(Sequence[str]):
 
     def __init__(self, content: np.ndarray, ends: np.ndarray) -> None:
         self.content, self.ends = content, ends
+        # a memory map's own indexing takes ten times as long
+        self._bytes, self._places = np.asarray(content).data, np.asarray(ends).data
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Texts, (np.array(self.content), np.array(self.ends))
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> Texts:
@@ -89,8 +94,8 @@ class Texts(Sequence[str]):
         return len(self.ends)
 
     def __getitem__(self, number: Any) -> Any:
-        before = self.ends[number - 1] if number else 0
-        return bytes(self.content[before : self.ends[number]]).decode()
+        before = self._places[number - 1] if number else 0
+        return str(self._bytes[before : self._places[number]], "utf-8")
 
 
 class Views(Sequence[View]):
@@ -134,7 +139,7 @@ class Views(Sequence[View]):
     def _view(self, row: tuple[Any, ...]) -> View:
         subject, action, name, camera, index, _, start, frames, fps, size, intrinsics, up = row
         texts = self.texts
-        numbers: tuple[Any, ...] = (tuple(map(float, values)) for values in (size, intrinsics, up))  # type: ignore[assignment]
+        numbers: tuple[Any, ...] = (tuple(values.tolist()) for values in (size, intrinsics, up))  # type: ignore[assignment]
         return View(texts[subject], texts[action], texts[name], texts[camera], index, start, frames, fps, *numbers)
 
     def column(self, name: str) -> np.ndarray:
