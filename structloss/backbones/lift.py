@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..errors import ArgumentError
 from .base import Backbone
-from .blocks import check_rate, check_sizes
+from .blocks import check_rate, check_sizes, has_length
 from .registry import family
 
 __all__ = ["Lift"]
@@ -146,7 +146,7 @@ class Lift(Backbone):
             DtypeError: not floating point, or not the weights' dtype outside autocast.
         """
         x = self.prepare(x)
-        strided = self.taps > 1 and x.shape[1] == self.frames
+        strided = self.taps > 1 and has_length(x, self.frames)
         h = self.embed(self._features(x, strided))
         for level in self.levels:
             h = self.run(level, h, strided)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..errors import ArgumentError
 from .base import Backbone
-from .blocks import TokenBatchNorm, check_batch_statistics, check_rate, check_sizes
+from .blocks import TokenBatchNorm, check_batch_statistics, check_rate, check_sizes, has_length
 from .official import Source
 from .registry import family
 
@@ -239,7 +239,7 @@ class VideoPose3D(Backbone):
         x = self.prepare(x)
         batch, frames = x.shape[:2]
         check_batch_statistics(self.training, batch * (frames - self.frames + 1), "output frame")
-        strided = frames == self.frames
+        strided = has_length(x, self.frames)
         h = self.expand(x.flatten(2), None if strided else 1)
         h = self.drop(F.relu(self.expand_norm(h)))
         for block in self.blocks:

@@ -90,6 +90,8 @@ class Refiner(nn.Module, ABC):
         flat = poses.flatten(2)
         padded = torch.cat([self._beyond(flat[:, :1], before), flat, self._beyond(flat[:, -1:], after)], dim=1)
         frames = poses.shape[1]
+        if not isinstance(frames, int):  # a free length of an exported network, of which there are no pieces to count
+            return self.finish(self.predict(padded), flat).unflatten(2, (self.num_joints, 3))
         piece = self._piece(poses)
         parts = [
             self.predict(padded[:, start : min(start + piece, frames) + before + after])
@@ -139,8 +141,8 @@ class Refiner(nn.Module, ABC):
     def _piece(self, poses: Tensor) -> int:
         """Frames of a clip that go through at once."""
         whole = poses.shape[1]
-        if self.past is None or self.future is None or torch.is_grad_enabled():
-            return whole
+        if self.past is None or self.future is None or torch.is_grad_enabled() or not isinstance(poses.shape[0], int):
+            return whole  # of an exported network's free batch there is no number, either
         return max(1, min(whole, _VALUES // (self._width() * max(1, len(poses)))))
 
     def _width(self) -> int:

@@ -86,7 +86,7 @@ class TPNet(Refiner):
         return self.past + 1 + self.future
 
     def predict(self, windows: Tensor) -> Tensor:
-        if windows.shape[1] == self.window:
+        if isinstance(windows.shape[1], int) and windows.shape[1] == self.window:
             return self.after_first(self.fc[0](windows.flatten(1)))[:, None]
         # [B, M, D, N] in views of the poses; the one copy is made here, of a piece of a clip at a time.
         gathered = windows.unfold(1, self.window, 1).transpose(2, 3).flatten(2)

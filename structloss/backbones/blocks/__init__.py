@@ -5,7 +5,7 @@ the whole network: only attention over frames has to bring the frames next to th
 """
 
 from .attention import Attention, attend
-from .checks import check_clip, check_rate, check_rates, check_ratio, check_size, check_sizes
+from .checks import check_clip, check_rate, check_rates, check_ratio, check_size, check_sizes, has_length
 from .dct import dct_matrix, inverse_dct_matrix
 from .drop_path import DropPath, drop_path_rates
 from .fusion import fuse
@@ -42,6 +42,7 @@ __all__ = [
     "drop_path_rates",
     "fuse",
     "graph_convolution",
+    "has_length",
     "init_graph_weight",
     "init_truncated_normal",
     "inverse_dct_matrix",

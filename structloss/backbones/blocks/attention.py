@@ -36,7 +36,8 @@ def attend(
         mask: boolean `[N]` over the keys, the same for all queries: False leaves a key out. None keeps all.
         bias: added to the scores, `[N, N]` or `[H, N, N]`, instead of a mask.
     """
-    if q.device.type == "cpu" and k.shape[-2] <= _SHORT:
+    tokens = k.shape[-2]
+    if q.device.type == "cpu" and isinstance(tokens, int) and tokens <= _SHORT:  # not of a free length in an export
         factor = q.shape[-1] ** -0.5 if scale is None else scale
         scores = (q * factor) @ k.transpose(-2, -1)
         if bias is not None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...errors import ArgumentError, DtypeError, check_floating, check_same_device
 
-__all__ = ["check_clip", "check_rate", "check_rates", "check_ratio", "check_size", "check_sizes"]
+__all__ = ["check_clip", "check_rate", "check_rates", "check_ratio", "check_size", "check_sizes", "has_length"]
 
 
 def check_size(argument: str, value: object, *, multiple_of: int = 1) -> None:
@@ -79,3 +79,9 @@ def check_clip(
     check_same_device("x", x, "the model", weight)
     if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
         raise DtypeError(f"x has dtype {x.dtype}, expected {weight.dtype}, the dtype of the model's weights.")
+
+
+def has_length(x: Tensor, frames: int) -> bool:
+    """Whether a clip `[B, T, ...]` has exactly so many frames. False of a free length of an exported network, which
+    must not be asked for one of its values: a program that only computes what one length needs would be of that one."""
+    return isinstance(x.shape[1], int) and x.shape[1] == frames
