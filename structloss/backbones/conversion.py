@@ -23,7 +23,7 @@ from .official import to_official
 from .registry import BackboneInfo, create, info
 from .videopose3d import VideoPose3D
 
-__all__ = ["FORMS", "convert", "save_published"]
+__all__ = ["FORMS", "convert", "load_backbone", "save_published"]
 
 #: what :func:`convert` writes
 FORMS = ("safetensors", "published")
@@ -55,6 +55,46 @@ class _Origin:
     trajectory: bool = False
 
 
+@dataclass(frozen=True)
+class _Reading:
+    """A backbone from a file."""
+
+    name: str
+    arguments: dict[str, Any]
+    model: Backbone
+    report: LoadReport
+    origin: _Origin
+
+
+def load_backbone(
+    source: str | os.PathLike[str], name: str | None = None, *, backbone_args: Mapping[str, Any] | None = None
+) -> Backbone:
+    """The network of a file of weights, in training mode.
+
+    Args:
+        source: a published checkpoint, a checkpoint of `structloss fit`, or a file that :func:`convert` has written.
+        name, backbone_args: as for :func:`convert`.
+
+    Raises:
+        UnknownNameError, ArgumentError, MissingFileError, CheckpointError: as :func:`convert`.
+    """
+    return _read(Path(source), name, backbone_args).model
+
+
+def _read(source: Path, name: str | None, backbone_args: Mapping[str, Any] | None) -> _Reading:
+    if name is not None:
+        info(name)  # an unknown name is told before a large file is read
+    found = _origin(source)
+    name, arguments = _agreed(source, found, name, backbone_args)
+    model: Backbone = create(name, **arguments)
+    if found.refine is not None:
+        second = create(found.refine)
+        if not isinstance(second, SecondStage):
+            raise CheckpointError(f"{source} refines by {found.refine!r}, which is no second stage that trains alone.")
+        model = second.after(model)
+    return _Reading(name, arguments, model, load_published(model, source), found)
+
+
 def convert(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str],
@@ -84,17 +124,8 @@ def convert(
     check_choice("to", to, FORMS)
     source, out = Path(source), Path(out)
     _check_out(out, to)
-    if name is not None:
-        info(name)  # an unknown name is told before a large file is read
-    found = _origin(source)
-    name, arguments = _agreed(source, found, name, backbone_args)
-    model: Backbone = create(name, **arguments)
-    if found.refine is not None:
-        second = create(found.refine)
-        if not isinstance(second, SecondStage):
-            raise CheckpointError(f"{source} refines by {found.refine!r}, which is no second stage that trains alone.")
-        model = second.after(model)
-    report = load_published(model, source)
+    read = _read(source, name, backbone_args)
+    name, arguments, model, report, found = read.name, read.arguments, read.model, read.report, read.origin
     beside = None
     if found.trajectory and isinstance(model, VideoPose3D):
         beside = create(name, **{**arguments, "joints_out": 1})

@@ -31,7 +31,7 @@ from ..errors import ArgumentError, CheckpointError, check_choice, needs_extra
 from ..files import write_bytes
 from ..progress import track
 
-__all__ = ["DEFAULT", "Lifter", "Prediction", "load_lifter", "predict"]
+__all__ = ["DEFAULT", "Lifter", "Prediction", "load_lifter", "predict", "published_target"]
 
 DEFAULT = "lift-27"
 """The backbone that predicts where none is named."""
@@ -136,7 +136,7 @@ def load_lifter(
         weights = backbones.pretrained_file(info.name) if weights is None else weights
         model = backbones.create(info.name)
         backbones.load_published(model, weights)
-        found = Lifter(model, info.name, _published_target(info.recipe), info.skeleton, True, str(weights))
+        found = Lifter(model, info.name, published_target(info.recipe), info.skeleton, True, str(weights))
     if found.model.kind not in ("sequence", "centre", "frame"):
         raise ArgumentError(f"{found.name} is of kind {found.model.kind!r}, expected a network that predicts poses.")
     if not found.skeleton:
@@ -145,8 +145,8 @@ def load_lifter(
     return replace(found, target=target or found.target)
 
 
-def _published_target(recipe: str) -> str:
-    """The target of the recipe that reproduces the published training."""
+def published_target(recipe: str) -> str:
+    """The target of the recipe that reproduces the published training; "camera" where there is none."""
     from .recipe_files import recipe_names, recipe_path
 
     if recipe not in recipe_names():
