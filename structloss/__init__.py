@@ -101,7 +101,7 @@ _HOMES: dict[str, Sequence[str]] = {
     "terms": ("TERMS",),
     "ops.backend": ("backends", "use_backend"),
     # modules that are used by their own names
-    **dict.fromkeys(("backbones", "data", "errors", "harness", "learned", "metrics", "nn", "ops"), ()),
+    **dict.fromkeys(("backbones", "data", "errors", "export", "harness", "learned", "metrics", "nn", "ops"), ()),
     **dict.fromkeys(("images", "refine", "reports", "samples", "skeletons"), ()),
 }
 __getattr__, __dir__ = lazy(__name__, _HOMES)

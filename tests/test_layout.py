@@ -45,6 +45,7 @@ MAY_IMPORT = {
     "data": _BASE,
     "images": {*_BASE, "backbones", "data", "functional"},
     "refine": {*_BASE, "backbones", "data"},
+    "export": {*_BASE, "backbones", "images", "refine"},
     "harness": {*_BASE, "ops", "functional", "nn", "backbones", "metrics", "learned", "data", "images", "refine"},
     "reports": {*_BASE, "metrics", "functional"},
     "commands": {
@@ -60,6 +61,7 @@ MAY_IMPORT = {
             "data",
             "images",
             "refine",
+            "export",
             "harness",
             "reports",
         ),
@@ -78,6 +80,8 @@ OTHERS = {
     "torchmetrics": {"metrics", "harness"},
     "safetensors": {"backbones", "learned", "harness"},
     "triton": {"kernels", "ops"},
+    "onnx": {"export.onnx_file"},
+    "onnxruntime": {"export.onnx_file"},
 }
 
 

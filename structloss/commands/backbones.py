@@ -1,4 +1,4 @@
-"""`structloss backbones`: list, info, convert."""
+"""`structloss backbones`: list, info, convert, export."""
 
 from __future__ import annotations
 
@@ -23,13 +23,15 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser = command(
         commands,
         "backbones",
-        "list backbones and networks from images, describe one, or convert weights from and to the published form",
+        "list backbones and networks from images, describe one, convert weights, or export a network to ONNX",
         "  structloss backbones                         the table of all\n"
         "  structloss backbones info repose-h36m\n"
         "  structloss backbones info shape-template\n"
         "  structloss backbones convert best_epoch.bin repose.safetensors --model repose-h36m\n"
         "  structloss backbones convert runs/mixste-27 mixste.bin --to published     for the authors' code\n"
-        "  structloss backbones convert small.pth small.safetensors --model mixste-27 --backbone-args '{depth: 2}'\n",
+        "  structloss backbones convert small.pth small.safetensors --model mixste-27 --backbone-args '{depth: 2}'\n"
+        "  structloss backbones export lift-27                       weights in the package, as lift-27.onnx\n"
+        "  structloss backbones export mixste-27 --ckpt last.ckpt --format torch-export --out mixste.pt2\n",
     )
     parser.set_defaults(run=_list_backbones)
     actions = parser.add_subparsers(dest="action", metavar="ACTION")
@@ -48,6 +50,24 @@ def add(commands: argparse._SubParsersAction) -> None:
     )
     convert.add_argument("--to", choices=("safetensors", "published"), help="form of the file (default: safetensors)")
     convert.set_defaults(run=_convert)
+    _add_export(actions)
+
+
+def _add_export(actions: argparse._SubParsersAction) -> None:
+    export = actions.add_parser("export", help="write a network as a file that runs without Python: ONNX, or torch's")
+    export.add_argument("name", help="backbone, network from images, or a refiner: tpnet, lstm")
+    export.add_argument(
+        "--ckpt", dest="checkpoint", metavar="FILE",
+        help="weights: checkpoint or folder of a run, published ones, .safetensors (default: those in the package)",
+    )  # fmt: skip
+    export.add_argument("--format", choices=("onnx", "torch-export"), default="onnx", help="default: onnx")
+    export.add_argument("--out", dest="path", metavar="FILE", help="default: NAME.onnx or NAME.pt2")
+    export.add_argument("--frames", type=int, metavar="N", help="fix their number (default: free where it can be)")
+    export.add_argument("--target", metavar="NAME", help="what the network answers in (default: as it was trained)")
+    export.add_argument("--backbone-args", metavar="ARGS", help="arguments of a network of another size")
+    export.add_argument("--colours", choices=("bgr", "rgb"), help="of published weights of SAP-Net (default: bgr)")
+    export.add_argument("--licence", metavar="TEXT", help="of the weights, written into the file")
+    export.set_defaults(run=_export)
 
 
 def _list_backbones(arguments: argparse.Namespace) -> None:
@@ -108,19 +128,53 @@ def _info_of(name: str) -> BackboneInfo | ImageNetworkInfo:
         raise
 
 
+def _file_of(source: str) -> Path:
+    """A file as it is, and the best checkpoint of a run's folder."""
+    path = Path(source)
+    if not path.is_dir():
+        return path
+    from ..harness.run_folder import read_run
+
+    run = read_run(path)
+    if run.checkpoint is None:
+        raise MissingFileError(f"{run.folder} has no checkpoint yet, expected one to read.")
+    return run.checkpoint
+
+
 def _convert(arguments: argparse.Namespace) -> None:
     from .. import backbones
     from ..reading import parse_yaml
 
-    source, given = Path(arguments.source), arguments.backbone_args
-    if source.is_dir():
-        from ..harness.run_folder import read_run
-
-        run = read_run(source)
-        if run.checkpoint is None:
-            raise MissingFileError(f"{run.folder} has no checkpoint yet, expected one to convert.")
-        source = run.checkpoint
+    source, given = _file_of(arguments.source), arguments.backbone_args
     settings = None if given is None else parse_yaml(given, "the mapping of --backbone-args")
     report = backbones.convert(source, arguments.out, arguments.name, backbone_args=settings, to=arguments.to)
     print(visible_lines(report))
     print(visible(f"written to {arguments.out}"))
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    from ..export import FORMATS, export
+    from ..harness.trained_network import trained_network
+    from ..reading import parse_yaml
+
+    given = arguments.backbone_args
+    settings = None if given is None else parse_yaml(given, "the mapping of --backbone-args")
+    checkpoint = None if arguments.checkpoint is None else _file_of(arguments.checkpoint)
+    found = trained_network(
+        arguments.name, checkpoint, backbone_args=settings, target=arguments.target, colours=arguments.colours
+    )
+    written = export(
+        found.model,
+        arguments.path or f"{found.name}{FORMATS[arguments.format]}",
+        found.name,
+        format=arguments.format,
+        frames=arguments.frames,
+        target=found.target,
+        skeleton=found.skeleton,
+        colours=found.colours,
+        licence=arguments.licence or ("Apache-2.0" if found.packaged else "not told"),
+        weights=found.source,
+        progress=True,
+    )
+    print(visible_lines(written))
+    print(visible(f"written to {written.path}"))
