@@ -116,6 +116,7 @@ def check_fit(words):
             assert (rest or value) in recipe_names(), f"there is no recipe {rest or value}"
 
 
+ACTIONS = ("inspect", "convert", "frames", "synthetic", "formats", "info", "list", "export")
 BENCHMARKS = ("step", "backbones", "images", "loader", "lossnet", "overhead", "refine")
 
 
@@ -127,7 +128,7 @@ def test_commands_exist(page):
             check_fit(words[1:])
             continue
         command = [words[0]]
-        if len(words) > 1 and words[1] in ("inspect", "convert", "frames", "synthetic", "formats", "info", "list"):
+        if words[1:2] and words[1] in ACTIONS:
             command.append(words[1])
         if (words[0] == "bench" and words[1:2] and words[1] in BENCHMARKS) or words[0] == "plot":
             command += words[1:2]
@@ -182,7 +183,7 @@ def resolved(name):
 
 
 #: Parameters that a page explains in its text, or once for all.
-COMMON = {"self", "pred", "target", "weights", "net", "model", "keypoints", "path", "loss"}
+COMMON = {"self", "pred", "target", "weights", "net", "model", "name", "keypoints", "path", "loss"}
 SHARED = {"skeleton", "weight", "reduction", "check_finite", "backend"}
 
 
