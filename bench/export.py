@@ -112,6 +112,8 @@ class Case:
         for provider, written in self.files.items():
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+            # idle threads that spin would take the processor from whoever has the next turn
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
             session = onnxruntime.InferenceSession(written.path, options, providers=["CPUExecutionProvider"])
             found[provider] = lambda session=session: session.run(None, feed)
         return found
