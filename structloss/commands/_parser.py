@@ -28,6 +28,7 @@ __all__ = [
     "options",
     "positive",
     "values_by_flag",
+    "whole",
     "with_flags",
 ]
 
@@ -107,6 +108,13 @@ def positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} is not positive")
+    return value
+
+
+def whole(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{value} is not a whole number >= 0")
     return value
 
 

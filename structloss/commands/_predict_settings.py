@@ -6,11 +6,13 @@ from dataclasses import dataclass
 
 from ..errors import ArgumentError, check_choice
 
-__all__ = ["DEVICES", "OF_FRAMES", "OWN", "PredictSettings", "check_network", "chosen_device"]
+__all__ = ["DEVICES", "OF_FRAMES", "OWN", "STANDARD_INPUT", "PredictSettings", "check_network", "chosen_device"]
 
 DEVICES = ("auto", "cpu", "cuda")
 #: bone lengths that are those of the prediction itself
 OWN = "own"
+#: the input that is lines on standard input
+STANDARD_INPUT = "-"
 #: what belongs to frames in which a detector finds keypoints, as attributes of the settings
 OF_FRAMES = ("detector", "keypoints", "frames")
 
@@ -44,6 +46,8 @@ class PredictSettings:
             :func:`~structloss.images.detector.load_detector`; None is MediaPipe's.
         keypoints: JSON file for what it finds; None writes it into `out`.
         frames: how many frames to take; None takes all, of a camera until Ctrl-C.
+        stream: answer lines of keypoints as they come, see :mod:`structloss.commands._predict_stream`.
+        lag: with `stream`, see :class:`~structloss.harness.streaming.KeypointStream`.
     """
 
     input: str | None = None
@@ -78,6 +82,8 @@ class PredictSettings:
     detector: str | None = None
     keypoints: str | None = None
     frames: int | None = None
+    stream: bool = False
+    lag: int | None = None
 
 
 def check_network(settings: PredictSettings) -> None:

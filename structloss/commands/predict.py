@@ -12,11 +12,11 @@ from .. import samples
 from ..errors import ArgumentError, DataError
 from ..text import visible
 from ._imports import import_torchmetrics
-from ._parser import command, flags_of, options, positive, with_flags
+from ._parser import command, flags_of, options, positive, whole, with_flags
 from ._predict_footage import look, overlay_ending, shows_frames, write_overlay
 from ._predict_images import are_of_images, run_predict_images
 from ._predict_output import after_network, file_name, named_files, without_rate, write_prediction
-from ._predict_settings import OWN, PredictSettings, check_network, chosen_device
+from ._predict_settings import OWN, STANDARD_INPUT, PredictSettings, check_network, chosen_device
 
 if TYPE_CHECKING:
     from ..data.formats import Keypoints
@@ -44,7 +44,8 @@ def add(commands: argparse._SubParsersAction) -> None:
         "  structloss predict --split train --ckpt last.ckpt --npz train.npz    to train a refiner on\n"
         "  structloss predict walk.mp4 --ckpt sapnet.ckpt --box 120 40 200 420 --refine tpnet.ckpt --out walk\n"
         "  structloss predict photos/ --ckpt sapnet.ckpt --boxes boxes.json --missing skip --overlay drawn\n"
-        "  structloss predict walk.mp4 --ckpt shape-template.ckpt --out walk    15 joints in the image\n",
+        "  structloss predict walk.mp4 --ckpt shape-template.ckpt --out walk    15 joints in the image\n"
+        "  detector | structloss predict - --stream --layout coco --image-size 1280 720 | viewer    JSON lines\n",
     )
     parser.add_argument(
         "input",
@@ -54,7 +55,9 @@ def add(commands: argparse._SubParsersAction) -> None:
         "keypoints; for a network from images an image, a folder of images, a video, or annotations (MPII, COCO, "
         "SPIN); with --split where the data set is now, if it was moved",
     )
-    network = parser.add_argument_group("network", "lift-27, whose weights come with the package, where none is named")
+    network = parser.add_argument_group(
+        "network", "lift-27, or lift-s with --stream, whose weights come with the package, where none is named"
+    )
     network.add_argument("--ckpt", metavar="FILE.ckpt", help="checkpoint of structloss fit")
     network.add_argument(
         "--backbone", metavar="NAME", help="lift-27 or lift-s; or one of structloss backbones list, with --weights"
@@ -127,6 +130,15 @@ def add(commands: argparse._SubParsersAction) -> None:
     pixels.add_argument(
         "--missing", choices=("error", "skip"), help="images that are missing or broken: refuse them, or leave them out"
     )
+    live = parser.add_argument_group("lines of keypoints on standard input")
+    live.add_argument(
+        "--stream",
+        action="store_true",
+        help="answer each line of JSON on -, one person in one frame, by a line with the pose as soon as it is known",
+    )
+    live.add_argument(
+        "--lag", type=whole, metavar="N", help="frames to wait for (default: as many as the network looks ahead)"
+    )
     after = parser.add_argument_group("after the network")
     after.add_argument("--refine", metavar="FILE.ckpt", help="checkpoint of structloss fit --config tpnet")
     after.add_argument(
@@ -167,12 +179,24 @@ def _run(arguments: argparse.Namespace, flags: Mapping[str, str]) -> None:
         image_size=None if size is None else (size[0], size[1]),
         box=None if box is None else (box[0], box[1], box[2], box[3]),
     )
-    if settings.split is None:
+    if settings.stream or settings.input == STANDARD_INPUT:
+        _run_stream(settings, flags)
+    elif settings.lag is not None:
+        raise ArgumentError(f"--lag is {settings.lag}, expected it with --stream.")
+    elif settings.split is None:
         run_predict(settings, flags)
     else:
         from ._predict_split import run_predict_split
 
         run_predict_split(settings, flags)
+
+
+def _run_stream(settings: PredictSettings, flags: Mapping[str, str]) -> None:
+    if not settings.stream:
+        raise ArgumentError(f"the input is {STANDARD_INPUT!r}, standard input, expected it with --stream.")
+    from ._predict_stream import run_predict_stream
+
+    run_predict_stream(settings, flags)
 
 
 def run_predict(settings: PredictSettings, flags: Mapping[str, str] | None = None) -> list[Path]:

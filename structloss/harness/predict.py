@@ -14,7 +14,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,17 @@ from ..errors import ArgumentError, CheckpointError, check_choice, needs_extra
 from ..files import write_bytes
 from ..progress import track
 
-__all__ = ["DEFAULT", "Lifter", "Prediction", "load_lifter", "predict", "published_target"]
+__all__ = [
+    "DEFAULT",
+    "Lifter",
+    "Prediction",
+    "lifting_call",
+    "limb_lengths",
+    "load_lifter",
+    "network_input",
+    "predict",
+    "published_target",
+]
 
 DEFAULT = "lift-27"
 """The backbone that predicts where none is named."""
@@ -272,13 +282,32 @@ def _lift(
 ) -> np.ndarray:
     """The network's answers `[T, J, 3]`, float64."""
     assert seen.width is not None and seen.height is not None  # checked by `predict`
-    screen = normalize_screen(seen.keypoints, seen.width, seen.height)
-    confidence = seen.confidence
+    inputs = network_input(lifter, seen.keypoints, seen.confidence, seen.width, seen.height)
+    lift = lifting_call(lifter, device)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(0)  # diffusion models start from noise: the same video gives the same poses
+        pieces = backbones.predict_stream(
+            lifter.model, torch.from_numpy(inputs).float().to(device), flip=flip, skeleton=lifter.skeleton,
+            batch_size=batch_size, lift=lift, track=lambda batches: track(batches, "Lifting to 3D", progress),
+        )  # fmt: skip
+        out = np.concatenate([piece.cpu().numpy() for piece in pieces]).astype(np.float64)
+    if not np.isfinite(out).all():
+        raise CheckpointError(f"{lifter.name} with {lifter.source} predicts NaN or infinite values, expected poses.")
+    return out
+
+
+def network_input(lifter: Lifter, keypoints: np.ndarray, confidence: np.ndarray, width: int, height: int) -> np.ndarray:
+    """What a network takes, `[T, J, 3]`, of pixels `[T, J, 2]` and confidences `[T, J]` in its joints."""
+    screen = normalize_screen(keypoints, width, height)
     if lifter.model.skips_missing:
         # In a frame without anybody there is nothing else to look at than what was interpolated.
         nobody = (confidence == 0).all(axis=1, keepdims=True)
         confidence = np.where(nobody, np.float32(_INTERPOLATED), confidence)
-    inputs = np.concatenate([screen, confidence[..., None]], axis=-1)
+    return np.concatenate([screen, confidence[..., None]], axis=-1)
+
+
+def lifting_call(lifter: Lifter, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A network on a device, from `[B, T, J, C]` to poses `[B, T_out, J, 3]` of all joints of its skeleton."""
     model = lifter.model.to(device)
     joints = skeletons.get(lifter.skeleton).num_joints
 
@@ -290,23 +319,12 @@ def _lift(
             poses = torch.cat([poses[..., :9, :], neck, poses[..., 9:, :]], dim=-2)
         return poses
 
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(0)  # diffusion models start from noise: the same video gives the same poses
-        pieces = backbones.predict_stream(
-            model, torch.from_numpy(inputs).float().to(device), flip=flip, skeleton=lifter.skeleton,
-            batch_size=batch_size, lift=lift, track=lambda batches: track(batches, "Lifting to 3D", progress),
-        )  # fmt: skip
-        out = np.concatenate([piece.cpu().numpy() for piece in pieces]).astype(np.float64)
-    if not np.isfinite(out).all():
-        raise CheckpointError(f"{lifter.name} with {lifter.source} predicts NaN or infinite values, expected poses.")
-    return out
+    return lift
 
 
 def _scale(raw: np.ndarray, body: skeletons.Skeleton, target: str, fps: float) -> tuple[np.ndarray, list[str]]:
     """Metres per unit of the answer `[T]`, and what to say about it."""
-    bones = np.array([bone for _, group in body.bone_groups for bone in group])
-    canonical = sum(map(sum, body.bone_group_lengths)) / 1000
-    lengths = np.linalg.norm(raw[:, bones[:, 0]] - raw[:, bones[:, 1]], axis=-1).sum(axis=1)
+    lengths, canonical = limb_lengths(raw, body)
     if target == "camera":
         times = float(np.median(lengths)) / canonical
         factor = 1e-3 if times > 100 else 1.0  # some published networks answer in millimetres
@@ -327,6 +345,13 @@ def _scale(raw: np.ndarray, body: skeletons.Skeleton, target: str, fps: float) -
         )
     notes.append("the network answers in image space: the size is nominal, from limbs of canonical length")
     return np.exp(_smoothed(logs, fps)), notes
+
+
+def limb_lengths(raw: np.ndarray, body: skeletons.Skeleton) -> tuple[np.ndarray, float]:
+    """How long the limbs of poses `[T, J, 3]` are together, `[T]` in the poses' unit; and a person's, in metres."""
+    bones = np.array([bone for _, group in body.bone_groups for bone in group])
+    canonical = sum(map(sum, body.bone_group_lengths)) / 1000
+    return np.linalg.norm(raw[:, bones[:, 0]] - raw[:, bones[:, 1]], axis=-1).sum(axis=1), canonical
 
 
 def _outliers(logs: np.ndarray, fps: float) -> np.ndarray:
