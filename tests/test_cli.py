@@ -105,7 +105,7 @@ def test_the_whole_help_of_a_lightning_command(tmp_path, commands):
     assert done.returncode == 0, done.stderr
     assert "usage: structloss fit --config RECIPE" in done.stdout and "--trainer.detect_anomaly" in done.stdout
     for flag in shown_flags("fit"):  # what the short help shows is there
-        ours = ("--help-all", "--debug", "--fresh", "--tensorboard", "--init-from", "--loss", "--model.learned.KEY")
+        ours = ("--help-all", "--debug", "--fresh", "--logger", "--init-from", "--loss", "--model.learned.KEY")
         assert flag in ours or f" {flag}" in done.stdout or f"{flag} " in done.stdout, flag
 
 

@@ -96,7 +96,7 @@ def check_fit(words):
     from structloss.harness.recipe_files import recipe_names
     from structloss.learned import LearnedLoss
 
-    own = {"--config", "--ckpt_path", "--init-from", "--loss", "--fresh", "--tensorboard", "--seed_everything"}
+    own = {"--config", "--ckpt_path", "--init-from", "--loss", "--fresh", "--logger", "--seed_everything"}
     own |= {"--hypotheses", "--iterations"}
     recipe = words[words.index("--config") + 1] if "--config" in words else ""
     for flag, value in zip(words, [*words[1:], ""], strict=True):

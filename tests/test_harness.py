@@ -272,19 +272,3 @@ def test_a_compiled_backbone_trains_the_same():
     assert plain.state_dict().keys() == compiled.state_dict().keys()
     curves = [train(lifting, windows, steps=3, validations=0).curves["train_loss"] for lifting in (plain, compiled)]
     assert curves[0] == pytest.approx(curves[1], rel=1e-4)
-
-
-def test_tensorboard_and_csv_logs_go_into_one_folder(tmp_path, commands):
-    pytest.importorskip("tensorboard")
-    options = ["--model.backbone_args", "{dim_feat: 16, dim_rep: 16, depth: 1, num_heads: 2}", "--data.window", "9"]
-    options += ["--data.num_subjects", "2", "--data.clips_per_subject", "1", "--data.frames", "30", "--data.views", "1"]
-    options += ["--trainer.max_epochs", "1", "--tensorboard"]
-    ran = commands.run(tmp_path, "fit", "--config", "repose-tiny", *options)
-    assert ran.returncode == 0, ran.stderr
-    (folder,) = (tmp_path / "runs/repose-tiny").iterdir()
-    assert folder.name == "version_0" and (folder / "metrics.csv").exists()
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(folder))
-    events.Reload()
-    assert "train/loss" in events.Tags()["scalars"] and "val/mpjpe" in events.Tags()["scalars"]

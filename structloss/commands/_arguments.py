@@ -42,6 +42,29 @@ def _with_init_from(arguments: Sequence[str]) -> list[str]:
     return [re.sub(r"^--init[-_]from(?==|$)", "--model.init_from", argument) for argument in arguments]
 
 
+def with_loggers(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Take out `--logger NAME`, which may be there several times and have several names, and `--tensorboard`, an
+    earlier form of `--logger tensorboard`; the other arguments, and the names.
+
+    Raises:
+        ArgumentError: no name follows.
+    """
+    left, names = [], []
+    rest = iter(arguments)
+    for argument in rest:
+        flag, equals, value = argument.partition("=")
+        if argument == "--tensorboard":
+            names.append("tensorboard")
+        elif flag == "--logger":
+            value = value if equals else next(rest, "")
+            if not value or value.startswith("-"):
+                raise ArgumentError("--logger has no value, expected csv, tensorboard, wandb or mlflow.")
+            names += [name for name in value.split(",") if name]
+        else:
+            left.append(argument)
+    return left, names
+
+
 def with_root(arguments: Sequence[str]) -> list[str]:
     """Spell out `--root WORD`, the short form of `--model.root WORD`."""
     return [re.sub(r"^--root(?==|$)", "--model.root", argument) for argument in arguments]

@@ -14,11 +14,10 @@ from typing import Any, ClassVar, NoReturn
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from ..errors import ArgumentError, MissingDependencyError, MissingFileError, how_to_install
+from ..errors import ArgumentError, MissingFileError
 from ..files import write_json
 from ..harness.callbacks import FiniteLoss, best_checkpoint, figure_table, progress_callback, shown_figures
 from ..harness.checkpoint_io import SafeCheckpointIO
@@ -28,6 +27,7 @@ from ..harness.recipe_files import bounded_parser
 from ..harness.restart import Restart, RunFolder, newest_intact, step_of
 from ..harness.run_folder import Best, best_of, checkpoint_in, start_in
 from ..harness.run_logger import RunLogger
+from ..harness.run_loggers import check_loggers, loggers_beside
 from ..harness.run_start import RunStart, config_text
 from ..harness.systems import LIFTING, REFINE, SYSTEMS, System
 from ..harness.training import quiet_lightning
@@ -43,6 +43,7 @@ from ._arguments import (
     sampling,
     spelled_out,
     system_in,
+    with_loggers,
     with_recipe,
     with_root,
 )
@@ -58,7 +59,16 @@ __all__ = ["SUBCOMMANDS", "run"]
 RUNS = "runs"
 SUBCOMMANDS = ("fit", "validate", "test")
 #: flags that are not Lightning's
-_SHORT_FORMS = ("--fresh", "--tensorboard", "--init-from", "--loss", "--root", "--hypotheses", "--iterations")
+_SHORT_FORMS = (
+    "--fresh",
+    "--logger",
+    "--tensorboard",
+    "--init-from",
+    "--loss",
+    "--root",
+    "--hypotheses",
+    "--iterations",
+)
 
 
 class _Parser(LightningArgumentParser):
@@ -89,7 +99,8 @@ class _CLI(LightningCLI):
             parser.set_defaults(self.stored.defaults())
 
     fresh = False
-    tensorboard = False
+    #: names of loggers beside our own
+    loggers: ClassVar[tuple[str, ...]] = ()
     #: what is trained or scored
     system: ClassVar[System] = LIFTING
     #: the arguments of the checkpoint that is given
@@ -115,9 +126,7 @@ class _CLI(LightningCLI):
         if isinstance(start := config.get("model.init_from"), str):
             with naming_flags(flags_of(self._parser(self.subcommand))):
                 config["model.init_from"] = start_in(start, Path(config.trainer.default_root_dir or ""))
-        self.save_config_kwargs = {"beside": _tensorboard if self.tensorboard else None}
-        if self.tensorboard:
-            _import_tensorboard()
+        self.save_config_kwargs = {"beside": partial(loggers_beside, self.loggers) if self.loggers else None}
 
     def instantiate_classes(self) -> None:
         given = differing(self._parser(self.subcommand), self.config[self.subcommand])
@@ -306,24 +315,6 @@ def _version(folder: Path) -> int:
     return int(number) if number.isdigit() else -1
 
 
-def _tensorboard(logger: RunLogger) -> Logger:
-    """TensorBoard's logger for the folder of a run."""
-    from lightning.pytorch.loggers import TensorBoardLogger
-
-    # Of a run that is resumed, what was logged after the checkpoint is to be left out.
-    purge: dict[str, Any] = {"purge_step": logger.first_step} if logger.first_step else {}
-    return TensorBoardLogger(logger.save_dir, logger.name, version=logger.version, **purge)
-
-
-def _import_tensorboard() -> None:
-    try:
-        import tensorboard  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError(
-            f"--tensorboard needs tensorboard, which is not installed: {how_to_install('tensorboard')}."
-        ) from error
-
-
 def _with_last_checkpoint(arguments: Sequence[str], runs: Path) -> list[str]:
     """Replace `--ckpt_path last` by the newest checkpoint of the recipe's earlier runs.
 
@@ -378,8 +369,11 @@ def run(subcommand: str, arguments: Sequence[str]) -> None:
         StructlossError: bad input; the parser itself exits with code 2 for arguments that it can't read.
     """
     arguments = following_network(with_recipe(spelled_out(arguments)))
-    _CLI.fresh, _CLI.tensorboard = "--fresh" in arguments, "--tensorboard" in arguments
-    arguments = [argument for argument in arguments if argument not in ("--fresh", "--tensorboard")]
+    _CLI.fresh = "--fresh" in arguments
+    arguments, names = with_loggers([argument for argument in arguments if argument != "--fresh"])
+    if names and subcommand != "fit":
+        raise ArgumentError(f"--logger is given with {subcommand}, expected it with fit.")
+    _CLI.loggers = check_loggers(names)
     _CLI.sampling, _CLI.wanted = {}, subcommand
     if subcommand == "test":
         arguments, _CLI.sampling = sampling(with_root(arguments))

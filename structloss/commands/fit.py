@@ -77,7 +77,7 @@ def _describe(parser: argparse.ArgumentParser, name: str) -> None:
     if name == "fit":
         ours.add_argument("--fresh", action="store_true", help="begin anew, though an unfinished run could be resumed")
         ours.add_argument("--restart.every_seconds", metavar="S", help="between checkpoints to resume from (300)")
-        ours.add_argument("--tensorboard", action="store_true", help="write TensorBoard's logs, too")
+        ours.add_argument("--logger", metavar="NAME", help="beside metrics.csv: tensorboard, wandb, mlflow, or several")
         ours.add_argument("--seed_everything", metavar="N", help="seed of weights, data and order (0)")
     data = parser.add_argument_group("data")
     data.add_argument("--data.data", metavar="PATH", help="data set of any format (default: synthetic motion)")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ class RunStart(SaveConfigCallback):
 
     Args:
         parser, config: of the command line, what is written.
-        beside: makes a further logger for the same folder, such as TensorBoard's.
+        beside: makes further loggers for the same run, such as TensorBoard's.
         settings: of Lightning's callback.
     """
 
@@ -43,7 +43,7 @@ class RunStart(SaveConfigCallback):
         self,
         parser: Any,
         config: Any,
-        beside: Callable[[RunLogger], Logger] | None = None,
+        beside: Callable[[RunLogger], Sequence[Logger]] | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(parser, config, **settings)
@@ -65,9 +65,10 @@ class RunStart(SaveConfigCallback):
         self.write(trainer)
         logger.begin()
         if self.beside is not None:
-            other = self.beside(logger)
-            other.log_hyperparams(dict(pl_module.hparams_initial))
-            trainer.loggers = [*trainer.loggers, other]
+            others = self.beside(logger)
+            for other in others:
+                other.log_hyperparams(dict(pl_module.hparams_initial))
+            trainer.loggers = [*trainer.loggers, *others]
         if trainer.is_global_zero and not self.resumes:
             print(visible(f"training in {logger.log_dir}"), flush=True)
 
