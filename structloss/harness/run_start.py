@@ -9,11 +9,12 @@ from typing import Any
 
 import jsonargparse
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import Logger
 
-from ..errors import DataError
+from ..errors import ArgumentError, DataError
 from ..files import new_file
 from ..text import visible
 from .restart import RunFolder
@@ -55,6 +56,7 @@ class RunStart(SaveConfigCallback):
         """Nothing yet."""
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._check_alike(trainer, pl_module)
         logger = trainer.logger
         if not isinstance(logger, RunLogger):
             if logger is not None:
@@ -71,6 +73,25 @@ class RunStart(SaveConfigCallback):
             trainer.loggers = [*trainer.loggers, *others]
         if trainer.is_global_zero and not self.resumes:
             print(visible(f"training in {logger.log_dir}"), flush=True)
+
+    def _check_alike(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Raise where processes do not begin at the same step: machines that do not share the folder of runs."""
+        if trainer.world_size == 1:
+            return
+        mine = torch.tensor([int(self.resumes), trainer.global_step], device=pl_module.device)
+        all_of_them = trainer.strategy.all_gather(mine).tolist()
+        if all(other == all_of_them[0] for other in all_of_them):
+            return
+
+        def said(rank: int) -> str:
+            resumes, step = all_of_them[rank]
+            return f"process {rank} {f'resumes from step {step}' if resumes or step else 'begins anew'}"
+
+        rank = trainer.global_rank
+        other = next(n for n, found in enumerate(all_of_them) if found != all_of_them[rank])
+        raise ArgumentError(
+            f"{said(rank)} and {said(other)}, expected --trainer.default_root_dir in a folder that all machines share."
+        )
 
     def write(self, trainer: L.Trainer) -> None:
         """Write `config.yaml` into the folder of the log."""
