@@ -9,7 +9,9 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -25,7 +27,9 @@ from bench import (
     providers,
     refine,
     run,
+    scaling,
     step,
+    stream,
     tables,
 )
 from bench.plain import poseformer
@@ -422,6 +426,46 @@ def test_loss_net_in_a_training_step(tmp_path, capsys):
         assert rows[name, "share_of_step"] > 0 and parts < 3 * rows[name, "step"]
     assert lossnet.main([*small, "--nets", "grahp"]) == 2
     assert "unknown loss network 'grahp'" in capsys.readouterr().err
+
+
+def test_the_expected_cost_of_many_gpus_is_the_formula():
+    cluster = scaling.Cluster(tflops=100, inside=300, between=50, latency=0)
+    # 10 million parameters, 40 MB; 600 million operations of 1000 clips: 6 ms
+    assert scaling.reckon(10_000_000, 1e8, 1000, 1, cluster) == (pytest.approx(6e-3), 0, 1, 1)
+    computing, sending, without, overlapped = scaling.reckon(10_000_000, 1e8, 1000, 4, cluster)
+    assert computing == pytest.approx(6e-3) and sending == pytest.approx(2 * 3 / 4 * 40e6 / 300e9)
+    assert without == pytest.approx(6 / 6.2) and overlapped == pytest.approx(6 / (6 + 1.5 * 25 * 2**20 / 300e6))
+    *_, sending, without, overlapped = scaling.reckon(10_000_000, 1e8, 1000, 16, cluster)
+    assert sending == pytest.approx(2 * 15 / 16 * 40e6 / 50e9) and without < overlapped < 1
+    slow = scaling.Cluster(tflops=100, inside=300, between=1, latency=0)  # longer than the backward pass
+    *_, sending, without, overlapped = scaling.reckon(10_000_000, 1e8, 1000, 16, slow)
+    assert overlapped == pytest.approx(6e-3 / (6e-3 + sending - 4e-3))
+    late = scaling.Cluster(tflops=100, inside=300, between=50, latency=10)
+    assert scaling.reckon(10_000_000, 1e8, 1000, 16, late)[1] == pytest.approx(2 * 15 / 16 * 40e6 / 50e9 + 300e-6)
+
+
+def test_the_page_has_the_expected_cost_that_the_command_writes(tmp_path, capsys):
+    assert scaling.main(["expect", "--out", str(tmp_path / "table.md")]) == 0
+    text = (tmp_path / "table.md").read_text()
+    assert capsys.readouterr().out == text == (ROOT / "bench/results/scaling_expected.md").read_text()
+    assert text in (ROOT / "docs/scaling.md").read_text()
+    with pytest.raises(SystemExit):
+        scaling.main(["expect", "--between", "0"])
+
+
+def test_what_a_streamed_pose_costs(tmp_path, monkeypatch):
+    monkeypatch.setattr(stream, "LAGS", {"lift-27": (2, 13)})
+    monkeypatch.setattr(stream.samples, "names", lambda: ("walk",))
+    path = tmp_path / "stream.csv"
+    assert stream.main(["--rounds", "1", "--threads", "1", "--csv", str(path)]) == 0
+    rows = read(path)
+    assert [row["provider"] for row in rows[::5]] == ["lift-27, 2 late", "lift-27, 13 late"]
+    assert all(float(row["p50"]) > 0 for row in rows)
+    steps = [float(row["p50"]) for row in rows if row["metric"] == "mpjve"]
+    assert steps[0] > steps[1]  # waiting makes motion smoother
+    monkeypatch.setattr(stream, "LAGS", {"lift-27": (13,)})
+    monkeypatch.setattr(stream, "predict", lambda *_: SimpleNamespace(positions=np.zeros((185, 17, 3))))
+    assert stream.main(["--rounds", "1"]) == 1  # what is wrong isn't timed
 
 
 def test_what_a_refined_pose_costs(tmp_path, capsys, monkeypatch):

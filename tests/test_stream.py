@@ -377,7 +377,7 @@ def test_answers_come_at_once_and_wait_for_a_slow_reader(walk):
         process.wait()
 
 
-def test_a_closed_pipe_ends_it_without_a_word(walk, monkeypatch):
+def test_a_closed_pipe_ends_it_without_an_error(walk, monkeypatch):
     reads, writes = os.pipe()
     os.close(reads)
     monkeypatch.setattr("sys.stdout", open(writes, "w"))  # noqa: SIM115
