@@ -398,6 +398,7 @@ REFUSED = {
     ("-", "--stream", "--fit-skeleton"): "which can't wait for the median of the prediction",
     ("-", "--stream", "--layout", "coca"): "unknown layout 'coca': did you mean 'coco'?",
     ("-", "--stream", "--lag", "1"): "--lag is 1, expected 0, since the network looks at no later frame",
+    ("-", "--stream", "--fps", "nan"): "--fps is nan, expected a positive number of frames per second",
     ("-", "--stream", "--backbone", "mixste-243"): "--backbone is 'mixste-243' without --weights",
     ("a.npz", "--lag", "1"): "--lag is 1, expected it with --stream",
 }

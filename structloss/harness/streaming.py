@@ -78,8 +78,8 @@ class KeypointStream:
         device: where to compute.
 
     Raises:
-        ArgumentError: a lag that the network can't have, a refiner of another skeleton or one that must see a clip's
-            end, a layout without a way to the network's joints.
+        ArgumentError: a rate that is not positive, a lag that the network can't have, a refiner of another skeleton or
+            one that must see a clip's end, a layout without a way to the network's joints.
         UnknownNameError: an unknown layout.
 
     Attributes:
@@ -102,6 +102,8 @@ class KeypointStream:
     ) -> None:
         if layout is not None:
             check_name("layout", layout, LAYOUTS)
+        if fps is not None and not 0 < fps < float("inf"):
+            raise ArgumentError(f"fps is {fps}, expected a positive number of frames per second.")
         if refiner is not None and refiner.skeleton != lifter.skeleton:
             raise ArgumentError(
                 f"{refiner.source} refines poses of skeleton {refiner.skeleton!r}, expected one for "
