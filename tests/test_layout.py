@@ -82,6 +82,7 @@ OTHERS = {
     "triton": {"kernels", "ops"},
     "onnx": {"export.onnx_file"},
     "onnxruntime": {"export.onnx_file"},
+    "ray": {"harness.ray_engine"},
 }
 
 

@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import math
 import os
 import re
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from importlib.resources import files
-from multiprocessing import get_context, parent_process
-from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import torch
+from safetensors.torch import load_file, save_file
 
 from .. import __version__, backbones
 from ..data import MotionDataModule
 from ..data.conditions import Detections
 from ..errors import ArgumentError, DataError, StructlossError, check_name, shown
-from ..files import write_json
+from ..files import replacing, write_json
 from ..reading import read_json, read_yaml
+from .engines import Engine, Local, Piece, as_told, paths_in, side_by_side
 from .evaluation import evaluate
 from .frames import check_term_frames
 from .lifting import LiftingModule
 from .recipe_files import recipe_settings
-from .training import train
+from .training import Checkpoints, train
 
 __all__ = [
     "Cell",
@@ -62,10 +61,6 @@ _KEYS = (
     "conditions",
 )
 
-#: how often what processes have told is looked for
-_POLL_SECONDS = 0.2
-#: where a process of :func:`side_by_side` puts what it has
-_results: SimpleQueue[CellResult]
 #: the term of an objective that stands for a loss network's energy
 LEARNED = "learned"
 
@@ -288,7 +283,7 @@ def _fingerprint(grid: Grid, cell: Cell) -> str:
         parts["conditions"] = grid.conditions
     if (start := grid.init_from.get(cell.backbone)) in backbones.pretrained_names():
         parts["weights"] = hashlib.sha256(backbones.pretrained_file(start).read_bytes()).hexdigest()
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(as_told(parts), sort_keys=True, default=str).encode()).hexdigest()
 
 
 def run_grid(
@@ -297,16 +292,21 @@ def run_grid(
     *,
     jobs: int = 1,
     report: Callable[[int, int, CellResult], None] | None = None,
+    engine: Engine | None = None,
+    checkpoint_seconds: float = 300.0,
 ) -> list[CellResult]:
     """Train and score every cell that has no result in `folder` yet; returns all results in the order of the cells.
 
-    A run that was stopped, or whose grid has grown, trains the cells that are missing.
+    A run that was stopped, or whose grid has grown, trains the cells that are missing; a cell that was under way goes
+    on from its checkpoint.
 
     Args:
         grid: what to compare.
-        folder: where results are kept, a JSON file each.
+        folder: where results are kept, a JSON file each, and the checkpoints of cells that are under way.
         jobs: cells trained side by side, in processes that share the cores.
         report: called with (cells done, cells in all, result) whenever one is done.
+        engine: what trains them, in place of `jobs` processes.
+        checkpoint_seconds: time between checkpoints of a cell.
 
     Raises:
         StructlossError: bad input, or a cell failed; those that were done are kept.
@@ -314,7 +314,7 @@ def run_grid(
 
     def train_missing(missing: list[Cell], folder: Path) -> Iterator[CellResult]:
         _check_frames(grid, missing)
-        return _train_all(grid, missing, folder, jobs)
+        return _train_all(grid, missing, folder, engine or Local(jobs), checkpoint_seconds)
 
     return train_what_is_missing(
         grid.cells(), lambda cell: _fingerprint(grid, cell), folder, train_missing, jobs=jobs, report=report
@@ -386,6 +386,7 @@ def run_seeds(
     *,
     jobs: int,
     report: Callable[[int, int, CellResult], None] | None,
+    engine: Engine | None = None,
 ) -> list[CellResult]:
     """:func:`train_what_is_missing` of a grid whose rows of one seed are trained together.
 
@@ -395,12 +396,21 @@ def run_seeds(
         train_seed: (grid, the rows of a seed that are missing, folder) -> results, a function of a module.
         jobs: seeds side by side.
         report: as there.
+        engine: what trains them, in place of `jobs` processes.
     """
 
     def train_missing(missing: list[Cell], folder: Path) -> Iterator[CellResult]:
         seeds = dict.fromkeys(cell.seed for cell in missing)
-        groups = [(grid, [cell for cell in missing if cell.seed == seed], folder) for seed in seeds]
-        return side_by_side(train_seed, groups, min(jobs, len(groups)))
+        reads = paths_in(grid)
+        pieces = [
+            Piece(
+                f"seed {seed}", train_seed, (grid, [cell for cell in missing if cell.seed == seed]), reads,
+                (f"*__seed{seed}.*", f"*__seed{seed}-*"),
+            )
+            for seed in seeds
+        ]  # fmt: skip
+        found = (engine or Local(min(jobs, len(pieces)))).run(pieces, folder)
+        return (result for _, result in found)
 
     cells = [cell for seed in grid.seeds for cell in grid.cells(seed)]
     return train_what_is_missing(
@@ -432,67 +442,67 @@ def _naming(cell: Cell) -> Iterator[None]:
         raise type(error)(f"{cell.backbone}, seed {cell.seed}: {error}") from error
 
 
-def _train_all(grid: Grid, cells: list[Cell], folder: Path, jobs: int) -> Iterator[CellResult]:
-    # The cells of a backbone and seed share their data and their start: they stay in one process.
+def _train_all(
+    grid: Grid, cells: list[Cell], folder: Path, engine: Engine, checkpoint_seconds: float
+) -> Iterator[CellResult]:
+    # The cells of a backbone and seed share their data and their start: where it costs, they stay in one process.
     groups: dict[tuple[str, int], list[Cell]] = {}
     for cell in cells:
         groups.setdefault((cell.backbone, cell.seed), []).append(cell)
-    return side_by_side(_train_group, [(grid, group, folder) for group in groups.values()], jobs)
+    apart = engine.spreads
+    if apart:
+        starting = [group for group in groups.values() if _pretrains(grid, group[0])]
+        for _ in engine.run([_piece(grid, group, _write_start) for group in starting], folder):
+            pass
+    pieces = [
+        _piece(grid, part, _train_group, checkpoint_seconds)
+        for group in groups.values()
+        for part in ([[cell] for cell in group] if apart else [group])
+    ]
+    for _, result in engine.run(pieces, folder):
+        yield result
 
 
-def side_by_side(
-    train: Callable[..., Iterator[CellResult]], groups: Sequence[tuple[Any, ...]], jobs: int
-) -> Iterator[CellResult]:
-    """What `train(*group)` yields of each group, in processes that share the cores; of one after the other for one job.
-
-    Args:
-        train: a function of a module, which processes can import.
-        groups: its arguments.
-        jobs: groups at a time.
-    """
-    if jobs == 1:
-        for group in groups:
-            yield from train(*group)
-        return
-    context = get_context("spawn")
-    results: SimpleQueue[CellResult] = context.SimpleQueue()  # told as they come, hours before a group is done
-    begin = (max(1, torch.get_num_threads() // jobs), results)
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=begin) as pool:
-        waiting = {pool.submit(_send, train, group) for group in groups}
-        try:
-            while waiting:
-                done, waiting = wait(waiting, timeout=_POLL_SECONDS, return_when=FIRST_COMPLETED)
-                while not results.empty():  # a process is done when it has put all of its own
-                    yield results.get()
-                for future in done:
-                    future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+def _piece(grid: Grid, cells: list[Cell], work: Callable[..., Iterator[Any]], *settings: Any) -> Piece:
+    first = cells[0]
+    name = f"{first.backbone}, {f'{first.objective}, ' if len(cells) == 1 else ''}seed {first.seed}"
+    pretrained = backbones.pretrained_names()
+    reads = tuple(path for path in paths_in(settings_of(grid, first)) if path not in pretrained)
+    reads += tuple(path for path in paths_in({"init_from": grid.init_from}) if path not in pretrained)
+    resumes = tuple(pattern for cell in cells for pattern in (f"{_stem(cell)}-*.ckpt", _start_file(grid, cell)))
+    return Piece(name, work, (grid, cells, *settings), tuple(dict.fromkeys(reads)), tuple(dict.fromkeys(resumes)))
 
 
-def _send(train: Callable[..., Iterator[CellResult]], group: tuple[Any, ...]) -> None:
-    for result in train(*group):
-        _results.put(result)
+def _stem(cell: Cell) -> str:
+    return cell.file.removesuffix(".json")
 
 
-def _begin(threads: int, results: SimpleQueue[CellResult]) -> None:
-    """Set up a process of the pool: its share of the cores, the place for results, and an end when the run that started
-    it is killed."""
-    global _results
-    _results = results
-    torch.set_num_threads(threads)
-    parent = parent_process()
-    assert parent is not None
-
-    def follow() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
+def _pretrains(grid: Grid, cell: Cell) -> bool:
+    return bool(grid.pretrain_steps) and cell.backbone not in grid.init_from
 
 
-def _train_group(grid: Grid, cells: list[Cell], folder: Path) -> Iterator[CellResult]:
+def _start_file(grid: Grid, cell: Cell) -> str:
+    """Name of the weights that the cells of a backbone and seed start from."""
+    model, data = settings_of(grid, replace(cell, objective=next(iter(grid.objectives))))
+    parts = as_told({"model": model, "data": data, "steps": grid.pretrain_steps, "clip": grid.clip})
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:8]
+    return f"{re.sub(r'[^.0-9A-Za-z_-]+', '_', cell.backbone)}__start-{digest}__seed{cell.seed}.safetensors"
+
+
+def _write_start(grid: Grid, cells: list[Cell], folder: Path) -> Iterator[str]:
+    """Train the common start of cells, unless it is there, and keep it in the folder; yields the name of its file."""
+    path = folder / _start_file(grid, cells[0])
+    if not path.exists():
+        model, data = settings_of(grid, cells[0])
+        with _naming(cells[0]):
+            windows = MotionDataModule(**{"progress": False, **data})
+            windows.setup()
+            with replacing(path) as temporary:
+                save_file({k: v.contiguous() for k, v in _pretrain(grid, cells[0], model, windows).items()}, temporary)
+    yield path.name
+
+
+def _train_group(grid: Grid, cells: list[Cell], checkpoint_seconds: float, folder: Path) -> Iterator[CellResult]:
     """Train cells of one backbone and seed on the same data, from the same start."""
     if not cells:
         return
@@ -501,12 +511,18 @@ def _train_group(grid: Grid, cells: list[Cell], folder: Path) -> Iterator[CellRe
         windows = MotionDataModule(**{"progress": False, **data})
         windows.setup()
         start = None
-        if grid.pretrain_steps and cells[0].backbone not in grid.init_from:
-            start = _pretrain(grid, cells[0], model, windows)
+        if _pretrains(grid, cells[0]):
+            kept = folder / _start_file(grid, cells[0])
+            start = load_file(kept) if kept.exists() else _pretrain(grid, cells[0], model, windows)
         others = {kind: MotionDataModule(**{"progress": False, **data, "detections": kind}) for kind in grid.conditions}
         for cell in cells:
-            result = _train_cell(grid, cell, settings_of(grid, cell)[0], windows, start, others)
-            write_result(folder, result, _fingerprint(grid, cell))
+            print_ = _fingerprint(grid, cell)
+            checkpoints = Checkpoints(folder / f"{_stem(cell)}-{print_[:8]}.ckpt", checkpoint_seconds)
+            result = _train_cell(grid, cell, settings_of(grid, cell)[0], windows, start, others, checkpoints)
+            write_result(folder, result, print_)
+            for old in folder.glob(f"{glob.escape(_stem(cell))}-*.ckpt"):
+                with suppress(OSError):  # nobody needs it any more
+                    old.unlink()
             yield result
 
 
@@ -527,7 +543,7 @@ def _pretrain(grid: Grid, cell: Cell, model: dict[str, Any], windows: MotionData
 
 def _train_cell(
     grid: Grid, cell: Cell, model: dict[str, Any], windows: MotionDataModule, start: Mapping[str, torch.Tensor] | None,
-    others: Mapping[str, MotionDataModule],
+    others: Mapping[str, MotionDataModule], checkpoints: Checkpoints,
 ) -> CellResult:  # fmt: skip
     fixed = {term: weight for term, weight in grid.objectives[cell.objective].items() if term != LEARNED}
     arguments = {**model, "objective": fixed}
@@ -539,7 +555,10 @@ def _train_cell(
     module = LiftingModule(**arguments)
     if start is not None:
         module.model.load_state_dict(start)
-    trained = train(module, windows, steps=grid.steps, seed=cell.seed, clip=grid.clip, validations=0, quiet=True)
+    trained = train(
+        module, windows, steps=grid.steps, seed=cell.seed, clip=grid.clip, validations=0, quiet=True,
+        checkpoints=checkpoints,
+    )  # fmt: skip
     found = trained.evaluation
     scored = {}
     for kind, data in others.items():

@@ -37,6 +37,13 @@ class History(Callback):
     def __init__(self) -> None:
         self.curves: dict[str, list[float]] = {"step": [], "val_step": []}
 
+    def state_dict(self) -> dict[str, Any]:
+        """The curves so far, for a checkpoint: a run that resumes has those of the run before it."""
+        return {"curves": {name: [*values] for name, values in self.curves.items()}}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.curves = {name: [*values] for name, values in state_dict["curves"].items()}
+
     def _append(self, key: str, value: float) -> None:
         curve = self.curves.setdefault(key, [])
         if key not in ("step", "val_step"):  # a term may begin late

@@ -16,6 +16,7 @@ from .. import images
 from ..errors import ArgumentError, CheckpointError
 from ..metrics.evaluation import Evaluation
 from .ablation import Cell, CellResult, read_result, run_seeds, write_result
+from .engines import Engine, as_told
 from .image_clips import Runs, predict_runs, score_clips
 from .image_stages import Schedule, StageResult, people_of, stage, train_stage, weights_of
 from .image_system import predictions_of, refined_by, runs_of, train_tpnet
@@ -88,7 +89,7 @@ class ImageGrid:
             "losses": {key: dict(of) for key, of in ARMS.items()},
             "refined": {**REFINED},
         }
-        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(as_told(parts), sort_keys=True, default=str).encode()).hexdigest()
 
 
 def run_image_grid(
@@ -97,6 +98,7 @@ def run_image_grid(
     *,
     jobs: int = 1,
     report: Callable[[int, int, CellResult], None] | None = None,
+    engine: Engine | None = None,
 ) -> list[CellResult]:
     """Train and score every row that has no result in `folder` yet; returns all results.
 
@@ -107,12 +109,13 @@ def run_image_grid(
         folder: where results and weights to go on from are kept.
         jobs: seeds side by side, in processes that share the cores.
         report: called with (rows done, rows in all, result) whenever one is done.
+        engine: what trains them, in place of `jobs` processes; a seed is a piece of its work.
 
     Raises:
         StructlossError: bad input, or a training failed; those that were done are kept.
     """
 
-    return run_seeds(grid, folder, _train_seed, jobs=jobs, report=report)
+    return run_seeds(grid, folder, _train_seed, jobs=jobs, report=report, engine=engine)
 
 
 def _train_seed(grid: ImageGrid, missing: list[Cell], folder: Path) -> Iterator[CellResult]:

@@ -18,7 +18,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from ..errors import ArgumentError, CheckpointError
 from .checkpoint_io import verify_checkpoint
 
-__all__ = ["Restart", "RunFolder", "newest_intact", "step_of"]
+__all__ = ["KeptFile", "Restart", "RunFolder", "newest_intact", "step_of"]
 
 _NAME = "resume-{epoch:05d}-{step:09d}.ckpt"
 _PATTERN = re.compile(r"resume-(\d+)-(\d+)\.ckpt")
@@ -97,6 +97,31 @@ class Restart(Checkpoint):
         if trainer.is_global_zero:
             for old in _found(folder)[self.keep :]:
                 old.unlink(missing_ok=True)
+
+
+class KeptFile(Restart):
+    """The same with one file, for a training that has neither a log nor a folder: written whenever it is time, replaced
+    by the next, and removed by whoever keeps what the training came to.
+
+    Args:
+        path: of the checkpoint.
+        every_seconds: time between checkpoints.
+    """
+
+    def __init__(self, path: Path, every_seconds: float) -> None:
+        super().__init__(every_seconds)
+        self.path = path
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Not here: a training of so many steps would begin the epoch that is over once more. When it is time at the
+        end of an epoch, the first step of the next one is waited for."""
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Nothing is told here: whoever trains many knows which this was."""
+
+    def _save(self, trainer: L.Trainer) -> None:
+        self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
+        trainer.save_checkpoint(self.path)
 
 
 def _validates_next(trainer: L.Trainer) -> bool:

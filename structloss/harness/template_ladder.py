@@ -18,7 +18,8 @@ from ..errors import ArgumentError
 from ..images.template_module import TemplatesDataModule
 from ..metrics.evaluation import Evaluation
 from ..progress import track
-from .ablation import Cell, CellResult, run_seeds, write_result
+from .ablation import Cell, CellResult, read_result, run_seeds, write_result
+from .engines import Engine, as_told
 from .template_scores import TemplateScores
 from .template_training import TemplateModule
 from .training import fit
@@ -231,7 +232,7 @@ class TemplateGrid:
     def fingerprint(self, name: str) -> str:
         """What a result depends on: it is made again where anything of it has changed."""
         parts = {"settings": asdict(replace(self.settings, seed=0)), "arm": asdict(ARMS[name])}
-        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(as_told(parts), sort_keys=True, default=str).encode()).hexdigest()
 
 
 def run_template_grid(
@@ -240,6 +241,7 @@ def run_template_grid(
     *,
     jobs: int = 1,
     report: Callable[[int, int, CellResult], None] | None = None,
+    engine: Engine | None = None,
 ) -> list[CellResult]:
     """Train and score every row that has no result in `folder` yet; returns all results.
 
@@ -250,12 +252,13 @@ def run_template_grid(
         folder: where results are kept, a JSON file each.
         jobs: seeds side by side, in processes that share the cores.
         report: called with (rows done, rows in all, result) whenever one is done.
+        engine: what trains them, in place of `jobs` processes; a seed is a piece of its work.
 
     Raises:
         StructlossError: bad input, or a training failed; those that were done are kept.
     """
 
-    return run_seeds(grid, folder, _train_seed, jobs=jobs, report=report)
+    return run_seeds(grid, folder, _train_seed, jobs=jobs, report=report, engine=engine)
 
 
 def _train_seed(grid: TemplateGrid, cells: list[Cell], folder: Path) -> Iterator[CellResult]:
@@ -263,6 +266,10 @@ def _train_seed(grid: TemplateGrid, cells: list[Cell], folder: Path) -> Iterator
     settings = replace(grid.settings, seed=cells[0].seed)
     data = frames_of(settings, progress=False)
     for cell in cells:
+        known = read_result(folder, cell, grid.fingerprint(cell.objective))
+        if known is not None:  # before the process was killed that began with this seed
+            yield known
+            continue
         made = train_arm(settings, ARMS[cell.objective], data, validations=0, quiet=True)
         found = made.evaluation
         result = CellResult(cell, found.metrics, found.structure, {}, made.curves, made.seconds)

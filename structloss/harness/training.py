@@ -14,11 +14,28 @@ from tempfile import TemporaryDirectory
 import lightning as L
 
 from ..data import MotionDataModule
+from ..errors import CheckpointError
 from .callbacks import FiniteLoss, History, StepTimer, progress_callback
+from .checkpoint_io import SafeCheckpointIO, verify_checkpoint
 from .evaluation import Evaluation, evaluate
 from .lifting import LiftingModule
+from .restart import KeptFile
 
-__all__ = ["Fitted", "TrainedModel", "fit", "quiet_lightning", "train"]
+__all__ = ["Checkpoints", "Fitted", "TrainedModel", "fit", "quiet_lightning", "train"]
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """Where a training keeps how far it is.
+
+    Attributes:
+        file: of the checkpoint. One that is there is resumed from, which gives bitwise what an uninterrupted training
+            would; a damaged one is not. It stays when training is done.
+        every_seconds: time between checkpoints.
+    """
+
+    file: Path
+    every_seconds: float = 300.0
 
 
 @dataclass
@@ -84,8 +101,9 @@ def fit(
     seed: int = 0,
     clip: float = 0.0,
     quiet: bool = False,
+    checkpoints: Checkpoints | None = None,
 ) -> Fitted:
-    """Train a module for a number of optimizer steps, without a log or checkpoints.
+    """Train a module for a number of optimizer steps, without a log.
 
     Args:
         module: trained in place.
@@ -96,10 +114,14 @@ def fit(
         seed: of everything random in training.
         clip: clip gradients to this norm; 0 for never.
         quiet: print nothing.
+        checkpoints: how it survives being killed; None for not at all.
     """
     started = time.perf_counter()
     L.seed_everything(seed, verbose=False)
     history, timer = History(), StepTimer(warm_up=min(3, steps - 1))
+    callbacks = [history, timer, FiniteLoss(), *([] if quiet else [progress_callback(label)])]
+    if checkpoints is not None:
+        callbacks.append(KeptFile(checkpoints.file, checkpoints.every_seconds))
     with TemporaryDirectory() as scratch, quiet_lightning():
         trainer = L.Trainer(
             max_steps=steps,
@@ -110,15 +132,25 @@ def fit(
             num_sanity_val_steps=0,
             log_every_n_steps=1,
             logger=False,
-            enable_checkpointing=False,
+            enable_checkpointing=checkpoints is not None,
+            plugins=[SafeCheckpointIO()],
             enable_model_summary=False,
             gradient_clip_val=clip or None,
             enable_progress_bar=False,  # ours is a callback
-            callbacks=[history, timer, FiniteLoss(), *([] if quiet else [progress_callback(label)])],
+            callbacks=callbacks,
             default_root_dir=Path(scratch),
         )
-        trainer.fit(module, datamodule=data)
+        trainer.fit(module, datamodule=data, ckpt_path=None if checkpoints is None else _intact(checkpoints.file))
     return Fitted(history.curves, timer, time.perf_counter() - started)
+
+
+def _intact(file: Path) -> Path | None:
+    """A checkpoint to resume from; None where there is none, or a damaged one."""
+    try:
+        verify_checkpoint(file)
+    except CheckpointError:
+        return None
+    return file
 
 
 def train(
@@ -132,6 +164,7 @@ def train(
     clip: float = 0.0,
     evaluation: bool = True,
     quiet: bool = False,
+    checkpoints: Checkpoints | None = None,
 ) -> TrainedModel:
     """Train for a number of optimizer steps, then score on the held-out subjects.
 
@@ -145,6 +178,7 @@ def train(
         clip: clip gradients to this norm; 0 for never.
         evaluation: score afterwards; otherwise `evaluation` of the result is empty.
         quiet: print nothing.
+        checkpoints: see :func:`fit`.
     """
     started = time.perf_counter()
     fitted = fit(
@@ -156,6 +190,7 @@ def train(
         seed=seed,
         clip=clip,
         quiet=quiet,
+        checkpoints=checkpoints,
     )
     found = Evaluation({})
     if evaluation:
