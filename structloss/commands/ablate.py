@@ -16,11 +16,13 @@ from ._ablate_evidence import run_evidence
 from ._ablate_sapnet import NAME, sapnet_grid
 from ._ablate_shape_template import NAME as TEMPLATES
 from ._ablate_shape_template import template_grid
+from ._engine import add_engine, opened_engine
 from ._imports import import_torchmetrics
 from ._parser import command, positive
 
 if TYPE_CHECKING:
     from ..harness.ablation import CellResult, Grid
+    from ..harness.engines import Engine
     from ..harness.image_ablation import ImageGrid
     from ..harness.template_ladder import TemplateGrid
     from ..reports.ablation import CellResult as AblationResult
@@ -45,6 +47,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         "  structloss ablate sapnet --jobs 2                        from images (Dabral et al., Table 3)\n"
         "  structloss ablate shape-template --jobs 2                shape templates, change by change\n"
         "  structloss ablate evidence --data cmu.npz                which losses help trained networks, in two stages\n"
+        "  structloss ablate --engine ray --address 10.0.0.1:6379    every cell a task on a cluster\n"
         "  structloss ablate my_grid.yaml --seeds 0 1 2 3 4 --out runs/my_grid\n"
         "\nGiven again, the command trains the cells that are missing.\n",
     )
@@ -65,7 +68,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--steps", type=positive, metavar="N", help="training steps of a cell (sapnet: stage 1)")
     parser.add_argument("--views", type=positive, metavar="N", help="cameras that see each clip, 1 to 4 (default: 4)")
     parser.add_argument("--init-from", nargs="+", metavar="NAME=FILE", help="checkpoints that backbones start from")
-    parser.add_argument("--jobs", type=positive, default=1, metavar="N", help="processes side by side (default: 1)")
+    add_engine(parser, "cell")
     parser.set_defaults(run=_run)
 
 
@@ -74,26 +77,26 @@ def _run(arguments: argparse.Namespace) -> None:
         import_torchmetrics()
         from ..harness.ablation import load_grid
 
-    if arguments.grid == NAME:
-        run_ablation(sapnet_grid(arguments), arguments.out or f"runs/ablate-{NAME}", jobs=arguments.jobs, say=_say)
-        return
-    if arguments.grid == TEMPLATES:
-        run_ablation(
-            template_grid(arguments), arguments.out or f"runs/ablate-{TEMPLATES}", jobs=arguments.jobs, say=_say
-        )
-        return
-    if arguments.grid == EVIDENCE:
-
-        def run(grid: Grid, folder: Path) -> list[CellResult]:
-            found: list[CellResult] = []
-            run_ablation(grid, folder, jobs=arguments.jobs, say=_say, results=found)
-            return found
-
-        run_evidence(arguments, run, _say)
-        return
-    grid = _changed(load_grid(arguments.grid), arguments)
     out = arguments.out or f"runs/ablate-{Path(arguments.grid).stem}"
-    run_ablation(grid, out, jobs=arguments.jobs, say=_say)
+    if arguments.grid == EVIDENCE:
+        with opened_engine(arguments, _say) as engine:
+
+            def run(grid: Grid, folder: Path) -> list[CellResult]:
+                found: list[CellResult] = []
+                run_ablation(grid, folder, say=_say, results=found, engine=engine)
+                return found
+
+            run_evidence(arguments, run, _say)
+        return
+    grid: Grid | ImageGrid | TemplateGrid
+    if arguments.grid == NAME:
+        grid = sapnet_grid(arguments)
+    elif arguments.grid == TEMPLATES:
+        grid = template_grid(arguments)
+    else:
+        grid = _changed(load_grid(arguments.grid), arguments)
+    with opened_engine(arguments, _say) as engine:
+        run_ablation(grid, out, say=_say, engine=engine)
 
 
 def _say(text: str) -> None:
@@ -123,7 +126,7 @@ def _changed(grid: Grid, arguments: argparse.Namespace) -> Grid:
 
 def run_ablation(
     grid: Grid | ImageGrid | TemplateGrid, out: str | Path, *, jobs: int = 1, say: Callable[[str], object] = print,
-    results: list[CellResult] | None = None,
+    results: list[CellResult] | None = None, engine: Engine | None = None,
 ) -> list[Summary]:  # fmt: skip
     """Run a grid and write `table.md`, `table.csv` and `plot.png` beside its `cells`, and of shape templates
     `answers.md`, the findings of their poster as questions; returns the summaries.
@@ -134,6 +137,7 @@ def run_ablation(
         jobs: cells trained side by side.
         say: is given lines of text about what is done.
         results: is given what each cell came to.
+        engine: what trains cells, in place of `jobs` processes.
 
     Raises:
         StructlossError: bad input, or a cell failed; finished cells are kept.
@@ -158,11 +162,11 @@ def run_ablation(
         say(f"{done}/{total}  {cell.backbone}, {cell.objective}, seed {cell.seed}: {found}, {result.seconds:.0f} s")
 
     if isinstance(grid, Grid):
-        found = run_grid(grid, folder / "cells", jobs=jobs, report=report)
+        found = run_grid(grid, folder / "cells", jobs=jobs, report=report, engine=engine)
     elif isinstance(grid, ImageGrid):
-        found = run_image_grid(grid, folder / "cells", jobs=jobs, report=report)
+        found = run_image_grid(grid, folder / "cells", jobs=jobs, report=report, engine=engine)
     else:
-        found = run_template_grid(grid, folder / "cells", jobs=jobs, report=report)
+        found = run_template_grid(grid, folder / "cells", jobs=jobs, report=report, engine=engine)
     if results is not None:
         results += found
     shown, rows = _shown(grid, found)
