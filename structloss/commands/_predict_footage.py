@@ -65,8 +65,13 @@ def camera_of(path: str) -> int | None:
     return int(path) if path.isascii() and path.isdecimal() and len(path) < 4 and not os.path.exists(path) else None
 
 
-def look(settings: PredictSettings) -> Seen:
+def look(settings: PredictSettings, *, overlay: bool = True, progress: bool = True) -> Seen:
     """Find the people of the input, and print a few lines; their keypoints are written where they are asked for.
+
+    Args:
+        settings: what is asked for.
+        overlay: the frames are drawn over in the folder of results.
+        progress: show progress bars on a terminal.
 
     Raises:
         StructlossError: see :mod:`structloss.images.footage` and :mod:`structloss.images.detection`; options that
@@ -89,12 +94,12 @@ def look(settings: PredictSettings) -> Seen:
     layout = None if settings.layout == "auto" else settings.layout
     detector = load_detector(DETECTOR if settings.detector is None else settings.detector, layout=layout)
     footage = _footage(settings)
-    if footage.moving and (settings.out or settings.overlay):
+    if footage.moving and ((settings.out and overlay) or settings.overlay):
         from ..reports.encoders import check_encoder
 
         check_encoder()
     print(_said(footage), flush=True)
-    found = find_keypoints(footage, detector, progress=True)
+    found = find_keypoints(footage, detector, progress=progress)
     print(f"  somebody is seen in {found.seen} of {len(footage)} by {visible(detector.name)}", flush=True)
     written = []
     if target is not None:

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ArgumentError, check_name, needs_extra
-from ..text import visible_lines
 from ._ablate_evidence import NAME as EVIDENCE
 from ._ablate_evidence import run_evidence
 from ._ablate_sapnet import NAME, sapnet_grid
 from ._ablate_shape_template import NAME as TEMPLATES
 from ._ablate_shape_template import template_grid
-from ._engine import add_engine, opened_engine
+from ._engine import add_engine, opened_engine, print_line
 from ._imports import import_torchmetrics
 from ._parser import command, positive
 
@@ -79,14 +78,14 @@ def _run(arguments: argparse.Namespace) -> None:
 
     out = arguments.out or f"runs/ablate-{Path(arguments.grid).stem}"
     if arguments.grid == EVIDENCE:
-        with opened_engine(arguments, _say) as engine:
+        with opened_engine(arguments, print_line) as engine:
 
             def run(grid: Grid, folder: Path) -> list[CellResult]:
                 found: list[CellResult] = []
-                run_ablation(grid, folder, say=_say, results=found, engine=engine)
+                run_ablation(grid, folder, say=print_line, results=found, engine=engine)
                 return found
 
-            run_evidence(arguments, run, _say)
+            run_evidence(arguments, run, print_line)
         return
     grid: Grid | ImageGrid | TemplateGrid
     if arguments.grid == NAME:
@@ -95,12 +94,8 @@ def _run(arguments: argparse.Namespace) -> None:
         grid = template_grid(arguments)
     else:
         grid = _changed(load_grid(arguments.grid), arguments)
-    with opened_engine(arguments, _say) as engine:
-        run_ablation(grid, out, say=_say, engine=engine)
-
-
-def _say(text: str) -> None:
-    print(visible_lines(text), flush=True)
+    with opened_engine(arguments, print_line) as engine:
+        run_ablation(grid, out, say=print_line, engine=engine)
 
 
 def _changed(grid: Grid, arguments: argparse.Namespace) -> Grid:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from .. import samples
 from ..errors import ArgumentError, DataError
 from ..text import visible
+from ._engine import add_engine, engine_flags, opened_engine, print_line
 from ._imports import import_torchmetrics
+from ._many_inputs import are_many
 from ._parser import command, flags_of, options, positive, whole, with_flags
 from ._predict_footage import look, overlay_ending, shows_frames, write_overlay
 from ._predict_images import are_of_images, run_predict_images
@@ -22,7 +24,10 @@ if TYPE_CHECKING:
     from ..data.formats import Keypoints
     from ..harness.predict import Lifter, Prediction
 
-__all__ = ["PredictSettings", "add", "run_predict"]
+__all__ = ["Networks", "Predicted", "PredictSettings", "add", "load_networks", "predict_input", "run_predict"]
+
+#: a network, and what is done with each of its predictions
+Networks: TypeAlias = "tuple[Lifter, list[Callable[[Prediction], Prediction]]]"
 
 ORDER = 60
 
@@ -45,6 +50,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         "  structloss predict walk.mp4 --ckpt sapnet.ckpt --box 120 40 200 420 --refine tpnet.ckpt --out walk\n"
         "  structloss predict photos/ --ckpt sapnet.ckpt --boxes boxes.json --missing skip --overlay drawn\n"
         "  structloss predict walk.mp4 --ckpt shape-template.ckpt --out walk    15 joints in the image\n"
+        "  structloss predict clips/ --jobs 4 --out poses    many keypoint files and videos, in folders or LIST.txt\n"
         "  detector | structloss predict - --stream --layout coco --image-size 1280 720 | viewer    JSON lines\n",
     )
     parser.add_argument(
@@ -53,7 +59,8 @@ def add(commands: argparse._SubParsersAction) -> None:
         help="keypoints: .npz, .npy, .json of a detector or of COCO, a folder of OpenPose or YOLO-pose, sample:dance; "
         "or a video, an image, a folder of frames, or a camera's number, such as 0, in which a detector finds the "
         "keypoints; for a network from images an image, a folder of images, a video, or annotations (MPII, COCO, "
-        "SPIN); with --split where the data set is now, if it was moved",
+        "SPIN); with --split where the data set is now, if it was moved; or many: a folder with keypoint files, videos "
+        "and such folders in it, or LIST.txt with a path a line",
     )
     network = parser.add_argument_group(
         "network", "lift-27, or lift-s with --stream, whose weights come with the package, where none is named"
@@ -167,11 +174,12 @@ def add(commands: argparse._SubParsersAction) -> None:
         help="what was found, drawn over the images: FILE.mp4 for a video, a folder for images; with a lifting network "
         "3D beside it, FILE.png for an image",
     )
+    add_engine(parser.add_argument_group("many inputs"), "piece")
     parser.set_defaults(run=lambda arguments: _run(arguments, flags_of(parser)))
 
 
 def _run(arguments: argparse.Namespace, flags: Mapping[str, str]) -> None:
-    given = options(arguments, "person", "image_size", "box")
+    given = options(arguments, "person", "image_size", "box", "jobs", "engine", "address", "cpus", "gpus")
     person, size, box = arguments.person, arguments.image_size, arguments.box
     settings = PredictSettings(
         **given,
@@ -179,10 +187,19 @@ def _run(arguments: argparse.Namespace, flags: Mapping[str, str]) -> None:
         image_size=None if size is None else (size[0], size[1]),
         box=None if box is None else (box[0], box[1], box[2], box[3]),
     )
-    if settings.stream or settings.input == STANDARD_INPUT:
-        _run_stream(settings, flags)
-    elif settings.lag is not None:
+    streams = settings.stream or settings.input == STANDARD_INPUT
+    if not streams and settings.lag is not None:
         raise ArgumentError(f"--lag is {settings.lag}, expected it with --stream.")
+    if not streams and settings.split is None and are_many(settings.input):
+        from ._predict_many import run_predict_many
+
+        with opened_engine(arguments, print_line, threads=True) as engine:
+            run_predict_many(settings, flags, engine, arguments.cpus or 1)
+        return
+    if alone := engine_flags(arguments):
+        raise ArgumentError(f"{alone[0]} is given with one input, expected it with a folder of many or with LIST.txt.")
+    if streams:
+        _run_stream(settings, flags)
     elif settings.split is None:
         run_predict(settings, flags)
     else:
@@ -217,6 +234,41 @@ def run_predict(settings: PredictSettings, flags: Mapping[str, str] | None = Non
         settings = replace(settings, input=str(samples.resolve(settings.input, "keypoints")))
     if are_of_images(settings):
         return run_predict_images(settings, flags)
+    return predict_input(settings, flags, load_networks).written
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What was predicted of an input.
+
+    Attributes:
+        written: the files.
+        tracks, frames: how many.
+        notes: what the user should know, a sentence each.
+    """
+
+    written: list[Path]
+    tracks: int
+    frames: int
+    notes: list[str]
+
+
+def predict_input(
+    settings: PredictSettings,
+    flags: Mapping[str, str] | None,
+    networks: Callable[[PredictSettings, str], Networks],
+    *,
+    overlay: bool = True,
+    progress: bool = True,
+) -> Predicted:
+    """:func:`run_predict` of keypoints or frames with a lifting network.
+
+    Args:
+        settings, flags: as there.
+        networks: gives the network and what is done with its predictions, as :func:`load_networks` does.
+        overlay: write what was found, drawn over frames, into the folder of `settings.out`.
+        progress: show progress bars on a terminal.
+    """
     import_torchmetrics()
     from ..data._words import count
     from ..data.formats import read_keypoints
@@ -228,35 +280,36 @@ def run_predict(settings: PredictSettings, flags: Mapping[str, str] | None = Non
         raise ArgumentError("no input is given, expected a file of keypoints, or --split train or test.")
     seen = None
     if shows_frames(settings.input):  # which takes long: the network is read before
-        lifter, after = _networks(settings, device)
-        seen = look(settings)
+        lifter, after = networks(settings, device)
+        seen = look(settings, overlay=overlay, progress=progress)
         tracks = seen.tracks
     else:
         tracks = read_keypoints(
             settings.input, layout=settings.layout, image_size=settings.image_size, person=settings.person,
             fps=settings.fps,
         )  # fmt: skip
-    outputs = _outputs(settings, tracks, None if seen is None else overlay_ending(seen))
+    outputs = _outputs(settings, tracks, overlay_ending(seen) if seen is not None and overlay else None)
     if any(path.suffix.lower() == ".mp4" for paths in outputs for path in paths.values()):
         from ..reports.encoders import check_encoder
 
         check_encoder()
     if seen is None:
-        lifter, after = _networks(settings, device)
-    written = [] if seen is None else list(seen.written)
+        lifter, after = networks(settings, device)
+    written, notes = [] if seen is None else list(seen.written), []
     for number, (track, paths) in enumerate(zip(tracks, outputs, strict=True), start=1):
         of = f" ({number} of {len(tracks)})" if len(tracks) > 1 else ""
         print(f"{visible(track.name)}{of}: {count(len(track), 'frame')}, {track.skeleton} keypoints", flush=True)
         made = predict(
             lifter, track, variant=settings.variant, flip=settings.flip, fps=settings.fps,
-            batch_size=settings.batch_size or 16, device=device, progress=True,
+            batch_size=settings.batch_size or 16, device=device, progress=progress,
         )  # fmt: skip
         for step in after:
             made = step(made)
         if seen is not None and not seen.footage.moving:
             made = replace(made, notes=without_rate(made.notes))
         for note in made.notes:
-            print(f"  note: {visible(with_flags(note, flags or {}, argument=False))}", flush=True)
+            notes.append(visible(with_flags(note, flags or {}, argument=False)))
+            print(f"  note: {notes[-1]}", flush=True)
         for kind, path in paths.items():
             try:
                 if seen is not None and kind == "overlay":
@@ -266,10 +319,10 @@ def run_predict(settings: PredictSettings, flags: Mapping[str, str] | None = Non
             except OSError as error:
                 raise DataError(f"{path} can't be written: {error.strerror or error}.") from error
             print(f"  wrote {visible(path)}", flush=True)
-    return written
+    return Predicted(written, len(tracks), sum(map(len, tracks)), notes)
 
 
-def _networks(settings: PredictSettings, device: str) -> tuple[Lifter, list[Callable[[Prediction], Prediction]]]:
+def load_networks(settings: PredictSettings, device: str) -> Networks:
     """The network that lifts, and what is done with its predictions."""
     from ..harness.predict import load_lifter
 

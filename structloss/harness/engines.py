@@ -24,7 +24,18 @@ import torch
 
 from ..errors import ArgumentError, BackendError
 
-__all__ = ["ENGINES", "Engine", "Local", "Piece", "as_told", "paths_in", "side_by_side", "told_as", "with_paths"]
+__all__ = [
+    "ENGINES",
+    "Engine",
+    "Local",
+    "Piece",
+    "as_told",
+    "paths_in",
+    "side_by_side",
+    "told_as",
+    "told_text",
+    "with_paths",
+]
 
 ENGINES = ("local", "ray")
 """Processes of this machine, and a cluster."""
@@ -290,3 +301,10 @@ def told_as(paths: Mapping[str, str]) -> Iterator[None]:
 def as_told(value: Any) -> Any:
     """A value with paths as the driver told them, for what must not depend on where the work is done."""
     return with_paths(value, _told.get(), everywhere=True)
+
+
+def told_text(text: str) -> str:
+    """A message with paths as the driver told them."""
+    for place, told in _told.get().items():
+        text = text.replace(place, told)
+    return text
