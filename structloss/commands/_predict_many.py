@@ -23,8 +23,8 @@ from ._engine import print_line
 from ._manifest import Manifest, Record
 from ._many_inputs import OneInput, find_inputs
 from ._parser import with_flags
+from ._predict_keypoints import Networks, load_networks, predict_input
 from ._predict_settings import DEVICES, OWN, PredictSettings, check_network
-from .predict import Networks, load_networks, predict_input
 
 if TYPE_CHECKING:
     from ..harness.engines import Engine, Piece

@@ -54,8 +54,8 @@ class RayCluster:
         say: is given a sentence when that happens.
 
     Raises:
-        ArgumentError: numbers out of range; resources that no node has; an address that is none.
-        BackendError: no cluster there, or none could be started.
+        ArgumentError: numbers out of range; resources that no node has; an address where no cluster is.
+        BackendError: none could be started here, or this process uses one already.
         MissingDependencyError: Ray is not installed.
     """
 
@@ -143,7 +143,7 @@ class RayCluster:
         except Exception as error:
             with _quiet():
                 ray.shutdown()
-            raise BackendError(_no_cluster(address, error)) from error
+            raise ArgumentError(_no_cluster(address, error)) from error
         self._open.callback(_shut_down, ray)
         self._open.callback(self._tidy, ray)
 
@@ -199,7 +199,7 @@ class RayCluster:
         absolute = {path: os.path.abspath(path) for piece in pieces for path in piece.reads}
         keeper: Any = (
             ray.remote(Keeper)
-            .options(num_cpus=0, max_restarts=3, max_task_retries=3, scheduling_strategy=here)
+            .options(num_cpus=0, scheduling_strategy=here)
             .remote(str(folder.absolute()), sorted({*absolute.values()}))
         )
         task: Any = ray.remote(_work).options(
@@ -219,6 +219,7 @@ class RayCluster:
                     told = (number, piece, paths, keeper, (base, self._session), versions, self.cpus)
                     under_way[task.remote(*told)] = number
                 if not under_way:
+                    self._tell(ray, keeper, pieces)
                     return
                 ready: list[Any]
                 ready, _ = ray.wait([*under_way], num_returns=1, timeout=_POLL_SECONDS, fetch_local=False)
@@ -241,11 +242,12 @@ class RayCluster:
                     asked = time.monotonic()
                     self._tell(ray, keeper, pieces)
         finally:
-            for stream in under_way:
+            if ray.is_initialized():  # these would start another cluster
+                for stream in under_way:
+                    with contextlib.suppress(Exception):
+                        ray.cancel(stream, force=True)
                 with contextlib.suppress(Exception):
-                    ray.cancel(stream, force=True)
-            with contextlib.suppress(Exception):
-                ray.kill(keeper)
+                    ray.kill(keeper)
 
     def _most(self, ray: Any) -> int:
         """Pieces to hand out at a time: so many as there is room for, and one that waits for each."""
@@ -260,8 +262,9 @@ class RayCluster:
             news = ray.get(keeper.news.remote(), timeout=_ANSWER_SECONDS)
         except Exception:  # it has more to do; the next time
             return
-        for number, where in news:
-            self._say(f"{pieces[number].name}: its worker was lost, it begins once more on {where}")
+        for number, where, kept in news:
+            how = "goes on from what it kept" if kept else "begins anew"
+            self._say(f"{pieces[number].name}: its worker was lost, it {how} on {where}")
 
 
 def _work(
@@ -282,13 +285,13 @@ def _work(
         return ray.get(getattr(keeper, method).remote(*arguments))
 
     torch.set_num_threads(cpus)
-    call("begins", number, f"node {node}")
+    kept = call("begins", number, f"node {node}", list(piece.resumes))
     session = _session(*places)
     forget(session.parent, but_younger=_OLD_SECONDS) if places[0] is None else None
     with scratch(session) as folder:
         found = local_copies(call, [*paths.values()], session / "files")
         moved = {told: found[path] for told, path in paths.items() if found[path] != path or told != path}
-        mirror = Mirror(call, secrets.token_hex(8), piece.resumes, folder)
+        mirror = Mirror(call, secrets.token_hex(8), kept, folder)
         with mirror.following(), told_as({place: told for told, place in moved.items()}):
             for value in piece.work(*with_paths(piece.arguments, moved), folder):
                 mirror.send()
@@ -318,7 +321,7 @@ def _check_answers(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=_ANSWER_SECONDS).close()
     except OSError as error:
         told = error.strerror or str(error) or "no answer"
-        raise BackendError(
+        raise ArgumentError(
             f"address is {address!r}, where no cluster answers ({told.lower()}), expected that of ray start --head."
         ) from error
 

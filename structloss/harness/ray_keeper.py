@@ -43,17 +43,18 @@ class Keeper:
         self.folder, self.readable = Path(folder), {*readable}
         self._coming: dict[str, tuple[Any, Any]] = {}
         self._begun: Counter[int] = Counter()
-        self._news: list[tuple[int, str]] = []
+        self._news: list[tuple[int, str, int]] = []
 
-    def begins(self, piece: int, where: str) -> int:
-        """A task begins with a piece; returns how often that has happened, this time included."""
+    def begins(self, piece: int, where: str, resumes: Sequence[str]) -> list[tuple[str, int, int]]:
+        """A task begins with a piece; returns what :meth:`found` does of what it resumes from."""
         self._begun[piece] += 1
+        found = self.found(resumes)
         if self._begun[piece] > 1:
-            self._news.append((piece, where))
-        return self._begun[piece]
+            self._news.append((piece, where, len(found)))
+        return found
 
-    def news(self) -> list[tuple[int, str]]:
-        """(piece, node) of pieces that were begun once more since this was last asked."""
+    def news(self) -> list[tuple[int, str, int]]:
+        """(piece, node, files that it resumes from) of pieces that were begun once more since this was last asked."""
         news, self._news = self._news, []
         return news
 
@@ -185,16 +186,16 @@ class Mirror:
     Args:
         call: `call(method, ...)` asks the keeper.
         task: a name that no other task has.
-        resumes: patterns of files to begin with.
+        resumes: (name, size, date) of the files to begin with.
         folder: the scratch folder, empty.
     """
 
-    def __init__(self, call: Any, task: str, resumes: Sequence[str], folder: Path) -> None:
+    def __init__(self, call: Any, task: str, resumes: Sequence[tuple[str, int, int]], folder: Path) -> None:
         self.folder, self._call, self._task = folder, call, task
         self._lock = threading.Lock()
         self._failed: BaseException | None = None
         self._known: dict[str, tuple[int, int]] = {}
-        for name, size, date in call("found", list(resumes)) if resumes else ():
+        for name, size, date in resumes:
             _fetch(lambda offset, name=name: call("read_kept", name, offset), folder / name, size, date)
             self._known[name] = size, date
 
