@@ -37,7 +37,11 @@ _POLL_SECONDS = 0.5
 _NEWS_SECONDS = 2.0
 _OLD_SECONDS = 7 * 86400.0
 #: read before Ray is imported: it tells nobody that it is used, and a cluster of one machine hears that machine alone
-_SILENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}
+_SILENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
+    "RAY_task_oom_retries": "3",  # Ray's own number is without end
+}
 _LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # its name tells where it is the default
 
 
@@ -216,7 +220,8 @@ class RayCluster:
                 while len(under_way) < self._most(ray) and (following := next(left, None)) is not None:
                     number, piece = following
                     paths = {path: absolute[path] for path in piece.reads}
-                    told = (number, piece, paths, keeper, (base, self._session), versions, self.cpus)
+                    places, most = (base, self._session), 2 * self.retries + 1
+                    told = (number, piece, paths, keeper, places, versions, self.cpus, most)
                     under_way[task.remote(*told)] = number
                 if not under_way:
                     self._tell(ray, keeper, pieces)
@@ -269,9 +274,9 @@ class RayCluster:
 
 def _work(
     number: int, piece: Piece, paths: dict[str, str], keeper: Any, places: tuple[str | None, str],
-    versions: tuple[str, str], cpus: int,
+    versions: tuple[str, str], cpus: int, most: int,
 ) -> Iterator[Any]:  # fmt: skip
-    """A piece, in a worker."""
+    """A piece, in a worker, which is begun `most` times at the most, whatever its workers were lost for."""
     import ray
 
     node = ray.util.get_node_ip_address()
@@ -285,7 +290,7 @@ def _work(
         return ray.get(getattr(keeper, method).remote(*arguments))
 
     torch.set_num_threads(cpus)
-    kept = call("begins", number, f"node {node}", list(piece.resumes))
+    kept = call("begins", number, f"node {node}", list(piece.resumes), most)
     session = _session(*places)
     forget(session.parent, but_younger=_OLD_SECONDS) if places[0] is None else None
     with scratch(session) as folder:

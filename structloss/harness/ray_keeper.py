@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError
+from ..errors import BackendError, DataError
 from ..files import replacing, scratch_folder
 
 __all__ = ["Keeper", "Mirror", "local_copies"]
@@ -45,8 +45,19 @@ class Keeper:
         self._begun: Counter[int] = Counter()
         self._news: list[tuple[int, str, int]] = []
 
-    def begins(self, piece: int, where: str, resumes: Sequence[str]) -> list[tuple[str, int, int]]:
-        """A task begins with a piece; returns what :meth:`found` does of what it resumes from."""
+    def begins(
+        self, piece: int, where: str, resumes: Sequence[str], most: int | None = None
+    ) -> list[tuple[str, int, int]]:
+        """A task begins with a piece; returns what :meth:`found` does of what it resumes from.
+
+        Raises:
+            BackendError: it was begun `most` times before.
+        """
+        if most is not None and self._begun[piece] >= most:
+            raise BackendError(
+                f"a piece was begun {most} times, and its worker was lost each time, perhaps for want of memory, "
+                "expected a node with more, or less at a time."
+            )
         self._begun[piece] += 1
         found = self.found(resumes)
         if self._begun[piece] > 1:
@@ -157,18 +168,24 @@ def local_copies(call: Any, paths: Sequence[str], cache: Path) -> dict[str, str]
     """
     found = {}
     for path in paths:
-        listing = call("listing", path)
+        try:
+            listing = call("listing", path)
+        except OSError:
+            listing = []
         if all(_same(Path(path) / name if name else Path(path), size, date) for name, size, date in listing):
             found[path] = path
             continue
         digest = hashlib.sha256(repr((path, listing)).encode()).hexdigest()[:16]
         # Keeps its own name, by which readers know formats and people know outputs.
         place = cache / digest / (Path(path).name or "files")
-        for name, size, date in listing:
-            file = place / name if name else place
-            if not _same(file, size, date):
-                _fetch(lambda offset, path=path, name=name: call("read", path, name, offset), file, size, date)
-        place.mkdir(parents=True, exist_ok=True) if not listing else None
+        try:
+            for name, size, date in listing:
+                file = place / name if name else place
+                if not _same(file, size, date):
+                    _fetch(lambda offset, path=path, name=name: call("read", path, name, offset), file, size, date)
+        except (OSError, DataError):  # the work itself says that it can't be read, and of which of many
+            found[path] = path
+            continue
         found[path] = str(place)
     return found
 
