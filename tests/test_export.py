@@ -385,6 +385,8 @@ def test_without_the_extra(tmp_path, monkeypatch):
         (["lift-27", "--target", "world"], "--target is 'world', expected one of"),
         (["lift-27", "--colours", "bgr"], "--colours is 'bgr', expected none with a lifting network."),
         (["lift-27", "--out", "there.onnx"], "--out is 'there.onnx', a folder, expected the name of a file to write."),
+        (["lift-27", "--out", ""], "--out is '.', a folder, expected the name of a file to write."),
+        (["lift-27", "--backbone-args", "{depth: 2}"], "--backbone-args is {'depth': 2}, expected {}, as "),
         (["lift-27", "--out", "it.tflite"], "--out is 'it.tflite', expected a name that ends in .onnx for onnx."),
         (["lift-27", "--out", "text.ckpt/it.onnx"], "text.ckpt"),
     ],

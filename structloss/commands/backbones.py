@@ -165,7 +165,7 @@ def _export(arguments: argparse.Namespace) -> None:
     )
     written = export(
         found.model,
-        arguments.path or f"{found.name}{FORMATS[arguments.format]}",
+        f"{found.name}{FORMATS[arguments.format]}" if arguments.path is None else arguments.path,
         found.name,
         format=arguments.format,
         frames=arguments.frames,
