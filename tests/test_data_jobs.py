@@ -259,4 +259,5 @@ def test_bad_arguments(folder, tmp_path, capsys):
     assert "reference is given for" in refused(
         capsys, folder, tmp_path / "a.poses", "--jobs", 1, "--reference", "x"
     ).replace("--", "")
+    assert "--scale is 0.0" in refused(capsys, folder, tmp_path / "a.poses", "--jobs", 1, "--scale", 0)
     assert os.listdir(tmp_path) == ["in"], json.dumps(os.listdir(tmp_path))

@@ -121,7 +121,12 @@ def opened(target: Path, settings: Mapping[str, Any], overwrite: bool) -> Iterat
             write_json(folder / "settings.json", settings)
             (folder / "done").mkdir(exist_ok=True)
             (folder / "clips").mkdir(exist_ok=True)
-            yield found
+            try:
+                yield found
+            except BaseException:
+                if not any((folder / "done").iterdir()):  # there is nothing to go on with
+                    shutil.rmtree(folder, ignore_errors=True)
+                raise
             shutil.rmtree(folder)
     except BlockingIOError as error:
         raise ArgumentError(f"{folder} is at work in another process, expected one conversion at a time.") from error
