@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import ArgumentError, needs_extra
 from ..text import visible_lines
@@ -20,11 +20,17 @@ __all__ = ["add_engine", "engine_flags", "opened_engine", "print_line"]
 _OF_RAY = ("address", "cpus", "gpus")
 
 
-def add_engine(parser: argparse.ArgumentParser | argparse._ArgumentGroup, piece: str) -> None:
+class _Parser(Protocol):
+    """A parser, or a group of its options."""
+
+    def add_argument(self, *names: str, **settings: Any) -> Any: ...
+
+
+def add_engine(parser: _Parser, piece: str) -> None:
     """Add `--jobs`, `--engine` and what belongs to a cluster.
 
     Args:
-        parser: of the command.
+        parser: of the command, or a group of its options.
         piece: what is done side by side, in a word.
     """
     add = parser.add_argument
