@@ -12,7 +12,7 @@ from ..errors import ArgumentError, DataError, StructlossError
 from ..reading import read_text
 from ._predict_footage import shows_frames
 
-__all__ = ["OneInput", "are_many", "find_inputs"]
+__all__ = ["OneInput", "are_many", "find_inputs", "is_one"]
 
 _LIST = ".txt"
 _KEYPOINTS = (".json", ".npz", ".npy")
@@ -47,7 +47,7 @@ def are_many(path: str | None) -> bool:
     place = Path(path)
     if not place.is_dir():
         return place.suffix.lower() == _LIST and place.is_file()
-    return not _is_one(place) and next(_below(place, None), None) is not None
+    return not is_one(place) and next(_below(place, None), None) is not None
 
 
 def find_inputs(path: str, out: str | None = None) -> list[OneInput]:
@@ -98,7 +98,7 @@ def _below(folder: Path, results: Path | None) -> Iterator[Path]:
         if entry.is_dir():
             if entry.resolve() == results:
                 continue
-            if _is_one(entry):
+            if is_one(entry):
                 yield entry
             elif not entry.is_symlink():
                 yield from _below(entry, results)
@@ -112,7 +112,7 @@ def _videos() -> tuple[str, ...]:
     return tuple(VIDEO_SUFFIXES)
 
 
-def _is_one(folder: Path) -> bool:
+def is_one(folder: Path) -> bool:
     """Whether a folder is one input: frames, or files that belong together."""
     from ..data.formats.candidate import surest
     from ..data.formats.keypoint_form import FORMS, KeypointFile

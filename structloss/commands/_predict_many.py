@@ -21,7 +21,7 @@ from ..progress import track
 from ..text import visible
 from ._engine import print_line
 from ._manifest import Manifest, Record
-from ._many_inputs import OneInput, find_inputs
+from ._many_inputs import OneInput, find_inputs, is_one
 from ._parser import with_flags
 from ._predict_keypoints import Networks, load_networks, predict_input
 from ._predict_settings import DEVICES, OWN, PredictSettings, check_network
@@ -140,7 +140,8 @@ def _predict_all(
     own = paths_in(replace(settings, input=None, fit_skeleton=_unless_own(settings.fit_skeleton)))
     pieces: list[Piece] = []
     for part in [[one] for one in inputs] if alone else _parts(inputs):
-        reads = tuple(one.input for one in part if os.path.exists(one.input))
+        # not a folder that is none, such as "/" in a list: the reader refuses it, and all of it would travel
+        reads = tuple(one.input for one in part if os.path.isfile(one.input) or is_one(Path(one.input)))
         name = part[0].name if len(part) == 1 else f"{part[0].name} and {len(part) - 1} more"
         given = (replace(settings, input=None, out=None), tuple(part), dict(flags), threads)
         pieces.append(Piece(name, predict_piece, given, (*own, *reads)))
