@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 pytest.importorskip("lightning")
 
+from bench import evidence
 from structloss.cli import main
 from structloss.commands._ablate_evidence import run_evidence
 from structloss.errors import ArgumentError, UnknownNameError
@@ -131,3 +134,33 @@ def test_bad_input_of_the_command(tmp_path, capsys, options, message):
     assert main(["ablate", "evidence", *options]) == 1
     error = capsys.readouterr().err
     assert error.startswith("structloss: error: ") and message in error and error.count("\n") == 1
+
+
+def test_the_page_shows_what_was_measured():
+    root = Path(__file__).resolve().parent.parent
+    page = (root / "docs" / "evidence.md").read_text(encoding="utf-8")
+    stages = re.findall(r"<!-- python -m bench\.evidence show (\w+) -->\n((?:\|.*\n)+)", page)
+    assert stages and stages[0][0] == "coarse"
+    for stage, table in stages:
+        assert table == evidence.short_table(stage)
+
+
+def test_short_tables_have_paired_differences(tmp_path, monkeypatch, capsys):
+    kinds = ("simulated", "exact", "noise:5", "dropped:0.3")
+    rows = ["backbone,objective,measure,unit,seed,value,change"]
+    for kind in kinds:
+        for key in ("mpjpe", "mpjve", "lse"):
+            for seed, change in enumerate((-1.0, -1.2, -0.8)):
+                rows.append(f'"lift-27, {kind}",MPJPE,{key},mm,{seed},{50 + seed},')
+                rows.append(f'"lift-27, {kind}",+ L_T,{key},mm,{seed},{50 + seed + change},{change}')
+                rows.append(f'"lift-27, {kind}",+ L_S,{key},mm,{seed},{50 + seed + 10 * change},{(seed - 1) * 10}')
+    (tmp_path / "coarse").mkdir()
+    (tmp_path / "coarse" / "table.csv").write_text("\n".join(rows) + "\n")
+    monkeypatch.setattr(evidence, "RESULTS", tmp_path)
+    evidence.main(["keep", str(tmp_path)])
+    evidence.main(["show", "coarse"])
+    told, head, _, base, better, unsure = capsys.readouterr().out.splitlines()
+    assert told.endswith("evidence_coarse.csv") and head.startswith("| | MPJPE, exact | MPJPE, 5 px of noise |")
+    assert base.split(" | ")[1] == "51.0"
+    assert better.split(" | ")[1] == "**-1.00 ± 0.50**"  # Student's t of two degrees of freedom: 4.303 * 0.2 / sqrt(3)
+    assert unsure.split(" | ")[1] == "+0.00 ± 24.84"
