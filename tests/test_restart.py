@@ -23,7 +23,7 @@ from structloss.harness.restart import Restart
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the runs are forked")
 
-#: an epoch of 22 batches, of which the last is smaller; everything that has a state
+#: an epoch of 18 batches; everything that has a state
 COMMAND = [
     "fit", "--config", "repose-tiny", "--data.frames", "60", "--data.num_subjects", "4", "--data.views", "2",
     "--data.clips_per_subject", "2", "--data.window", "9", "--data.stride", "9", "--data.batch_size", "4",
@@ -113,6 +113,21 @@ def steps_saved(folder: Path) -> int:
     """The step of the newest checkpoint to resume from."""
     names = [path.name for path in (folder / RUN / "checkpoints").glob("resume-*.ckpt")]
     return int(max(names)[-14:-5]) if names else 0
+
+
+@pytest.mark.slow(seconds=15)
+def test_a_number_of_steps_ends_a_run_that_was_killed_after_an_epoch(fits, tmp_path):
+    """An epoch has 9 steps; the checkpoint of the first comes after the tenth."""
+    steps = ["--trainer.max_epochs", "-1", "--trainer.max_steps", "26", "--restart.every_seconds", "1000"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert fits.run(whole, *steps) == 0, (whole / "log").read_text()
+    process, until = fits.start(killed, *steps), time.monotonic() + 60
+    while not steps_saved(killed) and time.monotonic() < until:
+        time.sleep(0.002)
+    os.kill(process, signal.SIGKILL)
+    assert fits.wait(process) == -signal.SIGKILL and steps_saved(killed) in (10, 19)
+    assert fits.run(killed, *steps) == 0 and "resuming" in (killed / "log").read_text()
+    assert_same_run(killed, whole)
 
 
 @pytest.mark.slow(seconds=60)

@@ -27,7 +27,8 @@ _ASK_EVERY = 20
 
 
 class Restart(Checkpoint):
-    """Writes a checkpoint every few minutes, at the end of every epoch and on SIGTERM, and keeps the last two.
+    """Writes a checkpoint every few minutes, at the end of every epoch (with `max_steps` after the first step of the
+    next) and on SIGTERM, and keeps the last two.
 
     A run that resumes from one is bitwise the run that was never interrupted. That holds where a checkpoint is taken
     after an optimizer step and no validation is about to run, so it waits for such a moment.
@@ -47,6 +48,7 @@ class Restart(Checkpoint):
             raise ArgumentError(f"keep is {keep}, expected at least 1.")
         self.every_seconds, self.every_steps, self.keep = every_seconds, every_steps, keep
         self._saved_at, self._saved_step = time.monotonic(), 0
+        self._owes = False  # the checkpoint of an epoch that is over
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
@@ -62,7 +64,12 @@ class Restart(Checkpoint):
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._save(trainer)
+        # Where a number of steps ends the training, Lightning begins the epoch that is over once more: the checkpoint
+        # comes after the first step of the next one. An epoch of one batch has no other place.
+        if trainer.global_step < trainer.max_steps and trainer.num_training_batches > 1:
+            self._owes = True
+        else:
+            self._save(trainer)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         how = {SIGTERMException: "stopped by SIGTERM", KeyboardInterrupt: "interrupted"}.get(type(exception))
@@ -74,6 +81,8 @@ class Restart(Checkpoint):
                 print(f"{how} before the first checkpoint; the same command begins anew", flush=True)
 
     def _is_due(self, trainer: L.Trainer) -> bool:
+        if self._owes:
+            return True
         if trainer.received_sigterm and trainer.world_size == 1:
             return True
         if self.every_steps:
@@ -87,7 +96,7 @@ class Restart(Checkpoint):
         folder = _folder(trainer)
         if folder is None:
             return
-        self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
+        self._saved_at, self._saved_step, self._owes = time.monotonic(), trainer.global_step, False
         # What the checkpoint has seen must be in the log before it, this step's row too, which would come after it.
         if trainer.fit_loop.epoch_loop.batch_progress.current.completed < trainer.fit_loop.epoch_loop.batch_idx + 1:
             trainer._logger_connector.update_train_step_metrics()
