@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -242,6 +243,46 @@ def test_what_is_there_is_of_the_same_conversion(folder, tmp_path, capsys, monke
     with resumable.held(tmp_path / "d.poses.partial"):
         error = refused(capsys, folder, tmp_path / "d.poses", "--jobs", 1)
     assert "d.poses.partial is at work in another process" in error
+
+
+def test_a_folder_of_that_name_that_is_somebody_elses_stays(folder, tmp_path, capsys):
+    other = tmp_path / "a.poses.partial"
+    other.mkdir()
+    (other / "notes.txt").write_text("precious")
+    error = refused(capsys, folder, tmp_path / "a.poses", "--jobs", 1)
+    assert error.endswith("a.poses.partial exists and is of no conversion, expected another name of the output.\n")
+    assert (other / "notes.txt").read_text() == "precious" and not (tmp_path / "a.poses").exists()
+    other = tmp_path / "b.poses.partial"
+    other.write_text("a file")
+    assert "b.poses.partial exists and is of no conversion" in refused(
+        capsys, folder, tmp_path / "b.poses", "--jobs", 1
+    )
+
+
+def test_what_a_conversion_left_at_its_very_end_answers_for_it_alone(folder, tmp_path, capsys, monkeypatch):
+    from structloss.data import resumable
+
+    out, left = tmp_path / "a.poses", tmp_path / "a.poses.partial"
+    real = shutil.rmtree
+
+    def killed(path, *rest, **more):
+        if path == left:
+            raise KeyboardInterrupt
+        real(path, *rest, **more)
+
+    def interrupted(*arguments):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(resumable.shutil, "rmtree", killed)
+            convert_data(folder, out, jobs=1, **dict(arguments))
+
+    interrupted(("views", 2))
+    assert len(open_store(out).views) == 40 and (left / "done" / "finished.json").exists()
+    assert "exists already" in refused(capsys, folder, out, "--jobs", 1, "--views", 1)
+    run(capsys, folder, out, "--jobs", 1, "--views", 1, "--overwrite")
+    assert len(open_store(out).views) == 20 and not left.exists()
+    interrupted(("views", 2), ("overwrite", True))
+    run(capsys, folder, out, "--jobs", 1, "--views", 2)  # done, but for what it left
+    assert len(open_store(out).views) == 40 and not left.exists()
 
 
 def test_bad_arguments(folder, tmp_path, capsys):

@@ -344,7 +344,7 @@ def test_odd_values_in_the_description_and_the_table(path):
     rows = np.load(path / "views.npy")
     for name, value in (
         ("subject", -1), ("name", 99), ("start", -5), ("start", 10**15), ("frames", 0), ("frames", 10**15),
-        ("frames", 2**63 - 1), ("fps", 0), ("size", -1),
+        ("frames", 2**63 - 1), ("fps", 0), ("fps", np.inf), ("size", -1),
     ):  # fmt: skip
         changed = rows.copy()
         changed[name][2] = value
@@ -355,6 +355,13 @@ def test_odd_values_in_the_description_and_the_table(path):
     np.save(path / "views.npy", rows)
     np.save(path / "text_ends.npy", np.load(path / "text_ends.npy")[::-1])
     fails(lambda: open_store(path), "text_ends.npy", "expected where each text ends")
+    np.save(path / "text_ends.npy", np.load(path / "text_ends.npy")[::-1])
+    texts = np.load(path / "texts.npy")
+    np.save(path / "texts.npy", np.full_like(texts, 255))
+    assert "\ufffd" in open_store(path).views[0].subject  # no text, and no error
+    head = ("(" * 9000).encode() + b"\n"
+    (path / "texts.npy").write_bytes(b"\x93NUMPY\x02\x00" + len(head).to_bytes(4, "little") + head)
+    fails(lambda: open_store(path), "texts.npy can't be read", "may be truncated")
 
 
 def test_stores_that_change_while_they_are_open(plain, path, tmp_path):

@@ -93,6 +93,28 @@ def test_lists(tmp_path):
         find_inputs(str(listed))
 
 
+def test_odd_names_are_recorded_and_read_again(tmp_path):
+    names = ["in\u2028side.npy", "a\x85b.npy", os.fsdecode(b"bad\xff.npy"), "new\nline.npy"]
+    with Manifest(tmp_path) as manifest:
+        for name in names:
+            manifest.add(Record(name, "done", key="k"))
+        manifest.tidy(names)
+    assert [record.key for name in names if (record := Manifest(tmp_path).done(name, "k"))] == ["k"] * 4
+    listed = tmp_path / "list.txt"
+    listed.write_text("in\u2028side.npy\r\nb.npy\n")
+    assert [one.name for one in find_inputs(str(listed))] == ["in\u2028side.npy", "b.npy"]
+    listed.write_bytes(b"a.npy\0x\n")
+    with pytest.raises(DataError, match=r"list\.txt has 'a\.npy\\x00x', which no file can be called"):
+        find_inputs(str(listed))
+
+
+def test_a_folder_without_inputs(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    assert main(["predict", str(tmp_path / "empty"), "--jobs", "2", "--out", str(tmp_path / "out")]) == 1
+    expected = f"{tmp_path / 'empty'} has no inputs, expected keypoint files or videos in it, or in its folders."
+    assert capsys.readouterr().err == f"structloss: error: {expected}\n"
+
+
 def test_given_again_it_does_what_is_missing(tmp_path, capsys, monkeypatch):
     clips, out = tmp_path / "clips", tmp_path / "out"
     for number in range(3):

@@ -272,6 +272,8 @@ BROKEN = {
     b'{"keypoints": [], "person": [1]}': "person of line 2 is [1], expected a number or a text",
     b'{"keypoints": [], "person": "' + b"x" * 300 + b'"}': "person of line 2 is a str, expected a number or a text",
     b'{"keypoints": [], "image_size": [0, 5]}': "width of line 2 is 0, expected a number of pixels",
+    b'{"keypoints": [], "image_size": [5]}': "the size of the image in line 2 is [5], expected [width, height]",
+    b'{"keypoints": [], "image_size": "x"}': "the size of the image in line 2 is 'x', expected [width, height]",
     b'{"keypoints": [], "frame": ' + b"9" * 5000 + b"}": "line 2 is not valid JSON",
     b'{"keypoints": [], "end": 1}': "end of line 2 is 1, expected true or false",
     b"x" * (LONGEST_LINE + 5): f"line 2 is longer than {LONGEST_LINE} bytes",
@@ -293,7 +295,7 @@ def test_a_broken_line_loses_nothing_else(walk):
     found, error = answered(lines)
     broken = len(BROKEN) + len(off)
     assert isinstance(error, DataError) and str(error).startswith(
-        f"{broken} of {broken + 4} lines could not be taken, the first is line 2: is not valid JSON"
+        f"{broken} of {broken + 4} lines could not be taken, the first of them: line 2 is not valid JSON"
     )
     reasons = [one["error"] for one in found if "error" in one]
     assert [one["line"] for one in found if "error" in one] == [*range(2, 2 + broken)]
@@ -371,7 +373,7 @@ def test_answers_come_at_once_and_wait_for_a_slow_reader(walk):
         ]
         assert process.wait() == 0
         told = process.stderr.read().decode()
-        assert "160 lines read, 160 frames answered, 0 lines not taken" in told and "ms a frame" in told
+        assert "160 lines read, 160 frames answered, 0 not taken" in told and "ms a frame" in told
     finally:
         process.kill()
         process.wait()
@@ -387,6 +389,13 @@ def test_a_closed_pipe_ends_it_without_an_error(walk, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\n".join(line(row) for row in rows_of(walk, 0, 5)))))
     assert main(["predict", "-", "--stream", "--layout", "coco", "--image-size", "1080", "1920"]) == 1
     assert "Traceback" not in said.getvalue() and "error" not in said.getvalue()
+
+
+def test_a_closed_standard_output(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))
+    monkeypatch.setattr("sys.stdout", None)
+    assert main(["predict", "-", "--stream", "--layout", "coco", "--image-size", "1080", "1920"]) == 1
+    assert "standard output is closed, expected somewhere to write poses" in capsys.readouterr().err
 
 
 REFUSED = {

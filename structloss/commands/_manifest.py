@@ -66,7 +66,7 @@ class Manifest:
         self.path = folder / NAME
         self.records: dict[str, Record] = {}
         if self.path.exists():
-            for line in read_text(self.path, "a manifest of predictions").splitlines():
+            for line in read_text(self.path, "a manifest of predictions").split("\n"):
                 if (record := _record(line)) is not None:
                     self.records[record.input] = record
 
@@ -107,7 +107,7 @@ class Manifest:
 
 
 def _line(record: Record) -> str:
-    return json.dumps(plain(asdict(record)), ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(plain(asdict(record)), allow_nan=False) + "\n"
 
 
 def _record(line: str) -> Record | None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from ..errors import ArgumentError, DataError, StructlossError
+from ..errors import ArgumentError, DataError, StructlossError, shown
 from ..reading import read_text
 from ._predict_footage import shows_frames
 
@@ -67,9 +67,11 @@ def find_inputs(path: str, out: str | None = None) -> list[OneInput]:
             raise ArgumentError(f"--out is {out!r}, the folder of the inputs, expected another.")
         return [_one(file.relative_to(place).as_posix(), file) for file in _below(place, results)]
     found: dict[str, OneInput] = {}
-    for line in read_text(place, "a list of inputs").splitlines():
+    for line in read_text(place, "a list of inputs").split("\n"):
         if not (text := line.strip()) or text.startswith("#"):
             continue
+        if "\0" in text:
+            raise DataError(f"{path} has {shown(text)}, which no file can be called, expected a path a line.")
         named = text if text.startswith("sample:") else str(place.parent / text)
         one = _one(_inside(text), Path(named))
         if (twin := found.get(one.name)) is not None and twin.input != one.input:

@@ -62,9 +62,12 @@ def run_predict_stream(
     lines = getattr(sys.stdin, "buffer", None) if lines is None else lines
     if lines is None:
         raise ArgumentError("standard input is closed, expected lines of keypoints for --stream.")
+    out = sys.stdout if out is None else out
+    if out is None:
+        raise ArgumentError("standard output is closed, expected somewhere to write poses for --stream.")
     import_torchmetrics()
     stream = _stream(settings)
-    session = _Session(stream, sys.stdout if out is None else out, flags or {})
+    session = _Session(stream, out, flags or {})
     lag = f"{stream.lag} frame{'' if stream.lag == 1 else 's'} late" if stream.lag else "at once"
     _say(f"{stream.lifter.name} with {stream.lifter.source}, answers {lag}; {stream.body.num_joints} joints, metres")
     if stream.refiner is not None and (note := stream.refiner.note(settings.fps)):
@@ -175,7 +178,8 @@ class _Session:
 
     def _refuse(self, number: int, reason: str) -> None:
         self.broken += 1
-        self.first_broken = self.first_broken or f"{number}: {reason.removeprefix(f'line {number} ')}"
+        told = reason if reason.startswith(f"line {number} ") else f"line {number}: {reason}"
+        self.first_broken = self.first_broken or told
         self._line({"line": number, "error": reason})
 
     def _line(self, content: Mapping[str, Any]) -> None:
@@ -186,7 +190,9 @@ class _Session:
         """How many lines were answered, how late and how fast."""
         import numpy as np
 
-        text = f"{self.read} lines read, {self.answered} frames answered, {self.broken} lines not taken"
+        lines = "1 line" if self.read == 1 else f"{self.read} lines"
+        frames = "1 frame" if self.answered == 1 else f"{self.answered} frames"
+        text = f"{lines} read, {frames} answered, {self.broken} not taken"
         if self.times:
             half, most = np.percentile(np.array(self.times), [50, 95])
             text += (
@@ -198,5 +204,5 @@ class _Session:
         """Raise if some lines could not be taken: the command has not done all that it was asked for."""
         if self.broken:
             raise DataError(
-                f"{self.broken} of {self.read} lines could not be taken, the first is line {self.first_broken}"
+                f"{self.broken} of {self.read} lines could not be taken, the first of them: {self.first_broken}"
             )

@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from .. import samples
-from ..errors import ArgumentError
+from ..errors import ArgumentError, DataError
 from ._engine import add_engine, engine_flags, opened_engine, print_line
-from ._many_inputs import are_many
+from ._many_inputs import are_many, is_one
 from ._parser import command, flags_of, options, positive, whole
 from ._predict_images import are_of_images, run_predict_images
 from ._predict_keypoints import load_networks, predict_input
@@ -186,6 +186,10 @@ def _run(arguments: argparse.Namespace, flags: Mapping[str, str]) -> None:
             run_predict_many(settings, flags, engine, arguments.cpus or 1)
         return
     if alone := engine_flags(arguments):
+        if settings.input and Path(settings.input).is_dir() and not is_one(Path(settings.input)):
+            raise DataError(
+                f"{settings.input} has no inputs, expected keypoint files or videos in it, or in its folders."
+            )
         raise ArgumentError(f"{alone[0]} is given with one input, expected it with a folder of many or with LIST.txt.")
     if streams:
         _run_stream(settings, flags)

@@ -98,14 +98,15 @@ def convert_data(
     _check_observing(observing)
     at_least(1, jobs=1 if jobs is None else jobs, shard_frames=shard_frames)
     path = samples.resolve(path, "motion")
-    if jobs is not None and is_finished(Path(out)):
+    form = recognise(path, format)
+    settings = _settings(Path(path), form, fps, shard_frames, options, observing)
+    if jobs is not None and Path(out).suffix == SUFFIX and is_finished(Path(out), settings):
         return _store_written(open_store(out), Path(out), ())
     target = _checked(out, overwrite)
-    form = recognise(path, format)
     if jobs is not None:
         with _writing(target, "; what is done is kept, the same command goes on with it"):
             return _convert_in_pieces(
-                Path(path), form, target, observing, jobs, shard_frames, overwrite, fps, progress, options
+                Path(path), form, target, observing, settings, jobs, shard_frames, overwrite, fps, progress, options
             )
     with _left_out() as notes:
         data = open_data(
@@ -119,8 +120,8 @@ def convert_data(
 
 
 def _convert_in_pieces(
-    path: Path, form: Format, target: Path, observing: Mapping[str, Any], jobs: int, shard_frames: int,
-    overwrite: bool, fps: float | None, progress: bool, options: Mapping[str, Any],
+    path: Path, form: Format, target: Path, observing: Mapping[str, Any], settings: Mapping[str, Any], jobs: int,
+    shard_frames: int, overwrite: bool, fps: float | None, progress: bool, options: Mapping[str, Any],
 ) -> Written:  # fmt: skip
     """Convert a data set by several processes, or go on with it."""
     given = {name: value for name, value in options.items() if value is not None}
@@ -131,8 +132,6 @@ def _convert_in_pieces(
         check_rate(rate)
     if observing and target.suffix != SUFFIX:
         raise ArgumentError(f"{min(observing)} is given, expected it with an output that ends in {SUFFIX}.")
-    settings = {"data": str(path.absolute()), "format": form.name, "fps": rate, "shard_frames": shard_frames}
-    settings |= {**given, **observing}
     pieces: dict[str, Any] = {"jobs": jobs, "progress": progress}
     with opened(target, settings, overwrite) as done:
         if form.files is not None and path.is_dir():
@@ -209,6 +208,19 @@ def write_synthetic(
     made = generate_clips(subjects, clips, frames, seed, progress=progress)
     observing = _given(views=views, detections=detections, seed=seed if target.suffix == SUFFIX else None)
     return _write_clips(made, target, overwrite, {"source": f"synthetic motion, seed {seed}"}, observing, progress)
+
+
+def _settings(
+    path: Path, form: Format, fps: float | None, shard_frames: int, options: Mapping[str, Any],
+    observing: Mapping[str, Any],
+) -> dict[str, Any]:  # fmt: skip
+    """What the result of a conversion depends on."""
+    given = _given(**options)
+    if form.files is not None:
+        given.pop("skip_bad", None)
+    rate = form.convert_fps if fps is None else fps
+    told = {"data": str(path.absolute()), "format": form.name, "fps": rate, "shard_frames": shard_frames}
+    return {**told, **given, **observing}
 
 
 def _given(**values: Any) -> dict[str, Any]:

@@ -83,13 +83,37 @@ class Partial:
         return result
 
 
-def is_finished(target: Path) -> bool:
-    """Whether a conversion was killed when all was done but to remove what it left; that is removed now."""
+def is_finished(target: Path, settings: Mapping[str, Any]) -> bool:
+    """Whether a conversion with these settings was killed when all was done but to remove what it left; that is removed
+    now.
+
+    Raises:
+        ArgumentError: it is at work.
+    """
     folder = partial_folder(target)
-    if target.exists() and (folder / "done" / "finished.json").exists() and not (folder / "store").exists():
+    if not target.exists() or not (folder / "done" / "finished.json").exists() or (folder / "store").exists():
+        return False
+    with _alone(folder):
+        if _settings_in(folder) != json.loads(json.dumps(settings)):
+            return False
         shutil.rmtree(folder)
-        return True
-    return False
+    return True
+
+
+def _settings_in(folder: Path) -> Any:
+    """The settings of the conversion that a folder is of; None where it is of none."""
+    file = folder / "settings.json"
+    return read_json(file, "the settings of a conversion") if file.exists() else None
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the folder of a conversion."""
+    try:
+        with held(folder):
+            yield
+    except BlockingIOError as error:
+        raise ArgumentError(f"{folder} is at work in another process, expected one conversion at a time.") from error
 
 
 @contextmanager
@@ -101,35 +125,32 @@ def opened(target: Path, settings: Mapping[str, Any], overwrite: bool) -> Iterat
         ArgumentError: an unfinished conversion with other settings is there, or one that is at work.
     """
     folder = partial_folder(target)
-    if not folder.exists():
-        folder.mkdir(parents=True)
+    if folder.exists() and _settings_in(folder) is None and (not folder.is_dir() or any(folder.iterdir())):
+        raise ArgumentError(f"{folder} exists and is of no conversion, expected another name of the output.")
+    folder.mkdir(parents=True, exist_ok=True)
     found = Partial(folder)
-    try:
-        with held(folder):
-            if (folder / "settings.json").exists():
-                before = read_json(folder / "settings.json", "the settings of a conversion")
-                now = json.loads(json.dumps(settings))
-                if before != now:
-                    keys = [key for key in now if not isinstance(before, dict) or before.get(key) != now[key]]
-                    if not overwrite:
-                        raise ArgumentError(
-                            f"{folder} is of a conversion with another {' and another '.join(keys) or 'setting'}, "
-                            "expected the same to go on with it; remove it or set overwrite to start anew."
-                        )
-                    for entry in folder.iterdir():
-                        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-            write_json(folder / "settings.json", settings)
-            (folder / "done").mkdir(exist_ok=True)
-            (folder / "clips").mkdir(exist_ok=True)
-            try:
-                yield found
-            except BaseException:
-                if not any((folder / "done").iterdir()):  # there is nothing to go on with
-                    shutil.rmtree(folder, ignore_errors=True)
-                raise
-            shutil.rmtree(folder)
-    except BlockingIOError as error:
-        raise ArgumentError(f"{folder} is at work in another process, expected one conversion at a time.") from error
+    with _alone(folder):
+        if (before := _settings_in(folder)) is not None:
+            now = json.loads(json.dumps(settings))
+            if before != now:
+                keys = [key for key in now if not isinstance(before, dict) or before.get(key) != now[key]]
+                if not overwrite:
+                    raise ArgumentError(
+                        f"{folder} is of a conversion with another {' and another '.join(keys) or 'setting'}, "
+                        "expected the same to go on with it; remove it or set overwrite to start anew."
+                    )
+                for entry in folder.iterdir():
+                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        write_json(folder / "settings.json", settings)
+        (folder / "done").mkdir(exist_ok=True)
+        (folder / "clips").mkdir(exist_ok=True)
+        try:
+            yield found
+        except BaseException:
+            if not any((folder / "done").iterdir()):  # there is nothing to go on with
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+        shutil.rmtree(folder)
 
 
 # ---- recordings

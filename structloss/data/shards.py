@@ -13,6 +13,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from ..errors import DataError, MissingFileError, shown
 from ..reading import read_json
 
 __all__ = [
+    "BAD_HEADER",
     "SHARD_FRAMES",
     "Layout",
     "ShardedArray",
@@ -35,6 +37,9 @@ __all__ = [
 
 SHARD_FRAMES = 4_000_000
 """Frames of a shard, about: 1.6 GB of 17 joints. A store of less has none, and its arrays are mapped."""
+
+#: what numpy raises for the header of a damaged file
+BAD_HEADER = (ValueError, KeyError, EOFError, OverflowError, SyntaxError, TokenError, MemoryError, RecursionError)
 
 _OPEN = 256  # files that an array keeps open; others are opened for each piece that is read
 _GAP = 4  # a piece is read as a whole, if no more than every fourth frame of it is wanted
@@ -286,7 +291,7 @@ class ShardedArray:
                 version = np.lib.format.read_magic(source)
                 read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
                 found = read[version](source)
-            except (ValueError, KeyError, EOFError, OverflowError) as error:
+            except BAD_HEADER as error:
                 raise DataError(f"{file} can't be read, expected a numpy array: {error}.") from error
             begin = source.tell()
         if found != (shape, False, self.dtype):

@@ -28,6 +28,7 @@ from ..reading import read_json
 from ..skeletons import get
 from ._checks import at_least
 from .shards import (
+    BAD_HEADER,
     SHARD_FRAMES,
     Layout,
     ShardedArray,
@@ -418,8 +419,8 @@ def _table(path: Path) -> Views:
         if len(rows) and not 0 <= int(rows[name].min()) <= int(rows[name].max()) < len(ends):
             raise DataError(f"{name} in views.npy of {path} is beyond the {len(ends)} texts, expected one of them.")
     for name in ("fps", "size"):
-        if (rows[name] <= 0).any():
-            raise DataError(f"{name} in views.npy of {path} is not positive, expected a positive number or NaN.")
+        if ((rows[name] <= 0) | np.isinf(rows[name])).any():
+            raise DataError(f"{name} in views.npy of {path} is no positive number, expected one, or NaN.")
     return Views(rows, texts)
 
 
@@ -451,7 +452,7 @@ def _map(path: Path, name: str) -> np.ndarray | None:
         return None
     try:
         return np.lib.format.open_memmap(file, mode="r")
-    except (ValueError, OSError, EOFError, OverflowError) as error:
+    except (*BAD_HEADER, OSError) as error:
         raise DataError(f"{file} can't be read, it may be truncated: {error}.") from error
 
 

@@ -95,7 +95,7 @@ class Texts(Sequence[str]):
 
     def __getitem__(self, number: Any) -> Any:
         before = self._places[number - 1] if number else 0
-        return str(self._bytes[before : self._places[number]], "utf-8")
+        return str(self._bytes[before : self._places[number]], "utf-8", "replace")
 
 
 class Views(Sequence[View]):

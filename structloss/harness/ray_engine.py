@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import secrets
 import socket
@@ -78,7 +79,7 @@ class RayCluster:
         for name, value in (("cpus", cpus), ("jobs", 1 if jobs is None else jobs)):
             if value < 1:
                 raise ArgumentError(f"{name} is {value}, expected at least 1.")
-        if gpus is not None and not (0 <= gpus < 1 or gpus == int(gpus)):
+        if gpus is not None and not (0 <= gpus < math.inf and (gpus < 1 or gpus == int(gpus))):
             raise ArgumentError(f"gpus is {gpus:g}, expected a share of one below 1, or a whole number.")
         self.address, self.cpus, self.gpus, self.jobs, self.retries = address, cpus, gpus, jobs, retries
         self._say = say or (lambda text: None)
@@ -139,6 +140,7 @@ class RayCluster:
                 f"address is {address!r}, expected HOST:PORT or auto: this machine must be a node of the cluster, as "
                 "after ray start --address=HOST:PORT."
             )
+        self._say(f"connecting to {address}")
         if address != "auto":
             _check_answers(address)
         try:

@@ -107,6 +107,9 @@ def parse_keypoint_line(text: bytes, number: int) -> KeypointLine:
     if "keypoints" not in content:
         raise DataError(f"{where} is {described(content)}, expected keypoints in it.")
     size = told(content)
+    both = content.get("image_size")
+    if both is not None and not (isinstance(both, list) and len(both) == 2):
+        raise DataError(f"the size of the image in {where} is {shown(both)}, expected [width, height].")
     for key in ("width", "height"):
         value = size.get(key)
         if value is not None and (
