@@ -203,11 +203,11 @@ def bomb(levels=12, width=10):
     ids=range(9),
 )
 def test_yaml_that_nobody_can_hold(text, expected):
-    start = time.process_time()
+    start = time.thread_time()  # the process has other threads
     with pytest.raises(DataError, match=expected) as caught:
         parse_yaml(text, "a.yaml")
     assert str(caught.value).startswith("a.yaml ") and "\n" not in str(caught.value)
-    assert time.process_time() - start < 2
+    assert time.thread_time() - start < 2
 
 
 def test_plain_yaml():

@@ -335,17 +335,17 @@ def test_following_takes_time_in_proportion_to_the_frames(monkeypatch):
         assert [len(track.detections) for track in make_tracks(two)] == [frames, frames]
         assert compared == 4 * (frames - 1)
     crowd = [Detection(t, x[0]) for t in range(2) for _ in range(400)]  # all in one place
-    start = time.process_time()
-    assert len(make_tracks(crowd)) == 400 and time.process_time() - start < 12
+    start = time.thread_time()
+    assert len(make_tracks(crowd)) == 400 and time.thread_time() - start < 12
     with pytest.raises(
         DataError, match=r"frame 3 has 1001 people, expected at most 1000 to follow from frame to frame"
     ):
         make_tracks([Detection(3, x[0])] * 1001)
     for identity in (None, 1):
         found = [Detection(t, x[t % 50], identity) for t in range(40_000)]
-        start = time.process_time()
+        start = time.thread_time()
         (track,) = make_tracks(found)
-        assert len(track.detections) == 40_000 and time.process_time() - start < 8
+        assert len(track.detections) == 40_000 and time.thread_time() - start < 8
 
 
 # -------------------------------------------------------------------------------------------------------- other things

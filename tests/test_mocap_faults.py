@@ -462,12 +462,12 @@ def test_markers_at_the_origin_were_not_seen(status, tmp_path):
 )
 def test_parameters_that_claim_more_than_there_is(extra, tmp_path):
     path = c3d(tmp_path / "a.c3d", extra=extra)
-    start = time.process_time()
+    start = time.thread_time()
     try:
         assert parse_c3d(path).points.shape == (30, len(LABELS), 3)
     except DataError as error:
         assert "C3D parameters" in str(error)
-    assert time.process_time() - start < 1
+    assert time.thread_time() - start < 1
 
 
 @pytest.mark.filterwarnings("ignore:.*markers on the skin.*")
@@ -480,8 +480,8 @@ def test_the_faulty_c3d_files():
     assert np.linalg.norm(np.diff(bridged, axis=0), axis=-1).max() < 0.15
     seen = parse_c3d(FAULTS / "zero_markers_residual.c3d").points
     assert np.isnan(seen).any() and not (seen == 0).all(-1).any()
-    start = time.process_time()
+    start = time.thread_time()
     complains(DataError, parse_c3d, FAULTS / "c3d_char_dims.c3d")
     for name in ("hugeint.bvh", "frametime.bvh"):
         complains(DataError, read_bvh, FAULTS / name)
-    assert time.process_time() - start < 1
+    assert time.thread_time() - start < 1

@@ -24,7 +24,17 @@ from .formats.registry import Format
 from .formats.unpickle import npz_members
 from .observation import check_observing, observe
 from .opening import check_options, open_data
-from .resumable import Partial, gathered_clips, is_finished, load_clips, opened, put_aside, write_observed, write_store
+from .resumable import (
+    Partial,
+    gathered_clips,
+    is_finished,
+    load_clips,
+    opened,
+    partial_folder,
+    put_aside,
+    write_observed,
+    write_store,
+)
 from .store import SHARD_FRAMES, SUFFIX, PoseStore, is_store, open_store, save_store
 from .synthetic import generate_clips
 
@@ -98,12 +108,15 @@ def convert_data(
     _check_observing(observing)
     at_least(1, jobs=1 if jobs is None else jobs, shard_frames=shard_frames)
     path = samples.resolve(path, "motion")
-    form = recognise(path, format)
-    settings = _settings(Path(path), form, fps, shard_frames, options, observing)
-    if jobs is not None and Path(out).suffix == SUFFIX and is_finished(Path(out), settings):
-        return _store_written(open_store(out), Path(out), ())
+    target = Path(out)
+    if jobs is not None and target.suffix == SUFFIX and target.exists() and partial_folder(target).exists():
+        form = recognise(path, format)
+        if is_finished(target, _settings(Path(path), form, fps, shard_frames, options, observing)):
+            return _store_written(open_store(target), target, ())
     target = _checked(out, overwrite)
+    form = recognise(path, format)
     if jobs is not None:
+        settings = _settings(Path(path), form, fps, shard_frames, options, observing)
         with _writing(target, "; what is done is kept, the same command goes on with it"):
             return _convert_in_pieces(
                 Path(path), form, target, observing, settings, jobs, shard_frames, overwrite, fps, progress, options
