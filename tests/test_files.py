@@ -207,7 +207,7 @@ def test_yaml_that_nobody_can_hold(text, expected):
     with pytest.raises(DataError, match=expected) as caught:
         parse_yaml(text, "a.yaml")
     assert str(caught.value).startswith("a.yaml ") and "\n" not in str(caught.value)
-    assert time.thread_time() - start < 2
+    assert time.thread_time() - start < 10  # a second alone, two beside other work; unbounded ones take minutes
 
 
 def test_plain_yaml():
