@@ -277,6 +277,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         else:
             print(json.dumps(measure_statistics(Path(path), int(rest[0]))))
         return
+    if given.folder is not None:
+        given.folder.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="large_store", dir=given.folder))
     try:
         free = shutil.disk_usage(folder).free
