@@ -15,7 +15,7 @@ from typing import TypeVar
 from ..errors import DataError
 from ..progress import track
 
-__all__ = ["in_parallel"]
+__all__ = ["follow_parent", "in_parallel"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -41,7 +41,7 @@ def in_parallel(
             yield work(task)
         return
     jobs = min(jobs, len(tasks))
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_follow_parent) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=follow_parent) as pool:
         todo = iter(tasks)
         waiting: deque[Future[R]] = deque(pool.submit(work, task) for task in islice(todo, 2 * jobs))
         try:
@@ -64,7 +64,7 @@ def in_parallel(
             raise
 
 
-def _follow_parent() -> None:
+def follow_parent() -> None:
     """End this process when the one that started it is killed."""
     parent = parent_process()
     assert parent is not None

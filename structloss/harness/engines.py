@@ -9,19 +9,19 @@ there what it wrote before. (The driver is the process that asks for the work.)
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, fields, is_dataclass, replace
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
+from ..data.parallel import follow_parent
 from ..errors import ArgumentError, BackendError
 
 __all__ = [
@@ -225,14 +225,7 @@ def _begin(threads: int, results: SimpleQueue[Any]) -> None:
     global _results
     _results = results
     torch.set_num_threads(threads)
-    parent = parent_process()
-    assert parent is not None
-
-    def follow() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
+    follow_parent()
 
 
 # ---- paths ---------------------------------------------------------------------------------------------------------

@@ -201,12 +201,7 @@ def told_rate(path: Path, value: Any) -> float | None:
     Raises:
         DataError: anything else than a positive number.
     """
-    if value is None or (value == 0 and not isinstance(value, bool)):
-        return None
-    number = None if isinstance(value, bool) else positive(value)
-    if number is None:
-        raise DataError(f"fps in {path} is {shown(value)}, expected a positive number of frames per second.")
-    return number
+    return _told(path, "fps", value, "a positive number of frames per second")
 
 
 def pixels(value: Any) -> int | None:
@@ -221,11 +216,15 @@ def told_pixels(path: Path, where: str, value: Any) -> int | None:
     Raises:
         DataError: anything else than a positive number.
     """
+    return pixels(_told(path, where, value, "a number of pixels; image_size overrules it"))
+
+
+def _told(path: Path, where: str, value: Any, expected: str) -> float | None:
     if value is None or (value == 0 and not isinstance(value, bool)):
         return None
-    number = None if isinstance(value, bool) else pixels(value)
+    number = None if isinstance(value, bool) else positive(value)
     if number is None:
-        raise DataError(f"{where} in {path} is {shown(value)}, expected a number of pixels; image_size overrules it.")
+        raise DataError(f"{where} in {path} is {shown(value)}, expected {expected}.")
     return number
 
 
