@@ -36,38 +36,30 @@ _CONFIDENCE = "; the confidence of each, 0 to 1"
 _UNSEEN = ", 0 for a joint that was not found, whose place is not looked at"
 
 
-class _Lifts(nn.Module):
+class _Around(nn.Module):
+    """A network whose inputs have the names of the file's: those of the arguments of `forward`."""
+
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
+
+class _Lifts(_Around):
     def forward(self, keypoints: Tensor) -> Tensor:
         return self.network(keypoints)
 
 
-class _Denoises(nn.Module):
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
+class _Denoises(_Around):
     def forward(self, keypoints: Tensor, noisy: Tensor, timestep: Tensor) -> Tensor:
         return self.network(keypoints, noisy, timestep)
 
 
-class _RefinesFeatures(nn.Module):
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
+class _RefinesFeatures(_Around):
     def forward(self, features: Tensor) -> Tensor:
         return self.network(features)
 
 
-class _Blends(nn.Module):
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
+class _Blends(_Around):
     def forward(self, poses: Tensor, reprojected: Tensor) -> Tensor:
         return self.network(poses, reprojected)
 
