@@ -83,7 +83,7 @@ def _describe(parser: argparse.ArgumentParser, name: str) -> None:
     data.add_argument("--data.data", metavar="PATH", help="data set of any format (default: synthetic motion)")
     data.add_argument("--data.format", metavar="NAME", help="its format, where a folder has several: bvh, c3d, ...")
     data.add_argument("--data.skip_bad", metavar="true", help="leave out recordings that can't be read")
-    data.add_argument("--data.keypoints", metavar="NAME", help="2D file of a Human3.6M npz: gt, cpn_ft_h36m_dbb, ...")
+    data.add_argument("--data.keypoints", metavar="NAME", help="2D of a Human3.6M npz: gt, cpn_ft_h36m_dbb")
     data.add_argument("--data.batch_size", metavar="N", help="windows of a step and process")
     data.add_argument("--data.window", metavar="T", help="frames of a sample")
     data.add_argument("--data.num_workers", metavar="N", help="processes that load data (0: none beside training)")
@@ -92,6 +92,11 @@ def _describe(parser: argparse.ArgumentParser, name: str) -> None:
     if name == "fit":
         data.add_argument(
             "--data.unlabelled", metavar="PATH", help="2D alone to train on too: keypoints, or a data set"
+        )
+        data.add_argument(
+            "--data.random_views",
+            metavar="true",
+            help="draw cameras anew; also: random_bodies, random_fps, random_keypoints",
         )
     if name == "test":
         data.add_argument("--data.test_set", metavar="NAME", help="test or train: whose subjects to score (test)")
