@@ -340,6 +340,8 @@ def test_odd_values_in_the_description_and_the_table(path):
                 refusals += 1
                 assert "\n" not in str(error) and len(str(error)) < 600, (key, value)
     assert refusals > 60
+    (path / "meta.json").write_text(json.dumps(json.loads(text) | {"temporal": "no"}))
+    fails(lambda: open_store(path), "temporal in meta.json of", "is 'no', expected true or false")
     (path / "meta.json").write_text(text)
     rows = np.load(path / "views.npy")
     for name, value in (
@@ -356,6 +358,12 @@ def test_odd_values_in_the_description_and_the_table(path):
     np.save(path / "text_ends.npy", np.load(path / "text_ends.npy")[::-1])
     fails(lambda: open_store(path), "text_ends.npy", "expected where each text ends")
     np.save(path / "text_ends.npy", np.load(path / "text_ends.npy")[::-1])
+    ends = (path / "text_ends.npy").read_bytes()
+    with open(path / "text_ends.npy", "wb") as file:  # 800 GB, of which the disk has nothing
+        np.lib.format.write_array_header_1_0(file, {"descr": "<i8", "fortran_order": False, "shape": (10**11,)})
+        file.truncate(file.tell() + 8 * 10**11)
+    fails(lambda: open_store(path), "text_ends.npy", f"tells of {10**11} texts for {len(rows)} views")
+    (path / "text_ends.npy").write_bytes(ends)
     texts = np.load(path / "texts.npy")
     np.save(path / "texts.npy", np.full_like(texts, 255))
     assert "\ufffd" in open_store(path).views[0].subject  # no text, and no error

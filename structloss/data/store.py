@@ -40,7 +40,7 @@ from .shards import (
     write_header,
     write_label,
 )
-from .views import ROW, Texts, View, Views, columns, motions, names, pick, rows_of
+from .views import ROW, TEXTS, Texts, View, Views, columns, motions, names, pick, rows_of
 
 __all__ = ["SHARD_FRAMES", "SUFFIX", "PoseStore", "View", "array_shape", "is_store", "open_store", "save_store"]
 
@@ -218,7 +218,7 @@ def open_store(path: str | os.PathLike[str]) -> PoseStore:
         views: Sequence[View] = _table(path) if version == _SHARDED else tuple(_view(**view) for view in meta["views"])
         options: dict[str, Any] = {
             "skeleton": str(meta["skeleton"]),
-            "temporal": bool(meta["temporal"]),
+            "temporal": _flag(path, meta, "temporal"),
             "source": _source(meta["source"]),
         }
     except (ValueError, KeyError, TypeError, OverflowError) as error:
@@ -292,6 +292,13 @@ def checksum(store: PoseStore, start: int, end: int, piece: int) -> int:
             frames = np.ascontiguousarray(array[begin : min(begin + piece, end)])
             crc = zlib.crc32(frames.reshape(-1).view(np.uint8).data, crc)
     return crc
+
+
+def _flag(path: Path, meta: Mapping[str, Any], name: str) -> bool:
+    value = meta[name]
+    if not isinstance(value, bool):
+        raise DataError(f"{name} in meta.json of {path} is {shown(value)}, expected true or false.")
+    return value
 
 
 def _described(store: PoseStore) -> dict[str, Any]:
@@ -411,11 +418,15 @@ def _table(path: Path) -> Views:
         if array.dtype != dtype or array.ndim != 1:
             raise DataError(f"{name}.npy of {path} is {array.dtype} {list(array.shape)}, expected {dtype} [N].")
         found[name] = array
-    rows, texts = found["views"], Texts(found["texts"], np.array(found["text_ends"]))
+    rows, most = found["views"], len(TEXTS) * len(found["views"])
+    if len(found["text_ends"]) > most:  # before they are read
+        number = f"{len(found['text_ends'])} texts for {len(rows)} views"
+        raise DataError(f"text_ends.npy of {path} tells of {number}, expected {most} at most.")
+    texts = Texts(found["texts"], np.array(found["text_ends"]))
     ends = texts.ends
     if (np.diff(ends, prepend=0) < 0).any() or (len(ends) and ends[-1] != len(texts.content)):
         raise DataError(f"text_ends.npy of {path} does not fit texts.npy, expected where each text ends.")
-    for name in ("subject", "action", "name", "camera"):
+    for name in TEXTS:
         if len(rows) and not 0 <= int(rows[name].min()) <= int(rows[name].max()) < len(ends):
             raise DataError(f"{name} in views.npy of {path} is beyond the {len(ends)} texts, expected one of them.")
     for name in ("fps", "size"):

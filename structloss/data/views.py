@@ -13,7 +13,19 @@ from typing import Any, Literal, overload
 
 import numpy as np
 
-__all__ = ["ROW", "Texts", "View", "Views", "columns", "motion_numbers", "motions", "names", "pick", "rows_of"]
+__all__ = [
+    "ROW",
+    "TEXTS",
+    "Texts",
+    "View",
+    "Views",
+    "columns",
+    "motion_numbers",
+    "motions",
+    "names",
+    "pick",
+    "rows_of",
+]
 
 #: a view in a table: texts are numbers in a list of texts; what is not known is NaN
 ROW = np.dtype(
@@ -28,7 +40,8 @@ ROW = np.dtype(
         ("up", "<f8", 3),
     ]
 )
-_TEXTS = ("subject", "action", "name", "camera")
+#: its columns that are numbers of texts
+TEXTS = ("subject", "action", "name", "camera")
 
 
 @dataclass(frozen=True)
@@ -231,7 +244,7 @@ def rows_of(views: Sequence[View], crcs: Sequence[int]) -> tuple[np.ndarray, Tex
     numbers: dict[str, int] = {}
     rows = np.zeros(len(views), dtype=ROW)
     for i, (view, crc) in enumerate(zip(views, crcs, strict=True)):
-        words = [numbers.setdefault(getattr(view, name), len(numbers)) for name in _TEXTS]
+        words = [numbers.setdefault(getattr(view, name), len(numbers)) for name in TEXTS]
         rest = (view.index, crc, view.start, view.frames, view.fps, view.size, view.intrinsics, view.up)
         rows[i] = (*words, *rest)
     return rows, Texts.of(numbers)
