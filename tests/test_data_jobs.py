@@ -297,6 +297,9 @@ def test_bad_arguments(folder, tmp_path, capsys):
     assert "views is given, expected it with an output that ends in .poses" in refused(
         capsys, folder, tmp_path / "a.npz", "--jobs", 1, "--views", 1
     ).replace("--", "")
+    assert "shard_frames is 900, expected it with an output that ends in .poses" in refused(
+        capsys, folder, tmp_path / "a.npz", "--shard-frames", 900
+    ).replace("--shard-frames", "shard_frames")
     assert "reference is given for" in refused(
         capsys, folder, tmp_path / "a.poses", "--jobs", 1, "--reference", "x"
     ).replace("--", "")

@@ -97,7 +97,7 @@ def convert_data(
         jobs: processes that read recordings of a folder and write pose stores; other data sets are read as a whole by
             one. None leaves nothing behind when it fails. Processes import the script that calls this: it needs the
             line `if __name__ == "__main__":` as with :mod:`multiprocessing`.
-        shard_frames: of a pose store, see :func:`~structloss.data.store.save_store`.
+        shard_frames: of a pose store, see :func:`~structloss.data.store.save_store`; an archive takes none.
         options: further ones of :func:`~structloss.data.opening.open_data`.
 
     Raises:
@@ -109,6 +109,8 @@ def convert_data(
     at_least(1, jobs=1 if jobs is None else jobs, shard_frames=shard_frames)
     path = samples.resolve(path, "motion")
     target = Path(out)
+    if shard_frames != SHARD_FRAMES and target.suffix == ".npz":
+        raise ArgumentError(f"shard_frames is {shard_frames}, expected it with an output that ends in {SUFFIX}.")
     if jobs is not None and target.suffix == SUFFIX and target.exists() and partial_folder(target).exists():
         form = recognise(path, format)
         if is_finished(target, _settings(Path(path), form, fps, shard_frames, options, observing)):
