@@ -266,6 +266,7 @@ BROKEN = {
     b'{"keypoints": [[1, 2, 3, 4, 5]]}': "keypoints in line 2 has shape [1, 5]",
     b'{"keypoints": "x"}': "keypoints in line 2 is a str of 1, expected numbers",
     b'{"keypoints": [[500, 600, 1], [400, 500, 1]]}': "there are 2 keypoints, expected 17 for the layout 'coco'",
+    b'{"keypoints": [[NaN, 1, 1]]}': "there are 1 keypoints, expected 17 for the layout 'coco'",
     b'{"keypoints": [], "frame": 1.5}': "frame of line 2 is 1.5, expected a whole number",
     b'{"keypoints": [], "frame": true}': "frame of line 2 is True",
     b'{"keypoints": [], "time": NaN}': "time of line 2 is nan, expected a number of seconds",
@@ -291,7 +292,8 @@ def test_a_broken_line_loses_nothing_else(walk):
         "keypoints lie within -2 to 2",
         "frame is 0, expected more",
     ]
-    lines = [first, *BROKEN, *off, b"", b'{"keypoints": null}', b'{"keypoints": [[NaN, 1, 1]], "frame": 4}', last]
+    unseen = line(rows[0] * np.nan, frame=4)
+    lines = [first, *BROKEN, *off, b"", b'{"keypoints": null}', unseen, last]
     found, error = answered(lines)
     broken = len(BROKEN) + len(off)
     assert isinstance(error, DataError) and str(error).startswith(

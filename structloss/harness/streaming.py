@@ -158,6 +158,7 @@ class KeypointStream:
             CheckpointError: the network answers with NaN or infinite values.
         """
         found = None if keypoints is None else np.asarray(keypoints, np.float64)
+        layout = None
         if found is not None:
             if found.ndim != 2 or found.shape[1] not in (2, 3):
                 raise ArgumentError(f"keypoints has shape {list(found.shape)}, expected [J, 2] or [J, 3].")
@@ -166,10 +167,12 @@ class KeypointStream:
             odd = ~np.isfinite(found).all(1) | ~(found[:, 2] > 0)
             found = np.where(odd[:, None], np.array([np.nan, np.nan, 0.0]), found)
             found[:, 2] = found[:, 2].clip(max=1)
-            found = None if odd.all() else found
-        if found is None:
+            if len(found):
+                layout = known_layout(len(found), self._layout)
+            if odd.all():
+                found = None
+        if found is None or layout is None:
             return self._nobody(person, frame, time, tag)
-        layout = known_layout(len(found), self._layout)
         self._check_way(layout)
         width, height = self._size_of(image_size)
         _check_places(found, width, height)
