@@ -527,6 +527,7 @@ def _train_group(grid: Grid, cells: list[Cell], checkpoint_seconds: float, folde
 
 
 def _pretrain(grid: Grid, cell: Cell, model: dict[str, Any], windows: MotionDataModule) -> dict[str, torch.Tensor]:
+    torch.manual_seed(cell.seed)  # the first weights, whatever was drawn before
     module = LiftingModule(**{**model, "objective": {"mpjpe": 1.0}, "learned": None})
     train(
         module,
