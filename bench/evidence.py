@@ -4,9 +4,9 @@
     python -m bench.evidence keep runs/evidence      # its tables and plots into bench/results/evidence_*
     python -m bench.evidence show coarse             # the short table of a stage
 
-A short table has MPJPE, MPJVE and LSE for some kinds of 2D: the baseline's, and how much more or less it is with each
-objective, the mean over seeds of paired differences. With several seeds the half-width of its 95 % interval (Student's
-t) stands beside it, and bold is what leaves zero out.
+A short table has MPJPE, MPJVE, the order in depth over time and LSE for some kinds of 2D: the baseline's, and how much
+more or less it is with each objective, the mean over seeds of paired differences. With several seeds the half-width of
+its 95 % interval (Student's t) stands beside it, and bold is what leaves zero out.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ _KINDS = {"exact": "exact", "noise:5": "5 px of noise", "dropped:0.3": "30 % mis
 _SHOWN = (
     *(("mpjpe", kind) for kind in _KINDS),
     *(("mpjve", kind) for kind in ("exact", "noise:5", "dropped:0.3")),
+    *(("depth_order_frames", kind) for kind in ("exact", "dropped:0.3")),
     ("lse", "exact"),
 )
 

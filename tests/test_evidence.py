@@ -149,7 +149,7 @@ def test_short_tables_have_paired_differences(tmp_path, monkeypatch, capsys):
     kinds = ("simulated", "exact", "noise:5", "dropped:0.3")
     rows = ["backbone,objective,measure,unit,seed,value,change"]
     for kind in kinds:
-        for key in ("mpjpe", "mpjve", "lse"):
+        for key in ("mpjpe", "mpjve", "depth_order_frames", "lse"):
             for seed, change in enumerate((-1.0, -1.2, -0.8)):
                 rows.append(f'"lift-27, {kind}",MPJPE,{key},mm,{seed},{50 + seed},')
                 rows.append(f'"lift-27, {kind}",+ L_T,{key},mm,{seed},{50 + seed + change},{change}')
