@@ -27,10 +27,12 @@ __all__ = [
     "rows_of",
 ]
 
+#: columns of :data:`ROW` that are numbers of texts
+TEXTS = ("subject", "action", "name", "camera")
 #: a view in a table: texts are numbers in a list of texts; what is not known is NaN
 ROW = np.dtype(
     [
-        *((name, "<i4") for name in ("subject", "action", "name", "camera", "index")),
+        *((name, "<i4") for name in (*TEXTS, "index")),
         ("crc", "<u4"),  # of the view's frames, all arrays one after the other
         ("start", "<i8"),
         ("frames", "<i8"),
@@ -40,8 +42,6 @@ ROW = np.dtype(
         ("up", "<f8", 3),
     ]
 )
-#: its columns that are numbers of texts
-TEXTS = ("subject", "action", "name", "camera")
 
 
 @dataclass(frozen=True)
