@@ -4,6 +4,7 @@ itself; and the process pool, which comes to the same."""
 import json
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from pathlib import Path
 import cluster_work
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("lightning")
 
@@ -26,7 +28,7 @@ from structloss.errors import ArgumentError, BackendError, DataError
 from structloss.harness.ablation import run_grid
 from structloss.harness.engines import Local, Piece, paths_in, with_paths
 from structloss.harness.ray_engine import RayCluster
-from structloss.harness.ray_keeper import Keeper, Mirror, local_copies
+from structloss.harness.ray_keeper import Keeper, Mirror, forget, forget_unused, local_copies, scratch
 
 LOOPBACK = "127.0.0.1"
 
@@ -140,11 +142,22 @@ def test_two_drivers_at_once_come_to_the_same(nodes, clips, predicted, tmp_path)
 
 
 @pytest.mark.cluster
+def test_tasks_that_begin_leave_those_at_work_alone(nodes, tmp_path):
+    """The two nodes are one machine, with one folder for what is temporary."""
+    with RayCluster(nodes[0].address) as engine:
+        pieces = [Piece(name, cluster_work.beside_another, ()) for name in "ab"]
+        assert sorted(engine.run(pieces, tmp_path / "kept")) == [(0, True), (1, True)]
+
+
+@pytest.mark.cluster
 @pytest.mark.slow(seconds=30)
 def test_a_node_that_is_killed_costs_a_retry_from_the_checkpoint(nodes, tmp_path):
     cluster, second = nodes
     grid = replace(TINY, seeds=(0,), steps=240)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as a worker with one CPU has; sums depend on how many there are
     alone = run_grid(grid, tmp_path / "alone")
+    torch.set_num_threads(threads)
     told, killed = [], []
 
     def kill():
@@ -318,6 +331,29 @@ def test_files_travel_without_a_shared_disk(tmp_path, monkeypatch):
     keeper.write("dead", "late.bin", 0, b"half of i", False)
     keeper.write("next", "late.bin", 0, b"whole", True)
     assert (kept / "late.bin").read_bytes() == b"whole"
+
+
+def test_what_sessions_left_goes_and_nothing_else(tmp_path):
+    sessions, week = tmp_path / "structloss-ray-0", 7 * 86400
+    for name in ("of-another-program", "structloss-ray-0/left", "structloss-ray-0/other"):
+        (tmp_path / name / "files").mkdir(parents=True)
+    with scratch(sessions / "long") as long, scratch(sessions / "here") as here:
+        assert long.parent == sessions / "long"
+        for path in (tmp_path / "of-another-program", *sessions.iterdir()):
+            os.utime(path, (time.time() - week - 60,) * 2)
+        os.utime(sessions / "other", (time.time() - week + 60,) * 2)
+        forget_unused(sessions, week)
+        assert long.is_dir() and here.is_dir(), "they are at work, however long ago they began"
+        assert {path.name for path in sessions.iterdir()} == {"here", "long", "other"}
+        assert {path.name for path in tmp_path.iterdir()} == {"of-another-program", "structloss-ray-0"}
+        forget(sessions / "here")
+        assert long.is_dir()
+    (tmp_path / "link").symlink_to(sessions)
+    with pytest.raises(DataError, match="is a link or another user's"), scratch(tmp_path / "link" / "mine"):
+        pass
+    assert not (sessions / "mine").exists()
+    with scratch(tmp_path / "new" / "mine"):
+        assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o700
 
 
 def test_paths_are_those_of_settings_that_have_some(tmp_path, monkeypatch):

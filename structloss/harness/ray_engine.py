@@ -27,7 +27,7 @@ from ..errors import ArgumentError, BackendError, DataError, StructlossError, ne
 from ..files import scratch_folder
 from ..text import visible
 from .engines import Piece, told_as, with_paths
-from .ray_keeper import Keeper, Mirror, forget, local_copies, scratch
+from .ray_keeper import Keeper, Mirror, forget, forget_unused, local_copies, scratch
 
 __all__ = ["RayCluster"]
 
@@ -294,8 +294,9 @@ def _work(
     torch.set_num_threads(cpus)
     kept = call("begins", number, f"node {node}", list(piece.resumes), most)
     session = _session(*places)
-    forget(session.parent, but_younger=_OLD_SECONDS) if places[0] is None else None
     with scratch(session) as folder:
+        if places[0] is None:
+            forget_unused(session.parent, _OLD_SECONDS)
         found = local_copies(call, [*paths.values()], session / "files")
         moved = {told: found[path] for told, path in paths.items() if found[path] != path or told != path}
         mirror = Mirror(call, secrets.token_hex(8), kept, folder)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import stat
 import threading
 import time
 from collections import Counter
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BackendError, DataError
-from ..files import replacing, scratch_folder
+from ..files import held, replacing, scratch_folder
 
 __all__ = ["Keeper", "Mirror", "local_copies"]
 
@@ -276,17 +277,41 @@ class Mirror:
 
 @contextmanager
 def scratch(session: Path) -> Iterator[Path]:
-    """A folder for a task, in that of the driver's session on this node."""
-    session.mkdir(parents=True, exist_ok=True)
+    """A folder for a task, in that of the driver's session on this node, which is in one of this user's sessions.
+
+    Raises:
+        DataError: the folder of sessions is another's, who could read what is in it and put something there.
+    """
+    sessions = session.parent
+    sessions.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = sessions.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise DataError(f"{sessions} is a link or another user's, expected a folder of this user's.")
+    session.mkdir(exist_ok=True)
     with scratch_folder(session / "task") as folder:
         yield folder
 
 
-def forget(session: Path, but_younger: float = 0.0) -> None:
-    """Remove what sessions left on this node: this one's folder, and those that nobody has used for so many seconds."""
+def forget(session: Path) -> None:
+    """Remove what a session left on this node."""
     shutil.rmtree(session, ignore_errors=True)
-    if but_younger:
-        with suppress(OSError):
-            for other in session.parent.iterdir():
-                if time.time() - other.stat().st_mtime > but_younger:
-                    shutil.rmtree(other, ignore_errors=True)
+
+
+def forget_unused(sessions: Path, seconds: float) -> None:
+    """Remove the sessions in their folder to which for so long no task came and in which none is at work: their
+    drivers were killed."""
+    with suppress(OSError):
+        for session in sessions.iterdir():
+            if time.time() - session.lstat().st_mtime > seconds and not any(map(_at_work, session.iterdir())):
+                forget(session)
+
+
+def _at_work(task: Path) -> bool:
+    """Whether a process holds the scratch folder of a task."""
+    try:
+        with held(task):
+            return False
+    except BlockingIOError:
+        return True
+    except OSError:  # gone meanwhile
+        return False
