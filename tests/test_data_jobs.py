@@ -300,6 +300,10 @@ def test_bad_arguments(folder, tmp_path, capsys):
     assert "shard_frames is 900, expected it with an output that ends in .poses" in refused(
         capsys, folder, tmp_path / "a.npz", "--shard-frames", 900
     ).replace("--shard-frames", "shard_frames")
+    (folder / "broken.bvh").write_text("nothing")
+    assert "seed is given, expected it with an output that ends in .poses" in refused(
+        capsys, folder / "broken.bvh", tmp_path / "a.npz", "--seed", 1
+    ).replace("--", ""), "before anything is read"
     assert "reference is given for" in refused(
         capsys, folder, tmp_path / "a.poses", "--jobs", 1, "--reference", "x"
     ).replace("--", "")

@@ -109,13 +109,11 @@ def convert_data(
     at_least(1, jobs=1 if jobs is None else jobs, shard_frames=shard_frames)
     path = samples.resolve(path, "motion")
     target = Path(out)
-    if shard_frames != SHARD_FRAMES and target.suffix == ".npz":
-        raise ArgumentError(f"shard_frames is {shard_frames}, expected it with an output that ends in {SUFFIX}.")
     if jobs is not None and target.suffix == SUFFIX and target.exists() and partial_folder(target).exists():
         form = recognise(path, format)
         if is_finished(target, _settings(Path(path), form, fps, shard_frames, options, observing)):
             return _store_written(open_store(target), target, ())
-    target = _checked(out, overwrite)
+    target = _checked(out, overwrite, observing, shard_frames)
     form = recognise(path, format)
     if jobs is not None:
         settings = _settings(Path(path), form, fps, shard_frames, options, observing)
@@ -145,8 +143,6 @@ def _convert_in_pieces(
     rate = form.convert_fps if fps is None else fps
     if rate is not None and form.clips:
         check_rate(rate)
-    if observing and target.suffix != SUFFIX:
-        raise ArgumentError(f"{min(observing)} is given, expected it with an output that ends in {SUFFIX}.")
     pieces: dict[str, Any] = {"jobs": jobs, "progress": progress}
     with opened(target, settings, overwrite) as done:
         if form.files is not None and path.is_dir():
@@ -218,11 +214,12 @@ def write_synthetic(
         ArgumentError: another ending of `out`, something is there already, or an argument out of range.
         DataError: `out` can't be written.
     """
-    _check_observing(_given(views=views, detections=detections))
-    target = _checked(out, overwrite)
+    observing = _given(views=views, detections=detections)
+    _check_observing(observing)
+    target = _checked(out, overwrite, observing)
     made = generate_clips(subjects, clips, frames, seed, progress=progress)
-    observing = _given(views=views, detections=detections, seed=seed if target.suffix == SUFFIX else None)
-    return _write_clips(made, target, overwrite, {"source": f"synthetic motion, seed {seed}"}, observing, progress)
+    meta = {"source": f"synthetic motion, seed {seed}"}
+    return _write_clips(made, target, overwrite, meta, {**observing, "seed": seed}, progress)
 
 
 def _settings(
@@ -261,13 +258,20 @@ def _left_out() -> Iterator[list[str]]:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
 
-def _checked(out: str | os.PathLike[str], overwrite: bool) -> Path:
-    """The output, before minutes are spent on reading the input."""
+def _checked(
+    out: str | os.PathLike[str], overwrite: bool, observing: Mapping[str, Any], shard_frames: int = SHARD_FRAMES
+) -> Path:
+    """The output, before minutes are spent on reading the input, and what is given for it."""
     path = Path(out)
     if path.suffix not in (".npz", SUFFIX):
         raise ArgumentError(
             f"out is {str(out)!r}, expected a name that ends in {SUFFIX} (pose store) or .npz (clip archive)."
         )
+    if path.suffix != SUFFIX:
+        if observing:
+            raise ArgumentError(f"{min(observing)} is given, expected it with an output that ends in {SUFFIX}.")
+        if shard_frames != SHARD_FRAMES:
+            raise ArgumentError(f"shard_frames is {shard_frames}, expected it with an output that ends in {SUFFIX}.")
     if path.parent.is_dir():
         sweep(path.parent)
     if path.exists():
@@ -293,8 +297,6 @@ def _write_clips(
         store = observe(clips, progress=progress, too_near="move", **observing)
         store.source["data"] = meta.get("source", "")
         return _write_store(store, target, overwrite, notes, shard_frames)
-    if observing:
-        raise ArgumentError(f"{min(observing)} is given, expected it with an output that ends in {SUFFIX}.")
     with _writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         save_archive(target, clips, meta)
