@@ -31,7 +31,8 @@ class Restart(Checkpoint):
     next) and on SIGTERM, and keeps the last two.
 
     A run that resumes from one is bitwise the run that was never interrupted. That holds where a checkpoint is taken
-    after an optimizer step and no validation is about to run, so it waits for such a moment.
+    after an optimizer step and no validation is about to run, so it waits for such a moment. With `max_steps` and
+    epochs of one batch there is none: such a run goes on, but with other batches.
 
     Args:
         every_seconds: time between checkpoints within an epoch.
