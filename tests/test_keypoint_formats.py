@@ -271,6 +271,11 @@ def test_bare_arrays_that_cannot_be_told(tmp_path):
     ):
         np.save(tmp_path / "a.npy", array)
         assert expected in complains(DataError, read_keypoints, tmp_path / "a.npy")
+    np.save(tmp_path / "a.npy", points())
+    told = complains(DataError, read_keypoints, tmp_path / "a.npy")
+    assert told.endswith("; nor how large its images are: set image_size, in pixels, too."), "all at once"
+    told = complains(DataError, read_keypoints, tmp_path / "a.npy", image_size=(640, 480))
+    assert told.endswith("posetrack.")
     np.savez(tmp_path / "a.npz", a=points(), b=points())
     assert "holds a [5, 17, 3], b [5, 17, 3]" in complains(DataError, read_keypoints, tmp_path / "a.npz")
     np.savez(tmp_path / "a.npz", keypoints=points()[..., :2], confidence=np.ones(3))

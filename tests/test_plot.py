@@ -132,6 +132,7 @@ def test_validity_is_measured_by_its_definitions():
     part = validity("part", sequences[:1], weights=[known])
     assert np.isnan(part.symmetry[1]) and np.isnan(part.illegal[2]) and np.isfinite(part.symmetry[0])
     assert "–" in validity_table([part])
+    assert validity_table([part]).rstrip().endswith("part: 4 frames in 1 clip")
 
 
 def test_validity_command(folder, tmp_path, monkeypatch, capsys):

@@ -109,8 +109,12 @@ def validity_table(found: Sequence[Validity]) -> str:
     for one in found:
         shares = [f"{100 * value:.2f}" if math.isfinite(value) else "–" for value in (*one.illegal, _mean(one.illegal))]
         angles.append([f"illegal angles, %: {one.name}", *shares])
-    counts = [f"{one.name}: {one.frames} frames in {one.sequences} sequences" for one in found]
+    counts = [f"{one.name}: {_said(one.frames, 'frame')} in {_said(one.sequences, 'clip')}" for one in found]
     return "\n".join([_aligned(_rows(found)), "", _aligned(angles), "", *counts])
+
+
+def _said(number: int, of: str) -> str:
+    return f"{number} {of}" if number == 1 else f"{number} {of}s"
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> str:

@@ -51,12 +51,14 @@ def _read(file: KeypointFile, layout: str | None, person: str | int) -> list[Key
     described = _described(content)
     asked = layout
     layout = layout or described.get("skeleton") or layout_of_size(array.shape[-2])
+    width, height = file.image_size or (pixels(described.get("width")), pixels(described.get("height")))
     if not isinstance(layout, str) or layout not in LAYOUTS:
         several = [name for name, entry in LAYOUTS.items() if entry.size == array.shape[-2]] or list(LAYOUTS)
+        size = "" if width and height else "; nor how large its images are: set image_size, in pixels, too"
         raise DataError(
-            f"{path} has {array.shape[-2]} keypoints and doesn't say which; set layout, one of {', '.join(several)}."
+            f"{path} has {array.shape[-2]} keypoints and doesn't say which; set layout, one of {', '.join(several)}"
+            f"{size}."
         )
-    width, height = file.image_size or (pixels(described.get("width")), pixels(described.get("height")))
     if layout == "mediapipe" and array.shape[-1] in (3, 4):
         array = in_pixels(path, _with_visibility(array), (width, height))
     fps = told_rate(path, described.get("fps"))
