@@ -28,6 +28,7 @@ __all__ = [
     "plain",
     "put_folder",
     "replacing",
+    "resolved",
     "scratch_folder",
     "sweep",
     "write_bytes",
@@ -65,15 +66,18 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
         if _of_a_writer(error):
             raise OSError(errno.ENOSPC, "the disk may be full", str(path)) from error
+        if isinstance(error, OSError) and error.errno in _FULL and error.filename in (None, str(temporary)):
+            raise OSError(error.errno, error.strerror, str(path)) from error  # of the name that was asked for
         raise
     finally:
         _release(lock)
 
 
+_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+
+
 def _of_a_writer(error: BaseException) -> bool:
-    """Whether torch's or safetensors' writer failed at the disk, which their exceptions say in their texts alone."""
-    if type(error).__name__ == "SafetensorError":
-        return "I/O error" in str(error)
+    """Whether torch's writer failed at the disk, which its exceptions say in their texts alone."""
     return isinstance(error, RuntimeError) and bool(re.search("PytorchStreamWriter|inline_container", str(error)))
 
 
@@ -88,8 +92,16 @@ def new_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 @contextmanager
 def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Like :func:`replacing`, for a folder: one that is at `path` already is replaced with all that it holds."""
-    path = Path(path)
+    """Like :func:`replacing`, for a folder: one that is at `path` already, or where a link at `path` leads, is replaced
+    with all that it holds.
+
+    Raises:
+        ArgumentError: `path` is no folder.
+        OSError: nothing can be written there.
+    """
+    path = resolved(path)
+    if path.exists() and not path.is_dir():
+        raise ArgumentError(f"path is {str(path)!r}, which is no folder, expected the name of a folder to write.")
     path.parent.mkdir(parents=True, exist_ok=True)
     _sweep_once(path.parent)
     temporary, lock = _made(path, lambda name: name.mkdir())
@@ -107,14 +119,25 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def put_folder(ready: Path, path: Path) -> None:
-    """Rename a folder to `path`; one that is there is replaced with all that it holds."""
-    if path.exists():
-        old = _name(path, "old")
+    """Rename a folder to `path`, which is no link; a folder that is there is replaced with all that it holds."""
+    if not path.is_dir():
+        os.replace(ready, path)
+        return
+    old = _name(path, "old")
+    try:
         os.replace(path, old)
         os.replace(ready, path)
-        shutil.rmtree(old)
-    else:
-        os.replace(ready, path)
+    except BaseException:
+        if old.exists() and not path.exists():  # interrupted between the two
+            os.replace(old, path)
+        raise
+    shutil.rmtree(old)
+
+
+def resolved(path: str | os.PathLike[str]) -> Path:
+    """`path`, or where it leads if it is a link: what is renamed to it takes the place of what is there, not of the
+    link."""
+    return Path(os.path.realpath(path)) if os.path.islink(path) else Path(path)
 
 
 @contextmanager
@@ -246,13 +269,17 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> Path:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> Path:
-    """Like :func:`write_bytes`, for text; written as UTF-8 with the line ends that `text` has."""
-    return write_bytes(path, text.encode("utf-8"))
+    """Like :func:`write_bytes`, for text; written as UTF-8 with the line ends that `text` has. What stands for bytes
+    of file names that are no UTF-8 becomes those bytes again."""
+    return write_bytes(path, text.encode("utf-8", "surrogateescape"))
 
 
 def write_json(path: str | os.PathLike[str], content: Any) -> Path:
     """Like :func:`write_text`, for anything that :func:`plain` takes, as strict JSON."""
-    return write_text(path, json.dumps(plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(plain(content), indent=1, ensure_ascii=False, allow_nan=False)
+    # A file name that is no UTF-8 is told by escapes, "\\udcff", which JSON has and its readers take.
+    text = re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
+    return write_text(path, text + "\n")
 
 
 def plain(value: Any) -> Any:

@@ -254,9 +254,45 @@ def test_a_folder_of_that_name_that_is_somebody_elses_stays(folder, tmp_path, ca
     assert (other / "notes.txt").read_text() == "precious" and not (tmp_path / "a.poses").exists()
     other = tmp_path / "b.poses.partial"
     other.write_text("a file")
-    assert "b.poses.partial exists and is of no conversion" in refused(
-        capsys, folder, tmp_path / "b.poses", "--jobs", 1
-    )
+    said = "b.poses.partial exists and is of no conversion"
+    assert said in refused(capsys, folder, tmp_path / "b.poses", "--jobs", 1)
+    other.unlink()
+    (other / "thesis").mkdir(parents=True)
+    for name, text in (("thesis/t.txt", "all of it"), ("settings.json", '{"data": "x", "format": "bvh"}')):
+        (other / name).write_text(text)
+        assert said in refused(capsys, folder, tmp_path / "b.poses", "--jobs", 1, "--overwrite")
+    assert (other / "thesis" / "t.txt").read_text() == "all of it"
+
+
+def test_what_came_while_a_conversion_was_at_work_stays(folder, tmp_path, capsys, monkeypatch):
+    from structloss.data import resumable
+
+    out, real = tmp_path / "a.poses", resumable.write_description
+
+    def meanwhile(*arguments):
+        real(*arguments)
+        (out / "mine").mkdir(parents=True)
+        (out / "mine" / "notes.txt").write_text("mine")
+
+    monkeypatch.setattr(resumable, "write_description", meanwhile)
+    for more in ((), ("--overwrite",)):
+        assert "a.poses exists already and is something else" in refused(capsys, folder, out, "--jobs", 1, *more)
+        assert (out / "mine" / "notes.txt").read_text() == "mine"
+        shutil.rmtree(out)
+    monkeypatch.undo()
+    run(capsys, folder, out, "--jobs", 1)
+    (out / "notes.txt").write_text("mine")
+    for jobs in ((), ("--jobs", 1)):
+        assert "a.poses holds 'notes.txt', which is no part of a pose store" in refused(
+            capsys, folder, out, "--overwrite", *jobs
+        )
+    (out / "notes.txt").unlink()
+    (tmp_path / "link.poses").symlink_to(out)
+    for jobs in ((), ("--jobs", 1)):
+        run(capsys, folder, tmp_path / "link.poses", "--overwrite", "--views", 1, *jobs)
+        assert (tmp_path / "link.poses").is_symlink() and len(open_store(out).views) == 20
+        run(capsys, folder, out, "--overwrite", "--views", 2, *jobs)
+    assert sorted(os.listdir(tmp_path)) == ["a.poses", "in", "link.poses"]
 
 
 def test_what_a_conversion_left_at_its_very_end_answers_for_it_alone(folder, tmp_path, capsys, monkeypatch):
@@ -266,7 +302,7 @@ def test_what_a_conversion_left_at_its_very_end_answers_for_it_alone(folder, tmp
     real = shutil.rmtree
 
     def killed(path, *rest, **more):
-        if path == left:
+        if path == left / "clips":
             raise KeyboardInterrupt
         real(path, *rest, **more)
 

@@ -99,10 +99,58 @@ def test_threads_write_and_sweep_at_once(tmp_path):
 
 def test_a_failed_block_leaves_what_was_there(tmp_path):
     write_text(tmp_path / "a", "old")
-    for writing in (replacing, new_file, new_folder):
-        with pytest.raises(RuntimeError), writing(tmp_path / "a"):
+    (tmp_path / "b").mkdir()
+    write_text(tmp_path / "b" / "c", "old")
+    for writing, name in ((replacing, "a"), (new_file, "a"), (new_folder, "b")):
+        with pytest.raises(RuntimeError), writing(tmp_path / name):
             raise RuntimeError
-    assert (tmp_path / "a").read_text() == "old" and os.listdir(tmp_path) == ["a"]
+    with pytest.raises(ArgumentError, match="a', which is no folder, expected the name of a folder"):
+        new_folder(tmp_path / "a").__enter__()
+    assert (tmp_path / "a").read_text() == "old" == (tmp_path / "b" / "c").read_text()
+    assert sorted(os.listdir(tmp_path)) == ["a", "b"]
+
+
+@pytest.mark.parametrize("call", [0, 1])
+@pytest.mark.parametrize("after", [False, True])
+def test_a_folder_is_there_whenever_replacing_it_is_interrupted(call, after, tmp_path, monkeypatch):
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "old").touch()
+    calls, replace = [], os.replace
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) == call + 1 and not after:
+            raise KeyboardInterrupt
+        replace(*arguments)
+        if len(calls) == call + 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt), new_folder(tmp_path / "store") as folder:
+        (folder / "new").touch()
+    monkeypatch.undo()
+    there = os.listdir(tmp_path / "store")
+    assert there == (["new"] if (call, after) == (1, True) else ["old"])
+    files.sweep(tmp_path)
+    assert os.listdir(tmp_path) == ["store"] and os.listdir(tmp_path / "store") == there
+
+
+def test_a_folder_that_a_link_leads_to_is_replaced_and_the_link_stays(tmp_path):
+    (tmp_path / "disk").mkdir()
+    for name in ("there", "new"):
+        (tmp_path / name).symlink_to(tmp_path / "disk" / name)
+    (tmp_path / "disk" / "there").mkdir()
+    for name in ("there", "new"):
+        with new_folder(tmp_path / name) as folder:
+            (folder / "x").touch()
+        assert (tmp_path / name).is_symlink() and os.listdir(tmp_path / "disk" / name) == ["x"]
+    assert sorted(os.listdir(tmp_path / "disk")) == ["new", "there"]
+
+
+def test_names_that_are_no_text(tmp_path):
+    name = os.fsdecode(b"bad\xff.npz")
+    assert write_text(tmp_path / "a.txt", name).read_bytes() == b"bad\xff.npz"
+    assert read_json(write_json(tmp_path / "a.json", {name: "\U0001f600 é"}), "it") == {name: "\U0001f600 é"}
 
 
 def test_rights_of_new_files(tmp_path):
@@ -279,8 +327,8 @@ def test_a_scratch_folder_goes_with_all_that_it_holds(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["published", "safetensors"])
-def test_a_full_disk_under_a_foreign_writer(kind, tmp_path):
-    """torch and safetensors report it in exceptions of their own."""
+def test_a_full_disk_has_the_name_that_was_asked_for(kind, tmp_path):
+    """torch's writer reports it in exceptions of its own."""
     resource = pytest.importorskip("resource")
     torch = pytest.importorskip("torch")
     from structloss.backbones import save_checkpoint
@@ -290,7 +338,7 @@ def test_a_full_disk_under_a_foreign_writer(kind, tmp_path):
     before, previous = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
     try:
-        with pytest.raises(OSError, match="the disk may be full") as raised:
+        with pytest.raises(OSError) as raised:
             if kind == "safetensors":
                 save_checkpoint(torch.nn.Linear(100, 100), path)
             else:
@@ -299,9 +347,10 @@ def test_a_full_disk_under_a_foreign_writer(kind, tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, previous)
-    assert raised.value.filename == str(path) and raised.value.errno == errno.ENOSPC
+    number, why = (errno.EFBIG, "File too large") if kind == "safetensors" else (errno.ENOSPC, "the disk may be full")
+    assert (raised.value.filename, raised.value.errno) == (str(path), number)
     assert [file.name for file in tmp_path.iterdir()] == [path.name] and path.read_text() == "as it was"
-    sentence = rf"^{re.escape(str(path))} can't be written or read: the disk may be full\.$"
+    sentence = rf"^{re.escape(str(path))} can't be written or read: {why}\.$"
     with pytest.raises(DataError, match=sentence), bounded_memory_and_disk():
         raise raised.value
 

@@ -12,7 +12,7 @@ from structloss.commands import _predict_many
 from structloss.commands._manifest import Manifest, Record
 from structloss.commands._many_inputs import are_many, find_inputs
 from structloss.data.formats import read_keypoints
-from structloss.errors import DataError
+from structloss.errors import ArgumentError, DataError
 
 
 def keypoints(path, frames=9, start=0):
@@ -156,18 +156,24 @@ def test_given_again_it_does_what_is_missing(tmp_path, capsys, monkeypatch):
     assert main([*command, "--fps", "30"]) == 0 and len(done) == 4  # another setting, other results
 
 
-def test_a_manifest_of_somebody_else_is_no_trap(tmp_path):
-    (tmp_path / "manifest.jsonl").write_text(
-        '[1]\n{"input": 3, "status": "done"}\n{"input": "a", "status": "done", "files": [7]}\n'
-        '{"input": "b", "status": "done", "files": ["../../etc/passwd"], "key": "k", "more": 1}\nnot json\n'
-        + "["
-        * 5000
-    )
+def test_a_manifest_that_was_torn_and_one_of_somebody_else(tmp_path):
+    place = tmp_path / "manifest.jsonl"
+    ours = '{"input": "b", "status": "done", "files": ["../../etc/passwd"], "key": "k", "more": 1}\n'
+    torn = ['{"inp\n', '{"input": "c", "status": "do\n', "\n"]
+    place.write_text(ours + "".join(torn) + '{"input": "a')
     manifest = Manifest(tmp_path)
     assert [*manifest.records] == ["b"] and manifest.done("b", "other") is None
     with manifest:
         manifest.add(Record("c", "failed", "why"))
+        with pytest.raises(ArgumentError, match="is written to by another process"):
+            Manifest(tmp_path).__enter__()
     assert [*Manifest(tmp_path).records] == ["b", "c"]
+    for foreign in ("[1]", '{"input": 3, "status": "done"}', '{"input": "a", "status": "done", "files": [7]}',
+                    '{"input": "clip.wav", "label": "walk"}', "not json", "[" * 5000):  # fmt: skip
+        place.write_text(ours + foreign + "\n")
+        with pytest.raises(DataError, match=r"^line 2 of .*manifest\.jsonl is no record of a prediction, expected"):
+            Manifest(tmp_path)
+        assert place.read_text() == ours + foreign + "\n"
 
 
 @pytest.mark.parametrize(

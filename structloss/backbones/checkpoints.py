@@ -15,11 +15,11 @@ from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ..errors import ArgumentError, CheckpointError, MissingFileError, shown
-from ..files import replacing
+from ..files import write_bytes
 from ..reading import not_regular
 from .official import from_official, official_keys, to_official
 
@@ -336,6 +336,5 @@ def save_checkpoint(
         raise MissingFileError(f"{path.parent} does not exist, expected the directory to write {path.name} to.")
     # safetensors refuses tensors that share memory, so tied weights are written twice.
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={str(key): str(value) for key, value in (metadata or {}).items()})
-    return path
+    # As bytes: what writes a file itself puts another one in the place of the temporary one, which is locked.
+    return write_bytes(path, save(tensors, {str(key): str(value) for key, value in (metadata or {}).items()}))

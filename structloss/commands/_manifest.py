@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ..errors import DataError, StructlossError
-from ..files import plain, write_text
+from ..errors import ArgumentError, DataError, StructlossError
+from ..files import held, plain, resolved, write_text
 from ..reading import parse_json, read_text
 
 __all__ = ["NAME", "Manifest", "Record"]
 
 NAME = "manifest.jsonl"
+_BEGIN = '{"input": "'  # of every line
 _KINDS: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("input", "status", "key"), str),
     **dict.fromkeys(("tracks", "frames"), int),
@@ -59,32 +61,58 @@ class Manifest:
         folder: of the results.
 
     Raises:
-        DataError: it can't be read or written.
+        DataError: it can't be read or written, or is no manifest.
+        ArgumentError: another process is writing to it.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / NAME
-        self.records: dict[str, Record] = {}
-        if self.path.exists():
-            for line in read_text(self.path, "a manifest of predictions").split("\n"):
-                if (record := _record(line)) is not None:
-                    self.records[record.input] = record
+        self._open = ExitStack()
+        self.records = self._read()
+
+    def _read(self) -> dict[str, Record]:
+        records: dict[str, Record] = {}
+        lines = read_text(self.path, "a manifest of predictions").split("\n") if self.path.exists() else []
+        for number, line in enumerate(lines, 1):
+            if (record := _record(line)) is not None:
+                records[record.input] = record
+            elif line.strip() and not _is_torn(line):
+                raise DataError(
+                    f"line {number} of {self.path} is no record of a prediction, expected a folder whose {NAME} was "
+                    "written by this command, or one without any."
+                )
+        return records
 
     def __enter__(self) -> Manifest:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._open.enter_context(held(resolved(self.path.parent)))
+        except BlockingIOError as error:
+            raise ArgumentError(
+                f"{self.path.parent} is written to by another process, expected one prediction of many inputs at a "
+                "time."
+            ) from error
+        except OSError as error:
+            raise DataError(f"{self.path} can't be written: {error.strerror or error}.") from error
+        try:
+            self.records = self._read()  # what another one has written until now
             # what was cut off stands on a line of its own
             torn = self.path.exists() and self.path.read_bytes()[-1:] not in (b"\n", b"")
             self._file = open(self.path, "a", encoding="utf-8")
             self._file.write("\n" if torn else "")
         except OSError as error:
+            self._open.close()
             raise DataError(f"{self.path} can't be written: {error.strerror or error}.") from error
+        except BaseException:
+            self._open.close()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
+        self._open.close()
 
     def done(self, name: str, key: str) -> Record | None:
         """The record of an input that needs nothing more: done, with this key, its files there."""
@@ -108,6 +136,15 @@ class Manifest:
 
 def _line(record: Record) -> str:
     return json.dumps(plain(asdict(record)), allow_nan=False) + "\n"
+
+
+def _is_torn(line: str) -> bool:
+    """Whether a line may be the beginning of a record, whose writer was killed."""
+    try:
+        parse_json(line, "a line")
+    except StructlossError:
+        return line.startswith(_BEGIN) or _BEGIN.startswith(line)
+    return False
 
 
 def _record(line: str) -> Record | None:

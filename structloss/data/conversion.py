@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import samples
 from ..errors import ArgumentError, DataError, StructlossError
-from ..files import sweep
+from ..files import resolved, sweep
 from ._checks import at_least
 from ._words import count
 from .archive import save_archive
@@ -35,7 +35,7 @@ from .resumable import (
     write_observed,
     write_store,
 )
-from .store import SHARD_FRAMES, SUFFIX, PoseStore, is_store, open_store, save_store
+from .store import SHARD_FRAMES, SUFFIX, PoseStore, check_free, open_store, save_store
 from .synthetic import generate_clips
 
 __all__ = ["Written", "convert_data", "write_synthetic"]
@@ -108,7 +108,7 @@ def convert_data(
     _check_observing(observing)
     at_least(1, jobs=1 if jobs is None else jobs, shard_frames=shard_frames)
     path = samples.resolve(path, "motion")
-    target = Path(out)
+    target = resolved(out)
     if jobs is not None and target.suffix == SUFFIX and target.exists() and partial_folder(target).exists():
         form = recognise(path, format)
         if is_finished(target, _settings(Path(path), form, fps, shard_frames, options, observing)):
@@ -262,10 +262,11 @@ def _checked(
     out: str | os.PathLike[str], overwrite: bool, observing: Mapping[str, Any], shard_frames: int = SHARD_FRAMES
 ) -> Path:
     """The output, before minutes are spent on reading the input, and what is given for it."""
-    path = Path(out)
+    path = resolved(out)
     if path.suffix not in (".npz", SUFFIX):
+        found = repr(str(out)) if path == Path(out) else f"{str(out)!r}, a link to {str(path)!r}"
         raise ArgumentError(
-            f"out is {str(out)!r}, expected a name that ends in {SUFFIX} (pose store) or .npz (clip archive)."
+            f"out is {found}, expected a name that ends in {SUFFIX} (pose store) or .npz (clip archive)."
         )
     if path.suffix != SUFFIX:
         if observing:
@@ -274,9 +275,10 @@ def _checked(
             raise ArgumentError(f"shard_frames is {shard_frames}, expected it with an output that ends in {SUFFIX}.")
     if path.parent.is_dir():
         sweep(path.parent)
-    if path.exists():
-        ours = is_store(path) if path.suffix == SUFFIX else path.is_file() and "meta" in npz_members(path)
-        if not ours:
+    if path.suffix == SUFFIX:
+        check_free(path, overwrite)
+    elif path.exists():
+        if not path.is_file() or "meta" not in npz_members(path):
             raise ArgumentError(f"{path} exists already and is something else, expected a new name.")
         if not overwrite:
             raise ArgumentError(f"{path} exists already, expected a new name; set overwrite to replace it.")

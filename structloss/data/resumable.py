@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -23,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArgumentError, DataError, MissingFileError
-from ..files import held, new_file, put_folder, write_json
+from ..files import held, new_file, put_folder, sweep, write_json
 from ..reading import read_json
 from .cameras import h36m_cameras
 from .clips import Clip
@@ -31,7 +32,7 @@ from .formats.registry import FORMATS, Format
 from .observation import default_rigs, seen_by, source_of, view_by, weight_of
 from .parallel import in_parallel
 from .shards import Layout, lay_out
-from .store import ARRAYS, PoseStore, StoreFiles, open_store, write_description
+from .store import ARRAYS, PoseStore, StoreFiles, check_free, open_store, write_description
 from .views import View, columns
 
 __all__ = [
@@ -61,10 +62,11 @@ class Partial:
 
     Args:
         folder: of :func:`partial_folder`.
+        overwrite: whether the output may replace a store.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, overwrite: bool = False) -> None:
+        self.folder, self.overwrite = folder, overwrite
 
     def result(self, step: str, made_of: Any) -> Any:
         """What a finished step returned that was made of the same; None where it is to be done."""
@@ -96,14 +98,45 @@ def is_finished(target: Path, settings: Mapping[str, Any]) -> bool:
     with _alone(folder):
         if _settings_in(folder) != json.loads(json.dumps(settings)):
             return False
-        shutil.rmtree(folder)
+        _clear(folder)
     return True
+
+
+#: what is in the folder of a conversion, in the order in which it goes: the notes that it is finished last
+_PARTS = ("clips", "store", "done", "settings.json")
 
 
 def _settings_in(folder: Path) -> Any:
     """The settings of the conversion that a folder is of; None where it is of none."""
     file = folder / "settings.json"
     return read_json(file, "the settings of a conversion") if file.exists() else None
+
+
+def _check_ours(folder: Path) -> None:
+    """Raise where a folder that is there, and that will go, holds something of somebody else."""
+    if not os.path.lexists(folder):
+        return
+    ours = folder.is_dir() and not folder.is_symlink()
+    if ours:
+        sweep(folder)
+        # what begins with a dot another process is writing at this moment
+        if found := {name for name in os.listdir(folder) if not name.startswith(".")}:
+            told = _settings_in(folder)
+            ours = found <= {*_PARTS} and isinstance(told, dict) and {"data", "format"} <= {*told}
+    if not ours:
+        raise ArgumentError(f"{folder} exists and is of no conversion, expected another name of the output.")
+
+
+def _clear(folder: Path) -> None:
+    """Remove what a conversion left, and its folder unless somebody put something there."""
+    for name in _PARTS:
+        entry = folder / name
+        if entry.is_dir():
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            entry.unlink(missing_ok=True)
+    with suppress(OSError):
+        folder.rmdir()
 
 
 @contextmanager
@@ -125,10 +158,9 @@ def opened(target: Path, settings: Mapping[str, Any], overwrite: bool) -> Iterat
         ArgumentError: an unfinished conversion with other settings is there, or one that is at work.
     """
     folder = partial_folder(target)
-    if folder.exists() and _settings_in(folder) is None and (not folder.is_dir() or any(folder.iterdir())):
-        raise ArgumentError(f"{folder} exists and is of no conversion, expected another name of the output.")
+    _check_ours(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    found = Partial(folder)
+    found = Partial(folder, overwrite)
     with _alone(folder):
         if (before := _settings_in(folder)) is not None:
             now = json.loads(json.dumps(settings))
@@ -139,7 +171,7 @@ def opened(target: Path, settings: Mapping[str, Any], overwrite: bool) -> Iterat
                         f"{folder} is of a conversion with another {' and another '.join(keys) or 'setting'}, "
                         "expected the same to go on with it; remove it or set overwrite to start anew."
                     )
-                for entry in folder.iterdir():
+                for entry in folder.iterdir():  # ours, all of them
                     shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         write_json(folder / "settings.json", settings)
         (folder / "done").mkdir(exist_ok=True)
@@ -148,9 +180,9 @@ def opened(target: Path, settings: Mapping[str, Any], overwrite: bool) -> Iterat
             yield found
         except BaseException:
             if not any((folder / "done").iterdir()):  # there is nothing to go on with
-                shutil.rmtree(folder, ignore_errors=True)
+                _clear(folder)
             raise
-        shutil.rmtree(folder)
+        _clear(folder)
 
 
 # ---- recordings
@@ -393,6 +425,7 @@ def _write(
     found = list(in_parallel(_write_piece, tasks, jobs, "writing poses", progress))
     said = about([note for _, note in found])
     write_description(folder, views, layout, [crc for crcs, _ in found for crc in crcs], kept, said)
+    check_free(target, done.overwrite)  # once more: it may have come meanwhile
     done.finish("finished", plan, True)
     put_folder(folder, target)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -43,6 +44,10 @@ BAD_HEADER = (ValueError, KeyError, EOFError, OverflowError, SyntaxError, TokenE
 
 _OPEN = 256  # files that an array keeps open; others are opened for each piece that is read
 _GAP = 4  # a piece is read as a whole, if no more than every fourth frame of it is wanted
+
+
+SHARD = re.compile(r"shard-\d{5,}")
+"""Names of the folders of shards."""
 
 
 def shard_folder(path: Path, number: int) -> Path:

@@ -29,6 +29,7 @@ from ..skeletons import get
 from ._checks import at_least
 from .shards import (
     BAD_HEADER,
+    SHARD,
     SHARD_FRAMES,
     Layout,
     ShardedArray,
@@ -42,7 +43,17 @@ from .shards import (
 )
 from .views import ROW, TEXTS, Texts, View, Views, columns, motions, names, pick, rows_of
 
-__all__ = ["SHARD_FRAMES", "SUFFIX", "PoseStore", "View", "array_shape", "is_store", "open_store", "save_store"]
+__all__ = [
+    "SHARD_FRAMES",
+    "SUFFIX",
+    "PoseStore",
+    "View",
+    "array_shape",
+    "check_free",
+    "is_store",
+    "open_store",
+    "save_store",
+]
 
 SUFFIX = ".poses"
 """What the name of a store's folder ends in."""
@@ -194,6 +205,24 @@ def is_store(path: str | os.PathLike[str]) -> bool:
     return (path / "meta.json").is_file() and ((path / "pose.npy").is_file() or (path / "views.npy").is_file())
 
 
+def check_free(path: Path, overwrite: bool) -> None:
+    """Raise :class:`ArgumentError` where a store can't be written: something is there, and it is none to replace."""
+    if not os.path.lexists(path):
+        return
+    if not is_store(path):
+        raise ArgumentError(f"{path} exists already and is something else, expected a new name.")
+    if not overwrite:
+        raise ArgumentError(f"{path} exists already, expected a new name; set overwrite to replace it.")
+    arrays = {f"{name}.npy" for name in ARRAYS}
+    tables = {f"{name}.npy" for name in ("views", "texts", "text_ends")}
+    for entry in sorted(path.rglob("*")):
+        found = entry.relative_to(path)
+        shard = SHARD.fullmatch(found.parts[0]) is not None
+        parts = {*arrays, "shard.json"} if shard and len(found.parts) == 2 else {*arrays, *tables, "meta.json"}
+        if not (shard and len(found.parts) == 1 and entry.is_dir()) and not (found.name in parts and entry.is_file()):
+            raise ArgumentError(f"{path} holds {str(found)!r}, which is no part of a pose store, expected a new name.")
+
+
 def open_store(path: str | os.PathLike[str]) -> PoseStore:
     """Map a store that :func:`save_store` wrote; takes milliseconds for any size.
 
@@ -253,14 +282,13 @@ def save_store(
         The folder.
 
     Raises:
-        ArgumentError: something is there already, and `overwrite` is not set or it is no store; or `shard_frames`
-            below 1.
+        ArgumentError: something is there already, and `overwrite` is not set or it is more than a store, or none; or
+            `shard_frames` below 1.
         OSError: the disk is full or can't be written; nothing is left behind.
     """
     path = Path(path).absolute()
     at_least(1, shard_frames=shard_frames)
-    if os.path.lexists(path) and not (overwrite and is_store(path)):
-        raise ArgumentError(f"{path} exists already, expected a new name" + (" or a store." if overwrite else "."))
+    check_free(path, overwrite)
     with new_folder(path) as folder:
         kept = tuple(name for name in ARRAYS if getattr(store, name) is not None)
         layout = lay_out(columns(store.views, "frames"), shard_frames)
