@@ -22,6 +22,7 @@ from typing import Any, BinaryIO
 from .errors import ArgumentError
 
 __all__ = [
+    "check_apart",
     "held",
     "new_file",
     "new_folder",
@@ -167,6 +168,29 @@ def scratch_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         _release(lock)
+
+
+def check_apart(path: str | os.PathLike[str], **read: str | os.PathLike[str] | None) -> None:
+    """Check a file or folder to write before minutes are spent on what it is to hold.
+
+    Args:
+        path: it.
+        read: argument -> file or folder that is read; what is None or isn't there is no matter.
+
+    Raises:
+        ArgumentError: they are the same, by whatever names.
+    """
+    for name, other in read.items():
+        if other is not None and _same(path, other):
+            what = f"{path} is the input" if name == "input" else f"{name} is {str(other)!r}, which is the output, too"
+            raise ArgumentError(f"{what}, expected another file or folder for the output.")
+
+
+def _same(path: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
+    try:
+        return os.path.samefile(path, other)
+    except (OSError, ValueError):  # one of them isn't there, or no name that a file can have
+        return False
 
 
 def _name(path: Path, kind: str) -> Path:

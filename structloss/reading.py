@@ -20,6 +20,7 @@ from .errors import DataError, MissingFileError, needs_extra
 
 __all__ = [
     "check_yaml",
+    "compressed_member",
     "decoded",
     "existing",
     "not_regular",
@@ -117,6 +118,19 @@ def read_bytes(path: str | os.PathLike[str], what: str) -> bytes:
             return file.read()
         except (OSError, MemoryError) as error:
             raise DataError(f"{path} can't be read: {_reason(error)}.") from error
+
+
+def compressed_member(path: str | os.PathLike[str]) -> str | None:
+    """The name of a member of a zip archive that is compressed: of what `torch.save` writes none is, and a small file
+    could fill the memory. None where none is, and of a file that is no archive."""
+    import zipfile
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            found = (entry.filename for entry in archive.infolist() if entry.compress_type != zipfile.ZIP_STORED)
+            return next(found, None)
+    except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError):
+        return None  # whoever reads it says so
 
 
 def read_text(path: str | os.PathLike[str], what: str) -> str:

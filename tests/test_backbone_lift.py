@@ -112,6 +112,8 @@ def test_what_has_no_weights():
         ArgumentError, match="channels is given with pretrained, expected the variant as it was trained"
     ):
         backbones.create("lift-s", pretrained=True, channels=8)
+    with pytest.raises(ArgumentError, match=r"^pretrained is 'my\.pt', expected True or False; weights of a file are"):
+        backbones.create("lift-s", pretrained="my.pt")
 
 
 def test_names_of_weights_give_way_to_files(tmp_path, monkeypatch):

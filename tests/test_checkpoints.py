@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import zipfile
 from collections import OrderedDict
 
 import numpy as np
@@ -206,6 +207,15 @@ def test_truncated_file(source, target, tmp_path, form, share):
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
     refused(target, path, r"w\.(pth is damaged, truncated|safetensors is not a readable safetensors file)")
+
+
+def test_compressed_members_are_not_unpacked(source, target, tmp_path):
+    torch.save(source.state_dict(), tmp_path / "w.pth")
+    with zipfile.ZipFile(tmp_path / "w.pth") as stored, zipfile.ZipFile(tmp_path / "c.pth", "w", 8) as small:
+        for name in stored.namelist():
+            small.writestr(name, stored.read(name))
+    refused(target, tmp_path / "c.pth", r"c\.pth has '.+' in it compressed, expected a file as torch\.save writes it")
+    target.load_state_dict(torch.load(tmp_path / "w.pth", weights_only=True))
 
 
 def test_random_bytes(target, tmp_path):

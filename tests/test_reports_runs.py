@@ -366,11 +366,15 @@ def test_a_run_without_checkpoints_shows_its_curves(runs, tmp_path, capsys):
 def test_errors_take_one_line_and_write_nothing(runs, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     plain = str(runs / "plain")
+    (tmp_path / "motion.npz").touch()
     cases = {
         ("nowhere",): "nowhere does not exist, expected the folder of a run",
         (plain, plain): "is given twice, expected different runs",
         (plain, "--name", "a", "b"): "--name is a, b, expected 1 different names, one per run",
         (plain, str(runs / "ranked"), "--checkpoint", "x.ckpt"): "expected 'best' or 'last' for several runs",
+        (plain, "--out", "a.html", "--json", "./a.html"): "--json is './a.html', which is the page, too",
+        (plain, "--data", "motion.npz", "--out", "motion.npz"): "--data is 'motion.npz', which is the output, too",
+        (plain, "--data", "motion.npz", "--json", "motion.npz"): "--data is 'motion.npz', which is the output, too",
         (plain, "--device", "abacus"): "device is 'abacus', which can't be used here",
         (plain, "--data", "moved.npz"): "--data: moved.npz does not exist, expected a data set.",
         (str(copied(runs, tmp_path, "d", data="gone.npz")),): "where the data has moved, pass --data PATH",
@@ -381,7 +385,7 @@ def test_errors_take_one_line_and_write_nothing(runs, tmp_path, capsys, monkeypa
     cases[plain, str(skeleton)] = "the runs have the skeletons h36m and mpi_inf_3dhp, expected one"
     before = sorted(tmp_path.rglob("*.html"))
     for arguments, message in cases.items():
-        assert main(["report", *arguments, "--out", str(tmp_path / "x.html")]) == 1, arguments
+        assert main(["report", "--out", str(tmp_path / "x.html"), *arguments]) == 1, arguments
         error = capsys.readouterr().err
         assert error.startswith("structloss: error: ") and message in error and error.count("\n") == 1, error
     assert sorted(tmp_path.rglob("*.html")) == before

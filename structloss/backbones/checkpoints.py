@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ..errors import ArgumentError, CheckpointError, MissingFileError, shown
 from ..files import write_bytes
-from ..reading import not_regular
+from ..reading import compressed_member, not_regular
 from .official import from_official, official_keys, to_official
 
 __all__ = ["LoadReport", "MisfitError", "load_published", "read_checkpoint", "save_checkpoint"]
@@ -294,6 +294,8 @@ def read_checkpoint(path: Path) -> object:
             return load_file(path)
         except (SafetensorError, OSError, ValueError) as error:
             raise CheckpointError(f"{path} is not a readable safetensors file: {_first_line(error)}.") from error
+    if (member := compressed_member(path)) is not None:
+        raise CheckpointError(f"{path} has {member!r} in it compressed, expected a file as torch.save writes it.")
     try:
         with torch.serialization.safe_globals([(_Inert, name) for name in _NUMPY_GLOBALS]):
             return torch.load(path, map_location="cpu", weights_only=True)

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from ..errors import ArgumentError, CheckpointError, MissingFileError, check_choice
-from ..files import new_file
+from ..files import check_apart, new_file
 from .base import Backbone, SecondStage
 from .checkpoints import LoadReport, load_published, read_checkpoint, save_checkpoint
 from .jointformer import JointformerCascade
@@ -124,6 +124,7 @@ def convert(
     check_choice("to", to, FORMS)
     source, out = Path(source), Path(out)
     _check_out(out, to)
+    check_apart(out, input=source)
     read = _read(source, name, backbone_args)
     name, arguments, model, report, found = read.name, read.arguments, read.model, read.report, read.origin
     beside = None

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, shown
 from .base import Backbone
 from .checkpoints import load_published
 from .families import Families
@@ -133,8 +133,12 @@ def create(name: str, *, pretrained: bool = False, gradient_checkpointing: bool 
     Raises:
         UnknownNameError: the name is not registered.
         ArgumentError: an override that the family doesn't have, or that has an impossible value; `pretrained` with
-            one, or of a variant that no weights come with.
+            one, of a variant that no weights come with, or that is neither True nor False.
     """
+    if not isinstance(pretrained, bool):
+        raise ArgumentError(
+            f"pretrained is {shown(pretrained)}, expected True or False; weights of a file are read by load_published."
+        )
     if pretrained and overrides:
         raise ArgumentError(f"{min(overrides)} is given with pretrained, expected the variant as it was trained.")
     weights = pretrained_file(info(name).name) if pretrained else None

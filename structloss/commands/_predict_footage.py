@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ArgumentError, DataError, StructlossError
 from ..text import visible
 from ._predict_output import file_name, named_files
-from ._predict_settings import PredictSettings
+from ._predict_settings import PredictSettings, check_places
 
 if TYPE_CHECKING:
     from ..data.formats import Keypoints
@@ -147,8 +147,7 @@ def _check_places(settings: PredictSettings, keypoints: Path | None) -> None:
             above = next(folder for folder in path.absolute().parents if folder.exists())
             if not (above.is_dir() and os.access(above, os.W_OK | os.X_OK)):
                 raise DataError(f"{path} can't be written: {above} is no folder that files can be made in.")
-            if settings.input is not None and path.exists() and path.samefile(settings.input):
-                raise ArgumentError(f"{path} is the input, expected another file or folder for the output.")
+            check_places(settings, path)
         except (OSError, ValueError) as error:
             if isinstance(error, StructlossError):
                 raise

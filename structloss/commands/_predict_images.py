@@ -15,7 +15,7 @@ from ._imports import import_torchmetrics
 from ._parser import with_flags
 from ._predict_footage import shows_frames
 from ._predict_output import after_network, file_name, named_files, without_rate, write_prediction
-from ._predict_settings import OF_FRAMES, OWN, PredictSettings, chosen_device
+from ._predict_settings import OF_FRAMES, OWN, PredictSettings, check_places, chosen_device
 
 if TYPE_CHECKING:
     from ..harness.predict import Prediction
@@ -299,6 +299,7 @@ def _files(settings: PredictSettings, people: Any, named: Mapping[str, Path], ev
     elif overlay is not None:
         found.pictures = _pictures(overlay, flag, people, Path(str(settings.input)))
     _check_apart(found, people, Path(str(settings.input)))
+    check_places(settings, *found.named.values(), *([] if found.video is None else [found.video]))
     return found
 
 

@@ -13,7 +13,7 @@ from ._imports import import_torchmetrics
 from ._parser import with_flags
 from ._predict_footage import look, overlay_ending, shows_frames, write_overlay
 from ._predict_output import after_network, file_name, named_files, without_rate, write_prediction
-from ._predict_settings import PredictSettings, check_network, chosen_device
+from ._predict_settings import PredictSettings, check_network, check_places, chosen_device
 
 if TYPE_CHECKING:
     from ..data.formats import Keypoints
@@ -157,6 +157,5 @@ def _outputs(
                 paths.setdefault("overlay", folder / f"{stem}-overlay{overlay}")
         found.append(paths)
     for path in (path for paths in found for path in paths.values()):
-        if settings.input is not None and path.exists() and path.samefile(settings.input):
-            raise ArgumentError(f"{path} is the input, expected another file or folder for the output.")
+        check_places(settings, path)
     return found

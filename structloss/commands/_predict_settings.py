@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..errors import ArgumentError, check_choice
+from ..files import check_apart
 
-__all__ = ["DEVICES", "OF_FRAMES", "OWN", "STANDARD_INPUT", "PredictSettings", "check_network", "chosen_device"]
+__all__ = [
+    "DEVICES",
+    "OF_FRAMES",
+    "OWN",
+    "STANDARD_INPUT",
+    "PredictSettings",
+    "check_network",
+    "check_places",
+    "chosen_device",
+]
 
 DEVICES = ("auto", "cpu", "cuda")
 #: bone lengths that are those of the prediction itself
@@ -84,6 +95,13 @@ class PredictSettings:
     frames: int | None = None
     stream: bool = False
     lag: int | None = None
+
+
+def check_places(settings: PredictSettings, *paths: Path) -> None:
+    """Raise :class:`ArgumentError` where a file to write is one of those that the settings say to read."""
+    names = ("input", "ckpt", "weights", "refine", "fit_skeleton", "boxes", "network", "images")
+    for path in paths:
+        check_apart(path, **{name: getattr(settings, name) for name in names})
 
 
 def check_network(settings: PredictSettings) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from ..errors import ArgumentError, DataError, StructlossError, needs_extra
 from ..text import visible
 from ._imports import import_torchmetrics
 from ._parser import with_flags
-from ._predict_settings import OF_FRAMES, PredictSettings, chosen_device
+from ._predict_settings import OF_FRAMES, PredictSettings, check_places, chosen_device
 
 if TYPE_CHECKING:
     from ..harness.split_prediction import PredictedSplit
@@ -117,8 +118,8 @@ def _refuse(settings: PredictSettings, names: Sequence[str], where: str) -> None
 
 def _output(settings: PredictSettings) -> Path:
     path = _named(settings)
-    if settings.input is not None and path.exists() and path.samefile(samples.resolve(settings.input, "motion")):
-        raise ArgumentError(f"{path} is the input, expected another file for the output.")
+    given = None if settings.input is None else str(samples.resolve(settings.input, "motion"))
+    check_places(replace(settings, input=given), path)
     return path
 
 

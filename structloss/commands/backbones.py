@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import MissingFileError, UnknownNameError, check_name
+from ..files import check_apart
 from ..text import visible, visible_lines
 from ._parser import command
 
@@ -163,9 +164,11 @@ def _export(arguments: argparse.Namespace) -> None:
     found = trained_network(
         arguments.name, checkpoint, backbone_args=settings, target=arguments.target, colours=arguments.colours
     )
+    path = f"{found.name}{FORMATS[arguments.format]}" if arguments.path is None else arguments.path
+    check_apart(path, checkpoint=checkpoint)
     written = export(
         found.model,
-        f"{found.name}{FORMATS[arguments.format]}" if arguments.path is None else arguments.path,
+        path,
         found.name,
         format=arguments.format,
         frames=arguments.frames,

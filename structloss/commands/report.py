@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ArgumentError, MissingFileError, needs_extra
+from ..files import check_apart
 from ..text import visible
 from ._imports import import_torchmetrics
 from ._parser import command, options, positive
@@ -124,6 +125,11 @@ def write_run_report(
             raise MissingFileError(f"{run.folder} has no checkpoint and no curves, expected a run that was trained.")
     names = _names(runs, names)
     path = Path(out) if out else runs[0].folder / "report.html" if len(runs) == 1 else Path("report.html")
+    for place in (path, *(() if json is None else (Path(json),))):
+        for run in runs:
+            check_apart(place, data=data or str(run.data.get("data") or "") or None, checkpoint=run.checkpoint)
+    if json is not None and Path(json).absolute() == path.absolute():
+        raise ArgumentError(f"json is {str(json)!r}, which is the page, too, expected another file.")
     where, pictures = _device(device), _pictures(runs)
     skeleton = _skeleton(runs) if pictures is None else pictures.SKELETON
     if pictures is not None and (clips, frames) != (4, 243):

@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import samples
 from ..errors import ArgumentError, DataError, StructlossError
-from ..files import resolved, sweep
+from ..files import check_apart, resolved, sweep
 from ._checks import at_least
 from ._words import count
 from .archive import save_archive
@@ -114,6 +114,7 @@ def convert_data(
         if is_finished(target, _settings(Path(path), form, fps, shard_frames, options, observing)):
             return _store_written(open_store(target), target, ())
     target = _checked(out, overwrite, observing, shard_frames)
+    check_apart(target, input=path)
     form = recognise(path, format)
     if jobs is not None:
         settings = _settings(Path(path), form, fps, shard_frames, options, observing)

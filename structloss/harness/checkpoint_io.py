@@ -12,7 +12,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from ..errors import CheckpointError, MissingFileError
 from ..files import new_file
-from ..reading import not_regular
+from ..reading import compressed_member, not_regular
 
 __all__ = ["SafeCheckpointIO", "verify_checkpoint"]
 
@@ -46,6 +46,10 @@ class SafeCheckpointIO(TorchCheckpointIO):
             raise MissingFileError(f"checkpoint {path} does not exist.")
         if path.is_dir() or not_regular(path):
             raise CheckpointError(f"checkpoint {path} is not a regular file, expected one written by structloss fit.")
+        if (member := compressed_member(path)) is not None:
+            raise CheckpointError(
+                f"checkpoint {path} has {member!r} in it compressed, expected one written by structloss fit."
+            )
         try:
             checkpoint = torch.load(path, map_location=map_location or "cpu", weights_only=True)
         except Exception as error:
