@@ -29,8 +29,9 @@ STAGES = {
     "image": "coarse-image",
     "finetune": "finetune",
     "scratch": "scratch",
+    "velocity": "velocity",
 }
-"""Stage -> folder of `structloss ablate evidence`."""
+"""Stage -> folder of `structloss ablate evidence`; the last is of `ablate evidence-velocity`."""
 _FILES = {"table.md": "md", "table.csv": "csv", "plot.png": "png"}
 _KINDS = {"exact": "exact", "noise:5": "5 px of noise", "dropped:0.3": "30 % missing", "simulated": "detector"}
 _SHOWN = (
