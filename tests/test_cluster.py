@@ -25,6 +25,7 @@ from test_ablation import TINY
 from structloss.cli import main
 from structloss.data.formats import read_keypoints
 from structloss.errors import ArgumentError, BackendError, DataError
+from structloss.files import held
 from structloss.harness.ablation import run_grid
 from structloss.harness.engines import Local, Piece, paths_in, with_paths
 from structloss.harness.ray_engine import RayCluster
@@ -328,6 +329,14 @@ def test_files_travel_without_a_shared_disk(tmp_path, monkeypatch):
     assert sorted(path.relative_to(kept).as_posix() for path in kept.rglob("*") if path.is_file()) == [
         "deep/result.json", "other.ckpt",
     ]  # fmt: skip
+    with held(scratch):
+        for again in (False, True):  # all of it, by somebody who clears folders, is no wish of the task
+            shutil.rmtree(scratch, ignore_errors=True)
+            if again:
+                scratch.mkdir()
+            with pytest.raises(DataError, match="was removed while a task was at work in it"):
+                mirror.send()
+            assert (kept / "deep" / "result.json").is_file()
     keeper.write("dead", "late.bin", 0, b"half of i", False)
     keeper.write("next", "late.bin", 0, b"whole", True)
     assert (kept / "late.bin").read_bytes() == b"whole"

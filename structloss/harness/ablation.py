@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 import math
@@ -16,13 +15,13 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from .. import __version__, backbones
 from ..data import MotionDataModule
 from ..data.conditions import Detections
 from ..errors import ArgumentError, DataError, StructlossError, check_name, shown
-from ..files import replacing, write_json
+from ..files import write_bytes, write_json
 from ..reading import read_json, read_yaml
 from .engines import Engine, Local, Piece, as_told, paths_in, side_by_side
 from .evaluation import evaluate
@@ -497,8 +496,8 @@ def _write_start(grid: Grid, cells: list[Cell], folder: Path) -> Iterator[str]:
         with _naming(cells[0]):
             windows = MotionDataModule(**{"progress": False, **data})
             windows.setup()
-            with replacing(path) as temporary:
-                save_file({k: v.contiguous() for k, v in _pretrain(grid, cells[0], model, windows).items()}, temporary)
+            start = _pretrain(grid, cells[0], model, windows)
+            write_bytes(path, save({key: value.contiguous() for key, value in start.items()}))
     yield path.name
 
 
@@ -512,17 +511,17 @@ def _train_group(grid: Grid, cells: list[Cell], checkpoint_seconds: float, folde
         windows.setup()
         start = None
         if _pretrains(grid, cells[0]):
-            kept = folder / _start_file(grid, cells[0])
-            start = load_file(kept) if kept.exists() else _pretrain(grid, cells[0], model, windows)
+            begun = folder / _start_file(grid, cells[0])
+            start = load_file(begun) if begun.exists() else _pretrain(grid, cells[0], model, windows)
         others = {kind: MotionDataModule(**{"progress": False, **data, "detections": kind}) for kind in grid.conditions}
         for cell in cells:
             print_ = _fingerprint(grid, cell)
-            checkpoints = Checkpoints(folder / f"{_stem(cell)}-{print_[:8]}.ckpt", checkpoint_seconds)
+            kept = folder / f"{_stem(cell)}-{print_[:8]}.ckpt"
+            checkpoints = Checkpoints(kept, checkpoint_seconds)
             result = _train_cell(grid, cell, settings_of(grid, cell)[0], windows, start, others, checkpoints)
             write_result(folder, result, print_)
-            for old in folder.glob(f"{glob.escape(_stem(cell))}-*.ckpt"):
-                with suppress(OSError):  # nobody needs it any more
-                    old.unlink()
+            with suppress(OSError):  # nobody needs it any more
+                kept.unlink()
             yield result
 
 

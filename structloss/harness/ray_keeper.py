@@ -145,6 +145,15 @@ def _state(file: Path) -> tuple[int, int]:
     return stat.st_size, stat.st_mtime_ns
 
 
+def _which(folder: Path) -> tuple[int, int] | None:
+    """Which folder that is, whatever its name; None where none is. As long as it is locked there is no other one."""
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def _fetch(read: Any, file: Path, size: int, date: int) -> None:
     """Write a file part by part; `read(offset)` gives them."""
     with replacing(file) as temporary:
@@ -212,15 +221,25 @@ class Mirror:
         self.folder, self._call, self._task = folder, call, task
         self._lock = threading.Lock()
         self._failed: BaseException | None = None
+        self._which = _which(folder)
         self._known: dict[str, tuple[int, int]] = {}
         for name, size, date in resumes:
             _fetch(lambda offset, name=name: call("read_kept", name, offset), folder / name, size, date)
             self._known[name] = size, date
 
     def send(self) -> None:
-        """Send what is new, and have removed what is gone."""
+        """Send what is new, and have removed what is gone.
+
+        Raises:
+            DataError: all of it is gone, with the folder.
+        """
         with self._lock:
             now = self._here()
+            if _which(self.folder) != self._which:
+                raise DataError(
+                    f"{self.folder} was removed while a task was at work in it, expected that nothing clears its "
+                    "node's folder for temporary files; what was kept until then is there."
+                )
             for name, state in now.items():
                 if self._known.get(name) != state:
                     self._send(name)

@@ -103,9 +103,11 @@ class Restart(Checkpoint):
             trainer._logger_connector.update_train_step_metrics()
         for logger in trainer.loggers:
             logger.save()
-        trainer.save_checkpoint(folder / _NAME.format(epoch=trainer.current_epoch, step=trainer.global_step))
+        written = folder / _NAME.format(epoch=trainer.current_epoch, step=trainer.global_step)
+        trainer.save_checkpoint(written)
         if trainer.is_global_zero:
-            for old in _found(folder)[self.keep :]:
+            others = [path for path in _found(folder) if path != written]
+            for old in others[self.keep - 1 :]:
                 old.unlink(missing_ok=True)
 
 
@@ -159,11 +161,15 @@ def step_of(checkpoint: Path) -> int:
 
 
 def newest_intact(folder: Path) -> Path | None:
-    """The newest checkpoint that can be read to its end; says so on the way where one can't. None where none can."""
+    """The newest checkpoint that can be read to its end; says so on the way where one can't, which is called
+    NAME.damaged from then on. None where none can."""
     for path in _found(folder):
         try:
             verify_checkpoint(path)
         except CheckpointError as error:
+            kept = path.with_name(f"{path.name}.damaged")
+            with contextlib.suppress(OSError):  # the newest by its name would never go, those after it would
+                os.replace(path, kept)
             warnings.warn(f"{error} The one before it is used.", stacklevel=2)
         else:
             return path

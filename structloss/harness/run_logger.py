@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -11,6 +12,8 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
+
+from ..files import write_text
 
 __all__ = ["RunLogger", "read_metrics"]
 
@@ -34,11 +37,22 @@ class _Writer(ExperimentWriter):
     def _check_log_dir_exists(self) -> None:
         path = Path(self.metrics_file_path)
         kept = [row for row in read_metrics(path) if int(row["step"]) < self._first_step]
-        path.unlink(missing_ok=True)
-        rows = [{key: value for key, value in row.items() if value != ""} for row in kept]
-        self.metrics = cast(list[dict[str, float]], rows)  # as the file has them, to the letter
-        if kept:
-            self.save()
+        if not kept:
+            path.unlink(missing_ok=True)
+            return
+        self.metrics_keys = sorted({key for row in kept for key, value in row.items() if value != ""})
+        self._write(kept)  # as the file has them, to the letter
+
+    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
+        self._write(read_metrics(Path(self.metrics_file_path)))
+
+    def _write(self, rows: list[dict[str, str]]) -> None:
+        """Write the file anew, all of it or nothing: a run's past is not to be had again."""
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, fieldnames=self.metrics_keys, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(self.metrics_file_path, text.getvalue())
 
     def log_metrics(self, metrics_dict: dict[str, float], step: int | None = None) -> None:
         super().log_metrics(metrics_dict, step)
