@@ -22,7 +22,7 @@ import av
 import cv2
 import lightning as L
 
-from structloss import images, skeletons
+from structloss import files, images, skeletons
 from structloss.cli import main
 from structloss.data.formats import read_keypoints
 from structloss.errors import ArgumentError, DataError, MissingDependencyError
@@ -267,7 +267,41 @@ def test_a_camera_is_recorded_until_ctrl_c(here, camera, checkpoint, capsys):
     assert len(arrays["keypoints"]) == 6 and meta["fps"] == 8 and camera.released == 1
     np.testing.assert_allclose(arrays["keypoints"][:, 0, 0], [path_of(n)[0] for n in range(1, 7)], atol=0.6)
     assert Path("me/camera-3-overlay.mp4").exists() and Path("me/camera-3-keypoints.json").exists()
-    assert not list(Path().glob("structloss-camera-*"))  # nothing is kept but what was asked for
+    assert not list(Path().glob(".structloss-camera*"))  # nothing is kept but what was asked for
+
+
+def test_frames_of_a_camera_go_with_the_footage(camera, tmp_path):
+    footage = images.record_camera(3, frames=2)
+    (folder,) = tmp_path.glob(".structloss-camera*")
+    assert folder.stat().st_mode & 0o777 == 0o700
+    np.testing.assert_allclose(footage.read(1), picture(path_of(2)), atol=12)
+    del footage
+    assert not folder.exists()
+
+
+def test_frames_of_a_camera_that_a_killed_process_left_go_at_the_next_use(camera, tmp_path, monkeypatch):
+    """Those of one that lives stay."""
+    code = (
+        "import sys, tempfile, time\nfrom pathlib import Path\nfrom structloss.images import camera\n"
+        "tempfile.tempdir = sys.argv[1]\n"
+        "camera._recorded = lambda folder, *_: (folder / '0.jpg').write_bytes(b'x') and (10, 10, [0.0])\n"
+        "footage = camera.record_camera(0)\nprint('ready', flush=True)\ntime.sleep(60)\n"
+    )
+    left = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)
+    try:
+        assert left.stdout.readline() == b"ready\n"
+        (folder,) = tmp_path.glob(".structloss-camera*")
+        monkeypatch.setattr(files, "_swept", set())
+        kept = images.record_camera(3, frames=1)
+        assert (folder / "0.jpg").exists()
+    finally:
+        left.kill()
+        left.wait()
+        left.stdout.close()
+    assert (folder / "0.jpg").exists()  # nobody was there to remove it
+    monkeypatch.setattr(files, "_swept", set())  # as in the next process
+    again = images.record_camera(3, frames=1)
+    assert not folder.exists() and kept.read(0).shape == again.read(0).shape == (120, 160, 3)
 
 
 def test_a_camera_gives_so_many_frames(here, camera, checkpoint, capsys):

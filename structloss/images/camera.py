@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import ArgumentError, DataError
+from ..files import scratch_folder
 from ..progress import track
 from ._opencv import opencv
 from .footage import Footage
@@ -34,8 +35,8 @@ def record_camera(
 ) -> Footage:
     """Record a camera until so many frames are there, or until Ctrl-C.
 
-    Frames are JPEG files of a temporary folder, which goes with the footage; what a detector takes longer for than a
-    camera does not get lost. The rate is measured.
+    Frames are JPEG files of a temporary folder, which goes with the footage, or when the next one is recorded if the
+    process is killed; what a detector takes longer for than a camera does not get lost. The rate is measured.
 
     Args:
         index: of the camera, as OpenCV counts them; 0 is the first.
@@ -52,21 +53,23 @@ def record_camera(
     """
     if frames is not None and not 1 <= frames <= MOST_FRAMES:
         raise ArgumentError(f"frames is {frames}, expected 1 to {MOST_FRAMES}.")
-    folder = Path(tempfile.mkdtemp(prefix="structloss-camera-"))
+    kept = ExitStack()
     try:
+        folder = kept.enter_context(scratch_folder(Path(tempfile.gettempdir()) / "structloss-camera"))
+        folder.chmod(0o700)  # nobody else's to see
         width, height, times = _recorded(folder, index, frames, progress, started)
+        rate = fps
+        if rate is None and len(times) > 1 and times[-1] > times[0]:
+            rate = (len(times) - 1) / (times[-1] - times[0])
+
+        def read(number: int) -> np.ndarray:
+            return read_image(folder / f"{number}.jpg")
+
+        footage = Footage(f"camera-{index}", f"camera {index}", width, height, rate, read, len(times))
+        weakref.finalize(footage, kept.close)  # at the latest when the process ends
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
+        kept.close()
         raise
-    rate = fps
-    if rate is None and len(times) > 1 and times[-1] > times[0]:
-        rate = (len(times) - 1) / (times[-1] - times[0])
-
-    def read(number: int) -> np.ndarray:
-        return read_image(folder / f"{number}.jpg")
-
-    footage = Footage(f"camera-{index}", f"camera {index}", width, height, rate, read, len(times))
-    weakref.finalize(footage, shutil.rmtree, folder, ignore_errors=True)  # at the latest when the process ends
     return footage
 
 
