@@ -164,6 +164,18 @@ def test_several_videos_are_named(tmp_path):
         assert expected in complains(DataError, frame_numbers, tmp_path / "a.json", names)
 
 
+@pytest.mark.parametrize("ending", ["", ".jpg", "_cam1"])
+def test_two_names_of_one_number_are_named(tmp_path, ending):
+    """They are not frames "of 1 videos"."""
+    names = [f"f_{number}{ending}" for number in ("06", "7", "8", "007", "9")]
+    text = complains(DataError, frame_numbers, tmp_path / "a.json", names)
+    stem = ending.removesuffix(".jpg")
+    assert text.endswith(
+        f"has the frames 'f_7{stem}' and 'f_007{stem}', both number 7, expected one name for each frame."
+    )
+    assert frame_numbers(tmp_path / "a.json", [name for name in names if "_007" not in name]).numbers == [6, 7, 8, 9]
+
+
 @pytest.mark.parametrize("name", [None, True, [1], {}, float("nan"), float("inf"), 10**400, "9" * 5000, "cat.jpg"])
 def test_frames_without_a_number(tmp_path, name):
     assert "has the frame" in complains(DataError, frame_numbers, tmp_path / "a.json", [1, name])

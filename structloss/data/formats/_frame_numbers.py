@@ -183,6 +183,8 @@ def _named(path: Path, names: list[str]) -> FrameNumbers:
         if fraction(point, ".") or found.fps is not None:
             return found
     frame = max(varying, key=lambda c: len(set(columns[c])))
+    if varying == [frame]:  # as 7 and 07, or it would tell them apart
+        raise _twice(path, {stem: int(digits[frame]) for stem, digits in groups.items()})
     raise _several(path, [_with_star(parts, 2 * frame + 1) for parts in split.values()])
 
 
@@ -219,6 +221,15 @@ def _several(path: Path, patterns: list[str]) -> DataError:
     return DataError(
         f"{path} has frames of {len(distinct)} videos, {some(map(repr, distinct), 4)}, expected those of one; put each "
         "into a file or folder of its own."
+    )
+
+
+def _twice(path: Path, numbers: dict[str, int]) -> DataError:
+    first: dict[int, str] = {}
+    name, number = next((name, number) for name, number in numbers.items() if first.setdefault(number, name) != name)
+    return DataError(
+        f"{path} has the frames {shown(first[number])} and {shown(name)}, both number {number}, expected one name for "
+        "each frame."
     )
 
 
