@@ -1,6 +1,7 @@
 """Folders of images, labels beside them, videos with boxes, and the data module of pairs: splits, resuming."""
 
 import json
+import os
 from types import SimpleNamespace
 
 import lightning as L
@@ -447,6 +448,231 @@ def test_other_videos_are_written_whole_or_without_frames_that_are_alone(video, 
     for other in (None, [20, 10, 10, 20]):
         with fails(ArgumentError, "cropped, which holds frames of walk.avi by other boxes, expected the same boxes"):
             write_frames(video, tmp_path / "cropped", boxes=other, size=16)
+
+
+def content(out):
+    """Frames by name, and names of labels."""
+    found = {file.relative_to(out).as_posix(): file.read_bytes() for file in sorted(out.rglob("*.jpg"))}
+    labels = out / "joints.npz"
+    return found, sorted(np.load(labels)["names"].tolist()) if labels.exists() else None
+
+
+def killed_after(monkeypatch, frames, *arguments, **settings):
+    """Write frames until the process is killed: what is on the disk then stays as it is."""
+    from structloss.images.frames import writing
+
+    written, write_bytes = [], writing.write_bytes
+
+    def stopping(path, data):
+        if len(written) == frames:
+            raise KeyboardInterrupt
+        written.append(path)
+        return write_bytes(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writing, "write_bytes", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            writing.write_frames(*arguments, **settings)
+
+
+BOX, OTHER_BOX = [20, 10, 10, 20], [28, 10, 10, 20]
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_video_that_is_another_is_written_anew(video, tmp_path, monkeypatch, killed, capsys):
+    """With nothing of the one before, whether its frames were finished or not."""
+    from structloss.cli import main
+    from structloss.images.frames.writing import write_frames
+
+    boxes, out = video.with_name("walk.boxes.npz"), tmp_path / "out"
+    np.savez(boxes, boxes=np.array([BOX] * 5 + [OTHER_BOX] * 3, float), joints=np.full((8, 15, 2), 20.0))
+    if killed:
+        killed_after(monkeypatch, 6, video, out, size=16)
+    else:
+        write_frames(video, out, size=16)
+        assert content(out)[1] is not None
+    write_video(video, frames=6, size=(48, 64))
+    boxes.unlink()
+    assert not main(["data", "frames", str(video), str(out), "--size", "16"])
+    said = capsys.readouterr().out
+    assert "6 frames in 1 folder\n" in said and "note: frames of 1 video that changed were written anew" in said
+    write_frames(video, tmp_path / "fresh", size=16)
+    assert content(out) == content(tmp_path / "fresh") and len(content(out)[0]) == 6
+    assert sorted(path.name for path in out.iterdir()) == [".frames", "walk"]
+    again = write_frames(video, out, size=16)
+    assert (again.videos, again.anew) == (0, 0)
+
+
+def test_boxes_that_are_others_after_a_kill(video, tmp_path, monkeypatch):
+    from structloss.images.frames.writing import write_frames
+
+    killed_after(monkeypatch, 7, video, tmp_path / "out", size=16, boxes=BOX)
+    assert len(content(tmp_path / "out")[0]) == 7
+    found = write_frames(video, tmp_path / "out", size=16, boxes=OTHER_BOX)
+    assert (found.frames, found.folders, found.anew) == (8, 1, 1)
+    write_frames(video, tmp_path / "fresh", size=16, boxes=OTHER_BOX)
+    assert content(tmp_path / "out") == content(tmp_path / "fresh") and len(content(tmp_path / "out")[0]) == 8
+
+
+@pytest.mark.parametrize("removed", [0, 3])
+def test_a_kill_while_frames_of_another_video_go(video, tmp_path, monkeypatch, removed):
+    """Neither the one that was nor the one that is there now leaves frames or lacks them."""
+    from structloss.images.frames import writing
+
+    write_frames, out, before = writing.write_frames, tmp_path / "out", video.read_bytes()
+    write_frames(video, out, size=16)
+    time = video.stat().st_mtime_ns
+    write_video(video, frames=4, size=(48, 64))
+    fresh = {}
+    write_frames(video, tmp_path / "fresh", size=16)
+    fresh["now"] = content(tmp_path / "fresh")
+    remove = writing.remove_frames
+
+    def stopping(folder, names):
+        remove(folder, list(names)[:removed])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writing, "remove_frames", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            write_frames(video, out, size=16)
+    if removed:  # and the first one comes back
+        video.write_bytes(before)
+        os.utime(video, ns=(time, time))
+        write_frames(video, tmp_path / "first", size=16)
+        fresh["now"] = content(tmp_path / "first")
+    write_frames(video, out, size=16)
+    assert content(out) == fresh["now"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../precious.txt", "../0123456789abcdef.jpg", "ABOVE/precious.txt", "walk/../../precious.txt", "walk/notes.txt",
+     ".frames/0123456789abcdef.jpg", "precious.txt", "walk/0123456789ABCDEF.jpg", "a/b/0123456789abcdef.jpg",
+     "?/0123456789abcdef.jpg"],
+)  # fmt: skip
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_record_of_frames_removes_nothing_else(video, tmp_path, name, changed):
+    from structloss.images.frames.writing import write_frames
+
+    out = tmp_path / "out"
+    write_frames(video, out, size=16)
+    (out / "walk" / "notes.txt").write_text("mine")
+    others = [tmp_path / "precious.txt", tmp_path / "0123456789abcdef.jpg", out / "precious.txt"]
+    for file in others:
+        file.write_text("mine")
+    (record,) = (out / ".frames").glob("*.npz")
+    arrays = dict(np.load(record))
+    arrays["names"] = np.array([name.replace("ABOVE", str(tmp_path)), *arrays["names"].tolist()[1:]])
+    if name[0] == "?":  # no character at all, as an array may hold it
+        arrays["names"].view(np.uint32)[0] = 1 << 30
+    np.savez(record, **arrays)
+    if changed:
+        os.utime(video)
+    before = content(out)
+    with fails(DataError, f"{record} names '", "expected frames as they are written, walk/0123456789abcdef.jpg."):
+        write_frames(video, out, size=16)
+    assert content(out) == before and (out / "walk" / "notes.txt").read_text() == "mine"
+    assert [file.read_text() for file in others] == ["mine"] * 3
+
+
+def test_records_of_frames_that_are_damaged(video, tmp_path):
+    from structloss.images.frames.writing import write_frames
+
+    write_frames(video, tmp_path / "out", size=16)
+    (record,) = (tmp_path / "out" / ".frames").glob("*.npz")
+    arrays = dict(np.load(record))
+    for key, value, says in (
+        ("names", np.arange(8), "has no names of frames"),
+        ("joints", np.zeros((7, 15, 2)), "has no joints of 8 frames"),
+        ("annotated", np.zeros((8, 15)), "has no annotated of 8 frames"),
+        ("diagonal", None, "has no diagonal of 8 frames"),
+    ):
+        changed = {name: array for name, array in {**arrays, key: value}.items() if array is not None}
+        np.savez(record, **changed)
+        with fails(DataError, f"{record} {says}", "expected a record"):
+            write_frames(video, tmp_path / "out", size=16)
+    assert len(content(tmp_path / "out")[0]) == 8
+
+
+def test_a_folder_of_frames_that_is_a_link_is_refused(video, tmp_path):
+    """What is written and removed there would be somewhere else."""
+    from structloss.images.frames.writing import write_frames
+
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    write_frames(video, out, size=16)
+    (out / "walk").rename(elsewhere)
+    (out / "walk").symlink_to(elsewhere)
+    os.utime(video)
+    with fails(ArgumentError, "where walk is a link, expected a folder of frames"):
+        write_frames(video, out, size=16)
+    assert len(list(elsewhere.iterdir())) == 8
+
+
+def test_videos_whose_frames_would_come_into_one_folder(tmp_path):
+    from structloss.images.frames.writing import write_frames
+
+    for name, other in (("a.avi", "a.mov"), ("b/c.avi", "b-c.avi")):
+        top = tmp_path / name.replace("/", "-").replace(".", "-")
+        (top / name).parent.mkdir(parents=True)
+        for file in (name, other):
+            write_video(top / file, frames=2)
+        with fails(DataError, name, other, "whose frames would come into one folder"):
+            write_frames(top, tmp_path / "out", size=16)
+        assert not (tmp_path / "out").exists()
+    # One after the other, and of a snapped box.
+    write_frames(tmp_path / "a-avi" / "a.avi", tmp_path / "out", size=16, boxes=BOX)
+    before = content(tmp_path / "out")
+    assert {name.partition("/")[0] for name in before[0]} == {"a-16-8-32-32"}
+    for video, box in (("a.mov", BOX), ("a-16-8-32-32.avi", None)):
+        if box is None:
+            write_video(tmp_path / "a-avi" / video, frames=2)
+        with fails(ArgumentError, "a-16-8-32-32 holds frames of a.avi", f"new folder for those of {video}"):
+            write_frames(tmp_path / "a-avi" / video, tmp_path / "out", size=16, boxes=box)
+    assert content(tmp_path / "out") == before
+    assert write_frames(tmp_path / "a-avi" / "a.mov", tmp_path / "out", size=16).folders == 1  # a folder of its own
+    assert len(content(tmp_path / "out")[0]) == 4
+
+
+def test_names_of_videos_that_are_no_text_or_hidden(tmp_path, capsys):
+    from structloss.cli import main
+
+    (tmp_path / "videos").mkdir()
+    try:
+        video = write_video(tmp_path / "walk.avi", frames=4).rename(tmp_path / "videos" / "bad\udcff.avi")
+    except OSError:
+        pytest.skip("this disk takes no such names")
+    np.savez(tmp_path / "videos" / "bad\udcff.boxes.npz", boxes=np.array([BOX] * 4), joints=np.full((4, 15, 2), 20.0))
+    out = tmp_path / "out"
+    assert not main(["data", "frames", str(tmp_path / "videos"), str(out), "--size", "16"])
+    assert "4 frames in 1 folder, joints of 4" in capsys.readouterr().out
+    found = ImageFolders(out)
+    assert list(found.folders) == ["bad\udcff-16-8-32-32"] and found.labelled == 4
+    assert not main(["data", "frames", str(tmp_path / "videos"), str(out), "--size", "16"])
+    for name in ("...avi", ".frames.avi"):  # not the folder above, nor that of the records
+        video = video.rename(tmp_path / name)
+        out, before = tmp_path / "to" / name, set(tmp_path.rglob("*.jpg"))
+        assert not main(["data", "frames", str(video), str(out), "--size", "16"])
+        assert list(ImageFolders(out).folders) == [{"...avi": "video", ".frames.avi": "frames"}[name]]
+        assert all(out in file.parents for file in {*tmp_path.rglob("*.jpg")} - before)
+
+
+def test_a_folder_that_can_not_be_made_or_was_hardly_begun(video, tmp_path, monkeypatch, capsys):
+    from structloss.cli import main
+    from structloss.images.frames import writing
+
+    def refusing(path, *_, **__):
+        raise FileNotFoundError(2, "No such file or directory", str(path))
+
+    with monkeypatch.context() as patch:  # as /proc does
+        patch.setattr(writing.Path, "mkdir", refusing)
+        assert main(["data", "frames", str(video), str(tmp_path / "out")])
+    error = capsys.readouterr().err
+    assert error == (
+        f"structloss: error: {tmp_path / 'out'} can't be written or read: nothing can be made in its folder.\n"
+    )
+    (tmp_path / "out" / ".frames").mkdir(parents=True)  # and killed
+    assert writing.write_frames(video, tmp_path / "out", size=16).frames == 8
 
 
 def test_frames_that_can_not_be_written(video, tmp_path):

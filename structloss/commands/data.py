@@ -309,6 +309,8 @@ def frames(path: str, out: str, **settings: Any) -> None:
     print(visible(f"wrote {written.path}: {number}{labelled}"))
     if written.skipped:
         print(f"note: {count(written.skipped, 'video')} of other subjects or actions left out")
+    if written.anew:
+        print(f"note: frames of {count(written.anew, 'video')} that changed were written anew")
     if written.alone:
         print(f"note: {count(written.alone, 'frame')} without another of the same snapped box left out")
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,6 @@ import numpy as np
 
 from ...data._checks import at_least
 from ...data._words import count
-from ...data.formats.unpickle import load_npz_arrays
 from ...errors import ArgumentError, DataError, shown
 from ...files import new_file, write_bytes, write_json
 from ...progress import track
@@ -24,6 +25,16 @@ from ..image_people import numbers
 from ..video import VIDEO_SUFFIXES, VideoPeople, video_frames
 from .boxes import FrameBoxes, read_frame_boxes
 from .crops import SnappedBox
+from .states import (
+    STATE,
+    VideoState,
+    check_folders,
+    folder_of,
+    read_state,
+    remove_frames,
+    video_of,
+    write_state,
+)
 from .videos import boxes_of, cropped, grouped, labelled_crop, videos_in
 
 __all__ = ["H36M_ACTIONS", "H36M_SUBJECTS", "WrittenFrames", "h36m_video", "write_frames"]
@@ -38,7 +49,6 @@ H36M_ACTIONS = (
 _OTHER_NAMES = {"TakingPhoto": "Photo", "WalkingTogether": "WalkTogether", "WalkingDog": "WalkDog"}
 
 _NAME = re.compile(r"(?P<action>[A-Za-z]+)(?: \d)?\.(?P<camera>\d{8})")
-_STATE = ".frames"  # folder of what was written
 _QUALITY = 95
 
 
@@ -52,6 +62,7 @@ class WrittenFrames:
         videos: that were read; others had been before.
         skipped: videos that are of other subjects or actions.
         alone: frames that were left out, since nobody else has their snapped box.
+        anew: videos whose frames were written before, of another video of that name or with other boxes; those went.
     """
 
     path: Path
@@ -61,6 +72,24 @@ class WrittenFrames:
     videos: int
     skipped: int
     alone: int
+    anew: int = 0
+
+
+@dataclass(frozen=True)
+class _Video:
+    """A video to write.
+
+    Attributes:
+        file: its path.
+        key: its name in the records of what is written, and what names of its frames are drawn from.
+        base: name of its folders, which the snapped box follows.
+        owner: whose these folders are: the video's alone, or a subject's before a camera of Human3.6M.
+    """
+
+    file: Path
+    key: str
+    base: str
+    owner: str
 
 
 def h36m_video(path: Path) -> tuple[str, str, str] | None:
@@ -92,7 +121,9 @@ def write_frames(
     boxes are written to `joints.npz`.
 
     Files appear whole or not at all. Started again after it was stopped, it goes on with the videos that were not
-    finished.
+    finished. A video that is another than it was, by size or time, is written anew, and so is one that was not finished
+    if its boxes are others; frames that were written of it go. Videos whose folders would have one name (`a.mp4` and
+    `a.mov`, `b/c.mp4` and `b-c.mp4`) are refused.
 
     Args:
         path: a video, or a folder of videos.
@@ -105,9 +136,10 @@ def write_frames(
 
     Raises:
         MissingFileError: no such path, or no boxes of a video.
-        DataError: no videos that are wanted, one that can't be read, or boxes that are none.
+        DataError: no videos that are wanted, two with one folder, one that can't be read, boxes that are none, or a
+            damaged record of what was written.
         ArgumentError: a number out of range, or an `out` that holds something else, or frames of other settings or
-            boxes.
+            boxes, or of another video in the same folder.
         MissingDependencyError: OpenCV or PyAV is not installed.
     """
     at_least(1, size=size, step=step)
@@ -123,33 +155,44 @@ def write_frames(
         )
     folder, settings = Path(out), {"size": size, "step": step}
     _refuse_other(folder, settings)
-    read = alone = 0
-    for video in track(wanted, "writing frames", progress):
-        state = folder / _STATE / f"{_key(video, top)}.npz"
-        told = read_of(video, top, boxes, len(videos) == 1)
-        if state.exists():
-            if str(load_npz_arrays(state).get("told", "")) != _digest(told):
+    named = [_named(video, top) for video in wanted]
+    _refuse_twins(named, top)
+    owners = _owners(folder, named)
+    read = anew = 0
+    for video in track(named, "writing frames", progress):
+        record = _record_of(folder, video)
+        told = read_of(video.file, top, boxes, len(videos) == 1)
+        before = read_state(record) if record.exists() else None
+        now = VideoState(np.zeros(0, str), video_of(video.file), _digest(told), video.owner)
+        if before is not None and before.done and before.video == now.video:
+            if before.told != now.told:
                 raise ArgumentError(
-                    f"out is {out}, which holds frames of {video.name} by other boxes, expected the same boxes or a "
-                    "new folder."
+                    f"out is {out}, which holds frames of {video.file.name} by other boxes, expected the same boxes or "
+                    "a new folder."
                 )
             continue
-        opened = VideoPeople(video)
-        known = read_frame_boxes(told, len(opened), str(video), opened.size)
-        _record(folder, settings)  # not before something can be written
-        names, joints, annotated, diagonal = _write_video(opened, video, top, folder, known, size, step)
-        with new_file(state) as file:
-            np.savez_compressed(
-                file, names=names, joints=joints, annotated=annotated, diagonal=diagonal, told=_digest(told)
-            )
+        opened = VideoPeople(video.file)
+        known = read_frame_boxes(told, len(opened), str(video.file), opened.size)
+        crops = _crops(opened, known, step)
+        names = {number: _frame(video, number, crop) for number, crop in crops.items()}
+        now = replace(now, names=np.array([*names.values()], dtype=str))
+        _refuse_owned(folder, now, owners)
+        _make(folder, settings)  # not before something can be written
+        goes_on = before is not None and (before.video, before.told) == (now.video, now.told)
+        if before is not None and not goes_on:
+            _remove(folder, record, before)
+            anew += 1
+        write_state(record, now)
+        write_state(record, _write_video(video, folder, known, crops, now, size, goes_on))
+        owners |= dict.fromkeys(now.folders, video.owner)
         read += 1
-    labels = [load_npz_arrays(folder / _STATE / f"{_key(video, top)}.npz") for video in wanted]
-    kept, alone = _without_single(folder, labels)
-    labelled = _write_labels(folder, labels, kept)
-    folders = {name.rpartition("/")[0] for name in kept}
+    states = [read_state(_record_of(folder, video)) for video in named]
+    kept, alone = _without_single(folder, states)
+    labelled = _write_labels(folder, states, kept)
+    folders = set(map(folder_of, kept))
     if not folders:
         raise DataError(f"{top} has {count(alone, 'frame')}, each with a snapped box of its own, expected two of one.")
-    return WrittenFrames(folder, len(folders), len(kept), labelled, read, len(videos) - len(wanted), alone)
+    return WrittenFrames(folder, len(folders), len(kept), labelled, read, len(videos) - len(wanted), alone, anew)
 
 
 def read_of(
@@ -169,10 +212,62 @@ def _is_wanted(video: Path) -> bool:
     return found is None or (found[0] in H36M_SUBJECTS and found[1] in H36M_ACTIONS)
 
 
-def _key(video: Path, top: Path) -> str:
-    """The video's name in the record of what is done."""
-    name = video.relative_to(top).as_posix() if top.is_dir() else video.name
-    return hashlib.sha256(name.encode()).hexdigest()[:24]
+def _named(video: Path, top: Path) -> _Video:
+    """The video with the names that come from its own, and from where it lies in the folder of videos."""
+    within = video.relative_to(top) if top.is_dir() else Path(video.name)
+    name = within.as_posix()
+    key = hashlib.sha256(os.fsencode(name)).hexdigest()[:24]
+    if known := h36m_video(video):
+        return _Video(video, key, f"{known[0]}-{known[2]}", f"{known[0]} before camera {known[2]}")
+    # A name that begins with a point would be hidden, or be that of the records or of the folder above.
+    return _Video(video, key, "-".join(within.with_suffix("").parts).lstrip(".") or "video", name)
+
+
+def _refuse_twins(videos: list[_Video], top: Path) -> None:
+    """Raise where frames of two videos would come into one folder."""
+    owners: dict[str, str] = {}
+    for video in videos:
+        other = owners.setdefault(video.base, video.owner)
+        if other != video.owner:
+            raise DataError(
+                f"{top} has {other} and {video.owner}, whose frames would come into one folder, {video.base}, expected "
+                "names that differ in more."
+            )
+
+
+def _owners(out: Path, videos: list[_Video]) -> dict[str, str]:
+    """Folder of frames -> whose it is, by the records of videos that were written, others than these, too."""
+    known = {_record_of(out, video): video for video in videos}
+    owners: dict[str, str] = {}
+    for record in sorted((out / STATE).glob("*.npz")):
+        video = known.get(record)
+        state = read_state(record)
+        owners |= dict.fromkeys(state.folders, video.owner if video else state.owner or "another video")
+    check_folders(out, owners)
+    return owners
+
+
+def _refuse_owned(out: Path, state: VideoState, owners: dict[str, str]) -> None:
+    """Raise where a folder of a video's frames is another's, or a link."""
+    for folder in sorted(state.folders):
+        if (other := owners.get(folder, state.owner)) != state.owner:
+            raise ArgumentError(
+                f"out is {out}, where {folder} holds frames of {other}, expected a new folder for those of "
+                f"{state.owner}, or another name."
+            )
+    check_folders(out, state.folders)
+
+
+def _record_of(out: Path, video: _Video) -> Path:
+    return out / STATE / f"{video.key}.npz"
+
+
+def _remove(out: Path, record: Path, before: VideoState) -> None:
+    """Remove frames that were written of a video. Its record is one of no video meanwhile: it goes on from there."""
+    write_state(record, VideoState(before.names, (), "", before.owner))
+    if before.annotated is not None and before.annotated.any():
+        (out / "joints.npz").unlink(missing_ok=True)  # tells them, too, and is written again with what is left
+    remove_frames(out, before.names)
 
 
 def _digest(told: str | os.PathLike[str] | Sequence[float] | None) -> str:
@@ -186,44 +281,69 @@ def _digest(told: str | os.PathLike[str] | Sequence[float] | None) -> str:
 
 def _refuse_other(out: Path, settings: dict[str, Any]) -> None:
     """Raise where the folder to write holds frames of other settings, or something else."""
-    record = out / _STATE / "settings.json"
+    record = out / STATE / "settings.json"
     if record.exists():
         found = read_json(record, "the settings of frames")
         if found != settings:
             raise ArgumentError(f"out is {out}, which holds frames of {shown(found)}, expected {shown(settings)}.")
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+    elif out.exists() and (not out.is_dir() or any(map(_is_something, out.iterdir()))):
         raise ArgumentError(f"out is {out}, which holds something else, expected a new or an empty folder.")
 
 
-def _record(out: Path, settings: dict[str, Any]) -> None:
+def _is_something(path: Path) -> bool:
+    """Whether it is more than what a process leaves that is killed before it records the settings."""
+    return path.name != STATE or not path.is_dir() or any(part.suffix != ".tmp" for part in path.iterdir())
+
+
+def _make(out: Path, settings: dict[str, Any]) -> None:
     """Make the folder, with a record of the settings."""
-    record = out / _STATE / "settings.json"
+    record = out / STATE / "settings.json"
     if not record.exists():
-        record.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            record.parent.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError as error:  # in a folder that is there and takes none, as /proc
+            raise PermissionError(errno.EACCES, "nothing can be made in its folder", str(out)) from error
         write_json(record, settings)
 
 
-def _write_video(
-    opened: VideoPeople, video: Path, top: Path, out: Path, boxes: FrameBoxes | None, size: int, step: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Names, joints, annotated and diagonals of the frames that were written."""
+def _crops(opened: VideoPeople, boxes: FrameBoxes | None, step: int) -> dict[int, SnappedBox | None]:
+    """The snapped boxes of the frames to write, by number."""
     crops: dict[int, SnappedBox | None] = {}
     for crop, frames in grouped(boxes, len(opened), opened.size).items():
         crops |= dict.fromkeys((frame for frame in frames if frame % step == 0), crop)
-    key, names, labels = _key(video, top), [], []
-    for number, image in enumerate(video_frames(video)):
+    return crops
+
+
+def _frame(video: _Video, number: int, crop: SnappedBox | None) -> str:
+    """The name of a frame, with its folder."""
+    folder = video.base if crop is None else f"{video.base}-{crop.name}"
+    return f"{folder}/{hashlib.sha256(f'{video.key} {number}'.encode()).hexdigest()[:16]}.jpg"
+
+
+def _write_video(
+    video: _Video,
+    out: Path,
+    boxes: FrameBoxes | None,
+    crops: dict[int, SnappedBox | None],
+    state: VideoState,
+    size: int,
+    goes_on: bool,
+) -> VideoState:
+    """Write the frames, where it goes on those that are missing; returns the record with their labels."""
+    names, labels = [], []
+    for number, image in enumerate(video_frames(video.file)):
         if number not in crops:
             continue
         crop = crops[number]
         picture, matrix = cropped(image, crop, size)
-        name = f"{_folder(video, top, crop)}/{hashlib.sha256(f'{key} {number}'.encode()).hexdigest()[:16]}.jpg"
-        if not (out / name).exists():
+        name = _frame(video, number, crop)
+        if not (goes_on and (out / name).exists()):
             (out / name).parent.mkdir(exist_ok=True)
             write_bytes(out / name, _jpeg(picture))
         names.append(name)
         labels.append(_label(boxes, number, matrix))
     joints, annotated, diagonal = (np.array(part) for part in zip(*labels, strict=True)) if labels else _nothing()
-    return np.array(names, dtype=str), joints, annotated, diagonal
+    return replace(state, names=np.array(names, dtype=str), joints=joints, annotated=annotated, diagonal=diagonal)
 
 
 def _label(boxes: FrameBoxes | None, number: int, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
@@ -236,13 +356,6 @@ def _nothing() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.zeros((0, 15, 2), np.float32), np.zeros((0, 15), bool), np.zeros(0)
 
 
-def _folder(video: Path, top: Path, crop: SnappedBox | None) -> str:
-    known = h36m_video(video)
-    within = video.relative_to(top) if top.is_dir() else Path(video.name)
-    name = "-".join(within.with_suffix("").parts) if known is None else f"{known[0]}-{known[2]}"
-    return name if crop is None else f"{name}-{crop.name}"
-
-
 def _jpeg(image: np.ndarray) -> bytes:
     cv2 = opencv()
     with one_thread():
@@ -251,24 +364,19 @@ def _jpeg(image: np.ndarray) -> bytes:
     return bytes(content)
 
 
-def _without_single(folder: Path, labels: list[dict[str, np.ndarray]]) -> tuple[set[str], int]:
+def _without_single(folder: Path, states: list[VideoState]) -> tuple[set[str], int]:
     """Names of the frames without those that are alone in their folder, which go; and how many of these."""
-    every = [str(name) for part in labels for name in part["names"] if (folder / str(name)).exists()]
-    number: dict[str, int] = {}
-    for name in every:
-        number[name.rpartition("/")[0]] = number.get(name.rpartition("/")[0], 0) + 1
-    single = [name for name in every if number[name.rpartition("/")[0]] == 1]
-    for name in single:
-        (folder / name).unlink(missing_ok=True)
-        if (folder / name).parent.is_dir() and not any((folder / name).parent.iterdir()):
-            (folder / name).parent.rmdir()
+    every = [str(name) for state in states for name in state.names if (folder / str(name)).exists()]
+    number = Counter(map(folder_of, every))
+    single = [name for name in every if number[folder_of(name)] == 1]
+    remove_frames(folder, single)
     return set(every) - set(single), len(single)
 
 
-def _write_labels(folder: Path, labels: list[dict[str, np.ndarray]], kept: set[str]) -> int:
+def _write_labels(folder: Path, states: list[VideoState], kept: set[str]) -> int:
     """Write `joints.npz`, if anybody's joints are known; returns of how many frames."""
     keys = ("names", "joints", "annotated", "diagonal")
-    arrays = {key: np.concatenate([part[key] for part in labels]) for key in keys}
+    arrays = {key: np.concatenate([getattr(state, key) for state in states]) for key in keys}
     rows = arrays["annotated"].any(1) & np.isin(arrays["names"], list(kept))
     if rows.any():
         with new_file(folder / "joints.npz") as file:
