@@ -488,6 +488,7 @@ def test_a_video_that_is_another_is_written_anew(video, tmp_path, monkeypatch, k
     np.savez(boxes, boxes=np.array([BOX] * 5 + [OTHER_BOX] * 3, float), joints=np.full((8, 15, 2), 20.0))
     if killed:
         killed_after(monkeypatch, 6, video, out, size=16)
+        (out / "walk-16-8-32-32" / ".0123456789abcdef.jpg.4194305.0123abcd.tmp").write_bytes(b"half")
     else:
         write_frames(video, out, size=16)
         assert content(out)[1] is not None
@@ -495,7 +496,10 @@ def test_a_video_that_is_another_is_written_anew(video, tmp_path, monkeypatch, k
     boxes.unlink()
     assert not main(["data", "frames", str(video), str(out), "--size", "16"])
     said = capsys.readouterr().out
-    assert "6 frames in 1 folder\n" in said and "note: frames of 1 video that changed were written anew" in said
+    assert (
+        "6 frames in 1 folder\n" in said
+        and "note: frames of 1 video written anew, since the video or its boxes changed" in said
+    )
     write_frames(video, tmp_path / "fresh", size=16)
     assert content(out) == content(tmp_path / "fresh") and len(content(out)[0]) == 6
     assert sorted(path.name for path in out.iterdir()) == [".frames", "walk"]

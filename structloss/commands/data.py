@@ -310,7 +310,7 @@ def frames(path: str, out: str, **settings: Any) -> None:
     if written.skipped:
         print(f"note: {count(written.skipped, 'video')} of other subjects or actions left out")
     if written.anew:
-        print(f"note: frames of {count(written.anew, 'video')} that changed were written anew")
+        print(f"note: frames of {count(written.anew, 'video')} written anew, since the video or its boxes changed")
     if written.alone:
         print(f"note: {count(written.alone, 'frame')} without another of the same snapped box left out")
 

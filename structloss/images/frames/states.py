@@ -21,7 +21,7 @@ import numpy as np
 
 from ...data.formats.unpickle import load_npz_arrays
 from ...errors import ArgumentError, DataError
-from ...files import new_file
+from ...files import new_file, sweep
 
 __all__ = [
     "STATE",
@@ -140,5 +140,6 @@ def remove_frames(out: Path, names: Iterable[str]) -> None:
     for name in names:
         (out / name).unlink(missing_ok=True)
     for folder in {out / folder_of(name) for name in names}:
+        sweep(folder)  # what a killed process was writing
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
