@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import math
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -359,6 +361,11 @@ def train_what_is_missing(
         if (found := read_result(folder, cell, fingerprint(cell))) is not None:
             take(found)
     if missing := [cell for cell in cells if cell not in results]:
+        if other := sum(_put_aside(folder / cell.file) for cell in missing):
+            warnings.warn(
+                f"results of other settings are there for {other} of {len(cells)} cells, which are trained anew; the "
+                f"earlier ones stay beside them in {folder}, for those settings.", stacklevel=2
+            )  # fmt: skip
         for result in train_missing(missing, folder):
             take(result)
     return [results[cell] for cell in cells]
@@ -572,10 +579,26 @@ def write_result(folder: Path, result: CellResult, fingerprint: str) -> None:
     write_json(folder / result.cell.file, {"fingerprint": fingerprint, "version": __version__, **asdict(result)})
 
 
-def read_result(folder: Path, cell: Cell, fingerprint: str) -> CellResult | None:
-    """The result of a cell; None if there is none, or one of other settings."""
+def _put_aside(result: Path) -> bool:
+    """Give a result another name, by what it depends on; False where none is, or a damaged one."""
     try:
-        content = read_json(folder / cell.file, "the result of a cell")
+        mark = read_json(result, "the result of a cell")["fingerprint"][:8]
+    except (StructlossError, KeyError, TypeError):
+        return False
+    os.replace(result, result.with_name(f"{result.stem}.{mark}.json"))
+    return True
+
+
+def read_result(folder: Path, cell: Cell, fingerprint: str) -> CellResult | None:
+    """The result of a cell with these settings, also where one with others has its place; None if there is none."""
+    places = [folder / cell.file, *sorted(folder.glob(f"{glob.escape(Path(cell.file).stem)}.????????.json"))]
+    found = (_read_result(place, cell, fingerprint) for place in places)
+    return next((result for result in found if result is not None), None)
+
+
+def _read_result(place: Path, cell: Cell, fingerprint: str) -> CellResult | None:
+    try:
+        content = read_json(place, "the result of a cell")
         if content.pop("fingerprint") != fingerprint:
             return None
         content.pop("version")
