@@ -236,7 +236,10 @@ def test_from_rendered_people_to_a_trained_refiner(rendered, monkeypatch, capsys
         (["SPIN", "flat.npz"], "the input is flat.npz, which has no 3D poses, expected people with 2D and 3D joints"),
         (["SPIN", "gone.npz"], "gone.npz does not exist"),
         (["SPIN", "--images", "nowhere"], "--images is 'nowhere', expected the folder of the images of"),
-        (["SPIN", "flat.npz", "--out", "flat.npz"], "flat.npz is the input, expected another file for the output"),
+        (
+            ["SPIN", "flat.npz", "--out", "flat.npz"],
+            "flat.npz is the input, expected another file or folder for the output",
+        ),
     ],
 )
 def test_what_the_split_of_images_refuses(spin, rendered, arguments, message, tmp_path, monkeypatch, capsys):

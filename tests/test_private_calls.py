@@ -48,6 +48,7 @@ WATCHED = {
     "RunLogger._fs": "test_lightning_csv_logger",
     "RunLogger._version": "test_lightning_csv_logger",
     "_Writer._check_log_dir_exists": "test_lightning_csv_writer",
+    "_Writer._rewrite_with_new_header": "test_lightning_csv_writer",
     "_CLI._parse_ckpt_path": "test_lightning_cli_path_of_a_checkpoint",
     "_CLI._parser": "test_lightning_cli_parser",
     "_CLI._prepare_subcommand_kwargs": "test_lightning_cli_arguments_of_a_subcommand",
@@ -365,12 +366,20 @@ def test_lightning_csv_writer(L, tmp_path):
         def _check_log_dir_exists(self):
             called.append(self.metrics_file_path)
 
+        def _rewrite_with_new_header(self, fieldnames):
+            called.append(fieldnames)
+
     writer = Writer(str(tmp_path))
     assert called == [str(tmp_path / "metrics.csv")] and writer.metrics == [], message
     writer.log_metrics({"loss": 1.0}, 3)
     assert writer.metrics == [{"loss": 1.0, "step": 3}], message
     writer.save()
     assert (tmp_path / "metrics.csv").read_text().split() == ["loss,step", "1.0,3"], message
+    message = gone("ExperimentWriter._rewrite_with_new_header", "structloss/harness/run_logger.py")
+    assert parameters(ExperimentWriter._rewrite_with_new_header) == ["self", "fieldnames"], message
+    writer.log_metrics({"loss": 1.0, "error": 2.0}, 4)
+    writer.save()
+    assert called[1:] == [["error", "loss", "step"]] and writer.metrics_keys == called[1], message
 
 
 def test_lightning_cli_run_of_a_subcommand(L):

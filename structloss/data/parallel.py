@@ -50,7 +50,8 @@ def in_parallel(
                 waiting.extend(pool.submit(work, task) for task in islice(todo, 1))
                 yield result
         except BaseException as error:
-            pool.shutdown(wait=False, cancel_futures=True)
+            # A broken one ends at once, and an interpreter that ends before it has would trip over its closed pipe.
+            pool.shutdown(wait=isinstance(error, BrokenProcessPool), cancel_futures=True)
             if isinstance(error, BrokenProcessPool):
                 raise DataError(
                     f"one of {jobs} processes was killed, by the system for its memory as a rule, expected it to "

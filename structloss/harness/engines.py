@@ -209,8 +209,8 @@ def side_by_side(work: Callable[..., Iterator[Any]], groups: Sequence[tuple[Any,
                     yield results.get()
                 for future in done:
                     future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+        except BaseException as error:
+            pool.shutdown(wait=isinstance(error, BrokenExecutor), cancel_futures=True)  # as data.parallel does
             raise
 
 
