@@ -49,16 +49,3 @@ def failing(folder):
 def slept(seconds, folder):
     time.sleep(seconds)
     yield "slept"
-
-
-def beside_another(folder):
-    """Whether a file is there still when another task of this machine has begun; None where there was no other."""
-    (folder / "before.txt").write_text("here")
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        if len(list(folder.parent.glob(".task.*"))) > 1:
-            yield (folder / "before.txt").is_file()
-            time.sleep(1)
-            return
-        time.sleep(0.02)
-    yield None

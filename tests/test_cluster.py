@@ -12,6 +12,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cluster_work
 import numpy as np
@@ -22,10 +23,12 @@ pytest.importorskip("lightning")
 
 from test_ablation import TINY
 
+from structloss import __version__
 from structloss.cli import main
 from structloss.data.formats import read_keypoints
 from structloss.errors import ArgumentError, BackendError, DataError
 from structloss.files import held
+from structloss.harness import ray_engine
 from structloss.harness.ablation import run_grid
 from structloss.harness.engines import Local, Piece, paths_in, with_paths
 from structloss.harness.ray_engine import RayCluster
@@ -142,12 +145,38 @@ def test_two_drivers_at_once_come_to_the_same(nodes, clips, predicted, tmp_path)
     assert files_in(tmp_path / "one") == predicted
 
 
-@pytest.mark.cluster
-def test_tasks_that_begin_leave_those_at_work_alone(nodes, tmp_path):
-    """The two nodes are one machine, with one folder for what is temporary."""
-    with RayCluster(nodes[0].address) as engine:
-        pieces = [Piece(name, cluster_work.beside_another, ()) for name in "ab"]
-        assert sorted(engine.run(pieces, tmp_path / "kept")) == [(0, True), (1, True)]
+def test_tasks_that_begin_leave_those_at_work_alone(tmp_path, monkeypatch):
+    """Of this driver and of another, on one machine with other programs: what tasks do, without a cluster."""
+    ray = pytest.importorskip("ray")
+    monkeypatch.setattr(ray, "get", lambda found: found)
+    monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: "here")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
+    old = tmp_path / "tmp" / "of-another-program"
+    old.mkdir(parents=True)
+    os.utime(old, (time.time() - 30 * 86400,) * 2)
+
+    class Driver:
+        """What answers a task, as an actor does."""
+
+        def __init__(self, folder):
+            folder.mkdir()
+            self.keeper = Keeper(str(folder), [])
+
+        def __getattr__(self, method):
+            return SimpleNamespace(remote=getattr(self.keeper, method))
+
+    def task(driver, session):
+        piece = Piece("two", cluster_work.doubled, ([1, 2],))
+        return ray_engine._work(0, piece, {}, driver, (None, session), (__version__, torch.__version__), 1, 9)
+
+    one, other = Driver(tmp_path / "one"), Driver(tmp_path / "other")
+    tasks = [task(one, "structloss-1-a"), task(one, "structloss-1-a"), task(other, "structloss-2-b")]
+    assert [next(work) for work in tasks] == [2, 2, 2]
+    assert [[*work] for work in tasks] == [[4]] * 3, "each found what it had written before the others began"
+    for driver in ("one", "other"):
+        assert sorted(path.name for path in (tmp_path / driver).iterdir()) == ["1.txt", "2.txt"]
+    assert old.is_dir()
 
 
 @pytest.mark.cluster
