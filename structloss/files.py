@@ -170,18 +170,18 @@ def scratch_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         _release(lock)
 
 
-def check_apart(path: str | os.PathLike[str], **read: str | os.PathLike[str] | None) -> None:
+def check_apart(path: str | os.PathLike[str] | None, **read: str | os.PathLike[str] | None) -> None:
     """Check a file or folder to write before minutes are spent on what it is to hold.
 
     Args:
-        path: it.
+        path: it; None where none is asked for.
         read: argument -> file or folder that is read; what is None or isn't there is no matter.
 
     Raises:
         ArgumentError: they are the same, by whatever names.
     """
     for name, other in read.items():
-        if other is not None and _same(path, other):
+        if path is not None and other is not None and _same(path, other):
             what = f"{path} is the input" if name == "input" else f"{name} is {str(other)!r}, which is the output, too"
             raise ArgumentError(f"{what}, expected another file or folder for the output.")
 

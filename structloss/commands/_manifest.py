@@ -67,7 +67,6 @@ class Manifest:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / NAME
-        self._open = ExitStack()
         self.records = self._read()
 
     def _read(self) -> dict[str, Record]:
@@ -86,7 +85,14 @@ class Manifest:
     def __enter__(self) -> Manifest:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._open.enter_context(held(resolved(self.path.parent)))
+            with ExitStack() as opened:
+                opened.enter_context(held(resolved(self.path.parent)))
+                self.records = self._read()  # what another one has written until now
+                # what was cut off stands on a line of its own
+                torn = self.path.exists() and self.path.read_bytes()[-1:] not in (b"\n", b"")
+                self._file = opened.enter_context(open(self.path, "a", encoding="utf-8"))
+                self._file.write("\n" if torn else "")
+                self._open = opened.pop_all()
         except BlockingIOError as error:
             raise ArgumentError(
                 f"{self.path.parent} is written to by another process, expected one prediction of many inputs at a "
@@ -94,24 +100,11 @@ class Manifest:
             ) from error
         except OSError as error:
             raise DataError(f"{self.path} can't be written: {error.strerror or error}.") from error
-        try:
-            self.records = self._read()  # what another one has written until now
-            # what was cut off stands on a line of its own
-            torn = self.path.exists() and self.path.read_bytes()[-1:] not in (b"\n", b"")
-            self._file = open(self.path, "a", encoding="utf-8")
-            self._file.write("\n" if torn else "")
-        except OSError as error:
-            self._open.close()
-            raise DataError(f"{self.path} can't be written: {error.strerror or error}.") from error
-        except BaseException:
-            self._open.close()
-            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
         self._open.close()
 
     def done(self, name: str, key: str) -> Record | None:

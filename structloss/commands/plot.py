@@ -156,7 +156,7 @@ def plot_surface(
     """
     path = _picture(out)
     _ending("numbers", numbers, ".npz", ".csv")
-    _apart(numbers, pose=pose)
+    check_apart(numbers, pose=pose)
     with needs_extra("harness"):
         from ..reports.surface import loss_surfaces, plot_surfaces
 
@@ -212,7 +212,7 @@ def plot_validity(
     path = _picture(out)
     _ending("csv", csv, ".csv")
     for file in files:
-        _apart(csv, input=file)
+        check_apart(csv, input=file)
     if names is not None and len(names) != len(files):
         raise ArgumentError(f"names is {list(names)}, expected {len(files)}, one per file.")
     with needs_extra("harness"):
@@ -273,8 +273,7 @@ def plot_sensitivity(
     """
     path = _picture(out)
     _ending("numbers", numbers, ".npz")
-    _apart(numbers, input=file)
-    _apart(numbers, checkpoint=checkpoint)
+    check_apart(numbers, input=file, checkpoint=checkpoint)
     if not 0 < sigma < float("inf"):
         raise ArgumentError(f"sigma is {sigma}, expected millimetres above 0.")
     with needs_extra("harness"):
@@ -410,11 +409,6 @@ def _picture(out: str) -> Path:
     if not path.absolute().parent.is_dir():
         raise ArgumentError(f"out is {out!r}, expected a name in a folder that there is.")
     return path
-
-
-def _apart(path: str | None, **read: str | None) -> None:
-    if path is not None:
-        check_apart(path, **read)
 
 
 def _ending(argument: str, name: str | None, *endings: str) -> None:

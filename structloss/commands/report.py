@@ -125,9 +125,10 @@ def write_run_report(
             raise MissingFileError(f"{run.folder} has no checkpoint and no curves, expected a run that was trained.")
     names = _names(runs, names)
     path = Path(out) if out else runs[0].folder / "report.html" if len(runs) == 1 else Path("report.html")
-    for place in (path, *(() if json is None else (Path(json),))):
-        for run in runs:
-            check_apart(place, data=data or str(run.data.get("data") or "") or None, checkpoint=run.checkpoint)
+    for run in runs:
+        read = {"data": data or str(run.data.get("data") or "") or None, "checkpoint": run.checkpoint}
+        check_apart(path, **read)
+        check_apart(json, **read)
     if json is not None and Path(json).absolute() == path.absolute():
         raise ArgumentError(f"json is {str(json)!r}, which is the page, too, expected another file.")
     where, pictures = _device(device), _pictures(runs)

@@ -129,14 +129,18 @@ def _check_ours(folder: Path) -> None:
 
 def _clear(folder: Path) -> None:
     """Remove what a conversion left, and its folder unless somebody put something there."""
+    _empty(folder)
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def _empty(folder: Path) -> None:
     for name in _PARTS:
         entry = folder / name
         if entry.is_dir():
             shutil.rmtree(entry, ignore_errors=True)
         else:
             entry.unlink(missing_ok=True)
-    with suppress(OSError):
-        folder.rmdir()
 
 
 @contextmanager
@@ -171,8 +175,7 @@ def opened(target: Path, settings: Mapping[str, Any], overwrite: bool) -> Iterat
                         f"{folder} is of a conversion with another {' and another '.join(keys) or 'setting'}, "
                         "expected the same to go on with it; remove it or set overwrite to start anew."
                     )
-                for entry in folder.iterdir():  # ours, all of them
-                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+                _empty(folder)
         write_json(folder / "settings.json", settings)
         (folder / "done").mkdir(exist_ok=True)
         (folder / "clips").mkdir(exist_ok=True)

@@ -62,6 +62,8 @@ _FORMAT, _VERSION, _SHARDED = "structloss pose store", 1, 2
 #: array -> channels; None is an array without a joint axis
 ARRAYS: dict[str, int | None] = {"input": 3, "pose": 3, "weight": 1, "label": 3, "factor": None}
 _REQUIRED = ("input", "pose")
+#: array of the table of views -> type
+_TABLE = {"views": ROW, "texts": np.dtype(np.uint8), "text_ends": np.dtype(np.int64)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,7 +216,7 @@ def check_free(path: Path, overwrite: bool) -> None:
     if not overwrite:
         raise ArgumentError(f"{path} exists already, expected a new name; set overwrite to replace it.")
     arrays = {f"{name}.npy" for name in ARRAYS}
-    tables = {f"{name}.npy" for name in ("views", "texts", "text_ends")}
+    tables = {f"{name}.npy" for name in _TABLE}
     for entry in sorted(path.rglob("*")):
         found = entry.relative_to(path)
         shard = SHARD.fullmatch(found.parts[0]) is not None
@@ -422,7 +424,7 @@ def write_description(
         meta |= {"version": _SHARDED, "store": known, "arrays": list(kept), "shards": list(layout.frames)}
         for number, frames in enumerate(layout.frames):
             write_label(shard_folder(folder, number), known, number, frames)
-        for name, array in (("views", rows), ("texts", texts.content), ("text_ends", texts.ends)):
+        for name, array in zip(_TABLE, (rows, texts.content, texts.ends), strict=True):
             np.save(folder / f"{name}.npy", array)
     (folder / "meta.json").write_text(json.dumps(meta, allow_nan=False), encoding="utf-8")
 
@@ -439,7 +441,7 @@ def _state(path: Path) -> tuple[int, int]:
 def _table(path: Path) -> Views:
     """The table of the views of a store in shards, checked."""
     found = {}
-    for name, dtype in (("views", ROW), ("texts", np.dtype(np.uint8)), ("text_ends", np.dtype(np.int64))):
+    for name, dtype in _TABLE.items():
         array = _map(path, name)
         if array is None:
             raise MissingFileError(f"{path} has no {name}.npy, expected the table of the views of a pose store.")

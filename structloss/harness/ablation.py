@@ -591,8 +591,10 @@ def _put_aside(result: Path) -> bool:
 
 def read_result(folder: Path, cell: Cell, fingerprint: str) -> CellResult | None:
     """The result of a cell with these settings, also where one with others has its place; None if there is none."""
-    places = [folder / cell.file, *sorted(folder.glob(f"{glob.escape(Path(cell.file).stem)}.????????.json"))]
-    found = (_read_result(place, cell, fingerprint) for place in places)
+    if (result := _read_result(folder / cell.file, cell, fingerprint)) is not None:
+        return result
+    aside = sorted(folder.glob(f"{glob.escape(_stem(cell))}.????????.json"))
+    found = (_read_result(place, cell, fingerprint) for place in aside)
     return next((result for result in found if result is not None), None)
 
 

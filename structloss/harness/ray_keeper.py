@@ -319,8 +319,8 @@ def forget(session: Path) -> None:
 def forget_unused(sessions: Path, seconds: float) -> None:
     """Remove the sessions in their folder to which for so long no task came and in which none is at work: their
     drivers were killed."""
-    with suppress(OSError):
-        for session in sessions.iterdir():
+    for session in sessions.iterdir():
+        with suppress(OSError):  # gone meanwhile, or no folder
             if time.time() - session.lstat().st_mtime > seconds and not any(map(_at_work, session.iterdir())):
                 forget(session)
 

@@ -167,9 +167,8 @@ def newest_intact(folder: Path) -> Path | None:
         try:
             verify_checkpoint(path)
         except CheckpointError as error:
-            kept = path.with_name(f"{path.name}.damaged")
             with contextlib.suppress(OSError):  # the newest by its name would never go, those after it would
-                os.replace(path, kept)
+                os.replace(path, path.with_name(f"{path.name}.damaged"))
             warnings.warn(f"{error} The one before it is used.", stacklevel=2)
         else:
             return path
